@@ -1,0 +1,242 @@
+"""The one error tree and its OpenAI rendering.
+
+Every error a client can meet is a RouterError; `envelope()` is the only place that words it as JSON.
+Messages never hold prompt text or keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+_KEY_SHAPES = re.compile(
+    r"(?i)\b(?:sk|pk|rk|ghp|gho|xox[abprs]|hf|gsk|AIza|AKIA)[-_]?[A-Za-z0-9_\-]{8,}"
+    r"|(?<=bearer )[^\s\"',]{8,}"
+    r"|\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-.]+"
+    r"|(?<![\w/.-])(?=[A-Za-z0-9_\-]*[A-Za-z])(?=[A-Za-z0-9_\-]*\d)[A-Za-z0-9_\-]{28,}(?![\w/.-])"
+)
+
+
+def redact(text: str, secrets: Sequence[str] = ()) -> str:
+    """`text` without our own keys (`secrets`) and without anything shaped like a key."""
+    for secret in secrets:
+        if len(secret) >= 4:
+            text = text.replace(secret, "[redacted]")
+    return _KEY_SHAPES.sub("[redacted]", text)
+
+
+def envelope(error: RouterError) -> dict[str, Any]:
+    """`{"error": {"message", "type", "param", "code"}}`, all four keys always present."""
+    return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+
+
+class RouterError(Exception):
+    """Root of the tree.  `status` is the HTTP status a client sees."""
+
+    status: int = 500
+    type: str = "server_error"
+    code: str | None = None
+    param: str | None = None
+    retry_after_s: float | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        type: str | None = None,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        if status is not None:
+            self.status = status
+        if type is not None:
+            self.type = type
+        if param is not None:
+            self.param = param
+        if code is not None:
+            self.code = code
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
+
+
+# --- start-up and reload ------------------------------------------------------------------------
+
+
+class PolicyError(RouterError):
+    """Every problem found in a policy or in the LLR_ variables, one line each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+# --- the client's side --------------------------------------------------------------------------
+
+
+class RequestError(RouterError):
+    """The request is wrong; `param` names the field."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class BodyTooLarge(RequestError):
+    status = 413
+    code = "request_too_large"
+
+
+class UnsupportedMediaType(RequestError):
+    status = 415
+
+
+class NotFound(RequestError):
+    status = 404
+    code = "not_found"
+
+
+class NotAllowed(RouterError):
+    """Missing or wrong client key (401), or an Origin or Host that may not come in (403)."""
+
+    status = 403
+    type = "permission_error"
+
+
+# --- the decision -------------------------------------------------------------------------------
+
+
+class NoEligibleBackend(RouterError):
+    """Privacy left no target."""
+
+    status = 503
+    code = "no_eligible_backend"
+
+
+class ContextTooLong(RequestError):
+    """No target's context window holds the request."""
+
+    code = "context_length_exceeded"
+    param = "messages"
+
+
+# --- one call to one target ---------------------------------------------------------------------
+
+
+class BackendError(RouterError):
+    """A target failed and the next one may be tried.
+
+    `kind` is the short word kept in rows (`timeout`, `http_503`); `message` is what the client may read.
+    """
+
+    status = 502
+    kind: str = "error"
+    next_target: ClassVar[bool] = True
+    backend_failed: ClassVar[bool] = True  # counts towards the circuit
+
+    def __init__(self, message: str, *, kind: str | None = None, **detail: Any) -> None:
+        super().__init__(message, **detail)
+        if kind is not None:
+            self.kind = kind
+
+
+class BackendUnavailable(BackendError):
+    """Refused, no such name, no route, or no key to send."""
+
+    kind = "refused"
+
+
+class BackendTimeout(BackendError):
+    status = 504
+    kind = "timeout"
+
+
+class BackendProtocol(BackendError):
+    """The connection or the answer broke: reset, bad JSON, HTML, a redirect, a cut body."""
+
+    kind = "protocol"
+
+
+class BackendRateLimited(BackendError):
+    status = 429
+    kind = "http_429"
+    type = "rate_limit_error"
+
+
+class BackendServerError(BackendError):
+    """5xx, 408, 409 or 425 from the backend."""
+
+
+class BackendDenied(BackendError):
+    """401, 403 or 404: our key or a model that is not there.  Never passed on as such."""
+
+
+class BackendBusy(BackendError):
+    """No free place under `maxConcurrency` within the first-byte deadline.  Not the backend's fault."""
+
+    status = 503
+    kind = "busy"
+    backend_failed = False
+
+
+class BackendRejected(BackendError):
+    """The backend says that the client's request is wrong: its status and body pass through."""
+
+    type = "invalid_request_error"
+    next_target = False
+    backend_failed = False
+
+    def __init__(self, message: str, *, body: bytes = b"", content_type: str = "application/json", **detail: Any) -> None:
+        super().__init__(message, **detail)
+        self.body = body
+        self.content_type = content_type
+
+
+class PrivacyViolation(BackendError):
+    """A private request was about to reach a target that is not local.  Stopped at the last gate."""
+
+    kind = "privacy"
+    backend_failed = False
+
+
+class StreamInterrupted(RouterError):
+    """A stream broke after content was sent.  `told` is True when the backend's own error event was passed on."""
+
+    status = 502
+
+    def __init__(self, message: str, *, kind: str = "protocol", told: bool = False, **detail: Any) -> None:
+        super().__init__(message, **detail)
+        self.kind = kind
+        self.told = told
+
+
+class AllBackendsFailed(RouterError):
+    """No target answered.  504 when every call timed out, 429 when every one was rate limited, else 502."""
+
+    status = 502
+    code = "all_backends_failed"
+
+    def __init__(self, failures: Sequence[tuple[str, BackendError]]) -> None:
+        """`failures` holds (backend name, error) in the order of tries; never empty."""
+        super().__init__("; ".join(f"{name}: {error.message}" for name, error in failures))
+        self.failures = tuple(failures)
+        errors = [error for _, error in failures]
+        if all(isinstance(error, BackendTimeout) for error in errors):
+            self.status, self.type = 504, "timeout_error"
+        elif all(isinstance(error, BackendRateLimited) for error in errors):
+            self.status, self.type, self.code = 429, "rate_limit_error", "rate_limit_exceeded"
+            waits = [error.retry_after_s for error in errors if error.retry_after_s is not None]
+            self.retry_after_s = min(waits, default=None)
+
+
+def error_fields(document: Mapping[str, Any]) -> dict[str, str | None]:
+    """message, type, param, code of a backend's error document, whichever shape it has (object, bare string, `detail`)."""
+    error = document.get("error", document.get("detail", document.get("message")))
+    if isinstance(error, Mapping):
+        fields = {name: error.get(name) for name in ("message", "type", "param", "code")}
+        return {name: str(value) if value not in (None, "") else None for name, value in fields.items()}
+    text = error if isinstance(error, str) else None
+    return {"message": text, "type": None, "param": None, "code": None}

@@ -1,0 +1,275 @@
+"""The vocabulary: every value that crosses a module boundary.  Read this first.
+
+Everything here is frozen.  Units are suffixes (`_ms`, `_s`, `_bytes`); `ts_ms` is Unix time in
+milliseconds.  Nothing here does I/O, and nothing here imports another module of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+TASKS = ("code", "web_search", "summarisation", "classification", "vision", "general")
+COMPLEXITIES = ("low", "medium", "high")
+SENSITIVITIES = ("normal", "high")
+MODALITIES = ("text", "image")
+FAMILIES = ("qwen-coder", "gemma", "llama", "any")
+
+JsonObject = Mapping[str, Any]
+
+
+# --- what a client asks -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How one chat server's wire departs from OpenAI's.  Read by the Responses translator only:
+    chat bodies pass through as they came."""
+
+    reasoning_field: str = "reasoning_content"  # where reasoning sits in messages and deltas
+    max_tokens_field: str = "max_tokens"
+    developer_role: bool = False  # False: `developer` is sent as `system`
+    verbosity: bool = False  # understands `verbosity`
+    efforts: Mapping[str, str] = field(default_factory=dict)  # client's reasoning effort -> server's
+
+
+class Body(Protocol):
+    """A request body that can be written for whichever target is tried next."""
+
+    @property
+    def chat(self) -> JsonObject:
+        """The request in chat shape: what is classified, measured and checked for private text."""
+
+    def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:
+        """JSON bytes for one target.  `stream` differs from the client's own only for shadow calls."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRequest:
+    """One request, from any surface, in the form the pipeline works on."""
+
+    request_id: str
+    surface: str  # chat | responses | cli
+    body: Body
+    model: str  # the client's `model`, trimmed; "" when absent
+    stream: bool
+    sensitivity: str = "normal"  # what the header said; detectors may raise it
+
+
+# --- what the policy says -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Backend deadlines in seconds."""
+
+    connect_s: float
+    first_byte_s: float
+    idle_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """USD per million tokens."""
+
+    input: float
+    output: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendConfig:
+    """One entry under `backends:`, in normal form (defaults filled in, endpoint without a trailing slash)."""
+
+    name: str
+    type: str
+    endpoint: str
+    timeouts: Timeouts
+    models: tuple[str, ...] = ()  # the first is the default model
+    families: Mapping[str, str] = field(default_factory=dict)  # family -> model
+    p50_ms: float | None = None  # expected latency until measured; None = unknown
+    local: bool | None = None  # the operator's word; None = judged by type and address
+    context_windows: Mapping[str, int] = field(default_factory=dict)  # model -> tokens; "*" = every other model
+    price: Price | None = None  # None = unknown, which is not 0
+    max_concurrency: int = 0  # 0 = no limit
+    api_key_env: str | None = None
+
+    def context_window(self, model: str) -> int | None:
+        """Tokens that fit into `model`'s window, or None when the policy does not say."""
+        return self.context_windows.get(model, self.context_windows.get("*"))
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """`{min, max}` of a match, both ends included; None = open."""
+
+    min: float | None = None
+    max: float | None = None
+
+    def __contains__(self, value: object) -> bool:
+        if not isinstance(value, (int, float)):
+            return False
+        return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
+
+
+Condition = frozenset[str] | Range
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One rule.  An empty match is the default route."""
+
+    label: str  # how rows and headers name it: `task=code,complexity=low`, `default`
+    match: Mapping[str, Condition]
+    backend: str
+    fallbacks: tuple[str, ...] = ()
+    latency_budget_ms: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ABTest:
+    """`ab:`; candidates maps a primary to the backend that is tried beside it."""
+
+    enabled: bool = False
+    sample_rate: float = 0.0
+    candidates: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SensitivityRules:
+    """`sensitivity:`; names of built-in detectors and the operator's own patterns."""
+
+    detect: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsesRules:
+    """`responses:`; what /v1/responses keeps for continuation and retrieval."""
+
+    store: bool = True
+    store_private: bool = False
+    ttl_hours: float = 24.0
+    max_rows: int = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The validated policy.  Nothing but `policy.py` reads YAML."""
+
+    backends: Mapping[str, BackendConfig]
+    routes: tuple[Route, ...]  # top to bottom; the last is the default
+    ab: ABTest = ABTest()
+    sensitivity: SensitivityRules = SensitivityRules()
+    responses: ResponsesRules = ResponsesRules()
+    version: str = ""  # short hash of the text, so that two machines can be compared
+
+
+# --- what is decided ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """What the classifier says.  The field names are the legal `match:` keys of a policy."""
+
+    task: str
+    complexity: str
+    sensitivity: str
+    modality: str
+    family: str
+    tokens: int  # estimated input tokens: messages, tools and instructions
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One try: a backend and the concrete model asked of it."""
+
+    backend: str
+    model: str
+    client_named: bool = False  # the client named this model: its 404 is the client's mistake
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of the trace: which stage, and what it did and why."""
+
+    stage: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Where a request goes.  `targets` is never empty; the order is the order of tries."""
+
+    route: str
+    targets: tuple[Target, ...]
+    trace: tuple[Step, ...]
+    primary: str  # the backend the route or pin names first, before any reordering
+    skipped: Target | None = None  # a primary passed over for its latency: it wants measuring
+    private: bool = False  # only local targets may be called
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observations:
+    """What we believe about the backends now.  Swapped whole, never changed in place."""
+
+    latency_ms: Mapping[tuple[str, str], float] = field(default_factory=dict)  # (backend, model) -> live median
+    cooling: frozenset[str] = frozenset()  # backends whose circuit is open
+    local: frozenset[str] = frozenset()  # backends inside the operator's boundary
+    models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # backend -> models it was seen to hold
+    trial_due: frozenset[tuple[str, str]] = frozenset()  # (backend, model) not measured lately
+
+
+# --- what comes back ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Buffered:
+    """A whole answer; `body` is the backend's own bytes, `document` the same parsed."""
+
+    target: Target
+    route: str
+    body: bytes
+    document: Mapping[str, Any]
+    fallback_for: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streamed:
+    """A stream whose first event has arrived.  `chunks` yields the backend's bytes as they come, raises
+    StreamInterrupted when it breaks, and closes the backend connection when closed."""
+
+    target: Target
+    route: str
+    chunks: Iterator[bytes]
+    fallback_for: str | None = None
+
+
+Reply = Buffered | Streamed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRecord:
+    """One finished call to one target.  Metrics, health, A/B and cost listen to this and nothing else."""
+
+    request_id: str
+    ts_ms: int  # when the call ended
+    kind: str  # live | shadow | probe
+    backend: str
+    model: str
+    route: str
+    surface: str
+    stream: bool
+    task: str
+    complexity: str
+    latency_ms: int  # the whole call
+    ttfb_ms: int | None  # to the first byte of content; None when none came
+    outcome: str  # ok | error | cancelled
+    error: str | None = None  # short kind: timeout, refused, http_503 …
+    fallback_for: str | None = None  # the primary this call stood in for
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None  # None = unknown
+    backend_failed: bool = False  # the backend's fault: counts towards its circuit
+    retry_after_s: float | None = None
