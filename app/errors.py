@@ -189,7 +189,9 @@ class BackendRejected(BackendError):
     next_target = False
     backend_failed = False
 
-    def __init__(self, message: str, *, body: bytes = b"", content_type: str = "application/json", **detail: Any) -> None:
+    def __init__(
+        self, message: str, *, body: bytes = b"", content_type: str = "application/json", **detail: Any
+    ) -> None:
         super().__init__(message, **detail)
         self.body = body
         self.content_type = content_type
@@ -233,7 +235,7 @@ class AllBackendsFailed(RouterError):
 
 
 def error_fields(document: Mapping[str, Any]) -> dict[str, str | None]:
-    """message, type, param, code of a backend's error document, whichever shape it has (object, bare string, `detail`)."""
+    """message, type, param, code of a backend's error document, whichever shape it has (object, string, `detail`)."""
     error = document.get("error", document.get("detail", document.get("message")))
     if isinstance(error, Mapping):
         fields = {name: error.get(name) for name in ("message", "type", "param", "code")}

@@ -1,77 +1,67 @@
 """Server-sent events, as far as chat and Responses streams use them: an incremental splitter and two writers.
 
-Format: https://html.spec.whatwg.org/multipage/server-sent-events.html.  Lines end in LF, CRLF or CR.
+Format: https://html.spec.whatwg.org/multipage/server-sent-events.html.  Lines end in LF or CRLF.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
 
-_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n")
-_LINE_END = re.compile(rb"\r\n|\n|\r")
+_EVENT_END = re.compile(rb"\n\r?\n")
+_LINE_END = re.compile(rb"\r?\n")
 
 
 class Splitter:
-    """Cuts a byte stream into events, however the bytes were cut on the way.
+    """Cuts a byte stream into events, however the bytes were cut on the way.  Linear in what is fed.
 
-    An event longer than `max_event_bytes` is dropped (its bytes are not kept), so that memory is bounded;
-    `oversized` then counts it.
+    An event longer than `max_event_bytes` is left out and counted in `oversized`, so that memory is bounded.
     """
 
     def __init__(self, max_event_bytes: int = 16 * 1024 * 1024) -> None:
-        self._parts: list[bytes] = []  # what has come of the open event
-        self._size = 0
-        self._tail = b""  # the last bytes of the open event: an end mark may be cut in two
-        self._skipping = False
+        self._open = bytearray()  # the event that has no end yet
+        self._skipping = False  # the open event is too long: its bytes are not kept
         self._max = max_event_bytes
         self.oversized = 0
 
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Yields the bytes of each event that `chunk` completes, without its end mark.  Linear in what is fed."""
-        joined = self._tail + chunk
-        begin, done = len(self._tail), 0
-        for end in _EVENT_END.finditer(joined):
-            if end.end() == len(joined) and joined.endswith(b"\r") and not end.group().startswith(b"\r\n"):
-                continue  # "\r\r" at the very end may be the first half of "\r\r\n"
-            yield from self._close(joined[max(done, begin) : end.start()] if end.start() > begin else b"", end.start() - begin)
-            done = begin = end.end()
-        rest = joined[max(done, begin) :] if done else chunk
-        self._keep(rest)
-        self._tail = (joined[done:] if done else joined)[-3:]
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The events that `chunk` completes, without their end marks."""
+        seen = max(0, len(self._open) - 2)  # an end mark may be cut in two
+        self._open += chunk
+        ends = [end.span() for end in _EVENT_END.finditer(self._open, seen)]
+        events, begin = [], 0
+        for start, end in ends:
+            self._close(bytes(self._open[begin:start]), events)
+            begin = end
+        del self._open[:begin]
+        if len(self._open) > self._max:
+            self._skipping = True
+            del self._open[:-2]
+        return events
 
-    def flush(self) -> Iterator[bytes]:
-        """The open event at the end of the body, if the end mark is missing."""
-        yield from self._close(b"", 0)
-        self._tail = b""
+    def flush(self) -> list[bytes]:
+        """The open event at the end of the body, when its end mark is missing."""
+        events: list[bytes] = []
+        self._close(bytes(self._open), events)
+        self._open.clear()
+        return events
 
-    def _keep(self, piece: bytes) -> None:
-        self._size += len(piece)
-        if self._size > self._max:
-            self._parts, self._skipping = [], True
-        elif piece:
-            self._parts.append(piece)
-
-    def _close(self, piece: bytes, cut: int) -> Iterator[bytes]:
-        self._keep(piece)
-        event, skipped = b"".join(self._parts), self._skipping
-        if cut < 0:  # the end mark began in an earlier chunk
-            event = event[:cut]
-        self._parts, self._size, self._skipping = [], 0, False
-        if skipped:
+    def _close(self, event: bytes, events: list[bytes]) -> None:
+        if self._skipping or len(event) > self._max:
             self.oversized += 1
-        elif event.strip(b"\r\n"):
-            yield event.strip(b"\r\n")
+            self._skipping = False
+        elif event := event.strip(b"\r\n"):
+            events.append(event)
 
 
 def data_of(event: bytes) -> bytes | None:
     """The joined `data:` lines of an event, or None when it has none (a comment, an id)."""
-    if event.startswith(b"data:") and b"\n" not in event and b"\r" not in event:
+    if event.startswith(b"data:") and b"\n" not in event:
         return event[6:] if event[5:6] == b" " else event[5:]
     lines = [line for line in _LINE_END.split(event) if line.startswith(b"data:")]
     if not lines:
@@ -91,4 +81,5 @@ def json_of(data: bytes) -> dict[str, Any] | None:
 def event(document: Mapping[str, Any], name: str | None = None) -> bytes:
     """One event as bytes, with an `event:` line when it is named."""
     head = f"event: {name}\n" if name else ""
-    return f"{head}data: {json.dumps(document, ensure_ascii=False, separators=(',', ':'))}\n\n".encode("utf-8", "backslashreplace")
+    data = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return f"{head}data: {data}\n\n".encode("utf-8", "backslashreplace")  # a lone surrogate leaves as its JSON escape
