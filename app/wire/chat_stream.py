@@ -37,10 +37,12 @@ class StreamWatch:
         if self._splitter.oversized:
             self.begun = True
 
-    def end(self) -> None:
-        """The body is over: reads a last event whose end mark is missing."""
-        for event in self._splitter.flush():
+    def end(self) -> bool:
+        """The body is over: reads a last event whose end mark is missing.  True when there was one."""
+        events = self._splitter.flush()
+        for event in events:
             self._read(event)
+        return bool(events)
 
     def _read(self, event: bytes) -> None:
         data = sse.data_of(event)

@@ -1,0 +1,84 @@
+"""A backend that needs nothing and is no model: it answers with the words it was sent.
+
+For the first minute after an installation, and for tests of clients.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from app.backends.answers import Whole
+from app.backends.base import Backend
+from app.types import ChatRequest, JsonObject, Target
+from app.wire import sse
+
+_NOTE = "[echo: no model is set up, this is your own text] "
+
+
+class EchoBackend(Backend):
+    type = "echo"
+    hosted = False
+    default_endpoint = "http://localhost"  # never called
+    default_models = ("echo",)
+
+    def open(self, request: ChatRequest, target: Target, *, stream: bool, private: bool) -> Whole | EchoStream:  # type: ignore[override]  # noqa: ARG002
+        text = _NOTE + _last_text(request.body.chat)
+        head = {"id": f"chatcmpl-{request.request_id}", "created": int(time.time()), "model": target.model}
+        usage = {"prompt_tokens": len(text.split()), "completion_tokens": len(text.split())}
+        usage["total_tokens"] = sum(usage.values())
+        if stream:
+            return EchoStream(head, text, usage, request.body.chat)
+        message = {"role": "assistant", "content": text}
+        choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+        document = {**head, "object": "chat.completion", "choices": choices, "usage": usage}
+        return Whole(json.dumps(document).encode(), document)
+
+    def discover(self) -> tuple[str, ...]:
+        return self.config.models
+
+
+class EchoStream:
+    """The same answer word by word."""
+
+    def __init__(self, head: Mapping[str, Any], text: str, usage: Mapping[str, int], chat: JsonObject) -> None:
+        self.input_tokens, self.output_tokens = usage["prompt_tokens"], usage["completion_tokens"]
+        options = chat.get("stream_options")
+        wants_usage = isinstance(options, Mapping) and bool(options.get("include_usage"))
+        self._events = _events({**head, "object": "chat.completion.chunk"}, text, usage if wants_usage else None)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._events
+
+    def __next__(self) -> bytes:
+        return next(self._events)
+
+    def close(self) -> None:
+        self._events = iter(())
+
+
+def _events(head: Mapping[str, Any], text: str, usage: Mapping[str, int] | None) -> Iterator[bytes]:
+    def chunk(delta: Mapping[str, str], finish: str | None = None) -> bytes:
+        return sse.event({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+
+    yield chunk({"role": "assistant", "content": ""})
+    for number, word in enumerate(text.split(" ")):
+        yield chunk({"content": word if number == 0 else f" {word}"})
+    yield chunk({}, "stop")
+    if usage is not None:
+        yield sse.event({**head, "choices": [], "usage": usage})
+    yield sse.DONE
+
+
+def _last_text(chat: JsonObject) -> str:
+    """The text of the last user message."""
+    for message in reversed(chat.get("messages") or ()):
+        if isinstance(message, Mapping) and message.get("role") == "user":
+            content = message.get("content")
+            if isinstance(content, str):
+                return content
+            parts = content if isinstance(content, list) else ()
+            return " ".join(str(part["text"]) for part in parts if isinstance(part, Mapping) and "text" in part)
+    return ""

@@ -1,0 +1,26 @@
+"""Ollama's OpenAI-compatible API.  Facts: https://github.com/ollama/ollama/blob/main/docs/api.md and openai.md."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.backends.base import Backend
+from app.types import Dialect
+
+
+class OllamaBackend(Backend):
+    type = "ollama"
+    hosted = False
+    default_endpoint = "http://localhost:11434"
+    chat_path = "/v1/chat/completions"
+    models_path = "/api/tags"
+    hint = " (is Ollama running?)"
+    dialect = Dialect(reasoning_field="reasoning", efforts={"minimal": "low", "xhigh": "high"})
+
+    @classmethod
+    def normal_endpoint(cls, endpoint: str) -> str:
+        """People also write the `/v1` that their SDK settings have."""
+        return endpoint.rstrip("/").removesuffix("/v1")
+
+    def model_names(self, document: Mapping[str, Any]) -> tuple[str, ...]:
+        entries = document.get("models")
+        return tuple(str(entry["name"]) for entry in entries if "name" in entry) if isinstance(entries, list) else ()

@@ -1,0 +1,10 @@
+"""SarmaLink, a hosted cloud whose models are named by what they are for (`smart`)."""
+
+from app.backends.base import Backend
+
+
+class SarmalinkBackend(Backend):
+    type = "sarmalink"
+    default_endpoint = "https://api.sarmalink.ai/v1"
+    default_models = ("smart",)
+    default_key_env = "SARMALINK_API_KEY"

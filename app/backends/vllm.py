@@ -1,0 +1,18 @@
+"""vLLM's OpenAI-compatible server.  Facts: https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html."""
+
+from app.backends.base import Backend
+from app.types import Dialect
+
+
+class VllmBackend(Backend):
+    type = "vllm"
+    hosted = False
+    default_endpoint = "http://localhost:8000"
+    chat_path = "/v1/chat/completions"
+    models_path = "/v1/models"
+    hint = " (is vLLM running?)"
+    dialect = Dialect(reasoning_field="reasoning")
+
+    @classmethod
+    def normal_endpoint(cls, endpoint: str) -> str:
+        return endpoint.rstrip("/").removesuffix("/v1")

@@ -1,0 +1,236 @@
+"""Tries targets in order.  The only code that falls back, and the only one that times and records calls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from app.backends.answers import ChatStream, Whole
+from app.backends.base import Backend
+from app.backends.slots import Slots
+from app.errors import (
+    AllBackendsFailed,
+    BackendError,
+    ClientGone,
+    PrivacyViolation,
+    StreamInterrupted,
+)
+from app.health import Health
+from app.routing.locality import is_local
+from app.types import (
+    Buffered,
+    CallRecord,
+    ChatRequest,
+    Classification,
+    Decision,
+    Observations,
+    Price,
+    Reply,
+    Streamed,
+    Target,
+)
+
+Record = Callable[[CallRecord], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """One backend with its places."""
+
+    backend: Backend
+    slots: Slots
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatcher:
+    """What dispatching needs of the runtime."""
+
+    upstreams: Mapping[str, Upstream]
+    health: Health
+    observations: Callable[[], Observations]
+    record: Record
+
+
+def dispatch(request: ChatRequest, tags: Classification, decision: Decision, via: Dispatcher, record: Record) -> Reply:
+    """The first target that answers.  Until it has, a fallback is invisible; after it there is none.
+
+    `record` gets the CallRecord of every call, that of a stream when it ends.  Raises BackendRejected (the
+    client's own mistake) and AllBackendsFailed.
+    """
+    failures: list[tuple[str, BackendError]] = []
+    for target in _admitted(request, decision, via):
+        call = Call(request, tags, decision.route, target, via.upstreams[target.backend], "live", record)
+        call.fallback_for = decision.primary if target.backend != decision.primary else None
+        try:
+            answer = call_target(request, target, call, via, private=decision.private)
+        except BackendError as error:
+            if not error.next_target:
+                raise
+            failures.append((target.backend, error))
+            continue
+        if isinstance(answer, Whole):
+            call.finish("ok", answer)
+            return Buffered(
+                target=target,
+                route=decision.route,
+                body=answer.body,
+                document=answer.document,
+                fallback_for=call.fallback_for,
+            )
+        call.first_byte()
+        chunks = _Recorded(answer, call)
+        return Streamed(target=target, route=decision.route, chunks=chunks, fallback_for=call.fallback_for)
+    raise AllBackendsFailed(failures, private=decision.private)
+
+
+def call_target(
+    request: ChatRequest, target: Target, call: Call, via: Dispatcher, *, private: bool
+) -> Whole | ChatStream:
+    """One call: the privacy gate, a place, the backend.  On failure the call is recorded and BackendError raised;
+    on success finishing (and recording) `call` is the caller's."""
+    upstream = via.upstreams[target.backend]
+    try:
+        if private and not is_local(target, via.observations()):
+            raise PrivacyViolation("the request is private and this backend is not local: not called")
+        call.take_place()
+        answer = upstream.backend.open(request, target, stream=call.stream, private=private)
+    except BackendError as error:
+        call.fail(error)
+        raise
+    except BaseException as error:
+        call.finish("cancelled" if isinstance(error, (ClientGone, GeneratorExit)) else "error", error="internal")
+        raise
+    return answer
+
+
+def _admitted(request: ChatRequest, decision: Decision, via: Dispatcher) -> Iterator[Target]:
+    """The targets in order, those whose circuit is open last: they are tried when nothing else answered."""
+    waiting = []
+    for target in decision.targets:
+        if via.health.admit(target.backend, request.request_id):
+            yield target
+        else:
+            waiting.append(target)
+    yield from waiting
+
+
+class Call:
+    """One call to one target: takes its times, holds its place, makes its one record."""
+
+    def __init__(
+        self,
+        request: ChatRequest,
+        tags: Classification,
+        route: str,
+        target: Target,
+        upstream: Upstream,
+        kind: str,
+        record: Record,
+    ) -> None:
+        """`kind` is live, shadow or probe; only live calls stream."""
+        self.stream = request.stream and kind == "live"
+        self.fallback_for: str | None = None
+        self._request = request
+        self._tags = tags
+        self._route = route
+        self._target = target
+        self._upstream = upstream
+        self._kind = kind
+        self._record = record
+        self._started = time.monotonic()
+        self._first_byte: float | None = None
+        self._slot: int | None = None
+        self._finished = False
+
+    def take_place(self) -> None:
+        """Waits for a place under the backend's `maxConcurrency`.  Raises BackendBusy."""
+        self._slot = self._upstream.slots.acquire(self._upstream.backend.config.timeouts.first_byte_s)
+
+    def first_byte(self) -> None:
+        self._first_byte = time.monotonic()
+
+    def fail(self, error: BackendError) -> None:
+        self.finish("error", error=error.kind, failed=error.backend_failed, retry_after_s=error.retry_after_s)
+
+    def finish(
+        self,
+        outcome: str,
+        answer: Whole | ChatStream | None = None,
+        *,
+        error: str | None = None,
+        failed: bool = False,
+        retry_after_s: float | None = None,
+    ) -> None:
+        """Frees the place and makes the record.  Later calls of it do nothing."""
+        if self._finished:
+            return
+        self._finished = True
+        if self._slot is not None:
+            self._upstream.slots.release(self._slot)
+        now = time.monotonic()
+        read, written = (answer.input_tokens, answer.output_tokens) if answer else (None, None)
+        self._record(
+            CallRecord(
+                request_id=self._request.request_id,
+                ts_ms=int(time.time() * 1000),
+                kind=self._kind,
+                backend=self._target.backend,
+                model=self._target.model,
+                route=self._route,
+                surface=self._request.surface,
+                stream=self.stream,
+                task=self._tags.task,
+                complexity=self._tags.complexity,
+                latency_ms=round((now - self._started) * 1000),
+                ttfb_ms=round((self._first_byte - self._started) * 1000) if self._first_byte else None,
+                outcome=outcome,
+                error=None if outcome == "cancelled" else error,
+                fallback_for=self.fallback_for,
+                input_tokens=read,
+                output_tokens=written,
+                cost_usd=_cost(self._upstream.backend.config.price, read, written),
+                backend_failed=failed,
+                retry_after_s=retry_after_s,
+            )
+        )
+
+
+class _Recorded:
+    """A stream that finishes its call when it ends, breaks or is closed."""
+
+    def __init__(self, answer: ChatStream, call: Call) -> None:
+        self._answer = answer
+        self._call = call
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._answer)
+        except StopIteration:
+            self._call.finish("ok", self._answer)
+            raise
+        except StreamInterrupted as error:
+            self._call.finish("error", self._answer, error=error.kind, failed=True)
+            raise
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Before the end: the client left."""
+        self._answer.close()
+        self._call.finish("cancelled", self._answer)
+
+
+def _cost(price: Price | None, read: int | None, written: int | None) -> float | None:
+    """USD of a call; None = unknown, which is not 0."""
+    if price is None:
+        return None
+    if price.input == price.output == 0:
+        return 0.0
+    if read is None or written is None:
+        return None
+    return (read * price.input + written * price.output) / 1_000_000

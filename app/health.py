@@ -1,0 +1,81 @@
+"""Circuits: which backends are left alone after failures.  Fed by CallRecords; one per worker process.
+
+closed --3 failures in a row--> open for 10 s (doubling to 120 s) --time is up--> one trial call --ok--> closed
+                                                                                               --failed--> open
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.types import CallRecord
+
+_FAILURES_TO_OPEN = 3
+_LONGEST_S = 120.0
+
+
+@dataclass(slots=True)
+class _Circuit:
+    failures: int = 0  # in a row
+    open_s: float = 0.0  # length of the last cool-down; 0 = closed
+    until: float = 0.0  # end of the cool-down
+    trial: str = ""  # request id of the one call after it, while that is on its way
+
+
+class Health:
+    """`admit()` before a call, `note()` after it, `snapshot()` for decisions."""
+
+    def __init__(self, clock: Callable[[], float], first_s: float = 10.0) -> None:
+        """`clock` gives monotonic seconds; `first_s` is the first cool-down."""
+        self._clock = clock
+        self._first_s = first_s
+        self._circuits: dict[str, _Circuit] = {}
+
+    def snapshot(self) -> frozenset[str]:
+        """Backends in cool-down, one whose trial call is on its way included."""
+        now = self._clock()
+        return frozenset(name for name, circuit in self._circuits.items() if _is_cooling(circuit, now))
+
+    def states(self) -> dict[str, str]:
+        """closed, open or half-open by backend, for the operator; a backend never called is absent."""
+        now = self._clock()
+        return {
+            name: "open" if now < circuit.until else "half-open" if circuit.open_s else "closed"
+            for name, circuit in self._circuits.items()
+        }
+
+    def admit(self, backend: str, request_id: str) -> bool:
+        """Whether a call may go to a backend now.  The first one after a cool-down is its trial."""
+        circuit = self._circuits.get(backend)
+        if circuit is None or not circuit.open_s:
+            return True
+        if _is_cooling(circuit, self._clock()):
+            return False
+        circuit.trial = request_id
+        return True
+
+    def note(self, call: CallRecord) -> None:
+        """Every finished call, whatever its kind, tells something about its backend."""
+        circuit = self._circuits.setdefault(call.backend, _Circuit())
+        was_trial = bool(circuit.trial) and circuit.trial == call.request_id
+        if was_trial:
+            circuit.trial = ""
+        if call.outcome == "cancelled" or call.error in ("busy", "privacy"):
+            return
+        if not call.backend_failed:
+            circuit.failures, circuit.open_s, circuit.until = 0, 0.0, 0.0
+            return
+        circuit.failures += 1
+        now = self._clock()
+        already_open = now < circuit.until and not was_trial  # a call that began before the cool-down
+        if circuit.failures >= _FAILURES_TO_OPEN and not already_open:
+            circuit.open_s = min(circuit.open_s * 2 or self._first_s, max(_LONGEST_S, self._first_s))
+            circuit.until = now + circuit.open_s
+        if call.retry_after_s:
+            circuit.open_s = circuit.open_s or self._first_s
+            circuit.until = max(circuit.until, now + call.retry_after_s)
+
+
+def _is_cooling(circuit: _Circuit, now: float) -> bool:
+    return bool(circuit.open_s) and (now < circuit.until or bool(circuit.trial))

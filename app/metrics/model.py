@@ -1,0 +1,160 @@
+"""The tables, and how an older database becomes a current one.
+
+`metrics` has one row a call; its first columns are those of the original program, whose databases are upgraded in
+place.  `rollups` holds the same calls summed up by ten minutes, so that a summary costs the same on a million rows.
+Queries name their database themselves: no model is bound to one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from peewee import (
+    BigIntegerField,
+    BooleanField,
+    CompositeKey,
+    Database,
+    Field,
+    FloatField,
+    IntegerField,
+    Model,
+    PostgresqlDatabase,
+    SqliteDatabase,
+    TextField,
+)
+from playhouse.migrate import PostgresqlMigrator, SqliteMigrator, migrate
+from playhouse.sqlite_ext import AutoIncrementField
+
+
+class Metric(Model):
+    """One call to one target."""
+
+    id = AutoIncrementField()
+    ts = BigIntegerField(index=True)  # Unix ms
+    backend = TextField()
+    latency_ms = IntegerField()
+    ok = BooleanField()
+    error = TextField(null=True)
+    fallback_for = TextField(null=True)
+    shadow = BooleanField(default=False)  # everything but live calls, so that the original's queries stay right
+    model = TextField(null=True)
+    route = TextField(null=True)
+    surface = TextField(null=True)
+    stream = BooleanField(null=True)
+    task = TextField(null=True)
+    complexity = TextField(null=True)
+    ttfb_ms = IntegerField(null=True)
+    input_tokens = IntegerField(null=True)
+    output_tokens = IntegerField(null=True)
+    cost_usd = FloatField(null=True)
+    outcome = TextField(null=True)  # ok | error | cancelled
+    request_id = TextField(null=True)
+    kind = TextField(null=True)  # live | shadow | probe
+
+    class Meta:
+        table_name = "metrics"
+
+
+class Rollup(Model):
+    """Calls of ten minutes (`bucket`, Unix s), or of all time (bucket 0, which only ever grows)."""
+
+    bucket = IntegerField()
+    backend = TextField()
+    model = TextField()
+    route = TextField()
+    kind = TextField()
+    calls = IntegerField()
+    successes = IntegerField()
+    cancelled = IntegerField()
+    fallbacks = IntegerField()
+    input_tokens = BigIntegerField()
+    output_tokens = BigIntegerField()
+    priced = IntegerField()
+    cost_usd = FloatField()
+    latency = TextField()  # Spread.dump()
+    ttfb = TextField()
+
+    class Meta:
+        table_name = "rollups"
+        primary_key = CompositeKey("bucket", "backend", "model", "route", "kind")
+
+
+class State(Model):
+    """Small facts: `rolled_to` (the last row that is in the rollups), `dropped` (rows lost to a full queue)."""
+
+    name = TextField(primary_key=True)
+    value = BigIntegerField(default=0)
+
+    class Meta:
+        table_name = "llr_state"
+
+
+class Worker(Model):
+    """What each worker process says about itself, so that every worker can report on all of them."""
+
+    name = TextField(primary_key=True)
+    ts = BigIntegerField()  # Unix ms
+    document = TextField()
+
+    class Meta:
+        table_name = "llr_workers"
+
+
+ROLLED_TO, DROPPED = "rolled_to", "dropped"
+
+
+def _v1_tables(database: Database) -> None:
+    """The original's table gets our columns; what is missing is made."""
+    with database.bind_ctx([Metric, Rollup, State, Worker]):
+        if Metric.table_exists():
+            present = {column.name for column in database.get_columns(Metric._meta.table_name)}
+            migrator = (
+                SqliteMigrator(database) if isinstance(database, SqliteDatabase) else PostgresqlMigrator(database)
+            )
+            migrate(
+                *(
+                    migrator.add_column(Metric._meta.table_name, field.column_name, _nullable(field))
+                    for field in Metric._meta.sorted_fields
+                    if field.column_name not in present
+                )
+            )
+        database.create_tables([Metric, Rollup, State, Worker], safe=True)
+        for name in (ROLLED_TO, DROPPED):
+            State.insert(name=name, value=0).on_conflict_ignore().execute()
+
+
+def _nullable(field: Field[Any]) -> Field[Any]:
+    """A column that can be added to a table with rows."""
+    added = field.clone()
+    added.null = added.default is None
+    return added
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables,)
+"""Numbered by position, from 1.  A change of the tables is a new function at the end; none is ever edited."""
+
+
+def upgrade(database: Database) -> None:
+    """Runs the migrations this database has not seen, each in a transaction of its own."""
+    for number in range(_version(database) + 1, len(MIGRATIONS) + 1):
+        with database.atomic("IMMEDIATE") if isinstance(database, SqliteDatabase) else database.atomic():
+            if _version(database) < number:  # another worker may have been first
+                MIGRATIONS[number - 1](database)
+                _set_version(database, number)
+
+
+def _version(database: Database) -> int:
+    if isinstance(database, PostgresqlDatabase):
+        database.execute_sql("CREATE TABLE IF NOT EXISTS llr_version (number INTEGER NOT NULL)")
+        row = database.execute_sql("SELECT max(number) FROM llr_version").fetchone()
+    else:
+        row = database.execute_sql("PRAGMA user_version").fetchone()
+    return int(row[0] or 0)
+
+
+def _set_version(database: Database, number: int) -> None:
+    if isinstance(database, PostgresqlDatabase):
+        database.execute_sql("INSERT INTO llr_version VALUES (%s)", (number,))
+    else:
+        database.execute_sql(f"PRAGMA user_version = {number}")

@@ -1,0 +1,126 @@
+"""`/metrics`: the store's totals in Prometheus' text format.
+
+prometheus_client's own multi-process mode is not used: the database already joins the workers.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from app.metrics.store import Key
+from app.metrics.summary import live_backends
+from app.metrics.tally import BOUNDS_MS, Spread, Tally, merged
+
+_LE_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that is exported, read from the database in one go: so every worker exports the same."""
+
+    totals: Mapping[Key, Tally]  # of all time: they never fall
+    last_day: Mapping[Key, Tally]
+    workers: Mapping[str, Mapping[str, Any]]  # what each worker says of itself
+    dropped: int
+
+
+_COUNTERS: tuple[tuple[str, str, Callable[[Tally], float]], ...] = (
+    ("llr_backend_calls", "Live calls to a backend.", lambda tally: tally.calls),
+    ("llr_backend_success", "Live calls that were answered well.", lambda tally: tally.successes),
+    ("llr_backend_cancelled", "Live calls whose client left.", lambda tally: tally.cancelled),
+    ("llr_backend_fallback", "Live calls that stood in for another backend.", lambda tally: tally.fallbacks),
+    ("llr_backend_input_tokens", "Input tokens, where the backend told.", lambda tally: tally.input_tokens),
+    ("llr_backend_output_tokens", "Output tokens, where the backend told.", lambda tally: tally.output_tokens),
+    ("llr_backend_cost_usd", "USD, where price and tokens are known.", lambda tally: tally.cost_usd),
+)
+_GAUGES: tuple[tuple[str, str, Callable[[Tally], float | None]], ...] = (
+    ("llr_backend_latency_avg_ms", "Average latency of the last 24 hours.", lambda tally: tally.latency.average),
+    (
+        "llr_backend_latency_p95_ms",
+        "95th percentile of the last 24 hours.",
+        lambda tally: tally.latency.percentile(0.95),
+    ),
+)
+_HISTOGRAMS: tuple[tuple[str, str, Callable[[Tally], Spread]], ...] = (
+    ("llr_backend_latency_seconds", "Latency of whole live calls.", lambda tally: tally.latency),
+    ("llr_backend_ttfb_seconds", "Time to the first byte of live streams.", lambda tally: tally.ttfb),
+)
+_WORKER_GAUGES = (
+    ("llr_backend_in_flight", "Calls to a backend under way.", "in_flight"),
+    ("llr_backend_waiting", "Calls waiting for a place under maxConcurrency.", "waiting"),
+    ("llr_backend_circuit_open", "Workers whose circuit for a backend is not closed.", "circuit_open"),
+)
+
+
+class _Collector:
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        totals, last_day = live_backends(self._snapshot.totals), live_backends(self._snapshot.last_day)
+        for name, text, read in _COUNTERS:
+            counter = CounterMetricFamily(name, text, labels=["backend"])
+            for backend, tally in sorted(totals.items()):
+                counter.add_metric([backend], read(tally))
+            yield counter
+        for name, text, value in _GAUGES:
+            gauge = GaugeMetricFamily(name, text, labels=["backend"])
+            for backend, tally in sorted(last_day.items()):
+                if (number := value(tally)) is not None:
+                    gauge.add_metric([backend], number)
+            yield gauge
+        for name, text, spread in _HISTOGRAMS:
+            histogram = HistogramMetricFamily(name, text, labels=["backend"])
+            for backend, tally in sorted(totals.items()):
+                histogram.add_metric([backend], *_buckets(spread(tally)))
+            yield histogram
+        yield from self._others()
+
+    def _others(self) -> Iterable[Metric]:
+        shadows = CounterMetricFamily("llr_backend_shadow_calls", "Mirrored calls to a backend.", labels=["backend"])
+        routes = CounterMetricFamily("llr_route_calls", "Live calls by route.", labels=["route"])
+        by_shadow, by_route = defaultdict(list), defaultdict(list)
+        for (backend, _, route, kind), tally in self._snapshot.totals.items():
+            if kind == "live":
+                by_route[route or "unknown"].append(tally)
+            elif kind == "shadow":
+                by_shadow[backend].append(tally)
+        for family, groups in ((shadows, by_shadow), (routes, by_route)):
+            for label, tallies in sorted(groups.items()):
+                family.add_metric([label], merged(tallies).calls)
+            yield family
+        workers = self._snapshot.workers.values()
+        for name, text, member in _WORKER_GAUGES:
+            gauge = GaugeMetricFamily(name, text, labels=["backend"])
+            for backend in sorted({backend for worker in workers for backend in worker.get(member, {})}):
+                gauge.add_metric([backend], sum(worker.get(member, {}).get(backend, 0) for worker in workers))
+            yield gauge
+        queued = sum(worker.get("queued", 0) for worker in workers)
+        yield GaugeMetricFamily("llr_rows_queued", "Metrics rows waiting to be written.", queued)
+        yield GaugeMetricFamily("llr_workers", "Worker processes heard of lately.", len(self._snapshot.workers))
+        yield CounterMetricFamily("llr_rows_dropped", "Metrics rows lost to a full queue.", self._snapshot.dropped)
+
+
+def _buckets(spread: Spread) -> tuple[list[tuple[str, float]], float]:
+    """Cumulative buckets at _LE_MS, and the sum in seconds."""
+    counts = [
+        (
+            f"{le / 1000:g}",
+            float(sum(n for index, n in spread.bins.items() if BOUNDS_MS[min(index, len(BOUNDS_MS) - 1)] <= le)),
+        )
+        for le in _LE_MS
+    ]
+    return [*counts, ("+Inf", float(spread.count))], spread.total / 1000
+
+
+def exposition(snapshot: Snapshot) -> bytes:
+    """The text that Prometheus scrapes."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(snapshot))
+    return generate_latest(registry)

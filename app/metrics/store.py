@@ -1,0 +1,268 @@
+"""The metrics database: the only code that touches peewee.
+
+Every method may block and may raise StoreError; none is called on the request path.  A Store belongs to one thread
+at a time (under gunicorn: the store's own lane, see background/lane.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import peewee
+from playhouse import db_url
+
+from app.metrics.model import DROPPED, ROLLED_TO, Metric, Rollup, State, Worker, upgrade
+from app.metrics.tally import COUNTS, Spread, Tally
+from app.types import CallRecord
+
+BUCKET_S = 600
+_EXACT_ROWS = 20_000  # windows of up to so many rows are summed up from the rows themselves
+_FOLD_ROWS = 5_000  # rows summed up in one transaction
+_BUSY_MS = 200  # wait for another writer; the batch is kept when it was not enough
+
+Key = tuple[str, str, str, str]  # backend, model, route, kind
+
+_COLUMNS = (
+    "ts_ms", "backend", "model", "route", "surface", "stream", "task", "complexity", "latency_ms", "ttfb_ms", "outcome",
+    "error", "fallback_for", "input_tokens", "output_tokens", "cost_usd", "request_id", "kind",
+)  # fmt: skip
+
+
+class StoreError(Exception):
+    """The database cannot be used now; the message says why in one line."""
+
+
+class Store:
+    def __init__(self, location: str) -> None:
+        """`location` is LLR_DB: an SQLite path, or a database URL.  Nothing is opened yet."""
+        self._location = location
+        self._database: peewee.Database | None = None
+        self._inode: int | None = None
+
+    # --- writing ---
+
+    def write(self, calls: Sequence[CallRecord], dropped: int = 0) -> None:
+        """Adds one row a call, and sums up what is new, in one transaction."""
+        with self._transaction() as database:
+            rolled_to = self._lock(database)
+            if calls:
+                Metric.insert_many([_row(call) for call in calls]).execute(database)
+            if dropped:
+                State.update(value=State.value + dropped).where(State.name == DROPPED).execute(database)
+            self._fold(database, rolled_to)
+
+    def prune(self, before_ms: int, most: int = 1000) -> int:
+        """Deletes at most `most` of the rows older than `before_ms`, and their rollups.  The newest row stays, so
+        that ids go on rising.  Returns how many went."""
+        with self._transaction() as database:
+            rolled_to = self._lock(database)
+            oldest = (
+                Metric.select(Metric.id)
+                .where((Metric.ts < before_ms) & (Metric.id < rolled_to))
+                .order_by(Metric.ts)
+                .limit(most)
+            )
+            gone = Metric.delete().where(Metric.id.in_(oldest)).execute(database)
+            first_kept = before_ms // 1000 // BUCKET_S * BUCKET_S
+            Rollup.delete().where((Rollup.bucket > 0) & (Rollup.bucket < first_kept)).execute(database)
+            return int(gone)
+
+    def report_worker(self, name: str, now_ms: int, document: Mapping[str, Any]) -> None:
+        """Publishes what a worker says of itself; reports older than a day are removed."""
+        with self._transaction() as database:
+            Worker.replace(name=name, ts=now_ms, document=json.dumps(document)).execute(database)
+            Worker.delete().where(Worker.ts < now_ms - 86_400_000).execute(database)
+
+    def forget_worker(self, name: str) -> None:
+        with self._transaction() as database:
+            Worker.delete().where(Worker.name == name).execute(database)
+
+    # --- reading ---
+
+    def calls_after(self, row_id: int, since_ms: int, most: int = 5000) -> tuple[int, list[Any]]:
+        """The newest successful live and probe calls behind `row_id`, oldest first, and the last row id there is."""
+        with self._reading() as database:
+            last = Metric.select(peewee.fn.MAX(Metric.id)).scalar(database) or 0
+            columns = (Metric.request_id, Metric.ts, Metric.backend, Metric.model, Metric.stream, Metric.latency_ms)
+            query = (
+                Metric.select(Metric.id, *columns, Metric.ttfb_ms)
+                .where((Metric.id > max(row_id, last - most)) & (Metric.ts >= since_ms) & Metric.ok)
+                .where(Metric.kind.in_(("live", "probe")))
+                .order_by(Metric.id)
+            )
+            return int(last), list(query.namedtuples().execute(database))
+
+    def tallies(self, since_ms: int) -> dict[Key, Tally]:
+        """What the calls since then amount to.  Few rows are summed up exactly; of many, all but the edges of the
+        window come from the rollups."""
+        with self._reading() as database:
+            window = Metric.ts >= since_ms
+            many = Metric.select(Metric.id).where(window).limit(_EXACT_ROWS + 1).count(database) > _EXACT_ROWS
+            if not many:
+                return _tally(self._rows(database, window))
+            first_bucket = -(-since_ms // 1000 // BUCKET_S) * BUCKET_S
+            rolled_to = self._rolled_to(database)
+            edge = window & (Metric.ts < first_bucket * 1000)
+            tail = (Metric.ts >= first_bucket * 1000) & (Metric.id > rolled_to)
+            totals = _rolled_up(Rollup.select().where(Rollup.bucket >= first_bucket).execute(database))
+            for key, tally in _tally(self._rows(database, edge | tail)).items():
+                totals[key].merge(tally)
+            return totals
+
+    def totals(self) -> dict[Key, Tally]:
+        """All calls ever made, pruned rows included."""
+        with self._reading() as database:
+            return _rolled_up(Rollup.select().where(Rollup.bucket == 0).execute(database))
+
+    def dropped(self) -> int:
+        """Rows that never reached the database because the queue was full."""
+        with self._reading() as database:
+            return int(State.select(State.value).where(State.name == DROPPED).scalar(database) or 0)
+
+    def workers(self, since_ms: int) -> dict[str, dict[str, Any]]:
+        """What the workers heard of since then say about themselves."""
+        with self._reading() as database:
+            rows = Worker.select().where(Worker.ts >= since_ms).namedtuples().execute(database)
+            return {row.name: json.loads(row.document) for row in rows}
+
+    def close(self) -> None:
+        if self._database is not None:
+            with contextlib.suppress(peewee.PeeweeException, sqlite3.Error):
+                self._database.close()
+            self._database = None
+
+    # --- inside ---
+
+    def _lock(self, database: peewee.Database) -> int:
+        """Makes other writers wait, so that rows become visible in the order of their ids.  Returns rolled_to."""
+        State.update(value=State.value).where(State.name == ROLLED_TO).execute(database)
+        return self._rolled_to(database)
+
+    def _rolled_to(self, database: peewee.Database) -> int:
+        return int(State.select(State.value).where(State.name == ROLLED_TO).scalar(database) or 0)
+
+    def _fold(self, database: peewee.Database, rolled_to: int) -> None:
+        """Sums up the rows behind `rolled_to` into their ten minutes and into the totals, a bounded number a turn."""
+        rows = list(self._rows(database, Metric.id > rolled_to, _FOLD_ROWS))
+        if not rows:
+            return
+        fresh: dict[tuple[int, Key], Tally] = defaultdict(Tally)
+        for row in rows:
+            for bucket in (0, row.ts // 1000 // BUCKET_S * BUCKET_S):
+                fresh[bucket, _key(row)].add(row)
+        for (bucket, key), tally in fresh.items():
+            same = (Rollup.bucket == bucket) & (Rollup.backend == key[0]) & (Rollup.model == key[1])
+            same &= (Rollup.route == key[2]) & (Rollup.kind == key[3])
+            for old in Rollup.select().where(same).execute(database):
+                tally.merge(_load(old))
+            Rollup.delete().where(same).execute(database)
+            named = dict(zip(("backend", "model", "route", "kind"), key, strict=True))
+            Rollup.insert(bucket=bucket, **named, **_dump(tally)).execute(database)
+        State.update(value=rows[-1].id).where(State.name == ROLLED_TO).execute(database)
+
+    def _rows(self, database: peewee.Database, where: Any, most: int | None = None) -> Iterator[Any]:
+        query = Metric.select().where(where).order_by(Metric.id)
+        if most is not None:
+            query = query.limit(most)
+        return iter(query.namedtuples().iterator(database))
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[peewee.Database]:
+        with self._reading() as database:
+            begin = ("IMMEDIATE",) if isinstance(database, peewee.SqliteDatabase) else ()
+            with database.atomic(*begin):
+                yield database
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[peewee.Database]:
+        """An open, current database.  Any failure closes it, so that the next use starts afresh."""
+        try:
+            yield self._open()
+        except (peewee.PeeweeException, sqlite3.Error, OSError, UnicodeDecodeError) as error:
+            self.close()
+            raise StoreError(f"{self._location}: {str(error) or type(error).__name__}") from error
+
+    def _open(self) -> peewee.Database:
+        if self._database is not None and self._moved():
+            self.close()
+        if self._database is None:
+            database = connect(self._location)
+            database.connect()
+            try:
+                upgrade(database)
+            except BaseException:
+                database.close()
+                raise
+            self._database, self._inode = database, self._file_inode()
+        return self._database
+
+    def _moved(self) -> bool:
+        """The file was deleted or replaced under us."""
+        return self._inode is not None and self._file_inode() != self._inode
+
+    def _file_inode(self) -> int | None:
+        if "://" in self._location or self._location == ":memory:":
+            return None
+        with contextlib.suppress(OSError):
+            return Path(self._location).stat().st_ino
+        return -1
+
+
+def connect(location: str) -> peewee.Database:
+    """A database that is not yet open.  Raises StoreError when its driver is not installed."""
+    if "://" in location:
+        try:
+            database: peewee.Database = db_url.connect(location)
+            return database
+        except (peewee.ImproperlyConfigured, ImportError, RuntimeError) as error:
+            raise StoreError(f"LLR_DB: no driver for this database ({error}): pip install 'psycopg[binary]'") from error
+    pragmas = {"journal_mode": "wal", "synchronous": "normal", "busy_timeout": _BUSY_MS}
+    return peewee.SqliteDatabase(location, pragmas=pragmas, timeout=_BUSY_MS / 1000, thread_safe=False)
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _row(call: CallRecord) -> dict[str, Any]:
+    row = {name: getattr(call, name) for name in _COLUMNS}
+    row["ts"] = row.pop("ts_ms")
+    return {**row, "ok": call.outcome == "ok", "shadow": call.kind != "live"}
+
+
+def _key(row: Any) -> Key:
+    model = (
+        "" if row.error == "http_404" else row.model or ""
+    )  # clients may name anything: no sums for what is not there
+    return row.backend, model, row.route or "", row.kind or ("shadow" if row.shadow else "live")
+
+
+def _tally(rows: Iterator[Any]) -> dict[Key, Tally]:
+    tallies: dict[Key, Tally] = defaultdict(Tally)
+    for row in rows:
+        tallies[_key(row)].add(row)
+    return tallies
+
+
+def _rolled_up(rollups: Any) -> dict[Key, Tally]:
+    tallies: dict[Key, Tally] = defaultdict(Tally)
+    for rollup in rollups:
+        tallies[rollup.backend, rollup.model, rollup.route, rollup.kind].merge(_load(rollup))
+    return tallies
+
+
+def _load(rollup: Any) -> Tally:
+    counts = {name: getattr(rollup, name) for name in COUNTS}
+    return Tally(**counts, latency=Spread.load(rollup.latency), ttfb=Spread.load(rollup.ttfb))
+
+
+def _dump(tally: Tally) -> dict[str, Any]:
+    counts = {name: getattr(tally, name) for name in COUNTS}
+    return {**counts, "latency": tally.latency.dump(), "ttfb": tally.ttfb.dump()}

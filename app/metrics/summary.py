@@ -1,0 +1,151 @@
+"""The documents operators read, made from tallies.  Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from app.metrics.store import Key
+from app.metrics.tally import Spread, Tally, merged
+from app.types import ABTest
+
+_ENOUGH_SAMPLES = 20
+
+
+def window_hours(raw: str | None) -> float:
+    """`hours` of a query: 24 unless it is a finite number above zero; at most a year (8760)."""
+    try:
+        hours = float(raw or "")
+    except ValueError:
+        return 24.0
+    return min(hours, 8760.0) if math.isfinite(hours) and hours > 0 else 24.0
+
+
+def metrics_summary(tallies: Mapping[Key, Tally], hours: float, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """`/v1/metrics`.  Latencies in ms, cost in USD; null = unknown.  Only live calls count, but for `shadow_calls`."""
+    live = {key: tally for key, tally in tallies.items() if key[3] == "live"}
+    shadows = _grouped({key: tally for key, tally in tallies.items() if key[3] == "shadow"}, 0)
+    backends = _grouped(live, 0)
+    return {
+        "window_hours": _plain(hours),
+        "backends": [
+            {"backend": name, **_entry(backends.get(name, Tally())), "shadow_calls": _calls(shadows.get(name))}
+            for name in sorted({*backends, *shadows})
+        ],
+        "routes": [{"route": name, **_entry(tally)} for name, tally in sorted(_grouped(live, 2).items()) if name],
+        "models": [
+            {"backend": backend, "model": model, **_entry(tally)}
+            for (backend, model), tally in sorted(_by_model(live).items())
+            if model
+        ],
+        **extra,
+    }
+
+
+def ab_report(tallies: Mapping[Key, Tally], ab: ABTest, hours: float) -> dict[str, Any]:
+    """`/v1/ab`: live calls of each primary beside the shadow calls of its candidate."""
+    live = _grouped({key: tally for key, tally in tallies.items() if key[3] == "live"}, 0)
+    shadow = _grouped({key: tally for key, tally in tallies.items() if key[3] == "shadow"}, 0)
+    pairs = [
+        _pair(primary, candidate, live.get(primary, Tally()), shadow.get(candidate, Tally()))
+        for primary, candidate in ab.candidates.items()
+    ]
+    return {"enabled": ab.enabled, "window_hours": _plain(hours), "pairs": pairs}
+
+
+def _pair(primary: str, candidate: str, live: Tally, shadow: Tally) -> dict[str, Any]:
+    return {
+        "primary": primary,
+        "candidate": candidate,
+        "primaryAvgLatency": _round(live.latency.average),
+        "candidateAvgLatency": _round(shadow.latency.average),
+        "primaryP95Latency": _round(live.latency.percentile(0.95)),
+        "candidateP95Latency": _round(shadow.latency.percentile(0.95)),
+        "primarySuccessRate": _success_rate(live),
+        "candidateSuccessRate": _success_rate(shadow),
+        "candidateSamples": shadow.calls,
+        "recommendation": recommend(live, shadow),
+    }
+
+
+def recommend(live: Tally, shadow: Tally) -> str:
+    """promote, hold or insufficient-data (spec 10)."""
+    live_rate, shadow_rate = _success_rate(live), _success_rate(shadow)
+    live_ms, shadow_ms = live.latency.average, shadow.latency.average
+    if (
+        shadow.calls < _ENOUGH_SAMPLES
+        or live_rate is None
+        or shadow_rate is None
+        or live_ms is None
+        or shadow_ms is None
+    ):
+        return "insufficient-data"
+    live_p95, shadow_p95 = live.latency.percentile(0.95), shadow.latency.percentile(0.95)
+    p95_worse = live_p95 is not None and shadow_p95 is not None and shadow_p95 > live_p95
+    return "promote" if shadow_rate >= live_rate and shadow_ms < live_ms and not p95_worse else "hold"
+
+
+def _entry(tally: Tally) -> dict[str, Any]:
+    answered = tally.calls - tally.cancelled
+    return {
+        "calls": tally.calls,
+        "successes": tally.successes,
+        "success_rate": _success_rate(tally),
+        "errors": answered - tally.successes,
+        "cancelled": tally.cancelled,
+        "fallbacks": tally.fallbacks,
+        "fallback_rate": round(tally.fallbacks / tally.calls, 4) if tally.calls else None,
+        "avg_latency": _round(tally.latency.average),
+        "p50_latency": _round(tally.latency.percentile(0.5)),
+        "p95_latency": _round(tally.latency.percentile(0.95)),
+        **_ttfb(tally.ttfb),
+        "input_tokens": tally.input_tokens,
+        "output_tokens": tally.output_tokens,
+        "cost_usd": round(tally.cost_usd, 6) if tally.priced else None,
+    }
+
+
+def _ttfb(spread: Spread) -> dict[str, float | None]:
+    return {"p50_ttfb": _round(spread.percentile(0.5)), "p95_ttfb": _round(spread.percentile(0.95))}
+
+
+def _success_rate(tally: Tally) -> float | None:
+    """Of the calls that were not cancelled by the client; null when there is none."""
+    answered = tally.calls - tally.cancelled
+    return round(tally.successes / answered, 4) if answered else None
+
+
+def _grouped(tallies: Mapping[Key, Tally], place: int) -> dict[str, Tally]:
+    groups: dict[str, list[Tally]] = defaultdict(list)
+    for key, tally in tallies.items():
+        groups[key[place]].append(tally)
+    return {name: merged(group) for name, group in groups.items()}
+
+
+def _by_model(tallies: Mapping[Key, Tally]) -> dict[tuple[str, str], Tally]:
+    groups: dict[tuple[str, str], list[Tally]] = defaultdict(list)
+    for (backend, model, _, _), tally in tallies.items():
+        groups[backend, model].append(tally)
+    return {name: merged(group) for name, group in groups.items()}
+
+
+def live_backends(tallies: Mapping[Key, Tally]) -> dict[str, Tally]:
+    return _grouped({key: tally for key, tally in tallies.items() if key[3] == "live"}, 0)
+
+
+def _calls(tally: Tally | None) -> int:
+    return tally.calls if tally else 0
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else _plain(round(value, 1))
+
+
+def _plain(value: float) -> float:
+    return int(value) if value == int(value) else value
+
+
+def share(parts: Iterable[int], whole: int) -> float | None:
+    return round(sum(parts) / whole, 4) if whole else None
