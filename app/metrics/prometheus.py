@@ -109,13 +109,11 @@ class _Collector:
 
 def _buckets(spread: Spread) -> tuple[list[tuple[str, float]], float]:
     """Cumulative buckets at _LE_MS, and the sum in seconds."""
-    counts = [
-        (
-            f"{le / 1000:g}",
-            float(sum(n for index, n in spread.bins.items() if BOUNDS_MS[min(index, len(BOUNDS_MS) - 1)] <= le)),
-        )
-        for le in _LE_MS
-    ]
+
+    def up_to(le_ms: float) -> float:
+        return float(sum(n for index, n in spread.bins.items() if index < len(BOUNDS_MS) and BOUNDS_MS[index] <= le_ms))
+
+    counts = [(f"{le / 1000:g}", up_to(le)) for le in _LE_MS]
     return [*counts, ("+Inf", float(spread.count))], spread.total / 1000
 
 

@@ -238,9 +238,8 @@ def _row(call: CallRecord) -> dict[str, Any]:
 
 
 def _key(row: Any) -> Key:
-    model = (
-        "" if row.error == "http_404" else row.model or ""
-    )  # clients may name anything: no sums for what is not there
+    """Clients may name any model: what is not there gets no sums of its own."""
+    model = "" if row.error == "http_404" else row.model or ""
     return row.backend, model, row.route or "", row.kind or ("shadow" if row.shadow else "live")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from app.metrics.store import Key
@@ -145,7 +145,3 @@ def _round(value: float | None) -> float | None:
 
 def _plain(value: float) -> float:
     return int(value) if value == int(value) else value
-
-
-def share(parts: Iterable[int], whole: int) -> float | None:
-    return round(sum(parts) / whole, 4) if whole else None

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _R20 = (1.0, 1.12, 1.25, 1.4, 1.6, 1.8, 2.0, 2.24, 2.5, 2.8, 3.15, 3.55, 4.0, 4.5, 5.0, 5.6, 6.3, 7.1, 8.0, 9.0)
-BOUNDS_MS = tuple(round(step * 10**decade, 2) for decade in range(6) for step in _R20)  # 1 ms … 15 min
+# 1 ms to 15 min
+BOUNDS_MS: tuple[float, ...] = tuple(round(step * 10**decade, 2) for decade in range(6) for step in _R20)
 
 
 @dataclass(slots=True)
@@ -24,7 +25,9 @@ class Spread:
 
     count: int = 0
     total: float = 0.0
-    bins: Counter[int] = field(default_factory=Counter)  # index into BOUNDS_MS of the bound at or above the value
+    bins: Counter[int] = field(
+        default_factory=lambda: Counter[int]()
+    )  # index into BOUNDS_MS of the bound at or above the value
     exact: list[float] | None = field(default_factory=list)  # None = too many, or not known
 
     def add(self, value_ms: float) -> None:

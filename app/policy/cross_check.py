@@ -1,0 +1,106 @@
+"""What no value shows by itself: names that must exist, promises that must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from app.backends import BACKEND_TYPES
+from app.errors import redact
+from app.policy import yaml_source
+from app.policy.build import Resolve, locality
+from app.policy.fields import nearest
+from app.routing.locality import is_cloud_model
+
+
+class CrossCheck:
+    """What no value shows by itself."""
+
+    def __init__(self, source: yaml_source.Source, data: Mapping[str, Any], resolve: Resolve | None) -> None:
+        self._source = source
+        self._data = data
+        self._resolve = resolve
+        given = source.data.get("backends")
+        self._names = [str(name) for name in given] if isinstance(given, dict) else []
+        self.warnings: list[str] = []
+
+    def problems(self) -> list[str]:
+        found = [*self._backends(), *self._routes(), *self._ab()]
+        return [self._source.problem(path, text) for path, text in found]
+
+    def _backends(self) -> Iterable[tuple[yaml_source.Path, str]]:
+        if not self._names and isinstance(self._source.data.get("backends"), dict):
+            yield ("backends",), "names no backend"
+        for name, given in (self._data.get("backends") or {}).items():
+            if name.lower() == "auto" or "/" in name or not name.isprintable() or not name.isascii() or len(name) > 64:
+                yield (
+                    ("backends", name),
+                    "a backend's name is plain ASCII, at most 64 characters, without `/`, and not auto",
+                )
+            kind = BACKEND_TYPES.get(str(given.get("type")))
+            if kind and kind.default_endpoint is None and not given.get("endpoint"):
+                yield ("backends", name), f"a backend of type {kind.type} needs an `endpoint`"
+            has_model = given.get("model") or given.get("models") or given.get("families")
+            if kind and kind.hosted and not has_model and not kind.default_models:
+                yield ("backends", name), "needs a `model` (or `models`, or `families`)"
+
+    def _known(self, path: yaml_source.Path, name: object) -> Iterable[tuple[yaml_source.Path, str]]:
+        if isinstance(name, str) and name.strip() not in self._names:
+            legal = ", ".join(self._names) or "none is defined"
+            yield path, f"no backend is called {name[:60]!r}{nearest(name, self._names)}; there are: {legal}"
+
+    def _routes(self) -> Iterable[tuple[yaml_source.Path, str]]:
+        routes = self._source.data.get("routes")
+        if not isinstance(routes, list):
+            return
+        defaults = [index for index, route in enumerate(routes) if isinstance(route, dict) and "default" in route]
+        if not defaults:
+            yield ("routes",), "there is no default route; end with `- default: NAME`"
+        for index in range(defaults[0] + 1 if defaults else len(routes), len(routes)):
+            yield ("routes", index), "comes after the default route, so nothing ever reaches it"
+        for index, route in enumerate(routes):
+            if isinstance(route, dict):
+                yield from self._route(("routes", index), route)
+
+    def _route(self, path: yaml_source.Path, route: Mapping[str, Any]) -> Iterable[tuple[yaml_source.Path, str]]:
+        private = _wants_private(route.get("match"))
+        fallback = route.get("fallback")
+        several = isinstance(fallback, list)
+        named = [((*path, key), route[key]) for key in ("backend", "default") if key in route]
+        listed = enumerate(fallback) if isinstance(fallback, list) else [(0, fallback)] if fallback else []
+        named += [((*path, "fallback", index) if several else (*path, "fallback"), name) for index, name in listed]
+        for where, name in named:
+            yield from self._known(where, name)
+            if private and isinstance(name, str):
+                yield from self._must_be_local(where, name.strip())
+
+    def _must_be_local(self, path: yaml_source.Path, name: str) -> Iterable[tuple[yaml_source.Path, str]]:
+        given = (self._data.get("backends") or {}).get(name)
+        if given is None or given.get("type") not in BACKEND_TYPES:
+            return
+        local, why = locality(given, self._resolve)
+        if local is False:
+            yield path, f"a route for sensitivity high must stay local, and {name!r} does not: {why}"
+        elif local is None:
+            where = self._source.problem(path, f"{name!r} counts as not local for now: {why}")
+            self.warnings.append(redact(where))
+        models = [given.get("model"), *(given.get("models") or ()), *(given.get("families") or {}).values()]
+        cloud = [model for model in models if model and is_cloud_model(model)]
+        if cloud and all(model is None or is_cloud_model(model) for model in models):
+            yield path, f"a route for sensitivity high must stay local, and {name!r} only has cloud models ({cloud[0]})"
+
+    def _ab(self) -> Iterable[tuple[yaml_source.Path, str]]:
+        ab = self._source.data.get("ab")
+        candidates = ab.get("candidates") if isinstance(ab, dict) else None
+        for primary, candidate in candidates.items() if isinstance(candidates, dict) else ():
+            path = ("ab", "candidates", str(primary))
+            yield from self._known(path, str(primary))
+            yield from self._known(path, candidate)
+            if primary == candidate:
+                yield path, "a backend cannot be its own candidate"
+
+
+def _wants_private(match: object) -> bool:
+    """The route is for private requests alone."""
+    wanted = match.get("sensitivity") if isinstance(match, Mapping) else None
+    return wanted == "high" or (isinstance(wanted, list) and bool(wanted) and all(value == "high" for value in wanted))

@@ -1,0 +1,151 @@
+"""Finds private text in a request: deterministic detectors, and the operator's own patterns.  Pure.
+
+All patterns run in RE2, whose time is linear in the text whatever the pattern: none can stall a worker.  A pattern
+finds candidates; where the format has a check digit, the candidate must pass it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import re2
+
+from app.types import JsonObject, SensitivityRules
+
+_MAX_PATTERN = 1000  # characters
+_MAX_CANDIDATES = 2000
+_options = re2.Options()
+_options.log_errors = False
+
+
+class PatternError(ValueError):
+    """A pattern that RE2 does not take; the message says why."""
+
+
+def _digits(text: str) -> str:
+    return re.sub(r"\D", "", text)
+
+
+def _is_card(text: str) -> bool:
+    """Luhn's check over a length and a first digit that card brands use (ISO/IEC 7812)."""
+    digits = _digits(text)
+    if len(digits) not in (13, 14, 15, 16, 19) or digits[0] not in "23456" or len(set(digits)) == 1:
+        return False
+    doubled = [int(digit) * 2 for digit in digits[-2::-2]]
+    return (sum(map(int, digits[-1::-2])) + sum(n - 9 if n > 9 else n for n in doubled)) % 10 == 0
+
+
+def _is_iban(text: str) -> bool:
+    """The mod-97 check of ISO 13616."""
+    plain = re.sub(r"[ -]", "", text).upper()
+    # A following word may have been caught: the shortest IBAN has 15 characters, the longest 34.
+    return any(_mod_97(plain[:length]) for length in range(min(len(plain), 34), 14, -1))
+
+
+def _mod_97(plain: str) -> bool:
+    return int("".join(str(int(char, 36)) for char in plain[4:] + plain[:4])) % 97 == 1
+
+
+def _is_ssn(text: str) -> bool:
+    """Never issued: area 000, 666 and 900 up, group 00, serial 0000 (Social Security Administration)."""
+    area, group, serial = re.split(r"[- ]", text)
+    return area not in ("000", "666") and area < "900" and group != "00" and serial != "0000"
+
+
+def _is_phone(text: str) -> bool:
+    return 9 <= len(_digits(text)) <= 15
+
+
+def _always(text: str) -> bool:  # noqa: ARG001
+    return True
+
+
+_BUILT_IN: Mapping[str, tuple[str, Callable[[str], bool]]] = {
+    "api_key": (
+        r"\b(?:sk|pk|rk)[-_](?:[A-Za-z0-9]+[-_])*[A-Za-z0-9]{16,}|\bgh[pousr]_[A-Za-z0-9]{30,}|\bgithub_pat_\w{30,}"
+        r"|\bglpat-[\w-]{20,}|\bxox[abeprs]-[A-Za-z0-9-]{10,}|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[\w-]{35}"
+        r"|\bhf_[A-Za-z0-9]{30,}|\bgsk_[A-Za-z0-9]{20,}|\bnpm_[A-Za-z0-9]{36}|\bSG\.[\w-]{16,}\.[\w-]{16,}"
+        r"|(?i:\b(?:api|secret|access|auth)[_-]?(?:key|token)[\"']?\s*[:=]\s*[\"']?[A-Za-z0-9_\-+/]{20,})",
+        _always,
+    ),
+    "private_key": (r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----", _always),
+    "jwt": (r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*", _always),
+    "credit_card": (r"(?:^|[^\d.-])(?:\d[ -]?){12,18}\d(?:$|[^\d-])", _is_card),
+    "iban": (r"(?i)\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}\b", _is_iban),
+    "us_ssn": (r"\b\d{3}[- ]\d{2}[- ]\d{4}\b", _is_ssn),
+    "email": (r"\b[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}\b", _always),
+    "phone": (
+        r"(?:^|[^\w.+-])(?:\+[1-9]\d{0,2}[ .-]?(?:\(0?\d{1,4}\)[ .-]?)?(?:\d{1,4}[ ./-]?){2,5}\d{2,4}"
+        r"|\(?[2-9]\d{2}\)?[ .-][2-9]\d{2}[ .-]\d{4})\b",
+        _is_phone,
+    ),
+}
+
+DETECTORS = tuple(_BUILT_IN)
+
+
+def check_pattern(pattern: object) -> None:
+    """Raises PatternError when an operator's pattern cannot be used."""
+    if not isinstance(pattern, str) or not pattern:
+        raise PatternError("must be a regular expression in quotes")
+    if len(pattern) > _MAX_PATTERN:
+        raise PatternError(f"is longer than {_MAX_PATTERN} characters")
+    try:
+        compiled = re2.compile(pattern, _options)
+    except re2.error as error:
+        said = error.args[0] if error.args else ""
+        text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+        raise PatternError(f"is not a pattern RE2 takes: {text}") from None
+    if compiled.search(""):
+        raise PatternError("matches the empty text: every request would be private")
+
+
+class Detectors:
+    """The detectors a policy asks for."""
+
+    def __init__(self, rules: SensitivityRules) -> None:
+        self._checks: list[tuple[str, Any, Callable[[str], bool]]] = [
+            (name, re2.compile(_BUILT_IN[name][0], _options), _BUILT_IN[name][1]) for name in rules.detect
+        ]
+        for index, pattern in enumerate(rules.patterns):
+            self._checks.append((f"patterns[{index}]", re2.compile(pattern, _options), _always))
+        self._any = re2.Set.SearchSet(_options)
+        for _, pattern, _ in self._checks:
+            self._any.Add(pattern.pattern)
+        if self._checks:
+            self._any.Compile()
+
+    def find(self, *documents: JsonObject) -> str | None:
+        """The name of the first detector that finds something in any text of the request, names of members
+        included; None when there is nothing.  Linear in the size of the texts."""
+        if not self._checks:
+            return None
+        text = "\n".join(part for document in documents for part in _texts(document))
+        raw = text.encode("utf-8", "replace")
+        for index in sorted(self._any.Match(raw) or ()):
+            name, pattern, is_it = self._checks[index]
+            if is_it is _always or _any_passes(is_it, pattern.finditer(raw)):
+                return name
+        return None
+
+
+def _any_passes(is_it: Callable[[str], bool], candidates: Iterable[Any]) -> bool:
+    """More candidates than anybody checks by hand count as found: the doubt keeps the request at home."""
+    return any(number >= _MAX_CANDIDATES or is_it(found.group().decode()) for number, found in enumerate(candidates))
+
+
+def _texts(document: Any) -> Iterator[str]:
+    """Every string in a document but the data of images and sound."""
+    todo = [document]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, str):
+            if not item.startswith(("data:image/", "data:audio/", "data:video/")):
+                yield item
+        elif isinstance(item, Mapping):
+            todo.extend(item.values())
+            yield from item
+        elif isinstance(item, (list, tuple)):
+            todo.extend(item)
