@@ -78,6 +78,13 @@ def processes() -> dict[int, Process]:
     return found
 
 
+def _has_event_loop(pid: int) -> bool:
+    try:
+        return any("eventpoll" in str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return not Path("/proc/self/fd").exists()  # no way to tell
+
+
 class RouterDied(AssertionError):
     """The process ended although it should run; the text is its log."""
 
@@ -235,7 +242,7 @@ class Router:
         if self._wait:
             try:
                 wait_until(self.answers, 20, "/health")
-                wait_until(lambda: len(self.worker_pids()) >= self.workers, 20, "the workers")
+                wait_until(self._workers_ready, 20, "the workers")
             except BaseException:
                 self.kill_all()
                 raise
@@ -249,6 +256,12 @@ class Router:
             return self.get("/health").status == 200
         except (OSError, http.client.HTTPException):
             return False
+
+    def _workers_ready(self) -> bool:
+        """Whether every worker runs its event loop.  Before that a signal sent to it is lost (gunicorn), and a stop
+        takes the whole graceful timeout."""
+        pids = self.worker_pids()
+        return len(pids) >= self.workers and all(map(_has_event_loop, pids))
 
     @property
     def pid(self) -> int:
