@@ -58,6 +58,7 @@ Step = bytes | float | Gate | End
 Headers = Sequence[tuple[str, str]]
 LAST_CHUNK = b"0\r\n\r\n"
 DONE = b"data: [DONE]\n\n"
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 # --- documents ----------------------------------------------------------------------------------
@@ -108,7 +109,7 @@ def event(document: Any) -> bytes:
 
 def head(status: int = 200, headers: Headers = (), *, reason: str | None = None) -> bytes:
     if reason is None:
-        reason = HTTPStatus(status).phrase if status in list(HTTPStatus) else "Status"
+        reason = _REASONS.get(status, "Status")
     lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers)]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
 

@@ -113,6 +113,8 @@ class _Connection(asyncio.Protocol):
         self.arrived = asyncio.Event()
         self.writable = asyncio.Event()
         self.writable.set()
+        # Each write leaves at once, a byte alone too; asyncio does not do this for accepted sockets.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer = transport.get_extra_info("peername")
         self.client_port = peer[1] if peer else 0
         self.number = self.upstream._opened(self)
