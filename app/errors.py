@@ -26,6 +26,11 @@ def redact(text: str, secrets: Sequence[str] = ()) -> str:
     return _KEY_SHAPES.sub("[redacted]", text)
 
 
+class ClientGone(BaseException):
+    """The client hung up: thrown into the greenlet that serves it, wherever it waits.  Not an Exception, so
+    that no `except Exception` on the way keeps the backend busy for nobody."""
+
+
 def envelope(error: RouterError) -> dict[str, Any]:
     """`{"error": {"message", "type", "param", "code"}}`, all four keys always present."""
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
@@ -129,18 +134,25 @@ class ContextTooLong(RequestError):
 class BackendError(RouterError):
     """A target failed and the next one may be tried.
 
-    `kind` is the short word kept in rows (`timeout`, `http_503`); `message` is what the client may read.
+    `kind` is the short word kept in rows (`timeout`, `http_503`); `message` is in our words; `said` is the
+    backend's own text (keys taken out), for the client that sent the request and for nobody else.
     """
 
     status = 502
     kind: str = "error"
+    said: str | None = None
     next_target: ClassVar[bool] = True
     backend_failed: ClassVar[bool] = True  # counts towards the circuit
 
-    def __init__(self, message: str, *, kind: str | None = None, **detail: Any) -> None:
+    def __init__(self, message: str, *, kind: str | None = None, said: str | None = None, **detail: Any) -> None:
         super().__init__(message, **detail)
+        self.said = said
         if kind is not None:
             self.kind = kind
+
+    def told(self) -> str:
+        """The message with what the backend said."""
+        return f"{self.message}: {self.said}" if self.said else self.message
 
 
 class BackendUnavailable(BackendError):
@@ -183,18 +195,16 @@ class BackendBusy(BackendError):
 
 
 class BackendRejected(BackendError):
-    """The backend says that the client's request is wrong: its status and body pass through."""
+    """The backend says that the client's request is wrong.  Its status passes through, and so does its error
+    document (`document`, keys taken out) unless the request is private."""
 
     type = "invalid_request_error"
     next_target = False
     backend_failed = False
 
-    def __init__(
-        self, message: str, *, body: bytes = b"", content_type: str = "application/json", **detail: Any
-    ) -> None:
+    def __init__(self, message: str, *, document: Mapping[str, Any] | None = None, **detail: Any) -> None:
         super().__init__(message, **detail)
-        self.body = body
-        self.content_type = content_type
+        self.document = document
 
 
 class PrivacyViolation(BackendError):
@@ -221,9 +231,10 @@ class AllBackendsFailed(RouterError):
     status = 502
     code = "all_backends_failed"
 
-    def __init__(self, failures: Sequence[tuple[str, BackendError]]) -> None:
-        """`failures` holds (backend name, error) in the order of tries; never empty."""
-        super().__init__("; ".join(f"{name}: {error.message}" for name, error in failures))
+    def __init__(self, failures: Sequence[tuple[str, BackendError]], *, private: bool = False) -> None:
+        """`failures` holds (backend name, error) in the order of tries; never empty.  A private request's
+        errors are worded by us alone."""
+        super().__init__("; ".join(f"{name}: {error.message if private else error.told()}" for name, error in failures))
         self.failures = tuple(failures)
         errors = [error for _, error in failures]
         if all(isinstance(error, BackendTimeout) for error in errors):

@@ -88,7 +88,7 @@ class BackendConfig:
     models: tuple[str, ...] = ()  # the first is the default model
     families: Mapping[str, str] = field(default_factory=dict)  # family -> model
     p50_ms: float | None = None  # expected latency until measured; None = unknown
-    local: bool | None = None  # the operator's word; None = judged by type and address
+    local: bool | None = None  # inside the operator's boundary; None = depends on what its name resolves to
     context_windows: Mapping[str, int] = field(default_factory=dict)  # model -> tokens; "*" = every other model
     price: Price | None = None  # None = unknown, which is not 0
     max_concurrency: int = 0  # 0 = no limit
@@ -206,7 +206,7 @@ class Decision:
     targets: tuple[Target, ...]
     trace: tuple[Step, ...]
     primary: str  # the backend the route or pin names first, before any reordering
-    skipped: Target | None = None  # a primary passed over for its latency: it wants measuring
+    skipped: Target | None = None  # a local primary passed over for its latency: it wants measuring
     private: bool = False  # only local targets may be called
 
 

@@ -1,0 +1,72 @@
+"""How many calls a backend gets at once (`maxConcurrency`), over all workers of one machine.
+
+A slot is one byte of a file that the master opened before it forked; holding it is a POSIX record lock on that
+byte.  The kernel frees the lock when a worker dies, however it dies.  Record locks belong to a process, so slots
+taken by this worker itself are kept in a set beside.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Callable
+
+from app.errors import BackendBusy
+
+SLOTS_FD = "_LLR_SLOTS_FD"  # how gunicorn.conf.py tells the workers; absent = this process alone
+_LOOK_AGAIN_S = 0.02
+
+
+class Slots:
+    """The places of one backend.  `in_flight` and `waiting` are this worker's own numbers."""
+
+    def __init__(self, limit: int, offset: int, fd: int | None) -> None:
+        """`limit` 0 = no limit; `offset` is the backend's first byte in the shared file."""
+        self._limit = limit
+        self._offset = offset
+        self._fd = fd
+        self._mine: set[int] = set()
+        self.in_flight = 0
+        self.waiting = 0
+
+    def acquire(self, deadline_s: float, sleep: Callable[[float], None] = time.sleep) -> int:
+        """Waits for a place, first come first served within this worker up to the look-again interval.
+        Raises BackendBusy when none is free within `deadline_s`."""
+        if not self._limit:
+            self.in_flight += 1
+            return -1
+        until = time.monotonic() + deadline_s
+        self.waiting += 1
+        try:
+            while (slot := self._try()) is None:
+                if time.monotonic() >= until:
+                    raise BackendBusy(f"all {self._limit} places (maxConcurrency) stayed taken for {deadline_s:g} s")
+                sleep(_LOOK_AGAIN_S)
+        finally:
+            self.waiting -= 1
+        self.in_flight += 1
+        return slot
+
+    def release(self, slot: int) -> None:
+        self.in_flight -= 1
+        if slot >= 0:
+            self._mine.discard(slot)
+            if self._fd is not None:
+                fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, self._offset + slot, os.SEEK_SET)
+
+    def _try(self) -> int | None:
+        for slot in range(self._limit):
+            if slot in self._mine:
+                continue
+            if self._fd is not None:
+                try:
+                    fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._offset + slot, os.SEEK_SET)
+                except OSError as error:
+                    if error.errno in (errno.EACCES, errno.EAGAIN):
+                        continue
+                    raise
+            self._mine.add(slot)
+            return slot
+        return None

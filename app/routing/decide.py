@@ -1,0 +1,259 @@
+"""Where a request goes: a row of stages over an ordered list of targets.
+
+match -> privacy -> fit -> health -> budget -> model.  Only `match` makes targets; the others drop or reorder
+them and say why in the trace.  So nothing after `privacy` can bring a dropped target back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from app.errors import ContextTooLong, NoEligibleBackend
+from app.routing.locality import is_local
+from app.types import (
+    BackendConfig,
+    ChatRequest,
+    Classification,
+    Decision,
+    Observations,
+    Policy,
+    Route,
+    Step,
+    Target,
+)
+
+Trial = Callable[[Target], bool]
+
+
+def no_trial(target: Target) -> bool:  # noqa: ARG001
+    """For dry runs: nothing is tried just to be measured."""
+    return False
+
+
+@dataclass(slots=True)
+class _Choice:
+    """What the stages work on.  `targets` and `trace` change from stage to stage; the rest is the question."""
+
+    tags: Classification
+    policy: Policy
+    observations: Observations
+    output_tokens: int  # room asked for the answer
+    trial: Trial
+    route: str = ""
+    budget_ms: float | None = None
+    targets: tuple[Target, ...] = ()
+    skipped: Target | None = None
+    trace: list[Step] = field(default_factory=list)
+
+    @property
+    def private(self) -> bool:
+        return self.tags.sensitivity == "high"
+
+    def note(self, stage: str, outcome: str) -> None:
+        self.trace.append(Step(stage, outcome))
+
+    def config(self, target: Target) -> BackendConfig:
+        return self.policy.backends[target.backend]
+
+    def expected_ms(self, target: Target) -> float | None:
+        """The live median, else the policy's p50Ms, else unknown."""
+        return self.observations.latency_ms.get((target.backend, target.model), self.config(target).p50_ms)
+
+
+def decide(
+    request: ChatRequest,
+    tags: Classification,
+    policy: Policy,
+    observations: Observations,
+    trial: Trial = no_trial,
+) -> Decision:
+    """Targets in the order of tries, with the reasons.
+
+    `trial(target)` is asked when a remote primary would be skipped for its latency; True lets this one request
+    measure it.  Raises NoEligibleBackend (privacy left nothing) and ContextTooLong (no window holds it).
+    """
+    choice = _Choice(tags, policy, observations, _output_tokens(request), trial)
+    _match(choice, request.model)
+    primary = choice.targets[0].backend if choice.targets else ""
+    for stage in (_privacy, _fit, _health, _budget, _model):
+        stage(choice)
+    return Decision(
+        route=choice.route,
+        targets=choice.targets,
+        trace=tuple(choice.trace),
+        primary=primary,
+        skipped=choice.skipped,
+        private=choice.private,
+    )
+
+
+# --- match: the only stage that makes targets ---------------------------------------------------
+
+
+def _match(choice: _Choice, model: str) -> None:
+    pinned = pin(model, choice.policy, choice.observations, choice.tags.family)
+    if pinned:
+        choice.route, choice.targets = "pin", pinned
+        choice.note("match", f"pinned by model {_quote(model)}")
+        return
+    if model and model.lower() != "auto":
+        choice.note("match", f"model {_quote(model)} is not one of ours: routed as auto")
+    for route in choice.policy.routes:
+        missed = _why_not(route, choice.tags)
+        if missed:
+            choice.note("match", f"{route.label}: no, {missed}")
+            continue
+        targets = _route_targets(route, choice)
+        if choice.private and not any(is_local(target, choice.observations) for target in targets):
+            choice.note("match", f"{route.label}: passed over, it has no local target for a private request")
+            continue
+        choice.route, choice.budget_ms, choice.targets = route.label, route.latency_budget_ms, targets
+        choice.note("match", f"{route.label}: yes" + (f" ({route.reason})" if route.reason else ""))
+        return
+
+
+def pin(model: str, policy: Policy, observations: Observations, family: str) -> tuple[Target, ...]:
+    """Targets of a request that names a backend, `backend/model`, or a model that some backend holds; else ()."""
+    if not model or model.lower() == "auto":
+        return ()
+    if model in policy.backends:
+        return (Target(model, model_for(policy.backends[model], family, observations)),)
+    backend, slash, rest = model.partition("/")
+    if slash and rest and backend in policy.backends:
+        return (Target(backend, rest, client_named=True),)
+    return tuple(
+        Target(config.name, model, client_named=True)
+        for config in policy.backends.values()
+        if model in config.models
+        or model in config.families.values()
+        or model in observations.models.get(config.name, ())
+    )
+
+
+def _why_not(route: Route, tags: Classification) -> str:
+    """The first tag that does not fit, or "" when the route matches."""
+    for name, condition in route.match.items():
+        value = getattr(tags, name)
+        if value not in condition:
+            return f"{name} is {value}"
+    return ""
+
+
+def _route_targets(route: Route, choice: _Choice) -> tuple[Target, ...]:
+    names = dict.fromkeys((route.backend, *route.fallbacks))
+    return tuple(
+        Target(name, model_for(choice.policy.backends[name], choice.tags.family, choice.observations)) for name in names
+    )
+
+
+def model_for(config: BackendConfig, family: str, observations: Observations) -> str:
+    """The family's model in the backend's map, else its default model, else one it was seen to hold, else ""."""
+    if family in config.families:
+        return config.families[family]
+    seen = observations.models.get(config.name, ())
+    return next(iter((*config.models, *config.families.values(), *seen)), "")
+
+
+# --- the other stages: drop or reorder ----------------------------------------------------------
+
+
+def _privacy(choice: _Choice) -> None:
+    if not choice.private:
+        choice.note("privacy", "not private: every target may be used")
+        return
+    kept = tuple(target for target in choice.targets if is_local(target, choice.observations))
+    for target in choice.targets:
+        if target not in kept:
+            choice.note("privacy", f"dropped {_name(target)}: the request is private and it is not local")
+    choice.targets = kept
+    if not kept:
+        raise NoEligibleBackend(
+            "The request is private (sensitivity high) and no local backend may serve it. "
+            "Give the policy a route whose backend is local, or name a local model."
+        )
+    choice.note("privacy", "private: only local targets are left")
+
+
+def _fit(choice: _Choice) -> None:
+    needed = choice.tags.tokens + choice.output_tokens
+    kept, largest = [], 0
+    for target in choice.targets:
+        window = choice.config(target).context_window(target.model)
+        if window is not None and needed > window:
+            largest = max(largest, window)
+            choice.note("fit", f"dropped {_name(target)}: about {needed} tokens, its window holds {window}")
+        else:
+            kept.append(target)
+    choice.targets = tuple(kept)
+    if not kept:
+        raise ContextTooLong(
+            f"This request needs about {needed} tokens ({choice.tags.tokens} in and {choice.output_tokens} out); "
+            f"the largest context window among its backends is {largest} tokens."
+        )
+
+
+def _health(choice: _Choice) -> None:
+    cooling = tuple(target for target in choice.targets if target.backend in choice.observations.cooling)
+    if cooling:
+        choice.targets = tuple(target for target in choice.targets if target not in cooling) + cooling
+        for target in cooling:
+            choice.note("health", f"{_name(target)} is cooling down after failures: last")
+
+
+def _budget(choice: _Choice) -> None:
+    """A primary that is too slow gives way to a fallback that is expected to be faster, and stays second."""
+    if choice.budget_ms is None or len(choice.targets) < 2:
+        return
+    primary = choice.targets[0]
+    expected = choice.expected_ms(primary)
+    if expected is None or expected <= choice.budget_ms or primary.backend in choice.observations.cooling:
+        return
+    because = f"{_name(primary)} is expected to take {expected:.0f} ms, over the budget of {choice.budget_ms:.0f} ms"
+    faster = next((target for target in choice.targets[1:] if _is_faster(target, expected, choice)), None)
+    if faster is None:
+        choice.note("budget", f"{because}; no fallback is expected to be faster")
+        return
+    local = is_local(primary, choice.observations)
+    if not local and choice.trial(primary):
+        choice.note("budget", f"{because}; tried first all the same, to measure it")
+        return
+    rest = tuple(target for target in choice.targets if target not in (primary, faster))
+    choice.targets = (faster, primary, *rest)
+    choice.skipped = primary if local else None
+    choice.note("budget", f"{because}; {_name(faster)} goes first at {choice.expected_ms(faster):.0f} ms")
+
+
+def _is_faster(target: Target, than_ms: float, choice: _Choice) -> bool:
+    expected = choice.expected_ms(target)
+    return expected is not None and expected < than_ms and target.backend not in choice.observations.cooling
+
+
+def _model(choice: _Choice) -> None:
+    """Models were resolved as the targets were made; this stage drops a target that has none and says the rest."""
+    for target in choice.targets:
+        choice.note("model", f"{target.backend}: " + (target.model or "dropped, no model is known for it"))
+    choice.targets = tuple(target for target in choice.targets if target.model)
+    if not choice.targets:
+        raise NoEligibleBackend(
+            "No model is known for any backend of this route; name one under `models:` in the policy."
+        )
+
+
+# --- small readers ------------------------------------------------------------------------------
+
+
+def _output_tokens(request: ChatRequest) -> int:
+    for name in ("max_completion_tokens", "max_tokens"):
+        value = request.body.chat.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    return 0
+
+
+def _name(target: Target) -> str:
+    return f"{target.backend}/{target.model}" if target.model else target.backend
+
+
+def _quote(model: str) -> str:
+    return repr(model[:80])

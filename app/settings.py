@@ -1,0 +1,140 @@
+"""LLR_* environment variables -> frozen Settings.  One table; the docs and the error lines come from it."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from app.errors import PolicyError
+
+DEFAULT_POLICY_FILE = "./policy.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How this process runs.  What it routes where is the policy's business."""
+
+    host: str = "127.0.0.1"
+    port: int = 3030
+    policy: str = DEFAULT_POLICY_FILE
+    db: str = "./metrics.db"
+    workers: int = 1
+    api_keys: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    max_body_bytes: int = 33_554_432
+    connect_timeout_s: float = 3.0
+    first_byte_timeout_s: float = 120.0
+    idle_timeout_s: float = 60.0
+    cooldown_s: float = 10.0
+    graceful_timeout_s: int = 30
+    retention_days: float = 30.0
+    log_level: str = "info"
+
+
+def _text(raw: str) -> str:
+    if not raw:
+        raise ValueError("must not be empty")
+    return raw
+
+
+def _names(raw: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in raw.split(",") if part.strip())
+
+
+def _keys(raw: str) -> tuple[str, ...]:
+    keys = _names(raw)
+    if not keys:
+        raise ValueError("holds no key; unset it to leave the router open")
+    return keys
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(raw: str) -> int:
+        if not raw.isascii() or not raw.isdigit() or not low <= int(raw) <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(raw)
+
+    return parse
+
+
+def _above_zero(high: float) -> Callable[[str], float]:
+    def parse(raw: str) -> float:
+        try:
+            number = float(raw)
+        except ValueError:
+            number = math.nan
+        if not 0 < number <= high:
+            raise ValueError(f"must be a number above 0, at most {high:g}")
+        return number
+
+    return parse
+
+
+def _level(raw: str) -> str:
+    levels = ("debug", "info", "warning", "error")
+    if raw.lower() not in levels:
+        raise ValueError(f"must be one of {', '.join(levels)}")
+    return raw.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One row of the table: environment name, Settings field, parser, default as shown, what it is for."""
+
+    name: str
+    field: str
+    parse: Callable[[str], Any]
+    default: str
+    help: str
+
+
+VARIABLES = (
+    Variable("LLR_HOST", "host", _text, "127.0.0.1", "address to listen on; beyond loopback set LLR_API_KEYS too"),
+    Variable("LLR_PORT", "port", _whole(1, 65535), "3030", "port to listen on"),
+    Variable("LLR_POLICY", "policy", _text, DEFAULT_POLICY_FILE, "policy file"),
+    Variable("LLR_DB", "db", _text, "./metrics.db", "metrics database, an SQLite path"),
+    Variable("LLR_WORKERS", "workers", _whole(1, 64), "cores, at most 4", "gunicorn worker processes"),
+    Variable("LLR_API_KEYS", "api_keys", _keys, "unset: open", "comma-separated keys that clients must present"),
+    Variable(
+        "LLR_ALLOWED_ORIGINS", "allowed_origins", _names, "loopback names", "browser Origins let in, beside loopback"
+    ),
+    Variable("LLR_ALLOWED_HOSTS", "allowed_hosts", _names, "loopback names", "Host names served, beside loopback"),
+    Variable("LLR_MAX_BODY_BYTES", "max_body_bytes", _whole(1024, 2**31), "33554432", "larger bodies get 413"),
+    Variable("LLR_CONNECT_TIMEOUT", "connect_timeout_s", _above_zero(3600), "3", "seconds to connect to a backend"),
+    Variable(
+        "LLR_FIRST_BYTE_TIMEOUT", "first_byte_timeout_s", _above_zero(86400), "120", "seconds to a backend's first byte"
+    ),
+    Variable("LLR_IDLE_TIMEOUT", "idle_timeout_s", _above_zero(86400), "60", "seconds between a backend's bytes"),
+    Variable("LLR_COOLDOWN", "cooldown_s", _above_zero(3600), "10", "seconds a failing backend is left alone at first"),
+    Variable(
+        "LLR_GRACEFUL_TIMEOUT", "graceful_timeout_s", _whole(1, 3600), "30", "seconds for work in flight at SIGTERM"
+    ),
+    Variable("LLR_RETENTION_DAYS", "retention_days", _above_zero(36500), "30", "older metrics rows are pruned"),
+    Variable("LLR_LOG_LEVEL", "log_level", _level, "info", "debug, info, warning or error"),
+)
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Settings from `environ`.  An empty value counts as unset.  Raises PolicyError with every problem."""
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for variable in VARIABLES:
+        raw = environ.get(variable.name, "").strip()
+        if not raw:
+            continue
+        try:
+            values[variable.field] = variable.parse(raw)
+        except ValueError as error:
+            problems.append(f"{variable.name}: {error}")
+    known = [variable.name for variable in VARIABLES]
+    for name in sorted(environ):
+        if name.startswith("LLR_") and name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            problems.append(f"{name}: no such variable" + (f" (did you mean {near[0]}?)" if near else ""))
+    if problems:
+        raise PolicyError([f"environment: {problem}" for problem in problems])
+    return Settings(**values)

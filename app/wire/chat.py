@@ -1,0 +1,164 @@
+"""Chat-completions bodies: read once, checked, and sent on byte for byte with only `model` replaced."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from app.errors import RequestError
+from app.types import Dialect, JsonObject
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_value_at = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
+_skip_space = re.compile(r"[ \t\n\r]*").match
+
+
+@dataclass(frozen=True, slots=True)
+class JsonBody:
+    """A JSON object as it was received, and where its members' values stand in the text."""
+
+    text: str
+    document: dict[str, Any]
+    spans: tuple[tuple[str, int, int], ...]  # (member, start, end) of each value, in order of appearance
+
+    def with_members(self, members: Mapping[str, str]) -> bytes:
+        """The body with the named members' values replaced by raw JSON text, or put in front when they are absent.
+        Every other byte stays as it came."""
+        pieces, at = [], 0
+        for name, start, end in self.spans:
+            if name in members:
+                pieces += [self.text[at:start], members[name]]
+                at = end
+        pieces.append(self.text[at:])
+        text = "".join(pieces)
+        added = "".join(f'"{name}":{value},' for name, value in members.items() if name not in self.document)
+        if added:
+            opening = text.index("{") + 1
+            text = text[:opening] + (added if self.document else added[:-1]) + text[opening:]
+        return text.encode("utf-8")
+
+
+def read_object(raw: bytes) -> JsonBody:
+    """Parses a request body.  Raises RequestError when it is not one JSON object in UTF-8."""
+    if not raw:
+        raise RequestError("The request body is empty; send a JSON object.")
+    try:
+        return _scan_object(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise RequestError(f"The request body is not UTF-8 (byte {error.start}).") from None
+    except RecursionError:
+        raise RequestError("The request body is nested too deeply.") from None
+    except json.JSONDecodeError as error:  # `msg` holds no part of the body
+        raise RequestError(f"The request body is not valid JSON: {error.msg} at character {error.pos}.") from None
+    except ValueError as error:  # NaN, or an integer longer than Python converts
+        raise RequestError(f"The request body is not valid JSON: {error}.") from None
+
+
+def _scan_object(text: str) -> JsonBody:
+    """json.loads for one object that also keeps where its members' values stand; of a repeated name the last counts."""
+    at = _space(text, 0)
+    if text[at : at + 1] != "{":
+        _value_at(text, at)
+        raise json.JSONDecodeError("The top level must be an object", text, at)
+    document: dict[str, Any] = {}
+    spans: list[tuple[str, int, int]] = []
+    at = _space(text, at + 1)
+    while text[at : at + 1] != "}" or spans:
+        name, at = _value_at(text, at)
+        if not isinstance(name, str):
+            raise json.JSONDecodeError("Expecting a member name in double quotes", text, at)
+        start = _space(text, _expect(":", text, at))
+        document[name], end = _value_at(text, start)
+        spans.append((name, start, end))
+        at = _space(text, end)
+        if text[at : at + 1] == "}":
+            break
+        at = _space(text, _expect(",", text, at))
+    if (end := _space(text, at + 1)) != len(text):
+        raise json.JSONDecodeError("Extra text", text, end)
+    return JsonBody(text, document, tuple(spans))
+
+
+def _space(text: str, at: int) -> int:
+    found = _skip_space(text, at)
+    return found.end() if found else at
+
+
+def _expect(mark: str, text: str, at: int) -> int:
+    at = _space(text, at)
+    if text[at : at + 1] != mark:
+        raise json.JSONDecodeError(f"Expecting '{mark}'", text, at)
+    return at + 1
+
+
+@dataclass(frozen=True, slots=True)
+class ChatBody:
+    """A chat request body (implements types.Body)."""
+
+    json: JsonBody
+
+    @property
+    def chat(self) -> JsonObject:
+        return self.json.document
+
+    def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:  # noqa: ARG002 - chat passes through
+        """The client's bytes with `model` replaced; a shadow call also has its streaming switched off."""
+        members = {"model": json.dumps(model)}
+        if self.json.document.get("stream") and not stream:
+            members["stream"] = "false"
+            if "stream_options" in self.json.document:
+                members["stream_options"] = "null"
+        return self.json.with_members(members)
+
+
+def parse(raw: bytes) -> ChatBody:
+    """Checks a chat body as far as routing needs it.  Raises RequestError naming the field."""
+    body = read_object(raw)
+    messages = body.document.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise RequestError("`messages` must be a non-empty array of objects.", param="messages")
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise RequestError(f"`messages[{index}]` must be an object.", param=f"messages[{index}]")
+        _check_content(message, f"messages[{index}].content")
+    if not isinstance(body.document.get("stream"), (bool, type(None))):
+        raise RequestError("`stream` must be true or false.", param="stream")
+    model_of(body.document)
+    return ChatBody(body)
+
+
+def _check_content(message: JsonObject, where: str) -> None:
+    """A string or parts; null is legal for an assistant (beside tool calls), not for a user."""
+    content = message.get("content")
+    if isinstance(content, str) or (content is None and message.get("role") != "user"):
+        return
+    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+        return
+    raise RequestError(f"`{where}` must be a string or an array of parts.", param=where)
+
+
+def model_of(document: JsonObject) -> str:
+    """The client's `model`, trimmed, or "" when it is absent or null.  Raises RequestError."""
+    model = document.get("model")
+    if model is None:
+        return ""
+    if not isinstance(model, str):
+        raise RequestError("`model` must be a string.", param="model")
+    return model.strip()
+
+
+def usage_of(document: JsonObject) -> tuple[int | None, int | None]:
+    """(input, output) tokens of an answer or a chunk; None where it does not say."""
+    usage = document.get("usage")
+    if not isinstance(usage, Mapping):
+        return None, None
+    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
+    read, written = (count if type(count) is int and count >= 0 else None for count in counts)
+    return read, written

@@ -1,0 +1,82 @@
+"""What a chat stream says about itself, read from the side while its bytes pass through unchanged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from app.wire import sse
+from app.wire.chat import usage_of
+
+_FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
+# An event longer than this passes through unread; no usage or error event comes near it.
+_MAX_READ_BYTES = 1024 * 1024
+
+
+class StreamWatch:
+    """Notes what an operator and a fallback need to know: first event, error, usage, normal end."""
+
+    def __init__(self) -> None:
+        self._splitter = sse.Splitter(_MAX_READ_BYTES)
+        self.begun = False  # an event with data has come
+        self.done = False  # `[DONE]` has come
+        self.finished = False  # a finish_reason has come
+        self.error: Mapping[str, Any] | None = None  # the document of an error event
+        self.input_tokens: int | None = None
+        self.output_tokens: int | None = None
+
+    @property
+    def ended_well(self) -> bool:
+        """A missing `[DONE]` behind a finish_reason is still a normal end; an end with neither is a cut."""
+        return self.error is None and (self.done or self.finished)
+
+    def feed(self, chunk: bytes) -> None:
+        for event in self._splitter.feed(chunk):
+            self._read(event)
+        if self._splitter.oversized:
+            self.begun = True
+
+    def end(self) -> None:
+        """The body is over: reads a last event whose end mark is missing."""
+        for event in self._splitter.flush():
+            self._read(event)
+
+    def _read(self, event: bytes) -> None:
+        data = sse.data_of(event)
+        if data is None:
+            return
+        if data.strip() == b"[DONE]":
+            self.done = True
+            return
+        self.begun = True
+        if _FINISH.search(data):
+            self.finished = True
+        # Only the few events that can matter are parsed.
+        if (b'"usage"' in data or b'"error"' in data) and (document := sse.json_of(data)):
+            if document.get("error"):
+                self.error = document
+            usage = usage_of(document)
+            if usage != (None, None):
+                self.input_tokens, self.output_tokens = usage
+
+
+def as_chunk(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A whole completion as the one chunk of a stream, for a backend that ignored `stream: true`."""
+    chunk = {name: value for name, value in document.items() if name != "choices"}
+    chunk["object"] = "chat.completion.chunk"
+    chunk["choices"] = [
+        {**{name: value for name, value in choice.items() if name != "message"}, "delta": _delta(choice.get("message"))}
+        for choice in document.get("choices") or ()
+        if isinstance(choice, Mapping)
+    ]
+    return chunk
+
+
+def _delta(message: object) -> dict[str, Any]:
+    if not isinstance(message, Mapping):
+        return {}
+    delta = dict(message)
+    if isinstance(calls := delta.get("tool_calls"), list):
+        delta["tool_calls"] = [{"index": n, **call} for n, call in enumerate(calls) if isinstance(call, Mapping)]
+    return delta
