@@ -1,0 +1,163 @@
+"""The router in front of a real inference server: llama.cpp's Python server with a tiny random model.
+
+    make test-llamacpp
+
+The server answers one request at a time.  Started without `--interrupt_requests false` it ends a running stream
+when the next request comes, with `[DONE]` and no finish_reason; docs/operations.md says what to do about it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+from tests.e2e.server import Answer, Router, content, free_port, wait_until
+
+pytestmark = [
+    pytest.mark.llamacpp,
+    pytest.mark.skipif(find_spec("llama_cpp") is None, reason="wants requirements-llamacpp.txt: make test-llamacpp"),
+]
+
+WINDOW = 2048  # tokens
+TOO_LONG = "word " * 1000  # about 5,000 tokens: the model's vocabulary is single characters
+
+
+def write_model(folder: Path) -> Path:
+    # A process of its own, so that this file can be collected where gguf is not installed.
+    model = folder / "tiny.gguf"
+    script = Path(__file__).with_name("tiny_gguf.py")
+    size = ["--width", "256", "--layers", "8", "--context", str(WINDOW)]  # slow enough to hang up in the middle
+    subprocess.run([sys.executable, script, model, *size], check=True)
+    return model
+
+
+def answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=2) as reply:
+            return reply.status == 200
+    except (URLError, OSError):
+        return False
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The server's address."""
+    folder = tmp_path_factory.mktemp("llama")
+    port = free_port()
+    command = [sys.executable, "-m", "llama_cpp.server", "--model", str(write_model(folder)), "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--n_ctx", str(WINDOW), "--interrupt_requests", "false"]
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/v1/models"), 60, "the llama.cpp server")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.fixture(scope="module")
+def router(llama: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Router]:
+    server = {"type": "ollama", "endpoint": llama, "models": ["tiny"]}
+    policy = {
+        "backends": {"local": server, "windowed": server | {"contextWindow": WINDOW}},
+        "routes": [{"default": "local"}],
+    }
+    with Router(policy, folder=tmp_path_factory.mktemp("router")) as running:
+        yield running
+
+
+def rows(router: Router, answer: Answer) -> list[dict[str, Any]]:
+    request_id = answer.headers["X-LLR-Request-Id"]
+    return wait_until(
+        lambda: router.rows("SELECT * FROM metrics WHERE request_id = ? ORDER BY id", request_id), 5, "the row"
+    )
+
+
+def test_buffered(router: Router) -> None:
+    answer = router.chat("hello", max_tokens=30)
+    assert answer.status == 200
+    assert answer.headers["X-LLR-Backend"] == "local"
+    assert len(answer.text) == 30  # one character a token
+    assert answer.json["choices"][0]["finish_reason"] == "length"
+    usage = answer.json["usage"]
+    [row] = rows(router, answer)
+    assert (row["outcome"], row["input_tokens"], row["output_tokens"]) == ("ok", usage["prompt_tokens"], 30)
+
+
+def test_streamed(router: Router) -> None:
+    with router.stream("hello", max_tokens=200) as stream:
+        pieces = list(stream)
+    body = b"".join(data for _, data in pieces)
+    events = [line for line in body.split(b"\n\n") if line]
+    assert len(events) == 203  # role, 200 tokens, finish_reason, [DONE]
+    assert events[-1] == b"data: [DONE]"
+    assert b'"finish_reason": "length"' in events[-2]
+    assert len(pieces) > 100, "tokens must come one by one"
+    first, last = pieces[0][0], pieces[-1][0]
+    assert last - first > 0.05, "the first token must not wait for the last"
+
+
+def test_two_at_once(router: Router) -> None:
+    def run(_: int) -> list[Any]:
+        with router.stream("hello", max_tokens=150) as stream:
+            return stream.events()
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(run, range(2)))
+    for events in answers:
+        assert events[-1] == "[DONE]"
+        assert events[-2]["choices"][0]["finish_reason"] == "length"
+        assert len(content(events)) == 150
+        assert len({event["id"] for event in events[:-1]}) == 1
+    assert answers[0][0]["id"] != answers[1][0]["id"]
+
+
+def test_overflow_passes_the_servers_error_on(router: Router) -> None:
+    answer = router.chat(TOO_LONG)
+    assert answer.status == 400
+    assert answer.error["code"] == "context_length_exceeded"
+    assert f"maximum context length is {WINDOW} tokens" in answer.error["message"]
+    assert router.chat("hello", max_tokens=5).status == 200  # the client's mistake opens no circuit
+
+
+def test_overflow_of_a_stream_is_an_error(router: Router) -> None:
+    # The server answers 200 and an event stream without a single event.
+    with router.stream(TOO_LONG) as stream:
+        assert stream.status == 502
+        assert b'"error"' in stream.read()
+
+
+def test_a_declared_window_spares_the_call(router: Router) -> None:
+    answer = router.chat(TOO_LONG, model="windowed", stream=True)
+    assert answer.status == 400
+    assert answer.error["code"] == "context_length_exceeded"
+    assert answer.error["param"] == "messages"
+
+
+def test_hang_up_stops_the_generation(router: Router) -> None:
+    began = time.monotonic()
+    with router.stream("hello", max_tokens=1900) as stream:
+        stream.read()
+    whole_s = time.monotonic() - began
+
+    with router.stream("hello", max_tokens=1900) as stream:
+        request_id = stream.headers["X-LLR-Request-Id"]
+        stream.until(b'"content"')
+    began = time.monotonic()
+    assert router.chat("hello", max_tokens=1).status == 200
+    waited_s = time.monotonic() - began
+
+    assert waited_s < min(2.0, whole_s / 3), f"waited {waited_s:.2f} s; a whole answer takes {whole_s:.2f} s"
+    [row] = router.wait_request_rows(request_id, 1)
+    assert row["outcome"] == "cancelled"
