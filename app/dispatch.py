@@ -66,6 +66,7 @@ def dispatch(request: ChatRequest, tags: Classification, decision: Decision, via
             answer = call_target(request, target, call, via, private=decision.private)
         except BackendError as error:
             if not error.next_target:
+                error.target = (target.backend, target.model)
                 raise
             failures.append((target.backend, error))
             continue

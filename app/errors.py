@@ -44,6 +44,8 @@ class RouterError(Exception):
     code: str | None = None
     param: str | None = None
     retry_after_s: float | None = None
+    route: str | None = None  # set once the request was routed
+    target: tuple[str, str] | None = None  # (backend, model) that is to blame
 
     def __init__(
         self,

@@ -39,7 +39,11 @@ class Body(Protocol):
 
     @property
     def chat(self) -> JsonObject:
-        """The request in chat shape: what is classified, measured and checked for private text."""
+        """The request in chat shape: what is classified."""
+
+    @property
+    def original(self) -> JsonObject:
+        """The request as it came, with all that goes along with it: what is searched for private text."""
 
     def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:
         """JSON bytes for one target.  `stream` differs from the client's own only for shadow calls."""
@@ -54,7 +58,8 @@ class ChatRequest:
     body: Body
     model: str  # the client's `model`, trimmed; "" when absent
     stream: bool
-    sensitivity: str = "normal"  # what the header said; detectors may raise it
+    sensitivity: str = "normal"
+    sensitivity_from: str = ""  # what made it high: the header, a detector, the conversation it continues
 
 
 # --- what the policy says -----------------------------------------------------------------------
@@ -218,7 +223,6 @@ class Observations:
     cooling: frozenset[str] = frozenset()  # backends whose circuit is open
     local: frozenset[str] = frozenset()  # backends inside the operator's boundary
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # backend -> models it was seen to hold
-    trial_due: frozenset[tuple[str, str]] = frozenset()  # (backend, model) not measured lately
 
 
 # --- what comes back ----------------------------------------------------------------------------

@@ -74,6 +74,8 @@ def decide(
     measure it.  Raises NoEligibleBackend (privacy left nothing) and ContextTooLong (no window holds it).
     """
     choice = _Choice(tags, policy, observations, _output_tokens(request), trial)
+    if choice.private:
+        choice.note("privacy", f"private, because of {request.sensitivity_from or 'the header'}")
     _match(choice, request.model)
     primary = choice.targets[0].backend if choice.targets else ""
     for stage in (_privacy, _fit, _health, _budget, _model):

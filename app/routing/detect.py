@@ -125,7 +125,7 @@ class Detectors:
         text = "\n".join(part for document in documents for part in _texts(document))
         raw = text.encode("utf-8", "replace")
         for index in sorted(self._any.Match(raw) or ()):
-            name, pattern, is_it = self._checks[index]
+            name, pattern, is_it = self._checks[int(index)]
             if is_it is _always or _any_passes(is_it, pattern.finditer(raw)):
                 return name
         return None

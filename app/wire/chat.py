@@ -108,6 +108,10 @@ class ChatBody:
     def chat(self) -> JsonObject:
         return self.json.document
 
+    @property
+    def original(self) -> JsonObject:
+        return self.json.document
+
     def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:  # noqa: ARG002 - chat passes through
         """The client's bytes with `model` replaced; a shadow call also has its streaming switched off."""
         members = {"model": json.dumps(model)}

@@ -1,0 +1,112 @@
+"""What we believe about the backends now: live medians, what they hold, which of them are local."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import statistics
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+
+from app.backends.base import Backend
+from app.errors import BackendError
+from app.routing.locality import is_inside
+from app.types import BackendConfig, CallRecord, Target
+
+log = logging.getLogger("llr.background")
+
+_LATEST = 9  # calls a median is of: enough to be calm, few enough to follow a change within seconds
+_ENOUGH = 5
+_OLDEST_MS = 3_600_000
+_MOST_MODELS = 500
+_TRIAL_EVERY_MS = 30_000
+
+Model = tuple[str, str]  # backend, model
+
+
+class Medians:
+    """The latest successful calls per backend and model, this worker's and all others'."""
+
+    def __init__(self) -> None:
+        self._calls: OrderedDict[Model, dict[str, tuple[int, float]]] = OrderedDict()  # request id -> (ts_ms, ms)
+        self._trials: dict[Model, int] = {}  # ts_ms of the last trial this worker gave
+
+    def note(self, call: CallRecord) -> None:
+        """A call of this worker, at once."""
+        if call.outcome == "ok" and call.kind in ("live", "probe"):
+            self.add(call.request_id, call.ts_ms, (call.backend, call.model), call.latency_ms, call.ttfb_ms)
+
+    def add(self, request_id: str, ts_ms: int, model: Model, latency_ms: float, ttfb_ms: float | None) -> None:
+        """Streams count by their first byte, buffered calls by their whole time.  A call seen twice counts once."""
+        calls = self._calls.setdefault(model, {})
+        self._calls.move_to_end(model)
+        calls[request_id] = (ts_ms, latency_ms if ttfb_ms is None else ttfb_ms)
+        if len(calls) > 2 * _LATEST:
+            self._calls[model] = dict(sorted(calls.items(), key=lambda item: item[1][0])[-_LATEST:])
+        if len(self._calls) > _MOST_MODELS:
+            self._calls.popitem(last=False)
+
+    def current(self, now_ms: int) -> dict[Model, float]:
+        """Medians in ms, where there are enough recent calls."""
+        medians = {}
+        for model, calls in self._calls.items():
+            recent = sorted(call for call in calls.values() if call[0] > now_ms - _OLDEST_MS)[-_LATEST:]
+            if len(recent) >= _ENOUGH:
+                medians[model] = statistics.median(ms for _, ms in recent)
+        return medians
+
+    def claim_trial(self, target: Target, now_ms: int) -> bool:
+        """Lets one request in 30 s measure a primary that is being skipped.  Calls of other workers count too."""
+        model = (target.backend, target.model)
+        calls = self._calls.get(model, {})
+        last = max([self._trials.get(model, 0), *(ts for ts, _ in calls.values())])
+        if now_ms - last < _TRIAL_EVERY_MS:
+            return False
+        self._trials[model] = now_ms
+        return True
+
+
+class Locality:
+    """Which backends are inside the operator's boundary; names are resolved again and again, in the background."""
+
+    def __init__(self, configs: Mapping[str, BackendConfig]) -> None:
+        self._configs = configs
+        self.local = frozenset(name for name, config in configs.items() if config.local)
+
+    def refresh(self, resolve: Callable[[str], list[str]]) -> None:
+        """A name that does not resolve, or also leads outside, is not local."""
+        local = set()
+        for name, config in self._configs.items():
+            if config.local or (config.local is None and _inside(resolve(host_of(config.endpoint)))):
+                local.add(name)
+        if self.local != local:
+            log.info("local backends now: %s", ", ".join(sorted(local)) or "none")
+        self.local = frozenset(local)
+
+
+def _inside(addresses: list[str]) -> bool:
+    return bool(addresses) and all(is_inside(address) for address in addresses)
+
+
+def host_of(endpoint: str) -> str:
+    return endpoint.partition("://")[2].partition("/")[0].rpartition("@")[2].rsplit(":", 1)[0].strip("[]")
+
+
+def resolve(host: str) -> list[str]:
+    """Addresses of a host; [] when it does not resolve.  Blocks."""
+    try:
+        return [str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+    except (OSError, UnicodeError):
+        return []
+
+
+def discover(backends: Mapping[str, Backend], local: frozenset[str]) -> dict[str, tuple[str, ...]]:
+    """The models that local backends hold.  Hosted ones are not asked: that would be traffic nobody ordered."""
+    found = {}
+    for name, backend in backends.items():
+        if name in local and not backend.hosted:
+            try:
+                found[name] = backend.discover()
+            except BackendError as error:
+                log.debug("%s: %s", name, error.message)
+    return found

@@ -1,0 +1,44 @@
+"""THE FLOW.  Every request, from any surface, goes through `run`; a dry run is the same, stopped early."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from app.dispatch import dispatch
+from app.errors import RouterError
+from app.routing.classify import classify
+from app.routing.decide import Trial, decide, no_trial
+from app.routing.detect import Detectors
+from app.runtime import Runtime
+from app.types import CallRecord, ChatRequest, Classification, Decision, Reply
+
+
+def plan(request: ChatRequest, rt: Runtime, trial: Trial = no_trial) -> tuple[Classification, Decision]:
+    """What would happen to a request.  Calls nothing and changes nothing.  Raises NoEligibleBackend, ContextTooLong."""
+    request = detect(request, rt.detectors)
+    tags = classify(request)
+    return tags, decide(request, tags, rt.policy, rt.observations(), trial)
+
+
+def run(request: ChatRequest, rt: Runtime) -> Reply:
+    """The answer.  Raises RouterError; the CallRecords of all calls are recorded by the time it is over."""
+    tags, decision = plan(request, rt, rt.claim_trial)
+
+    def record(call: CallRecord) -> None:
+        rt.record(call)
+        rt.shadow.offer(request, tags, decision, call)
+
+    rt.shadow.measure(request, tags, decision)
+    try:
+        return dispatch(request, tags, decision, rt.dispatcher, record)
+    except RouterError as error:
+        error.route = decision.route
+        raise
+
+
+def detect(request: ChatRequest, detectors: Detectors) -> ChatRequest:
+    """The request, made private when a detector finds something in it."""
+    if request.sensitivity == "high":
+        return request
+    found = detectors.find(request.body.original)
+    return dataclasses.replace(request, sensitivity="high", sensitivity_from=f"detector {found}") if found else request

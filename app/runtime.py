@@ -1,0 +1,207 @@
+"""Everything one worker process owns, and when it starts and stops."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gevent
+
+from app.backends import BACKEND_TYPES
+from app.backends.slots import SLOTS_FD, Slots
+from app.background.hangups import EVERY_S, Hangups
+from app.background.lane import Lane
+from app.background.loop import Loop
+from app.background.observe import Locality, Medians, discover, resolve
+from app.background.shadow import Shadow
+from app.dispatch import Dispatcher, Upstream
+from app.health import Health
+from app.metrics.recorder import Recorder
+from app.metrics.store import Store, StoreError, now_ms
+from app.routing.detect import Detectors
+from app.settings import Settings
+from app.types import CallRecord, Observations, Policy, Target
+
+log = logging.getLogger("llr.runtime")
+
+_FLUSH_S = 0.5
+_OBSERVE_S = 1.0
+_DISCOVER_S = 30.0
+_PRUNE_S = 60.0
+_REPORT_S = 1.0
+_WORKER_STALE_MS = 10_000
+_HOUR_MS = 3_600_000
+_SLOTS_PER_BACKEND = 100_000  # bytes of the shared file that belong to one backend
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was learned in the background; swapped whole."""
+
+    latency_ms: Mapping[tuple[str, str], float]
+    models: Mapping[str, tuple[str, ...]]
+
+
+class Runtime:
+    """Wired by create_app, started by gunicorn's post_worker_init.  Unstarted it works in immediate mode: rows are
+    written as they are made, shadow calls run in place."""
+
+    def __init__(self, settings: Settings, policy: Policy, environ: Mapping[str, str]) -> None:
+        self.settings = settings
+        self.policy = policy
+        self.started_at = time.time()
+        self.detectors = Detectors(policy.sensitivity)
+        self.health = Health(time.monotonic, settings.cooldown_s)
+        self.store = Store(settings.db)
+        self.lane = Lane()
+        self.recorder = Recorder(self.store)
+        self.hangups = Hangups()
+        self.upstreams = _upstreams(policy, environ)
+        self.dispatcher = Dispatcher(self.upstreams, self.health, self.observations, self.record)
+        self.shadow = Shadow(policy, self.dispatcher, random.random)
+        self._medians = Medians()
+        self._locality = Locality(policy.backends)
+        self._facts = Facts({}, {})
+        self._seen_row = 0
+        self._running = False
+        self._reported: dict[str, Any] | None = None
+        self._reported_ms = 0
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._loops = (
+            Loop("writing metrics", _FLUSH_S, lambda: self.lane.run(self.recorder.flush)),
+            Loop("observing backends", _OBSERVE_S, self._observe),
+            Loop("discovering models", _DISCOVER_S, self._discover),
+            Loop("pruning metrics", _PRUNE_S, self._prune),
+            Loop("reporting this worker", _REPORT_S, self._report),
+            Loop("watching for hang-ups", EVERY_S, self.hangups.sweep),
+        )
+
+    # --- what requests use ---
+
+    def observations(self) -> Observations:
+        """What we believe now: background facts, and this worker's circuits as of this moment."""
+        facts = self._facts
+        return Observations(
+            latency_ms=facts.latency_ms,
+            cooling=self.health.snapshot(),
+            local=self._locality.local,
+            models=facts.models,
+        )
+
+    def claim_trial(self, target: Target) -> bool:
+        return self._medians.claim_trial(target, now_ms())
+
+    def record(self, call: CallRecord) -> None:
+        """The one listener of finished calls."""
+        self.health.note(call)
+        self._medians.note(call)
+        self.recorder.record(call)
+        if not self._running:
+            self.recorder.flush()
+            self._facts = replace(self._facts, latency_ms=self._medians.current(now_ms()))
+
+    def read(self, query: Callable[..., Any], *arguments: Any) -> Any:
+        """A store query, beside the event loop.  Raises StoreError."""
+        return self.lane.run(query, *arguments)
+
+    # --- life ---
+
+    def start(self) -> None:
+        self._running = True
+        self.lane.start()
+        self.shadow.start()
+        for loop in self._loops:
+            loop.start()
+
+    def stop(self) -> None:
+        """Writes every row that waits; tries for a few seconds when the database is busy."""
+        if not self._running:
+            return
+        for loop in self._loops:
+            loop.stop()
+        self.shadow.stop()
+        until = time.monotonic() + 5
+        while not self.lane.run(self.recorder.flush) and time.monotonic() < until:
+            gevent.sleep(0.1)
+        if self.recorder.queued:
+            log.error("%d metrics rows could not be written and are lost", self.recorder.queued)
+        try:
+            self.lane.run(self.store.forget_worker, self._name)
+        except StoreError as error:
+            log.debug("worker report left behind: %s", error)
+        self.lane.run(self.store.close)
+        self.lane.stop()
+        self._running = False
+        for upstream in self.upstreams.values():
+            upstream.backend.close()
+
+    # --- loops ---
+
+    def _observe(self) -> None:
+        now = now_ms()
+        try:
+            self._seen_row, rows = self.lane.run(self.store.calls_after, self._seen_row, now - _HOUR_MS)
+        except StoreError:
+            rows = []  # this worker's own calls still count; the writer says what is wrong
+        for row in rows:
+            ttfb = row.ttfb_ms if row.stream else None
+            self._medians.add(row.request_id or f"row {row.id}", row.ts, (row.backend, row.model), row.latency_ms, ttfb)
+        self._facts = replace(self._facts, latency_ms=self._medians.current(now))
+
+    def _discover(self) -> None:
+        self._locality.refresh(resolve)
+        backends = {name: upstream.backend for name, upstream in self.upstreams.items()}
+        self._facts = replace(self._facts, models={**self._facts.models, **discover(backends, self._locality.local)})
+
+    def _prune(self) -> None:
+        before = now_ms() - int(self.settings.retention_days * 86_400_000)
+        try:
+            while self.lane.run(self.store.prune, before):
+                gevent.sleep(0.05)
+        except StoreError as error:
+            log.debug("pruning waits: %s", error)
+
+    def _report(self) -> None:
+        """Publishes what this worker has under way, when it changed or its last report grows old."""
+        document, now = self.report(), now_ms()
+        if document == self._reported and now - self._reported_ms < _WORKER_STALE_MS / 2:
+            return
+        try:
+            self.lane.run(self.store.report_worker, self._name, now, document)
+        except StoreError as error:
+            log.debug("worker report waits: %s", error)
+            return
+        self._reported, self._reported_ms = document, now
+
+    def report(self) -> dict[str, Any]:
+        """What this worker says of itself."""
+        states = self.health.states()
+        return {
+            "in_flight": {name: upstream.slots.in_flight for name, upstream in self.upstreams.items()},
+            "waiting": {name: upstream.slots.waiting for name, upstream in self.upstreams.items()},
+            "circuit_open": {name: int(states.get(name, "closed") != "closed") for name in self.upstreams},
+            "queued": self.recorder.queued,
+        }
+
+    def workers(self) -> dict[str, dict[str, Any]]:
+        """The reports of all workers heard of lately.  Raises StoreError."""
+        if not self._running:
+            return {self._name: self.report()}
+        workers: dict[str, dict[str, Any]] = self.read(self.store.workers, now_ms() - _WORKER_STALE_MS)
+        return workers
+
+
+def _upstreams(policy: Policy, environ: Mapping[str, str]) -> dict[str, Upstream]:
+    fd = int(environ[SLOTS_FD]) if SLOTS_FD in environ else None
+    return {
+        name: Upstream(
+            BACKEND_TYPES[config.type](config, environ), Slots(config.max_concurrency, index * _SLOTS_PER_BACKEND, fd)
+        )
+        for index, (name, config) in enumerate(policy.backends.items())
+    }
