@@ -34,7 +34,8 @@ class Splitter:
         seen = max(0, len(self._open) - 2)  # an end mark may be cut in two
         self._open += chunk
         ends = [end.span() for end in _EVENT_END.finditer(self._open, seen)]
-        events, begin = [], 0
+        events: list[bytes] = []
+        begin = 0
         for start, end in ends:
             self._close(bytes(self._open[begin:start]), events)
             begin = end
