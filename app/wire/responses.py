@@ -1,0 +1,190 @@
+"""The Responses API over any chat backend: the request as chat, a chat answer as a Response.
+
+request = parse(document)
+body = ResponsesBody(request, history, stored)   # what the pipeline runs
+response = from_chat(answer, request, …)         # or responses_stream.EventStream for a stream
+items = kept_items(body.input, new_id)           # for the store, beside response["output"]
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from app.errors import BackendProtocol, RequestError
+from app.types import Dialect, JsonObject
+from app.wire.responses_assembler import Assembler
+from app.wire.responses_messages import to_messages
+from app.wire.responses_object import CUTS, message_of, response_object, usage_object
+from app.wire.responses_request import ResponsesRequest, item_type, parse
+
+__all__ = [
+    "ResponsesBody",
+    "ResponsesRequest",
+    "from_chat",
+    "input_list",
+    "kept_items",
+    "output_text",
+    "parse",
+]
+
+
+class ResponsesBody:
+    """A Responses request as a Body: chat, written for whichever backend is tried."""
+
+    def __init__(
+        self,
+        request: ResponsesRequest,
+        history: Sequence[JsonObject] = (),
+        stored: Mapping[str, JsonObject] | None = None,
+    ) -> None:
+        """`history` holds the items of the chain that is continued, `stored` those that `request.references` names.
+        Raises RequestError for what has no chat form, before anything is sent."""
+        known = {str(item["id"]) for item in history if item.get("id")}
+        self._request = request
+        self.input = _resolved(request.input, stored or {}, known)  # what is new, references resolved
+        self._items = [*history, *self.input]
+        self._chat = self._translate(request.model, Dialect())
+        if not self._chat["messages"]:
+            raise RequestError("input holds nothing that a model could read.", param="input")
+
+    @property
+    def chat(self) -> JsonObject:
+        return self._chat
+
+    def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:
+        chat = self._translate(model, dialect)
+        if stream:
+            chat |= {"stream": True, "stream_options": {"include_usage": True}}
+        text = json.dumps(chat, ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", "backslashreplace")  # a lone surrogate leaves as its JSON escape
+
+    def _translate(self, model: str, dialect: Dialect) -> dict[str, Any]:
+        request = self._request
+        chat: dict[str, Any] = {
+            "model": model,
+            "messages": to_messages(request.instructions, self._items, request.toolbox, dialect),
+            **request.sampling,
+            **request.toolbox.members(),
+        }
+        if request.max_output_tokens is not None:
+            chat[dialect.max_tokens_field] = request.max_output_tokens
+        if request.effort is not None:
+            chat["reasoning_effort"] = dialect.efforts.get(request.effort, request.effort)
+        if request.verbosity is not None and dialect.verbosity:
+            chat["verbosity"] = request.verbosity
+        if request.logprobs:
+            chat["logprobs"] = True
+            if request.top_logprobs:
+                chat["top_logprobs"] = request.top_logprobs
+        if request.text_format["type"] == "json_object":
+            chat["response_format"] = {"type": "json_object"}
+        elif request.text_format["type"] == "json_schema":
+            schema = {name: value for name, value in request.text_format.items() if value is not None}
+            del schema["type"]
+            chat["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return chat
+
+
+def from_chat(
+    chat: JsonObject,
+    request: ResponsesRequest,
+    *,
+    response_id: str,
+    created_at: int,
+    completed_at: int,
+    model: str,
+    new_id: Callable[[str], str],
+) -> dict[str, Any]:
+    """The Response for a whole chat answer; BackendProtocol when it holds none."""
+    answer = message_of(chat)
+    if answer is None:
+        raise BackendProtocol("The backend's answer holds no message.")
+    choice, message = answer
+    reason = CUTS.get(str(choice.get("finish_reason")))
+    items = Assembler(request, new_id)  # a whole answer is a stream of one delta
+    items.read(message, choice.get("logprobs"))
+    items.finish(cut=reason is not None)
+    if items.problem:
+        raise BackendProtocol(f"The answer cannot be used: {items.problem}.")
+    response = response_object(
+        request,
+        response_id=response_id,
+        created_at=created_at,
+        completed_at=completed_at,
+        model=model,
+        status="incomplete" if reason else "completed",
+        reason=reason,
+        output=items.output,
+        usage=usage_object(chat.get("usage")),
+    )
+    return {**response, "output_text": output_text(response)}
+
+
+def output_text(response: JsonObject) -> str:
+    """All that the model said to the user, as one string."""
+    parts = [part for item in response["output"] if item["type"] == "message" for part in item["content"]]
+    return "".join(part["text"] for part in parts if part["type"] == "output_text")
+
+
+# --- for the store -------------------------------------------------------------------------------
+
+_ID_PREFIXES = {
+    "message": "msg",
+    "reasoning": "rs",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+}
+
+
+def kept_items(items: Sequence[JsonObject], new_id: Callable[[str], str]) -> list[dict[str, Any]]:
+    """Input items as they are kept for a continuation, every one with a type and an id."""
+    kept = []
+    for item in items:
+        kind = item_type(item)
+        kept.append({**item, "type": kind, "id": item.get("id") or new_id(_ID_PREFIXES.get(kind, "item"))})
+    return kept
+
+
+def input_list(items: Sequence[JsonObject]) -> dict[str, Any]:
+    """The answer of GET /v1/responses/{id}/input_items: newest first."""
+    data = [_shown(item) for item in reversed(items)]
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": False,
+    }
+
+
+def _shown(item: JsonObject) -> dict[str, Any]:
+    """An item with its content as parts."""
+    content = item.get("content")
+    if item["type"] != "message" or not isinstance(content, str):
+        return dict(item)
+    if item["role"] == "assistant":
+        part: dict[str, Any] = {"type": "output_text", "text": content, "annotations": []}
+    else:
+        part = {"type": "input_text", "text": content}
+    return {**item, "status": item.get("status") or "completed", "content": [part]}
+
+
+def _resolved(
+    items: Sequence[JsonObject], stored: Mapping[str, JsonObject], known: Collection[str]
+) -> list[JsonObject]:
+    """`items` with every reference replaced by what it refers to; what the chain holds is not said twice."""
+    resolved = []
+    for item in items:
+        if item_type(item) != "item_reference":
+            resolved.append(item)
+        elif item["id"] in known:
+            continue
+        elif found := stored.get(item["id"]):
+            resolved.append(found)
+        else:
+            raise RequestError(f"No stored item has the id {item['id']!r}.", param="input", code="item_not_found")
+    return resolved

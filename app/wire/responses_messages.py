@@ -1,0 +1,275 @@
+"""Responses items as chat messages.
+
+Chat servers want strict histories: one assistant message for all that the model said in a turn, and right behind it
+one tool message for each of its calls.  Clients send looser ones, so the items are gathered into turns first.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.errors import RequestError
+from app.types import Dialect, JsonObject
+from app.wire import responses_custom
+from app.wire.responses_request import item_type
+from app.wire.responses_tools import Toolbox
+
+Part = dict[str, Any]  # a chat content part
+Message = dict[str, Any]
+
+_BETWEEN = "\n\n"  # between texts that were separate messages
+_NO_RESULT = "(no result)"
+_ATTACHED = "(attached to the next message)"
+_REASONING_PREFIX = "llr1."
+
+
+def to_messages(
+    instructions: str | None, items: Iterable[JsonObject], toolbox: Toolbox, dialect: Dialect
+) -> list[Message]:
+    """The chat history for a list of items.  Raises RequestError for content that has no chat form."""
+    history = _History(toolbox, dialect)
+    if instructions is not None:
+        history.add({"type": "message", "role": "system", "content": instructions})
+    for item in items:
+        history.add(item)
+    return _merge_leading_system(history.messages())
+
+
+def _merge_leading_system(messages: list[Message]) -> list[Message]:
+    """Many chat templates allow one system message only, in first place."""
+    count = next((at for at, message in enumerate(messages) if message["role"] != "system"), len(messages))
+    if count < 2:
+        return messages
+    contents = [parts_of(message["content"]) for message in messages[:count]]
+    return [{"role": "system", "content": _joined(contents)}, *messages[count:]]
+
+
+# --- turns ---------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What the model did at once, and the results of its calls.  `said` is False for results without a call."""
+
+    said: bool = True
+    contents: list[list[Part]] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    calls: list[Message] = field(default_factory=list)
+    results: list[Message] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)  # call ids without a result
+    attached: list[Part] = field(default_factory=list)  # images in results: a tool message cannot hold them
+
+    def messages(self, dialect: Dialect) -> list[Message]:
+        messages: list[Message] = []
+        if self.said:
+            message: Message = {"role": "assistant", "content": _joined(self.contents)}
+            if self.reasoning and dialect.reasoning_field:
+                message[dialect.reasoning_field] = _BETWEEN.join(self.reasoning)
+            if self.calls:
+                message["tool_calls"] = self.calls
+            messages.append(message)
+        messages += self.results
+        messages += [_result(call_id, _NO_RESULT) for call_id in self.waiting]
+        if self.attached:
+            messages.append({"role": "user", "content": self.attached})
+        return messages
+
+
+class _History:
+    """Turns and other messages in order.  Each item type has a method of its name; other types say nothing to a
+    chat model and are skipped."""
+
+    def __init__(self, toolbox: Toolbox, dialect: Dialect) -> None:
+        self._toolbox = toolbox
+        self._dialect = dialect
+        self._entries: list[_Turn | Message] = []
+        self._open: _Turn | None = None  # the turn that the next assistant item belongs to
+        self._waiting: dict[str, list[_Turn]] = {}  # call id -> turns that wait for its result; servers repeat ids
+
+    def messages(self) -> list[Message]:
+        messages: list[Message] = []
+        for entry in self._entries:
+            messages += entry.messages(self._dialect) if isinstance(entry, _Turn) else [entry]
+        return messages
+
+    def add(self, item: JsonObject) -> None:
+        if add := self._ADDERS.get(item_type(item)):
+            add(self, item)
+
+    def _message(self, item: JsonObject) -> None:
+        role, content = item["role"], item.get("content")
+        if role == "assistant":
+            self._assistant().contents.append(parts_of("" if content is None else content))
+            return
+        if role == "developer" and not self._dialect.developer_role:
+            role = "system"
+        self._open = None
+        self._entries.append({"role": role, "content": _joined([parts_of(content)])})
+
+    def _reasoning(self, item: JsonObject) -> None:
+        if text := reasoning_text(item):
+            self._assistant().reasoning.append(text)
+
+    def _function_call(self, item: JsonObject) -> None:
+        self._call(item, _legal_arguments(item.get("arguments")))
+
+    def _custom_call(self, item: JsonObject) -> None:
+        self._call(item, responses_custom.wrap(str(item.get("input") or "")))
+
+    def _call(self, item: JsonObject, arguments: str) -> None:
+        turn, call_id = self._assistant(), item["call_id"]
+        name = self._toolbox.wire_name(item["name"], item.get("namespace"))
+        turn.calls.append({"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}})
+        turn.waiting.append(call_id)
+        self._waiting.setdefault(call_id, []).append(turn)
+
+    def _output(self, item: JsonObject) -> None:
+        call_id, output = item["call_id"], item.get("output")
+        parts = parts_of("" if output is None else output)
+        text = "".join(part["text"] for part in parts if part["type"] == "text")
+        attached = [part for part in parts if part["type"] != "text"]
+        turn = self._turn_of(call_id)
+        turn.results.append(_result(call_id, text or (_ATTACHED if attached else "")))
+        if attached:
+            turn.attached += [{"type": "text", "text": f"From tool call {call_id}:"}, *attached]
+
+    def _turn_of(self, call_id: str) -> _Turn:
+        """The turn that a result belongs to: it may come late, behind other messages."""
+        if turns := self._waiting.get(call_id):
+            turn = turns.pop()
+            turn.waiting.remove(call_id)
+            if turn is self._open:
+                self._open = None  # a result ends the turn
+            return turn
+        last = self._entries[-1] if self._entries else None
+        if not (isinstance(last, _Turn) and not last.said):
+            self._entries.append(last := _Turn(said=False))
+        self._open = None
+        return last
+
+    def _assistant(self) -> _Turn:
+        if self._open is None:
+            self._open = _Turn()
+            self._entries.append(self._open)
+        return self._open
+
+    _ADDERS: Mapping[str, Callable[[_History, JsonObject], None]] = {
+        "message": _message,
+        "reasoning": _reasoning,
+        "function_call": _function_call,
+        "custom_tool_call": _custom_call,
+        "function_call_output": _output,
+        "custom_tool_call_output": _output,
+    }
+
+
+def _result(call_id: str, text: str) -> Message:
+    return {"role": "tool", "tool_call_id": call_id, "content": text}
+
+
+def _legal_arguments(arguments: Any) -> str:
+    """Servers parse the arguments of past calls: a call that was cut must not spoil the conversation for good."""
+    if not isinstance(arguments, str):
+        return json.dumps(arguments or {}, ensure_ascii=False)
+    if not arguments.strip():
+        return "{}"
+    try:
+        json.loads(arguments)
+    except (ValueError, RecursionError):
+        return json.dumps({"raw": arguments}, ensure_ascii=False)
+    return arguments
+
+
+# --- content -------------------------------------------------------------------------------------
+
+
+def parts_of(content: Any) -> list[Part]:
+    """Content as chat parts; RequestError when it has no chat form."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    if not isinstance(content, list):
+        raise RequestError("content must be a string or an array of parts.", param="input")
+    return [_part(part) for part in content]
+
+
+def _part(part: Any) -> Part:
+    if not isinstance(part, Mapping):
+        raise RequestError("a content part must be an object.", param="input")
+    kind = part.get("type")
+    if kind in ("input_image", "image_url"):
+        return _image(part)
+    if kind in ("input_file", "file"):
+        return _file(part)
+    if kind == "input_audio" and isinstance(part.get("input_audio"), Mapping):
+        return {"type": "input_audio", "input_audio": part["input_audio"]}  # chat's part has the same name
+    text = part.get("refusal") if kind == "refusal" else part.get("text")
+    if isinstance(text, str):
+        return {"type": "text", "text": text}
+    raise RequestError(f"content of type {kind!r} cannot be sent to a chat backend.", param="input")
+
+
+def _image(part: JsonObject) -> Part:
+    source = part.get("image_url")
+    members = dict(source) if isinstance(source, Mapping) else {"url": source}
+    if not isinstance(members.get("url"), str) or not members["url"]:
+        raise RequestError("an image needs image_url; images by file_id are not supported.", param="input")
+    if part.get("detail") is not None:
+        members["detail"] = part["detail"]
+    return {"type": "image_url", "image_url": {name: members[name] for name in ("url", "detail") if members.get(name)}}
+
+
+def _file(part: JsonObject) -> Part:
+    source = part["file"] if isinstance(part.get("file"), Mapping) else part
+    members = {name: source[name] for name in ("file_id", "file_data", "filename") if source.get(name)}
+    if "file_id" not in members and "file_data" not in members:
+        raise RequestError("a file needs file_data or file_id; files by file_url are not supported.", param="input")
+    return {"type": "file", "file": members}
+
+
+def _joined(contents: list[list[Part]]) -> str | list[Part]:
+    """Contents as one: a string when there is nothing but text, which every server reads."""
+    if all(part["type"] == "text" for parts in contents for part in parts):
+        texts = ["".join(part["text"] for part in parts) for parts in contents]
+        return _BETWEEN.join(text for text in texts if text)
+    return [part for parts in contents for part in parts]
+
+
+# --- reasoning -----------------------------------------------------------------------------------
+
+
+def reasoning_text(item: JsonObject) -> str:
+    """The reasoning that an item carries, wherever it is; "" when it carries none that we can read."""
+    return (
+        _texts(item.get("content"))
+        or unseal_reasoning(item.get("encrypted_content"))
+        or _texts(item.get("summary"), between=_BETWEEN)
+    )
+
+
+def _texts(parts: Any, between: str = "") -> str:
+    if not isinstance(parts, list):
+        return ""
+    texts = [part.get("text") for part in parts if isinstance(part, Mapping)]
+    return between.join(text for text in texts if isinstance(text, str) and text)
+
+
+def seal_reasoning(text: str) -> str:
+    """`encrypted_content` for a reasoning item.  It is opaque, not secret: it holds what the client's own model
+    wrote for the client, so no key is needed and every worker, and every later version, can read it."""
+    return _REASONING_PREFIX + base64.urlsafe_b64encode(json.dumps(text).encode("ascii")).decode("ascii")
+
+
+def unseal_reasoning(sealed: Any) -> str:
+    """The text in a value that we issued; "" for a foreign one."""
+    if not isinstance(sealed, str) or not sealed.startswith(_REASONING_PREFIX):
+        return ""
+    try:
+        text = json.loads(base64.b64decode(sealed[len(_REASONING_PREFIX) :], altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError, RecursionError):
+        return ""
+    return text if isinstance(text, str) else ""

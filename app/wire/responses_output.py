@@ -1,0 +1,214 @@
+"""The items of a Response, each with the events that announce it, fill it and close it.
+
+An item is opened by its constructor, filled by `write` and closed by `end`, which returns it whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from app.types import JsonObject
+from app.wire.responses_custom import Unwrapper
+from app.wire.responses_messages import seal_reasoning
+from app.wire.responses_tools import Tool
+
+Event = dict[str, Any]
+Emit = Callable[[Event], None]
+
+
+class Item(Protocol):
+    """An item that is being written."""
+
+    @property
+    def complete(self) -> bool:
+        """Nothing more can follow: the item may be closed before the end."""
+
+    def end(self, status: str) -> dict[str, Any]:
+        """Emit the closing events; the whole item."""
+
+
+class _Events:
+    """Emits the events of one item."""
+
+    def __init__(self, emit: Emit, index: int, item_id: str) -> None:
+        self._emit = emit
+        self._index = index
+        self.id = item_id
+
+    def added(self, item: JsonObject) -> None:
+        self._emit({"type": "response.output_item.added", "output_index": self._index, "item": item})
+
+    def done(self, item: JsonObject) -> None:
+        self._emit({"type": "response.output_item.done", "output_index": self._index, "item": item})
+
+    def inside(self, kind: str, **members: Any) -> None:
+        self._emit({"type": kind, "item_id": self.id, "output_index": self._index, **members})
+
+
+class MessageItem:
+    """A message; text and refusal are parts of it, one after the other."""
+
+    complete = True
+
+    def __init__(self, emit: Emit, index: int, item_id: str) -> None:
+        self._events = _Events(emit, index, item_id)
+        self._parts: list[dict[str, Any]] = []  # closed ones
+        self._kind = ""  # of the open part: output_text | refusal
+        self._pieces: list[str] = []
+        self._logprobs: list[Any] = []
+        self._events.added(self._item("in_progress"))
+
+    def write(self, kind: str, text: str, logprobs: list[Any]) -> None:
+        if kind != self._kind:
+            self._end_part()
+            self._kind = kind
+            self._inside("response.content_part.added", part=self._part())
+        self._pieces.append(text)
+        if kind == "refusal":
+            self._inside("response.refusal.delta", delta=text)
+        else:
+            self._logprobs += logprobs
+            self._inside("response.output_text.delta", delta=text, logprobs=logprobs)
+
+    def end(self, status: str) -> dict[str, Any]:
+        self._end_part()
+        item = self._item(status)
+        self._events.done(item)
+        return item
+
+    def _end_part(self) -> None:
+        if not self._kind:
+            return
+        part = self._part()
+        if self._kind == "refusal":
+            self._inside("response.refusal.done", refusal=part["refusal"])
+        else:
+            self._inside("response.output_text.done", text=part["text"], logprobs=part["logprobs"])
+        self._inside("response.content_part.done", part=part)
+        self._parts.append(part)
+        self._kind, self._pieces, self._logprobs = "", [], []
+
+    def _part(self) -> dict[str, Any]:
+        text = "".join(self._pieces)
+        if self._kind == "refusal":
+            return {"type": "refusal", "refusal": text}
+        return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(self._logprobs)}
+
+    def _inside(self, kind: str, **members: Any) -> None:
+        self._events.inside(kind, content_index=len(self._parts), **members)
+
+    def _item(self, status: str) -> dict[str, Any]:
+        content = list(self._parts)
+        return {"type": "message", "id": self._events.id, "status": status, "role": "assistant", "content": content}
+
+
+class ReasoningItem:
+    """The backend's reasoning, shown as a summary: the one form that every client can show."""
+
+    complete = True
+
+    def __init__(self, emit: Emit, index: int, item_id: str, *, sealed: bool) -> None:
+        self._events = _Events(emit, index, item_id)
+        self._sealed = sealed
+        self._pieces: list[str] = []
+        self._events.added({"type": "reasoning", "id": item_id, "summary": []})
+        self._inside("response.reasoning_summary_part.added", part={"type": "summary_text", "text": ""})
+
+    def write(self, text: str) -> None:
+        self._pieces.append(text)
+        self._inside("response.reasoning_summary_text.delta", delta=text)
+
+    def end(self, status: str) -> dict[str, Any]:  # noqa: ARG002  a reasoning item has no status
+        text = "".join(self._pieces)
+        part = {"type": "summary_text", "text": text}
+        self._inside("response.reasoning_summary_text.done", text=text)
+        self._inside("response.reasoning_summary_part.done", part=part)
+        item: dict[str, Any] = {"type": "reasoning", "id": self._events.id, "summary": [part]}
+        if self._sealed:
+            item["encrypted_content"] = seal_reasoning(text)
+        self._events.done(item)
+        return item
+
+    def _inside(self, kind: str, **members: Any) -> None:
+        self._events.inside(kind, summary_index=0, **members)
+
+
+class CallItem:
+    """A call of a function.  What the model writes are its arguments."""
+
+    type, member = "function_call", "arguments"
+    delta_event, done_event = "response.function_call_arguments.delta", "response.function_call_arguments.done"
+
+    def __init__(self, emit: Emit, index: int, item_id: str, *, call_id: str, name: str, tool: Tool | None) -> None:
+        self._events = _Events(emit, index, item_id)
+        self._written: list[str] = []  # what the client was given
+        self._head = {"type": self.type, "id": item_id, "call_id": call_id, "name": tool.name if tool else name}
+        self._namespace = {"namespace": tool.namespace} if tool and tool.namespace else {}
+        self.closed = False
+        self._arguments: list[str] = []  # what the backend sent
+        self._events.added(self._item("in_progress", ""))
+
+    @property
+    def arguments(self) -> str:
+        return "".join(self._arguments)
+
+    @property
+    def complete(self) -> bool:
+        try:
+            json.loads(self.arguments, strict=False)
+        except (ValueError, RecursionError):
+            return False
+        return True
+
+    def write(self, fragment: str) -> None:
+        self._arguments.append(fragment)
+        self._give(self._readable(fragment))
+
+    def end(self, status: str) -> dict[str, Any]:
+        self._give(self._rest(status))
+        text = "".join(self._written)
+        self._events.inside(self.done_event, **self._done_members(), **{self.member: text})
+        item = self._item(status, text)
+        self._events.done(item)
+        self.closed = True
+        return item
+
+    def _readable(self, fragment: str) -> str:
+        return fragment
+
+    def _rest(self, status: str) -> str:
+        """What is still to be written: clients parse the arguments, so a call without any has empty ones."""
+        return "{}" if status == "completed" and not self.arguments.strip() else ""
+
+    def _done_members(self) -> dict[str, Any]:
+        return {"name": self._head["name"]}
+
+    def _give(self, text: str) -> None:
+        if text:
+            self._written.append(text)
+            self._events.inside(self.delta_event, delta=text)
+
+    def _item(self, status: str, text: str) -> dict[str, Any]:
+        return {**self._head, **self._namespace, self.member: text, "status": status}
+
+
+class CustomCallItem(CallItem):
+    """A call of a custom tool: the one string inside the arguments is what the client wants."""
+
+    type, member = "custom_tool_call", "input"
+    delta_event, done_event = "response.custom_tool_call_input.delta", "response.custom_tool_call_input.done"
+
+    def __init__(self, *args: Any, **members: Any) -> None:
+        self._unwrapper = Unwrapper()
+        super().__init__(*args, **members)
+
+    def _readable(self, fragment: str) -> str:
+        return self._unwrapper.feed(fragment)
+
+    def _rest(self, status: str) -> str:  # noqa: ARG002
+        return self._unwrapper.finish()
+
+    def _done_members(self) -> dict[str, Any]:
+        return {}

@@ -1,0 +1,180 @@
+"""POST /v1/responses, the request: checked, with every default filled in.
+
+`null` means absent everywhere.  Fields that we do not know are no error and reach no backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from app.errors import RequestError
+from app.types import JsonObject
+from app.wire.responses_tools import Toolbox, parse_choice, parse_tools
+
+_NUMBER = (int, float)
+_SAMPLING = {"temperature": 1.0, "top_p": 1.0, "presence_penalty": 0, "frequency_penalty": 0}  # what is echoed
+_NEEDED = {  # what an item cannot be translated without
+    "message": ("role",),
+    "item_reference": ("id",),
+    "function_call": ("call_id", "name"),
+    "custom_tool_call": ("call_id", "name"),
+    "function_call_output": ("call_id",),
+    "custom_tool_call_output": ("call_id",),
+}
+_ROLES = ("user", "assistant", "system", "developer")
+_KINDS: dict[Any, str] = {
+    str: "a string",
+    int: "an integer",
+    _NUMBER: "a number",
+    bool: "true or false",
+    list: "an array",
+    dict: "an object",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponsesRequest:
+    """One request to /v1/responses."""
+
+    model: str  # trimmed; "" when absent
+    input: tuple[JsonObject, ...]  # items as they came; a string is one user message
+    toolbox: Toolbox
+    echo: JsonObject  # the members of a Response that repeat the request, defaults filled in
+    stream: bool = False
+    store: bool = True
+    previous_response_id: str | None = None
+    instructions: str | None = None
+    sampling: JsonObject  # temperature and the like: only what the client sent
+    max_output_tokens: int | None = None
+    text_format: JsonObject  # Responses shape
+    verbosity: str | None = None
+    effort: str | None = None
+    logprobs: bool = False
+    top_logprobs: int = 0
+    encrypted_reasoning: bool = False  # reasoning items carry `encrypted_content`
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Ids of stored items that the input points to."""
+        return tuple(item["id"] for item in self.input if item_type(item) == "item_reference")
+
+
+def item_type(item: JsonObject) -> str:
+    """The type of an input item; a message and a reference may leave it out."""
+    return str(item.get("type") or ("message" if item.get("role") else "item_reference"))
+
+
+def parse(document: JsonObject) -> ResponsesRequest:
+    """The request in `document`; RequestError names the field that is wrong."""
+    fields = {name: value for name, value in document.items() if value is not None}
+    if _read(fields, "background", bool):
+        raise RequestError("background responses are not supported; leave background out.", param="background")
+    tools, choice = parse_tools(fields.get("tools")), parse_choice(fields.get("tool_choice"))
+    parallel = _read(fields, "parallel_tool_calls", bool)
+    text, reasoning = _read(fields, "text", dict) or {}, _read(fields, "reasoning", dict) or {}
+    text_format = _text_format(_read(text, "format", dict, "text.") or {"type": "text"})
+    include = _read(fields, "include", list) or []
+    echo = _echo(fields) | {
+        "tools": list(tools),
+        "tool_choice": choice or "auto",
+        "parallel_tool_calls": parallel is not False,
+        "text": {"format": text_format, **_sent(text, "verbosity")},
+        "reasoning": {"effort": reasoning.get("effort"), "summary": reasoning.get("summary")},
+    }
+    return ResponsesRequest(
+        model=(_read(fields, "model", str) or "").strip(),
+        input=_input(fields),
+        toolbox=Toolbox(tools, choice, parallel),
+        echo=echo,
+        stream=_read(fields, "stream", bool) or False,
+        store=echo["store"],
+        previous_response_id=echo["previous_response_id"],
+        instructions=echo["instructions"],
+        sampling=_sent(fields, *_SAMPLING),
+        max_output_tokens=echo["max_output_tokens"],
+        text_format=text_format,
+        verbosity=_read(text, "verbosity", str, "text."),
+        effort=_read(reasoning, "effort", str, "reasoning."),
+        logprobs="message.output_text.logprobs" in include,
+        top_logprobs=echo["top_logprobs"],
+        encrypted_reasoning="reasoning.encrypted_content" in include,
+    )
+
+
+def _echo(fields: JsonObject) -> dict[str, Any]:
+    """The members of the answer that repeat a field or its default."""
+
+    def field(name: str, kind: Any, default: Any = None, at_least: int | None = None) -> Any:
+        value = _read(fields, name, kind)
+        if value is not None and at_least is not None and value < at_least:
+            raise RequestError(f"{name} must be at least {at_least}.", param=name)
+        return default if value is None else value
+
+    return {
+        "previous_response_id": field("previous_response_id", str),
+        "instructions": field("instructions", str),
+        "max_tool_calls": field("max_tool_calls", int),
+        **{name: field(name, _NUMBER, default) for name, default in _SAMPLING.items()},
+        "top_logprobs": field("top_logprobs", int, 0, at_least=0),
+        "max_output_tokens": field("max_output_tokens", int, at_least=1),
+        "truncation": field("truncation", str, "disabled"),
+        "store": field("store", bool, True),
+        "background": False,
+        "service_tier": field("service_tier", str, "default"),
+        "metadata": field("metadata", dict, {}),
+        "safety_identifier": field("safety_identifier", str),
+        "prompt_cache_key": field("prompt_cache_key", str),
+    }
+
+
+def _read(fields: JsonObject, name: str, kind: Any, prefix: str = "") -> Any:
+    """A field of the right kind, or None; a boolean is no number."""
+    value = fields.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise RequestError(f"{prefix}{name} must be {_KINDS[kind]}.", param=f"{prefix}{name}")
+    return value
+
+
+def _sent(fields: JsonObject, *names: str) -> dict[str, Any]:
+    """Those of `names` that the client gave a value."""
+    return {name: fields[name] for name in names if fields.get(name) is not None}
+
+
+def _text_format(form: JsonObject) -> dict[str, Any]:
+    """`text.format` with every member that is echoed."""
+    kind = form.get("type")
+    if kind in ("text", "json_object"):
+        return {"type": kind}
+    if kind != "json_schema":
+        raise RequestError("text.format.type must be text, json_object or json_schema.", param="text.format")
+    if not isinstance(form.get("name"), str) or not isinstance(form.get("schema"), Mapping):
+        raise RequestError("text.format needs a name and a schema.", param="text.format")
+    return {"type": kind} | {name: form.get(name) for name in ("name", "description", "schema", "strict")}
+
+
+def _input(fields: JsonObject) -> tuple[JsonObject, ...]:
+    value = fields.get("input")
+    if value is None and "previous_response_id" in fields:
+        return ()
+    if isinstance(value, str):
+        return ({"type": "message", "role": "user", "content": value},)
+    if not isinstance(value, list):
+        raise RequestError("input is required: a string or an array of items.", param="input")
+    for at, item in enumerate(value):
+        _check_item(item, f"input[{at}]")
+    return tuple(value)
+
+
+def _check_item(item: Any, where: str) -> None:
+    if not isinstance(item, Mapping):
+        raise RequestError(f"{where} must be an object.", param="input")
+    kind = item_type(item)
+    for name in _NEEDED.get(kind, ()):
+        if not isinstance(item.get(name), str) or not item[name]:
+            raise RequestError(f"{where} ({kind}) needs {name}.", param="input")
+    if kind == "message" and item["role"] not in _ROLES:
+        raise RequestError(f"{where}.role must be one of {', '.join(_ROLES)}.", param="input")

@@ -1,0 +1,185 @@
+"""A chat stream as Responses events: a state machine fed with chat chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from app.errors import StreamInterrupted, error_fields, redact
+from app.types import JsonObject
+from app.wire import sse
+from app.wire.responses_assembler import Assembler
+from app.wire.responses_object import CUTS, first_choice, message_of, response_object, usage_object
+from app.wire.responses_output import Event
+from app.wire.responses_request import ResponsesRequest
+
+ErrorFields = Mapping[str, str | None]
+
+
+def backend_error(document: JsonObject) -> dict[str, str | None]:
+    """message, type, param and code of a backend's error, without anything shaped like a key."""
+    return {name: redact(value) if value else None for name, value in error_fields(document).items()}
+
+
+class EventStream:
+    """One streamed Response.
+
+    `begin`, then `feed` for each chunk, then `finish` or `fail`; each returns the bytes to send, one entry an event.
+    Nothing comes out after the end, whatever is fed.
+    """
+
+    def __init__(
+        self,
+        request: ResponsesRequest,
+        *,
+        response_id: str,
+        created_at: int,
+        model: str,
+        new_id: Callable[[str], str],
+        clock: Callable[[], float],
+        read_error: Callable[[JsonObject], ErrorFields] = backend_error,
+    ) -> None:
+        """`new_id` makes a fresh id for a prefix, `clock` tells Unix time, `read_error` words a backend's error."""
+        self._request = request
+        self._same: dict[str, Any] = {"response_id": response_id, "created_at": created_at, "model": model}
+        self._clock = clock
+        self._read_error = read_error
+        self._items = Assembler(request, new_id)
+        self._sequence = 0
+        self._begun = False
+        self._finish_reason: str | None = None
+        self._done_seen = False
+        self._usage: dict[str, Any] | None = None
+        self.closed = False
+        self.response: dict[str, Any] | None = None  # the final object, to be stored; None when failed
+
+    @property
+    def ended_cleanly(self) -> bool:
+        """Whether the backend said that its answer is whole."""
+        return self._finish_reason is not None or self._done_seen
+
+    def begin(self) -> list[bytes]:
+        """The backend has accepted the request."""
+        if self._begun:
+            return []
+        self._begun = True
+        response = self._response("in_progress")
+        return self._encode([{"type": f"response.{name}", "response": response} for name in ("created", "in_progress")])
+
+    def feed(self, chunk: JsonObject) -> list[bytes]:
+        """One parsed chat chunk."""
+        if self.closed:
+            return []
+        if chunk.get("error"):
+            return self._fail_with(self._read_error(chunk))
+        choice = first_choice(chunk)
+        delta = choice.get("delta")
+        return self._feed(chunk, choice, delta if isinstance(delta, Mapping) else {})
+
+    def feed_document(self, chat: JsonObject) -> list[bytes]:
+        """A whole chat answer, from a backend that ignored `stream: true`.  `finish` is still to be called."""
+        if self.closed:
+            return []
+        answer = message_of(chat)
+        if chat.get("error") or answer is None:
+            return self.feed(chat) if chat.get("error") else self.fail("The backend's answer holds no message.")
+        self._done_seen = True
+        return self._feed(chat, *answer)
+
+    def done(self) -> None:
+        """The backend sent `[DONE]`."""
+        self._done_seen = True
+
+    def finish(self) -> list[bytes]:
+        """The end of the backend's body: the terminal event, a failure if the answer is not whole."""
+        if self.closed:
+            return []
+        if not self.ended_cleanly:
+            return self.fail("The backend's stream ended before its answer was whole.", code="stream_interrupted")
+        reason = CUTS.get(self._finish_reason or "")
+        self._items.finish(cut=reason is not None)
+        if self._items.problem:
+            return self.fail(f"The answer cannot be used: {self._items.problem}.")
+        status = "incomplete" if reason else "completed"
+        self.response = self._response(
+            status, output=self._items.output, usage=self._usage, reason=reason, completed_at=int(self._clock())
+        )
+        return self._end([{"type": f"response.{status}", "response": self.response}])
+
+    def fail(
+        self, message: str, type: str | None = None, code: str | None = None, param: str | None = None
+    ) -> list[bytes]:
+        """A failure after the stream began: never followed by a completed response."""
+        if self.closed:
+            return []
+        self._items.abandon()
+        type = type or "server_error"
+        error = {"type": type, "code": code or type, "message": message or "The backend failed.", "param": param}
+        flat = {name: error[name] for name in ("code", "message", "param")}
+        told = {name: error[name] for name in ("code", "message")}
+        response = self._response("failed", output=self._items.output, usage=self._usage, error=told)
+        return self._end([{"type": "error", **flat, "error": error}, {"type": "response.failed", "response": response}])
+
+    def _fail_with(self, fields: ErrorFields) -> list[bytes]:
+        return self.fail(fields.get("message") or "", fields.get("type"), fields.get("code"), fields.get("param"))
+
+    def _feed(self, chunk: JsonObject, choice: JsonObject, delta: JsonObject) -> list[bytes]:
+        self._usage = usage_object(chunk.get("usage")) or self._usage
+        if isinstance(choice.get("finish_reason"), str):
+            self._finish_reason = choice["finish_reason"]
+        self._items.read(delta, choice.get("logprobs"))
+        events = self.begin() + self._encode(self._items.take())
+        if self._items.problem:
+            events += self.fail(f"The answer cannot be used: {self._items.problem}.")
+        return events
+
+    def _response(self, status: str, **members: Any) -> dict[str, Any]:
+        return response_object(self._request, status=status, **self._same, **members)
+
+    def _end(self, terminal: list[Event]) -> list[bytes]:
+        events = self.begin() + self._encode([*self._items.take(), *terminal])
+        self.closed = True
+        return [*events, sse.DONE]
+
+    def _encode(self, events: list[Event]) -> list[bytes]:
+        encoded = []
+        for event in events:
+            kind = event.pop("type")
+            numbered = {"type": kind, "sequence_number": self._sequence, **event}
+            encoded.append(sse.event(numbered, kind))
+            self._sequence += 1
+        return encoded
+
+
+def translate(chunks: Iterable[bytes], stream: EventStream) -> Iterator[bytes]:
+    """The client's bytes for the bytes of a chat stream.  A stream that breaks ends in a failure event.
+
+    Everything is read, also behind the end, so that the sender of `chunks` sees its body used up.
+    """
+    splitter = sse.Splitter()
+    yield b"".join(stream.begin())
+    try:
+        for chunk in chunks:
+            for event in splitter.feed(chunk):
+                if out := _translate_event(event, stream):
+                    yield out
+        for event in splitter.flush():
+            if out := _translate_event(event, stream):
+                yield out
+    except StreamInterrupted as error:
+        end = stream.fail(error.message, error.type, error.code, error.param)
+    else:
+        end = stream.fail("The backend sent an event that is too long.") if splitter.oversized else stream.finish()
+    if end:
+        yield b"".join(end)
+
+
+def _translate_event(event: bytes, stream: EventStream) -> bytes:
+    data = sse.data_of(event)
+    if data is None:  # a comment keeps the client's connection alive as it kept ours
+        return sse.KEEP_ALIVE if event.startswith(b":") and not stream.closed else b""
+    if data.strip() == b"[DONE]":
+        stream.done()
+        return b"".join(stream.finish())
+    chunk = sse.json_of(data)
+    return b"".join(stream.feed(chunk)) if chunk is not None else b""

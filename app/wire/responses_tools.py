@@ -1,0 +1,173 @@
+"""Responses tools as chat functions, and the way back from a chat function's name.
+
+Functions and custom tools are offered; the tools of a namespace are offered under a flat name; tools that only
+OpenAI can run (web search and the like) have no chat equivalent and are left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.errors import RequestError
+from app.types import JsonObject
+from app.wire import responses_custom
+
+_ILLEGAL = re.compile(r"[^A-Za-z0-9_-]")
+_LONGEST_NAME = 64
+_CHOICES = ("none", "auto", "required")
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One tool that the backend is offered, as the client knows it."""
+
+    kind: str  # function | custom
+    name: str
+    namespace: str | None
+    function: JsonObject  # chat's function object; its name is unique
+
+
+class Toolbox:
+    """The tools of one request."""
+
+    def __init__(
+        self,
+        tools: Sequence[JsonObject] = (),
+        choice: str | JsonObject | None = None,
+        parallel: bool | None = None,
+    ) -> None:
+        self._choice = choice
+        self._parallel = parallel
+        self._by_wire_name: dict[str, Tool] = {}
+        for tool in tools:  # plain names first: they are sent as they are
+            if tool["type"] in ("function", "custom"):
+                self._offer(tool, None, str(tool["name"]))
+        for space in tools:
+            if space["type"] == "namespace":
+                for tool in space["tools"]:
+                    if tool["type"] in ("function", "custom"):
+                        self._offer(tool, space["name"], self._free_name(space["name"], tool["name"]))
+        self._wire_names = {(tool.namespace, tool.name): name for name, tool in self._by_wire_name.items()}
+
+    def members(self) -> dict[str, Any]:
+        """The members of a chat body that speak of tools; none when nothing is offered."""
+        allowed, choice = self._allowed(), self._chat_choice()
+        if not allowed:
+            return {}
+        members: dict[str, Any] = {"tools": [{"type": "function", "function": tool.function} for tool in allowed]}
+        if choice is not None:
+            members["tool_choice"] = choice
+        if self._parallel is not None:
+            members["parallel_tool_calls"] = self._parallel
+        return members
+
+    def tool(self, wire_name: str) -> Tool | None:
+        """What the backend's name for a tool stands for."""
+        return self._by_wire_name.get(wire_name)
+
+    def wire_name(self, name: str, namespace: str | None) -> str:
+        """The name under which a call goes back to the backend, also for a tool that is no longer offered."""
+        return self._wire_names.get((namespace, name)) or (flat_name(namespace, name) if namespace else name)
+
+    def _offer(self, tool: JsonObject, namespace: str | None, wire_name: str) -> None:
+        if tool["type"] == "custom":
+            function = responses_custom.as_function(tool, wire_name)
+        else:
+            members = {key: tool.get(key) for key in ("description", "parameters", "strict")}
+            function = {"name": wire_name, **{key: value for key, value in members.items() if value is not None}}
+        self._by_wire_name[wire_name] = Tool(tool["type"], tool["name"], namespace, function)
+
+    def _free_name(self, namespace: str, name: str) -> str:
+        wire_name, attempt = flat_name(namespace, name), 1
+        while wire_name in self._by_wire_name:
+            attempt += 1
+            wire_name = flat_name(namespace, name, f"_{attempt}")
+        return wire_name
+
+    def _allowed(self) -> list[Tool]:
+        offered = list(self._by_wire_name.values())
+        if not (isinstance(self._choice, Mapping) and self._choice["type"] == "allowed_tools"):
+            return offered
+        return [tool for tool in offered if any(_names(entry, tool) for entry in self._choice["tools"])]
+
+    def _chat_choice(self) -> str | dict[str, Any] | None:
+        choice = self._choice
+        if not isinstance(choice, Mapping):
+            return choice
+        if choice["type"] == "allowed_tools":
+            return str(choice.get("mode") or "auto")
+        if choice["type"] not in ("function", "custom"):
+            return None  # a hosted tool, which was left out
+        for tool in self._by_wire_name.values():
+            if _names(choice, tool):
+                return {"type": "function", "function": {"name": tool.function["name"]}}
+        if not self._by_wire_name:
+            return None
+        raise RequestError(f"tool_choice names {choice.get('name')!r}, which is not in tools.", param="tool_choice")
+
+
+def flat_name(namespace: str, name: str, mark: str = "") -> str:
+    """`namespace__name` within the letters and the length that chat servers allow; the end is what models read.
+    `mark` sets apart two names that would else be one."""
+    tail = _ILLEGAL.sub("_", name)[-(_LONGEST_NAME - len(f"{mark}__") if mark else _LONGEST_NAME) :]
+    head = _ILLEGAL.sub("_", namespace)[: max(0, _LONGEST_NAME - len(f"{mark}__{tail}"))]
+    return f"{head}{mark}__{tail}"[-_LONGEST_NAME:]
+
+
+def _names(entry: JsonObject, tool: Tool) -> bool:
+    """Whether an entry of a tool choice means `tool`."""
+    if entry.get("type") == "namespace":
+        return tool.namespace is not None and entry.get("name") == tool.namespace
+    return entry.get("name") == tool.name and entry.get("namespace") in (None, tool.namespace)
+
+
+# --- reading what the client sent ----------------------------------------------------------------
+
+
+def parse_tools(value: Any) -> tuple[dict[str, Any], ...]:
+    """`tools` in Responses shape, checked as far as we read it."""
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise RequestError("tools must be an array.", param="tools")
+    return tuple(_parse_tool(tool, f"tools[{at}]") for at, tool in enumerate(value))
+
+
+def _parse_tool(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not isinstance(value.get("type"), str):
+        raise RequestError(f"{where} must be an object with a type.", param="tools")
+    tool: dict[str, Any] = dict(value)
+    if tool["type"] == "function" and isinstance(tool.get("function"), Mapping):
+        tool |= tool.pop("function")  # chat's nested shape, which some clients send here too
+    if tool["type"] in ("function", "custom", "namespace") and not (
+        isinstance(tool.get("name"), str) and tool["name"].strip()
+    ):
+        raise RequestError(f"{where} needs a name.", param="tools")
+    if tool["type"] == "function":
+        return {"type": "function", "name": "", "description": None, "parameters": None, "strict": None} | tool
+    if tool["type"] == "namespace":
+        if not isinstance(tool.get("tools"), list):
+            raise RequestError(f"{where}.tools must be an array.", param="tools")
+        tool["tools"] = [_parse_tool(inner, f"{where}.tools[{at}]") for at, inner in enumerate(tool["tools"])]
+    return tool
+
+
+def parse_choice(value: Any) -> str | dict[str, Any] | None:
+    """`tool_choice`: a word, or an object in Responses shape."""
+    if value is None or value in _CHOICES:
+        return value  # type: ignore[no-any-return]
+    if not isinstance(value, Mapping) or not isinstance(value.get("type"), str):
+        raise RequestError(f"tool_choice must be one of {', '.join(_CHOICES)}, or an object.", param="tool_choice")
+    choice = dict(value)
+    if isinstance(choice.get("function"), Mapping):
+        choice |= choice.pop("function")  # chat's nested shape
+    if choice["type"] == "allowed_tools":
+        tools = choice.get("tools")
+        if not isinstance(tools, list) or not all(isinstance(entry, Mapping) for entry in tools):
+            raise RequestError("tool_choice.tools must be an array of objects.", param="tool_choice")
+        if choice.get("mode") not in (None, "auto", "required"):
+            raise RequestError("tool_choice.mode must be auto or required.", param="tool_choice")
+    return choice
