@@ -154,8 +154,12 @@ class Runtime:
             self._medians.add(row.request_id or f"row {row.id}", row.ts, (row.backend, row.model), row.latency_ms, ttfb)
         self._facts = replace(self._facts, latency_ms=self._medians.current(now))
 
-    def _discover(self) -> None:
+    def look_up_names(self, resolve: Callable[[str], list[str]]) -> None:
+        """Resolves the hosts of backends whose locality depends on it.  Blocks."""
         self._locality.refresh(resolve)
+
+    def _discover(self) -> None:
+        self.look_up_names(resolve)
         backends = {name: upstream.backend for name, upstream in self.upstreams.items()}
         self._facts = replace(self._facts, models={**self._facts.models, **discover(backends, self._locality.local)})
 

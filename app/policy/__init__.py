@@ -6,6 +6,7 @@ exist, promises that must hold) -> build (one normal form).
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -100,3 +101,19 @@ _WORDING = {
     "Not a valid list.": "must be a list",
     "Not a valid mapping type.": "must be a mapping of keys to values",
 }
+
+
+def plain(rules: Policy) -> dict[str, Any]:
+    """A policy as JSON can say it."""
+    document: dict[str, Any] = _plain(rules)
+    return document
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, frozenset):
+        return sorted(value)
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

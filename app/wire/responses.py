@@ -53,6 +53,10 @@ class ResponsesBody:
     def chat(self) -> JsonObject:
         return self._chat
 
+    @property
+    def original(self) -> JsonObject:
+        return {"instructions": self._request.instructions, "items": self._items, "echo": self._request.echo}
+
     def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:
         chat = self._translate(model, dialect)
         if stream:

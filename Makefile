@@ -1,0 +1,35 @@
+# make run | test | lint | docs | clean.  Needs Python 3.11+, make and a C compiler.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: run test lint docs clean
+
+run: $(VENV)/run.stamp           ## install, write a first policy when there is none, serve
+	@test -e "$${LLR_POLICY:-policy.yaml}" || $(BIN)/flask init
+	$(BIN)/gunicorn -c gunicorn.conf.py wsgi:app
+
+test: $(VENV)/dev.stamp lint     ## lint, types, import rules, docs current, tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports
+
+docs: $(VENV)/run.stamp          ## write what is generated
+	$(BIN)/flask policy docs > docs/policy.md
+
+clean:
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(VENV)/run.stamp: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "local-llm-router needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/dev.stamp: requirements-dev.txt $(VENV)/run.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@

@@ -1,0 +1,61 @@
+"""Is this policy, and are the LLR_ variables, fit to serve?
+
+gunicorn's master runs it before it starts or reloads, in a process of its own (importing this in the master would
+make gevent's patching come too late).  Exit status 0, or 3 with a line for each problem on standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from app import policy, settings
+from app.errors import PolicyError
+
+_RESOLVE_S = 1.0  # for all names together
+
+
+def check(file: str | None) -> policy.Loaded:
+    """The policy of a file, of standard input ("-"), or of LLR_POLICY (None), with names looked up.  Raises
+    PolicyError."""
+    configured = settings.load(os.environ)
+    name = configured.policy if file in (None, "-") else str(file)
+    text = sys.stdin.read() if file == "-" else policy.read(name)
+    return policy.load(text, name, configured, resolver(_RESOLVE_S))
+
+
+def resolver(seconds: float) -> Callable[[str], Sequence[str]]:
+    """Looks names up, but never longer than `seconds` in all: what takes longer counts as not resolving."""
+    deadline = time.monotonic() + seconds
+
+    def resolve(host: str) -> Sequence[str]:
+        found: list[str] = []
+
+        def look_up() -> None:
+            try:
+                found.extend(str(entry[4][0]) for entry in socket.getaddrinfo(host, None))
+            except (OSError, UnicodeError):
+                return
+
+        thread = threading.Thread(target=look_up, daemon=True)
+        thread.start()
+        thread.join(max(0.0, deadline - time.monotonic()))
+        return tuple(found)
+
+    return resolve
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`arguments` is empty, or one FILE or "-".  Returns the exit status."""
+    try:
+        loaded = check(arguments[0] if arguments else None)
+    except PolicyError as error:
+        sys.stderr.write(error.message + "\n")
+        return 3
+    for warning in loaded.warnings:
+        sys.stderr.write(f"warning: {warning}\n")
+    return 0

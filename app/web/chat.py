@@ -1,0 +1,56 @@
+"""POST /v1/chat/completions"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flask import Blueprint, Response, g
+from flask import request as http
+
+from app.errors import RouterError, StreamInterrupted, envelope
+from app.types import Buffered, ChatRequest, Reply
+from app.web import answers, headers
+from app.wire import chat, sse
+from app.wire.chat_stream import as_chunk
+
+blueprint = Blueprint("chat", __name__)
+
+
+@blueprint.post("/v1/chat/completions")
+def chat_completions() -> Response:
+    return answers.answer(read_request(), ChatSurface())
+
+
+def read_request() -> ChatRequest:
+    """The chat request of this HTTP request.  Raises RequestError."""
+    private = headers.sensitivity(http.environ)
+    body = chat.parse(headers.body(http))
+    return ChatRequest(
+        request_id=g.request_id,
+        surface="chat",
+        body=body,
+        model=chat.model_of(body.chat),
+        stream=bool(body.chat.get("stream")),
+        sensitivity=private,
+    )
+
+
+class ChatSurface:
+    """The backend's bytes, unchanged."""
+
+    def document(self, reply: Buffered) -> bytes:
+        return reply.body
+
+    def events(self, reply: Reply) -> Iterator[bytes]:
+        if isinstance(reply, Buffered):  # a backend that ignored `stream: true`
+            yield sse.event(as_chunk(reply.document))
+            yield sse.DONE
+            return
+        try:
+            yield from reply.chunks
+        except StreamInterrupted as error:
+            if not error.told:
+                yield b"\n\n" + self.failure(error)  # the break may have come inside an event
+
+    def failure(self, error: RouterError) -> bytes:
+        return sse.event(envelope(error))

@@ -1,0 +1,62 @@
+"""Every error of every URL as the OpenAI envelope.  Nothing of a request is logged here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import traceback
+
+from flask import Flask, Response, g
+from werkzeug.exceptions import HTTPException
+
+from app.errors import BackendRejected, NotFound, RequestError, RouterError, envelope
+from app.web import headers
+
+log = logging.getLogger("llr.web")
+
+
+def install(app: Flask) -> None:
+    app.register_error_handler(RouterError, render)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def render(error: RouterError) -> Response:
+    """The answer for an error.  A backend's own error document passes through when it is the client's mistake."""
+    document = envelope(error)
+    if isinstance(error, BackendRejected) and error.document is not None:
+        document = dict(error.document)
+    text = json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    response = Response(text, status=error.status, mimetype="application/json")
+    response.headers.update(headers.error_headers(g.get("request_id", ""), error))
+    if error.retry_after_s is not None:
+        response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def _http(error: HTTPException) -> Response:
+    """Flask's own errors: unknown path, wrong method, body too large."""
+    status = error.code or 500
+    if status == 404:
+        return render(NotFound("No such URL. See GET /v1/models, POST /v1/chat/completions, POST /v1/responses."))
+    if status == 413:
+        return render(RequestError("The request body is too large.", status=413, code="request_too_large"))
+    response = render(RequestError(error.name + ".", status=status))
+    for name, value in error.get_headers():
+        if name.lower() == "allow":
+            response.headers[name] = value
+    return response
+
+
+def unexpected(error: Exception, request_id: str) -> RouterError:
+    """A bug of ours.  The log gets where it happened; the exception's text may hold prompt text and is left out."""
+    where = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)[-6:]))
+    log.error("unexpected %s in request %s\n%s", type(error).__name__, request_id, where)
+    return RouterError("Internal error; the router's log says where.", code="internal_error")
+
+
+def _unexpected(error: Exception) -> Response:
+    return render(unexpected(error, g.get("request_id", "")))

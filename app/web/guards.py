@@ -1,0 +1,90 @@
+"""Who may come in: Host, Origin and key.  A web page must not be able to spend the user's GPU or keys."""
+
+from __future__ import annotations
+
+import hmac
+from urllib.parse import urlsplit
+
+from flask import Request, Response
+
+from app.errors import NotAllowed
+from app.routing.locality import is_loopback_name
+from app.settings import Settings
+
+_ALLOWED_HEADERS = "Authorization, Content-Type, X-LLR-Sensitivity, X-LLR-Explain"
+_EXPOSED_HEADERS = "X-LLR-Request-Id, X-LLR-Backend, X-LLR-Model, X-LLR-Route, X-LLR-Fallback-For"
+
+
+class Guard:
+    def __init__(self, settings: Settings) -> None:
+        own = () if settings.host in ("0.0.0.0", "::") else (settings.host,)
+        self._hosts = {host.lower() for host in (*settings.allowed_hosts, *own)}
+        self._origins = {origin.lower().rstrip("/") for origin in settings.allowed_origins}
+        self._keys = tuple(key.encode() for key in settings.api_keys)
+
+    def check(self, request: Request) -> None:
+        """Raises NotAllowed."""
+        environ = request.environ
+        if not self._serves_host(environ.get("HTTP_HOST", "")):
+            raise NotAllowed("This Host is not served here; name it in LLR_ALLOWED_HOSTS.", code="host_not_allowed")
+        origin = environ.get("HTTP_ORIGIN")
+        if origin is not None and not self._serves_origin(origin):
+            raise NotAllowed(
+                "Pages of this Origin may not come in. Name it in LLR_ALLOWED_ORIGINS.", code="origin_not_allowed"
+            )
+        if self._keys and request.method != "OPTIONS" and request.path != "/health":
+            self._check_key(environ.get("HTTP_AUTHORIZATION", ""))
+
+    def add_cors(self, request: Request, response: Response) -> None:
+        """Tells a browser that this (allowed) Origin may read the answer."""
+        origin = request.environ.get("HTTP_ORIGIN")
+        if origin is not None and self._serves_origin(origin):
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Access-Control-Expose-Headers"] = _EXPOSED_HEADERS
+            response.headers.add("Vary", "Origin")
+            if request.method == "OPTIONS":
+                response.headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE, OPTIONS"
+                response.headers["Access-Control-Allow-Headers"] = _ALLOWED_HEADERS
+                response.headers["Access-Control-Max-Age"] = "600"
+
+    def _serves_host(self, host: str) -> bool:
+        """An absent Host (HTTP/1.0) comes from no browser."""
+        name = _name_of(host)
+        return (
+            not host or _is_loopback(name) or name in self._hosts or "*" in self._hosts or host.lower() in self._hosts
+        )
+
+    def _serves_origin(self, origin: str) -> bool:
+        origin = origin.lower().rstrip("/")
+        if origin in self._origins or "*" in self._origins:
+            return True
+        try:
+            parts = urlsplit(origin)
+            name = parts.hostname or ""
+        except ValueError:
+            return False
+        return parts.scheme in ("http", "https") and (_is_loopback(name) or name in self._origins)
+
+    def _check_key(self, authorization: str) -> None:
+        scheme, _, given = authorization.partition(" ")
+        raw = given.strip().encode("latin-1", "replace")
+        # Every key is compared, so that the time tells nothing.
+        right = [hmac.compare_digest(raw, key) for key in self._keys]
+        if scheme.lower() != "bearer" or not any(right):
+            text = "Wrong or missing key. Send `Authorization: Bearer KEY` with one of the keys in LLR_API_KEYS."
+            raise NotAllowed(text, status=401, type="invalid_request_error", code="invalid_api_key")
+
+
+def _name_of(host: str) -> str:
+    """`[::1]:3030` -> `::1`, `Localhost:80` -> `localhost`."""
+    host = host.strip().lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0] if host.count(":") == 1 else host
+
+
+def _is_loopback(name: str) -> bool:
+    octets = name.split(".")
+    if len(octets) == 4 and octets[0] == "127":
+        return all(octet.isascii() and octet.isdigit() and int(octet) < 256 for octet in octets)
+    return name == "::1" or is_loopback_name(name)

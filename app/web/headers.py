@@ -1,0 +1,78 @@
+"""Request headers that mean something to us, and the X-LLR headers of an answer."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Request
+
+from app.errors import BodyTooLarge, RequestError, RouterError, UnsupportedMediaType
+from app.types import SENSITIVITIES, Buffered, Reply, Streamed
+
+_SENSITIVITY = "HTTP_X_LLR_SENSITIVITY"
+_KNOWN = {"HTTP_X_LLR_SENSITIVITY", "HTTP_X_LLR_EXPLAIN", "HTTP_X_LLR_REQUEST_ID"}
+_FORM = "application/x-www-form-urlencoded"  # what curl says when nobody tells it otherwise
+
+
+def sensitivity(environ: Mapping[str, Any]) -> str:
+    """normal or high.  Whatever is not plainly one of them is refused: it might have meant high.
+
+    gunicorn joins repeated headers with commas, and with `header_map = "dangerous"` also `X_LLR_Sensitivity`, which
+    some proxies pass: so a contradiction shows up here.
+    """
+    for name in environ:
+        if name.startswith("HTTP_X_LLR_") and name not in _KNOWN:
+            header = name[5:].replace("_", "-").title()
+            raise RequestError(f"No header {header[:60]!r} is known; did you mean X-LLR-Sensitivity?")
+    raw = environ.get(_SENSITIVITY)
+    if raw is None:
+        return "normal"
+    values = {part.strip().lower() for part in raw.split(",")}
+    if len(values) == 1 and values <= set(SENSITIVITIES):
+        return str(values.pop())
+    raise RequestError("X-LLR-Sensitivity must be normal or high, once.", param="X-LLR-Sensitivity")
+
+
+def body(request: Request) -> bytes:
+    """The request's body.  JSON, any +json, no type, or curl's default form type.  Raises RequestError."""
+    kind = request.mimetype
+    if kind and kind not in ("application/json", "text/json", _FORM) and not kind.endswith("+json"):
+        raise UnsupportedMediaType(f"Content-Type {kind[:60]!r} is not read here; send application/json.")
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("Compressed request bodies are not read here; send the JSON as it is.")
+    limit = request.max_content_length
+    if limit is not None and (request.content_length or 0) > limit:
+        raise BodyTooLarge(f"The request body is larger than {limit} bytes.")
+    return request.get_data(cache=False)
+
+
+def new_request_id() -> str:
+    return f"llr-{secrets.token_hex(12)}"
+
+
+def answer_headers(request_id: str, reply: Reply | None) -> dict[str, str]:
+    """X-LLR headers of an answer; without a reply (still waiting for a backend) only the request's id is known."""
+    headers = {"X-LLR-Request-Id": request_id}
+    if isinstance(reply, (Buffered, Streamed)):
+        headers["X-LLR-Backend"] = reply.target.backend
+        headers["X-LLR-Model"] = printable(reply.target.model)
+        headers["X-LLR-Route"] = printable(reply.route)
+        if reply.fallback_for:
+            headers["X-LLR-Fallback-For"] = reply.fallback_for
+    return headers
+
+
+def error_headers(request_id: str, error: RouterError) -> dict[str, str]:
+    headers = {"X-LLR-Request-Id": request_id}
+    if error.route:
+        headers["X-LLR-Route"] = printable(error.route)
+    if error.target:
+        headers["X-LLR-Backend"], headers["X-LLR-Model"] = error.target[0], printable(error.target[1])
+    return headers
+
+
+def printable(text: str) -> str:
+    """Fit for a header: a client may have put anything into `model`."""
+    return "".join(char if char.isascii() and char.isprintable() else "?" for char in text)[:200]

@@ -1,0 +1,57 @@
+"""GET /v1/metrics, /metrics, /v1/ab: what operators and Prometheus read.  All from the database all workers share."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, jsonify
+from flask import request as http
+
+from app.errors import RouterError
+from app.metrics.prometheus import Snapshot, exposition
+from app.metrics.store import StoreError, now_ms
+from app.metrics.summary import ab_report, metrics_summary, window_hours
+from app.runtime import Runtime
+from app.web.answers import runtime
+
+blueprint = Blueprint("metrics", __name__)
+
+_HOUR_MS = 3_600_000
+
+
+@blueprint.errorhandler(StoreError)
+def _unreadable(error: StoreError) -> Response:
+    raise RouterError(f"The metrics database cannot be read now: {error}", status=503, code="metrics_unavailable")
+
+
+@blueprint.get("/v1/metrics")
+def summary() -> Response:
+    rt, hours = runtime(), window_hours(http.args.get("hours"))
+    return jsonify(rt.read(_summary, rt, hours))
+
+
+@blueprint.get("/v1/ab")
+def ab() -> Response:
+    rt, hours = runtime(), window_hours(http.args.get("hours"))
+    return jsonify(ab_report(rt.read(rt.store.tallies, _since(hours)), rt.policy.ab, hours))
+
+
+@blueprint.get("/metrics")
+def prometheus() -> Response:
+    rt = runtime()
+    return Response(
+        rt.read(_exposition, rt), mimetype="text/plain", content_type="text/plain; version=0.0.4; charset=utf-8"
+    )
+
+
+def _summary(rt: Runtime, hours: float) -> dict[str, object]:
+    tallies = rt.store.tallies(_since(hours))
+    return metrics_summary(tallies, hours, {"rows_dropped": rt.store.dropped()})
+
+
+def _exposition(rt: Runtime) -> bytes:
+    store = rt.store
+    workers = store.workers(now_ms() - 10_000)
+    return exposition(Snapshot(store.totals(), store.tallies(_since(24)), workers, store.dropped()))
+
+
+def _since(hours: float) -> int:
+    return now_ms() - int(hours * _HOUR_MS)

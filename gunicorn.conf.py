@@ -1,0 +1,123 @@
+"""gunicorn's settings and hooks.  Every global here is read as a setting, so helpers begin with an underscore.
+
+Imports nothing of ours: the packages behind it would load ssl before the gevent worker patches it.  For the same
+reason the policy is checked in a process of its own.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+_POLICY_TEXT = "_LLR_POLICY_TEXT"  # read by create_app
+_SLOTS_FD = "_LLR_SLOTS_FD"  # read by app/backends/slots.py
+_LOOPBACK = ("127.", "localhost", "::1", "[::1]")
+
+
+def _number(name, default, low, high):
+    """A wrong value is reported by the check in on_starting, together with all others."""
+    raw = os.environ.get(name, "").strip()
+    return int(raw) if raw.isascii() and raw.isdigit() and low <= int(raw) <= high else default
+
+
+def _cores():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_host = os.environ.get("LLR_HOST", "").strip() or "127.0.0.1"
+_port = _number("LLR_PORT", 3030, 1, 65535)
+
+bind = f"[{_host}]:{_port}" if ":" in _host and not _host.startswith("[") else f"{_host}:{_port}"
+workers = _number("LLR_WORKERS", min(4, _cores()), 1, 64)
+worker_class = "gevent"
+worker_connections = 1000
+graceful_timeout = _number("LLR_GRACEFUL_TIMEOUT", 30, 1, 3600)
+timeout = 120  # seconds without a sign of life from a worker's event loop
+keepalive = 5
+chdir = str(_HERE)
+errorlog = "-"
+loglevel = "warning"  # requests are logged by the router itself
+proc_name = "local-llm-router"
+control_socket_disable = True  # gunicorn would open one in the home folder
+# Header names with underscores are passed on, so that X_LLR_Sensitivity cannot be lost on the way: it then counts
+# beside X-LLR-Sensitivity.  No header of ours grants anything, so none can be smuggled.
+header_map = "dangerous"
+
+
+def _policy_text(path):
+    """The text a check and all workers are to see, read once; None when it cannot be read (the check says why)."""
+    try:
+        return Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _check(log):
+    """Checks variables and policy; a good policy becomes the one that workers get.  Returns whether it is good."""
+    environ = {name: value for name, value in os.environ.items() if name != _POLICY_TEXT}
+    text = _policy_text(environ.get("LLR_POLICY", "").strip() or "./policy.yaml")
+    run = "import sys; from app.policy.check import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", run, *(["-"] if text is not None else [])]
+    done = subprocess.run(
+        command, input=text or "", capture_output=True, text=True, cwd=_HERE, env=environ, check=False
+    )
+    lines = done.stderr.strip().splitlines()[-41:]
+    if done.returncode == 0 and text is not None:
+        os.environ[_POLICY_TEXT] = text
+        for line in lines:
+            log.warning("%s", line)
+        return True
+    for line in lines:
+        log.error("%s", line)
+    return False
+
+
+def _port_is_taken():
+    if "GUNICORN_FD" in os.environ or "LISTEN_FDS" in os.environ:
+        return False
+    family = socket.AF_INET6 if ":" in _host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_host.strip("[]"), _port))
+        except OSError as error:
+            return error.strerror
+    return False
+
+
+def on_starting(server):
+    if not _check(server.log):
+        sys.exit(3)
+    problem = _port_is_taken()
+    if problem:
+        server.log.error("cannot listen on %s: %s. Choose another LLR_PORT or LLR_HOST.", bind, problem)
+        sys.exit(1)
+    if not _host.startswith(_LOOPBACK) and not os.environ.get("LLR_API_KEYS", "").strip():
+        server.log.warning(
+            "LISTENING ON %s WITHOUT KEYS: whoever reaches it spends your GPU and bill. Set LLR_API_KEYS.", bind
+        )
+    # Workers share the places of `maxConcurrency` through locks on this file (app/backends/slots.py).
+    server.slots_file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the master lives
+    os.environ[_SLOTS_FD] = str(server.slots_file.fileno())
+    sys.stderr.write(f"local-llm-router listens on http://{bind}\n")
+
+
+def on_reload(server):
+    """SIGHUP: new workers get the new policy if it is good, else the last good one."""
+    if _check(server.log):
+        sys.stderr.write("policy reloaded\n")
+    else:
+        server.log.error("the policy was NOT reloaded; the old one keeps serving")
+
+
+def post_worker_init(worker):
+    worker.wsgi.extensions["runtime"].start()
+
+
+def worker_exit(server, worker):
+    application = getattr(worker, "wsgi", None)
+    if application is not None:
+        application.extensions["runtime"].stop()

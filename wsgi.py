@@ -1,0 +1,12 @@
+"""What gunicorn (`wsgi:app`) and the `flask` command load."""
+
+import sys
+
+from app import create_app
+from app.errors import PolicyError
+
+try:
+    app = application = create_app()
+except PolicyError as error:
+    sys.stderr.write(error.message + "\n")
+    sys.exit(3)
