@@ -21,9 +21,9 @@ from app.metrics.store import StoreError, now_ms
 from app.metrics.summary import ab_report, metrics_summary
 from app.policy.check import check
 from app.policy.docs import reference
+from app.routing.explain import explanation
 from app.runtime import Runtime
 from app.types import ChatRequest
-from app.web.explain import explanation
 from app.wire import chat
 
 PROBLEM = "policy_error"  # extensions: why there is no runtime

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from flask import Blueprint, Response, g, jsonify
@@ -10,7 +9,8 @@ from flask import request as http
 
 from app import pipeline
 from app.errors import RequestError
-from app.types import ChatRequest, Classification, Decision
+from app.routing.explain import explanation
+from app.types import ChatRequest
 from app.web import headers
 from app.web.answers import runtime
 from app.wire import chat
@@ -46,13 +46,3 @@ def _read(raw: bytes, private: str) -> ChatRequest:
         stream=bool(document.get("stream")),
         sensitivity=private,
     )
-
-
-def explanation(tags: Classification, decision: Decision) -> dict[str, Any]:
-    """classification, route, targets in the order of tries, and the reasons."""
-    return {
-        "classification": dataclasses.asdict(tags),
-        "route": decision.route,
-        "targets": [{"backend": target.backend, "model": target.model} for target in decision.targets],
-        "trace": [{"stage": step.stage, "outcome": step.outcome} for step in decision.trace],
-    }
