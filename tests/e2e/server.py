@@ -413,6 +413,14 @@ class Router:
             f"{count} rows; there are {self.rows()}",
         )
 
+    def wait_request_rows(self, request_id: str, count: int, timeout: float = 5.0) -> list[dict[str, Any]]:
+        """The live rows of one request, exactly `count`."""
+        sql = "SELECT * FROM metrics WHERE NOT shadow AND request_id = ? ORDER BY id"
+        wait_until(lambda: len(self.rows(sql, request_id)) >= count, timeout, f"{count} rows of one request")
+        found = self.rows(sql, request_id)
+        assert len(found) == count, found
+        return found
+
 
 def chat_body(text: str, **more: Any) -> dict[str, Any]:
     return {"model": "auto", "messages": [{"role": "user", "content": text}], **more}
