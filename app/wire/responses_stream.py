@@ -21,6 +21,10 @@ def backend_error(document: JsonObject) -> dict[str, str | None]:
     return {name: redact(value) if value else None for name, value in error_fields(document).items()}
 
 
+def _is_error(chunk: JsonObject) -> bool:
+    return bool(chunk.get("error")) or chunk.get("object") == "error"
+
+
 class EventStream:
     """One streamed Response.
 
@@ -70,7 +74,7 @@ class EventStream:
         """One parsed chat chunk."""
         if self.closed:
             return []
-        if chunk.get("error"):
+        if _is_error(chunk):
             return self._fail_with(self._read_error(chunk))
         choice = first_choice(chunk)
         delta = choice.get("delta")
@@ -80,9 +84,11 @@ class EventStream:
         """A whole chat answer, from a backend that ignored `stream: true`.  `finish` is still to be called."""
         if self.closed:
             return []
+        if _is_error(chat):
+            return self.feed(chat)
         answer = message_of(chat)
-        if chat.get("error") or answer is None:
-            return self.feed(chat) if chat.get("error") else self.fail("The backend's answer holds no message.")
+        if answer is None:
+            return self.fail("The backend's answer holds no message.")
         self._done_seen = True
         return self._feed(chat, *answer)
 
@@ -125,8 +131,7 @@ class EventStream:
 
     def _feed(self, chunk: JsonObject, choice: JsonObject, delta: JsonObject) -> list[bytes]:
         self._usage = usage_object(chunk.get("usage")) or self._usage
-        if isinstance(choice.get("finish_reason"), str):
-            self._finish_reason = choice["finish_reason"]
+        self._finish_reason = choice.get("finish_reason") or self._finish_reason
         self._items.read(delta, choice.get("logprobs"))
         events = self.begin() + self._encode(self._items.take())
         if self._items.problem:
@@ -160,26 +165,30 @@ def translate(chunks: Iterable[bytes], stream: EventStream) -> Iterator[bytes]:
     yield b"".join(stream.begin())
     try:
         for chunk in chunks:
-            for event in splitter.feed(chunk):
-                if out := _translate_event(event, stream):
-                    yield out
-        for event in splitter.flush():
-            if out := _translate_event(event, stream):
-                yield out
+            yield from _translate_events(splitter.feed(chunk), stream)
+            if splitter.oversized:  # something is missing from here on
+                yield from _joined(stream.fail("The backend sent an event that is too long."))
+        yield from _translate_events(splitter.flush(), stream)
     except StreamInterrupted as error:
-        end = stream.fail(error.message, error.type, error.code, error.param)
+        yield from _joined(stream.fail(error.message, error.type, error.code, error.param))
     else:
-        end = stream.fail("The backend sent an event that is too long.") if splitter.oversized else stream.finish()
-    if end:
-        yield b"".join(end)
+        yield from _joined(stream.finish())
 
 
-def _translate_event(event: bytes, stream: EventStream) -> bytes:
-    data = sse.data_of(event)
-    if data is None:  # a comment keeps the client's connection alive as it kept ours
-        return sse.KEEP_ALIVE if event.startswith(b":") and not stream.closed else b""
-    if data.strip() == b"[DONE]":
-        stream.done()
-        return b"".join(stream.finish())
-    chunk = sse.json_of(data)
-    return b"".join(stream.feed(chunk)) if chunk is not None else b""
+def _translate_events(events: Iterable[bytes], stream: EventStream) -> Iterator[bytes]:
+    for event in events:
+        data = sse.data_of(event)
+        if data is None:  # a comment keeps the client's connection alive as it kept ours
+            if event.startswith(b":") and not stream.closed:
+                yield sse.KEEP_ALIVE
+        elif data.strip() == b"[DONE]":
+            stream.done()
+            yield from _joined(stream.finish())
+        elif (chunk := sse.json_of(data)) is not None:
+            yield from _joined(stream.feed(chunk))
+
+
+def _joined(events: list[bytes]) -> Iterator[bytes]:
+    """What one chunk made, as one piece to send."""
+    if events:
+        yield b"".join(events)
