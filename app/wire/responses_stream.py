@@ -8,7 +8,7 @@ from typing import Any
 from app.errors import StreamInterrupted, error_fields, redact
 from app.types import JsonObject
 from app.wire import sse
-from app.wire.responses_assembler import Assembler
+from app.wire.responses_assembler import Assembler, text_of
 from app.wire.responses_object import CUTS, first_choice, message_of, response_object, usage_object
 from app.wire.responses_output import Event
 from app.wire.responses_request import ResponsesRequest
@@ -51,7 +51,7 @@ class EventStream:
         self._items = Assembler(request, new_id)
         self._sequence = 0
         self._begun = False
-        self._finish_reason: str | None = None
+        self._finish_reason = ""
         self._done_seen = False
         self._usage: dict[str, Any] | None = None
         self.closed = False
@@ -60,7 +60,7 @@ class EventStream:
     @property
     def ended_cleanly(self) -> bool:
         """Whether the backend said that its answer is whole."""
-        return self._finish_reason is not None or self._done_seen
+        return bool(self._finish_reason) or self._done_seen
 
     def begin(self) -> list[bytes]:
         """The backend has accepted the request."""
@@ -102,7 +102,7 @@ class EventStream:
             return []
         if not self.ended_cleanly:
             return self.fail("The backend's stream ended before its answer was whole.", code="stream_interrupted")
-        reason = CUTS.get(self._finish_reason or "")
+        reason = CUTS.get(self._finish_reason)
         self._items.finish(cut=reason is not None)
         if self._items.problem:
             return self.fail(f"The answer cannot be used: {self._items.problem}.")
@@ -131,7 +131,7 @@ class EventStream:
 
     def _feed(self, chunk: JsonObject, choice: JsonObject, delta: JsonObject) -> list[bytes]:
         self._usage = usage_object(chunk.get("usage")) or self._usage
-        self._finish_reason = choice.get("finish_reason") or self._finish_reason
+        self._finish_reason = text_of(choice.get("finish_reason")) or self._finish_reason
         self._items.read(delta, choice.get("logprobs"))
         events = self.begin() + self._encode(self._items.take())
         if self._items.problem:
