@@ -170,9 +170,9 @@ def translate(chunks: Iterable[bytes], stream: EventStream) -> Iterator[bytes]:
                 yield from _joined(stream.fail("The backend sent an event that is too long."))
         yield from _translate_events(splitter.flush(), stream)
     except StreamInterrupted as error:
-        yield from _joined(stream.fail(error.message, error.type, error.code, error.param))
-    else:
-        yield from _joined(stream.finish())
+        if not stream.ended_cleanly:  # a connection that breaks behind a whole answer took nothing away
+            yield from _joined(stream.fail(error.message, error.type, error.code, error.param))
+    yield from _joined(stream.finish())
 
 
 def _translate_events(events: Iterable[bytes], stream: EventStream) -> Iterator[bytes]:

@@ -832,6 +832,14 @@ def test_interruption_after_the_end_changes_nothing() -> None:
     assert kinds(valid(b"".join(translate(chunks(), stream()))))[-1] == "completed"
 
 
+def test_interruption_behind_a_finish_reason_took_nothing_away() -> None:
+    def chunks() -> Iterator[bytes]:
+        yield body([*text("a"), STOP], done=False)
+        raise StreamInterrupted("reset")
+
+    assert kinds(valid(b"".join(translate(chunks(), stream()))))[-1] == "completed"
+
+
 def test_interruption_told_by_the_backend_is_told_once() -> None:
     def chunks() -> Iterator[bytes]:
         yield body([*text("a"), {"error": {"message": "oom"}}], done=False)
