@@ -2,8 +2,8 @@
 
     make test-llamacpp
 
-The server answers one request at a time.  Started without `--interrupt_requests false` it ends a running stream
-when the next request comes, with `[DONE]` and no finish_reason; docs/operations.md says what to do about it.
+The server answers one request at a time.  Without `--interrupt_requests false` it cuts a running stream as soon as
+another request comes, with a `[DONE]` but no finish_reason; behind the router `maxConcurrency: 1` prevents that too.
 """
 
 from __future__ import annotations
