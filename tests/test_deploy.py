@@ -26,7 +26,11 @@ def test_nginx_takes_what_the_router_takes() -> None:
 def test_nginx_does_not_hold_tokens_back() -> None:
     assert "proxy_buffering off;" in NGINX
     assert "proxy_http_version 1.1;" in NGINX
-    assert not re.search(r"^\s*underscores_in_headers on", NGINX, re.M)
+
+
+def test_nginx_loses_no_header_that_says_private() -> None:
+    assert "underscores_in_headers on;" in NGINX
+    assert 'header_map = "dangerous"' in (ROOT / "gunicorn.conf.py").read_text(encoding="utf-8")
 
 
 def test_what_stops_the_router_waits_longer_than_the_router() -> None:
