@@ -103,8 +103,8 @@ class Number(Checked):
 def number(value: Any, low: float, high: float, *, above: bool = False, whole: bool = False) -> float:
     """A number between `low` and `high`.  Raises ValidationError."""
     kind = "a whole number" if whole else "a number"
-    limits = f"above {low:g}" if above else f"of at least {low:g}"
-    limits += f" and at most {high:g}" if high != math.inf else ""
+    limits = f"above {low:.15g}" if above else f"of at least {low:.15g}"
+    limits += f" and at most {high:.15g}" if high != math.inf else ""
     legal = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if not legal or not low <= value <= high or (above and value == low):
         raise ValidationError(f"must be {kind} {limits}, not {_short(value)}")
