@@ -16,6 +16,7 @@ from app.types import JsonObject, SensitivityRules
 
 _MAX_PATTERN = 1000  # characters
 _MAX_CANDIDATES = 2000
+_LINES = "(?m)"  # the texts of a request are joined by line ends: ^ and $ of a pattern are those of a line
 _options = re2.Options()
 _options.log_errors = False
 
@@ -120,7 +121,7 @@ class Detectors:
             (name, re2.compile(_BUILT_IN[name][0], _options), _BUILT_IN[name][1]) for name in rules.detect
         ]
         for index, pattern in enumerate(rules.patterns):
-            self._checks.append((f"patterns[{index}]", re2.compile(pattern, _options), _always))
+            self._checks.append((f"patterns[{index}]", re2.compile(_LINES + pattern, _options), _always))
         self._any = re2.Set.SearchSet(_options)
         for _, pattern, _ in self._checks:
             self._any.Add(pattern.pattern)
