@@ -33,7 +33,7 @@ def _backend(name: str, given: Mapping[str, Any], settings: Settings) -> Backend
     if not models and not given.get("families"):
         models = list(kind.default_models)
     timeouts = given.get("timeouts") or {}
-    local, why = locality(given, None)
+    local, _ = locality(given, None)
     endpoint = kind.normal_endpoint(given.get("endpoint") or kind.default_endpoint or "")
     is_default = endpoint == kind.default_endpoint
     return BackendConfig(
@@ -48,7 +48,7 @@ def _backend(name: str, given: Mapping[str, Any], settings: Settings) -> Backend
         models=tuple(dict.fromkeys(models)),
         families=given.get("families") or {},
         p50_ms=given.get("p50_ms"),
-        local=local if local is not None or not why else None,
+        local=local,
         context_windows=given.get("context_window") or {},
         price=Price(**given["price"]) if given.get("price") else None,
         max_concurrency=int(given.get("max_concurrency") or 0),
@@ -87,7 +87,7 @@ def _label(match: Mapping[str, Any]) -> str:
 
 
 def locality(given: Mapping[str, Any], resolve: Resolve | None) -> tuple[bool | None, str]:
-    """True, False, or None when only resolving its name can tell; and why."""
+    """True, False, or None when only resolving its name can tell; and why it is not local, or not yet."""
     kind = BACKEND_TYPES[given["type"]]
     if given.get("local") is not None:
         return given["local"], "the policy says `local: false`"

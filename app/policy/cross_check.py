@@ -12,6 +12,8 @@ from app.policy.build import Resolve, locality
 from app.policy.fields import nearest
 from app.routing.locality import is_cloud_model
 
+_MOST_LISTED = 20
+
 
 class CrossCheck:
     """What no value shows by itself."""
@@ -46,7 +48,8 @@ class CrossCheck:
 
     def _known(self, path: yaml_source.Path, name: object) -> Iterable[tuple[yaml_source.Path, str]]:
         if isinstance(name, str) and name.strip() not in self._names:
-            legal = ", ".join(self._names) or "none is defined"
+            legal = ", ".join(self._names[:_MOST_LISTED]) or "none is defined"
+            legal += ", …" if len(self._names) > _MOST_LISTED else ""
             yield path, f"no backend is called {name[:60]!r}{nearest(name, self._names)}; there are: {legal}"
 
     def _routes(self) -> Iterable[tuple[yaml_source.Path, str]]:
@@ -81,7 +84,7 @@ class CrossCheck:
         local, why = locality(given, self._resolve)
         if local is False:
             yield path, f"a route for sensitivity high must stay local, and {name!r} does not: {why}"
-        elif local is None:
+        elif local is None and why:
             where = self._source.problem(path, f"{name!r} counts as not local for now: {why}")
             self.warnings.append(redact(where))
         models = [given.get("model"), *(given.get("models") or ()), *(given.get("families") or {}).values()]

@@ -141,8 +141,8 @@ def _kind(field: object) -> str:
     if isinstance(field, Condition):
         return " ".join(f"`{choice}`" for choice in field.choices) if field.choices else "`{min, max}`"
     if isinstance(field, Number):
-        low = f"above {field.low:g}" if field.above else f"from {field.low:g}"
-        high = f" to {field.high:.0f}" if field.high < float("inf") else ""
+        low = f"above {field.low:.15g}" if field.above else f"from {field.low:.15g}"
+        high = f" to {field.high:.15g}" if field.high < float("inf") else ""
         return f"{'whole number' if field.whole else 'number'} {low}{high}"
     if isinstance(field, Names) and field.keys:
         return "mapping of " + ", ".join(f"`{key}`" for key in field.keys) + " to a model"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import difflib
+import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -17,12 +18,13 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, validates_sche
 
 from app.types import Range
 
+_MOST_NAMES = 100  # looked through for the nearest one
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
 def nearest(value: str, known: Iterable[str]) -> str:
     """ " (did you mean x?)" or "", for the end of a message."""
-    by_lower = {name.lower(): name for name in known}
+    by_lower = {name.lower(): name for name in itertools.islice(known, _MOST_NAMES)}
     lower = value.lower()
     near = difflib.get_close_matches(lower, list(by_lower), 1, 0.6)
     near = near or [name for name in by_lower if len(lower) > 2 and name.startswith(lower)]
@@ -101,8 +103,8 @@ class Number(Checked):
 def number(value: Any, low: float, high: float, *, above: bool = False, whole: bool = False) -> float:
     """A number between `low` and `high`.  Raises ValidationError."""
     kind = "a whole number" if whole else "a number"
-    limits = f"above {low:g}" if above else f"of at least {low:g}"
-    limits += f" and at most {high:g}" if high != math.inf else ""
+    limits = f"above {low:.15g}" if above else f"of at least {low:.15g}"
+    limits += f" and at most {high:.15g}" if high != math.inf else ""
     legal = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if not legal or not low <= value <= high or (above and value == low):
         raise ValidationError(f"must be {kind} {limits}, not {_short(value)}")

@@ -150,7 +150,9 @@ class Patterns(Checked):
 
 class SensitivitySchema(StrictSchema):
     detect = Words(DETECTORS, load_default=(), metadata=_help("built-in detectors that make a request private"))
-    patterns = Patterns(load_default=(), metadata=_help("your own, as RE2 regular expressions"))
+    patterns = Patterns(
+        load_default=(), metadata=_help("your own, as RE2 regular expressions; ^ and $ are the ends of a line")
+    )
 
 
 class ResponsesSchema(StrictSchema):

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from app.errors import PolicyError
+from app.errors import PolicyError, redact
 
 _MERGE = "tag:yaml.org,2002:merge"  # the key `<<`
 _TEXT = "tag:yaml.org,2002:str"
@@ -38,18 +38,37 @@ class Source:
 
 
 def dotted(path: Path) -> str:
-    """routes[1].match.task"""
+    """routes[1].match.task; without a pasted key, whose shape would be lost in the whole."""
     out = ""
     for step in path:
-        out += f"[{step}]" if isinstance(step, int) else f".{step}" if out else str(step)
+        name = redact(str(step))
+        out += f"[{name}]" if isinstance(step, int) else f".{name}" if out else name
     return out
+
+
+class _TooMany(Exception):
+    """The document holds more values than any policy."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Stops reading a document that is too large, which PyYAML would do slowly."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._composed = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self._composed += 1
+        if self._composed > _MAX_NODES:
+            raise _TooMany
+        return super().compose_node(parent, index)
 
 
 def parse(name: str, text: str) -> Source:
     """Raises PolicyError with the line of what is wrong."""
     loader = None
     try:
-        loader = yaml.SafeLoader(text)  # the constructor itself refuses control characters
+        loader = _Loader(text)  # the constructor itself refuses control characters
         node = loader.get_single_node()
         source = Source(name, None)
         if node is not None:
@@ -61,6 +80,8 @@ def parse(name: str, text: str) -> Source:
         raise PolicyError([f"{name}{line}: not valid YAML: {error.problem or error.context}"]) from None
     except (yaml.YAMLError, ValueError) as error:
         raise PolicyError([f"{name}: not valid YAML: {str(error).splitlines()[0]}"]) from None
+    except _TooMany:
+        raise PolicyError([f"{name}: more than {_MAX_NODES} values, aliases unfolded"]) from None
     except RecursionError:
         raise PolicyError([f"{name}: nested too deeply"]) from None
     finally:
@@ -80,7 +101,7 @@ class _Walk:
     def visit(self, node: yaml.Node, path: Path) -> None:
         self._nodes += 1
         if self._nodes > _MAX_NODES:
-            raise PolicyError([f"{self._source.name}: unfolds into more than {_MAX_NODES} values; too many aliases"])
+            raise _TooMany
         if id(node) in self._open:
             raise PolicyError([self._source.problem(path, "an alias that contains itself")])
         self._source.lines.setdefault(path, node.start_mark.line + 1)

@@ -209,7 +209,7 @@ def _health(choice: _Choice) -> None:
 
 def _budget(choice: _Choice) -> None:
     """A primary that is too slow gives way to a fallback that is expected to be faster, and stays second."""
-    if choice.budget_ms is None or len(choice.targets) < 2:
+    if choice.budget_ms is None or len(choice.targets) < 2 or not choice.targets[0].model:
         return
     primary = choice.targets[0]
     expected = choice.expected_ms(primary)
@@ -231,7 +231,7 @@ def _budget(choice: _Choice) -> None:
 
 
 def _is_faster(target: Target, than_ms: float, choice: _Choice) -> bool:
-    expected = choice.expected_ms(target)
+    expected = choice.expected_ms(target) if target.model else None
     return expected is not None and expected < than_ms and target.backend not in choice.observations.cooling
 
 

@@ -16,12 +16,23 @@ from app.types import JsonObject, SensitivityRules
 
 _MAX_PATTERN = 1000  # characters
 _MAX_CANDIDATES = 2000
+_LINES = "(?m)"  # the texts of a request are joined by line ends: ^ and $ of a pattern are those of a line
 _options = re2.Options()
 _options.log_errors = False
 
 
 class PatternError(ValueError):
     """A pattern that RE2 does not take; the message says why."""
+
+
+# Characters of an IBAN by country, from the registry of ISO 13616.
+_IBANS = """
+AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 ES24 FI18
+FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HN28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 LI21 LT20
+LU20 LV21 LY25 MC27 MD24 ME22 MK19 MN20 MR27 MT31 MU30 NI28 NL18 NO15 OM23 PK24 PL28 PS29 PT25 QA29 RO24 RS22 RU33 SA24
+SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 YE30
+"""
+_IBAN_LENGTHS = {entry[:2]: int(entry[2:]) for entry in _IBANS.split()}
 
 
 def _digits(text: str) -> str:
@@ -38,14 +49,11 @@ def _is_card(text: str) -> bool:
 
 
 def _is_iban(text: str) -> bool:
-    """The mod-97 check of ISO 13616."""
+    """The mod-97 check of ISO 13616, over the length that the country uses: a following word may have been caught."""
     plain = re.sub(r"[ -]", "", text).upper()
-    # A following word may have been caught: the shortest IBAN has 15 characters, the longest 34.
-    return any(_mod_97(plain[:length]) for length in range(min(len(plain), 34), 14, -1))
-
-
-def _mod_97(plain: str) -> bool:
-    return int("".join(str(int(char, 36)) for char in plain[4:] + plain[:4])) % 97 == 1
+    length = _IBAN_LENGTHS.get(plain[:2], 99)
+    plain = plain[:length]
+    return len(plain) == length and int("".join(str(int(char, 36)) for char in plain[4:] + plain[:4])) % 97 == 1
 
 
 def _is_ssn(text: str) -> bool:
@@ -72,7 +80,10 @@ _BUILT_IN: Mapping[str, tuple[str, Callable[[str], bool]]] = {
     ),
     "private_key": (r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----", _always),
     "jwt": (r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*", _always),
-    "credit_card": (r"(?:^|[^\d.-])(?:\d[ -]?){12,18}\d(?:$|[^\d-])", _is_card),
+    "credit_card": (  # 13 to 19 digits, unbroken or in groups of 4-4-4-4(-3), 4-6-5 or 4-6-4
+        r"(?:^|[^\d.-])\d{4}(?:(?:[ -]?\d{4}){2,3}[ -]?\d{1,4}|[ -]?\d{6}[ -]?\d{4,5})(?:$|[^\d-])",
+        _is_card,
+    ),
     "iban": (r"(?i)\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}\b", _is_iban),
     "us_ssn": (r"\b\d{3}[- ]\d{2}[- ]\d{4}\b", _is_ssn),
     "email": (r"\b[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}\b", _always),
@@ -110,7 +121,7 @@ class Detectors:
             (name, re2.compile(_BUILT_IN[name][0], _options), _BUILT_IN[name][1]) for name in rules.detect
         ]
         for index, pattern in enumerate(rules.patterns):
-            self._checks.append((f"patterns[{index}]", re2.compile(pattern, _options), _always))
+            self._checks.append((f"patterns[{index}]", re2.compile(_LINES + pattern, _options), _always))
         self._any = re2.Set.SearchSet(_options)
         for _, pattern, _ in self._checks:
             self._any.Add(pattern.pattern)
@@ -126,9 +137,17 @@ class Detectors:
         raw = text.encode("utf-8", "replace")
         for index in sorted(self._any.Match(raw) or ()):
             name, pattern, is_it = self._checks[int(index)]
-            if is_it is _always or _any_passes(is_it, pattern.finditer(raw)):
+            if is_it is _always or _any_passes(is_it, _candidates(pattern, raw)):
                 return name
         return None
+
+
+def _candidates(pattern: Any, raw: bytes) -> Iterator[Any]:
+    """All matches, also those that begin inside another: a number before a card's must not hide it."""
+    found = pattern.search(raw)
+    while found:
+        yield found
+        found = pattern.search(raw, found.start() + 1)
 
 
 def _any_passes(is_it: Callable[[str], bool], candidates: Iterable[Any]) -> bool:

@@ -1,0 +1,354 @@
+"""Detectors: what they find, what only looks like it, where they look, and what they cost."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.routing.detect import DETECTORS, Detectors, PatternError, check_pattern
+from app.types import SensitivityRules
+
+ALL = Detectors(SensitivityRules(DETECTORS))
+
+
+def find(name: str, text: str) -> str | None:
+    return Detectors(SensitivityRules((name,))).find({"text": text})
+
+
+# Keys are put together here, so that no scanner takes this file for a leak.
+A20, A36 = "Abcd1234Efgh5678Ijkl", "Abcd1234Efgh5678Ijkl9012Mnop3456Qrst"
+IBAN = "DE89 3704 0044 0532 0130 00"
+CARD = "4111 1111 1111 1111"
+
+FOUND = {
+    "api_key": [
+        "sk-" + A20,
+        "use sk-" + "proj-" + A36 + " please",
+        "sk_live_" + A20,
+        "pk-test-" + A20,
+        "key=rk_live_" + A20,
+        "ghp_" + A36,
+        "github_pat_" + A36,
+        "glpat-" + A20,
+        "xoxb-" + "1234567890-abc",
+        "AKIA" + "IOSFODNN7EXAMPLE",
+        "ASIA" + "IOSFODNN7EXAMPLE",
+        "AIza" + A36[:35],
+        "hf_" + A36,
+        "gsk_" + A20,
+        "npm_" + A36,
+        "SG." + A20 + "." + A20,
+        'api_key = "' + A20 + '"',
+        "ACCESS-TOKEN: " + A20,
+        '{"secret_key": "' + A20 + '"}',
+    ],
+    "private_key": [
+        "-----BEGIN PRIVATE KEY-----",
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIE",
+        "x-----BEGIN OPENSSH PRIVATE KEY-----",
+        "-----BEGIN PGP PRIVATE KEY BLOCK-----",
+        "-----BEGIN EC PRIVATE KEY-----",
+    ],
+    "jwt": ["eyJhbGciOiJI.eyJzdWIiOiIx.c2ln", "Bearer eyJhbGciOiJI.eyJzdWIiOiIx."],
+    "credit_card": [
+        CARD,
+        "4111111111111111",
+        "4111-1111-1111-1111.",
+        "card:5555555555554444,",
+        "378282246310005",
+        "3782 822463 10005",
+        "30569309025904",
+        "4222222222222",
+        "6304000000000000000",
+        f"order 4500123 {CARD}",
+        f"1234 5678 9012 {CARD}",
+        f"4111111111111112 {CARD}",
+        f"é{CARD}é",
+        f"Karte：{CARD}。",
+        "x" * 5000 + " " + CARD,
+    ],
+    "iban": [
+        IBAN,
+        "de89370400440532013000",
+        "DE89-3704-0044-0532-0130-00",
+        f"pay to {IBAN} by friday please",
+        f"my ref XY99 invoice for {IBAN}",
+        "GB82 WEST 1234 5698 7654 32",
+        "NO9386011117947",
+        "MT84MALT011000012345MTLCAST001S",
+        "FR1420041010050500013M02606",
+        f"„{IBAN}“",
+    ],
+    "us_ssn": ["123-45-6789", "SSN 123 45 6789.", "000-12-3456 and 899-99-9999"],
+    "email": [
+        "me@example.com",
+        "<first.last+tag@mail.example.co.uk>",
+        "schreib an m.mueller@firma.de!",
+        "a@b.io",
+        "日本a@b.io日本",
+    ],
+    "phone": [
+        "+49 30 123456",
+        "call +1 (415) 555-2671 now",
+        "+442071838750",
+        "(415) 555-2671",
+        "415-555-2671",
+        "415.555.2671",
+        "+49 (0)30 123456",
+        "+33 1 23 45 67 89",
+        "tel：+81 3 1234 5678",
+    ],
+}
+ONLY_ALIKE = {
+    "api_key": [
+        "sk-short",
+        "ask-" + A20,
+        "task_" + A20,
+        "sk-some-words-with-hyphens-in-a-row",
+        "AKIA is a prefix",
+        "ghp_tooshort",
+        "the api key is secret",
+        "api_key = os.environ['KEY']",
+        "hf_hub_download",
+        "xoxo-hugs-and-kisses",
+    ],
+    "private_key": ["-----BEGIN PUBLIC KEY-----", "BEGIN PRIVATE KEY", "-----BEGIN CERTIFICATE-----"],
+    "jwt": ["eyJhbGciOiJI.c2ln", "eyJ.eyJ.x", "monkeyJhbGciOiJI.eyJzdWIiOiIx.c2ln"],
+    "credit_card": [
+        "4111 1111 1111 1112",
+        "4111 1111 1111",
+        "0000 0000 0000 0000",
+        "4444444444444444",
+        "1111 1111 1111 1117",
+        "9111 1111 1111 1111",
+        "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20",
+        "3.4111111111111111",
+        "94111111111111111 1",
+        "41111111111111110000000",
+        "2024-01-05 12:00:00",
+        "id 4111-1111-1111-1111-2222",
+    ],
+    "iban": [
+        "DE89 3704 0044 0532 0130 01",
+        "DE89 3704 0044 0532 0130",
+        "XX89 3704 0044 0532 0130 00",
+        "AB12 please pay to the order of whoever comes by",
+        "EU27 countries agreed on twelve points of order",
+        "DE893704004405",
+    ],
+    "us_ssn": [
+        "000-12-3456",
+        "666-12-3456",
+        "900-12-3456",
+        "123-00-4567",
+        "123-45-0000",
+        "123-456-789",
+        "1123-45-6789",
+    ],
+    "email": ["me@localhost", "a@b", "@handle", "user at example.com", "a@b.c", "x@.com", "git@:path"],
+    "phone": [
+        "+1 2",
+        "2024-01-05",
+        "1.234.567",
+        "192.168.100.200",
+        "3.1415926535",
+        "call 911",
+        "v1.2.3-456-7890x",
+        "12345",
+    ],
+}
+
+
+@pytest.mark.parametrize("name, text", [(name, text) for name, texts in FOUND.items() for text in texts])
+def test_found(name: str, text: str) -> None:
+    assert find(name, text) == name
+
+
+@pytest.mark.parametrize("name, text", [(name, text) for name, texts in ONLY_ALIKE.items() for text in texts])
+def test_only_alike(name: str, text: str) -> None:
+    assert find(name, text) is None
+
+
+def test_every_detector_has_cases() -> None:
+    assert set(FOUND) == set(ONLY_ALIKE) == set(DETECTORS)
+
+
+# --- where it looks -----------------------------------------------------------------------------
+
+MAIL = "me@example.com"
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"messages": [{"role": "user", "content": MAIL}]},
+        {"messages": [{"role": "system", "content": f"x {MAIL}"}, {"role": "user", "content": "hi"}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": MAIL}]}]},
+        {"messages": [{"role": "assistant", "tool_calls": [{"function": {"arguments": json.dumps({"to": MAIL})}}]}]},
+        {"messages": [{"role": "tool", "content": MAIL}]},
+        {"tools": [{"function": {"description": MAIL}}]},
+        {"tools": [{"function": {"parameters": {"properties": {MAIL: {}}}}}]},
+        {"user": MAIL},
+        {"metadata": {"deep": [[[{"a": (MAIL,)}]]]}},
+        {MAIL: 1},
+        {"messages": [{"content": [{"type": "image_url", "image_url": {"url": f"https://x.example/?u={MAIL}"}}]}]},
+        {"messages": [{"content": [{"type": "file", "file": {"file_data": f"data:text/plain,{MAIL}"}}]}]},
+        {"lone": f"\ud800{MAIL}"},
+        {"lone": f"\udfff {MAIL} \ud83d"},
+        {"emoji": f"😀{MAIL}😀"},
+        {"control": f"\x00\x1f{MAIL}"},
+    ],
+)
+def test_it_looks_everywhere(document: dict[str, Any]) -> None:
+    assert ALL.find(document) == "email"
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"messages": [{"content": [{"image_url": {"url": "data:image/png;base64,me@example.com"}}]}]},
+        {"input_audio": {"data": "data:audio/wav;base64," + "A" * 1000}},
+        {"a": None, "b": 1, "c": 1.5, "d": True, "e": []},
+        {"a": "me@exam", "b": "ple.com"},
+        {"n": 4111111111111111},
+    ],
+)
+def test_what_it_does_not_read(document: dict[str, Any]) -> None:
+    assert ALL.find(document) is None
+
+
+def test_all_documents_are_read() -> None:
+    assert ALL.find({"a": "x"}, {"b": MAIL}) == "email"
+
+
+def test_nesting_cannot_break_it() -> None:
+    document: Any = MAIL
+    for _ in range(100_000):
+        document = [document]
+    assert ALL.find({"x": document}) == "email"
+
+
+def test_the_first_detector_in_the_policys_order_is_named() -> None:
+    both = {"a": MAIL, "b": "123-45-6789"}
+    assert Detectors(SensitivityRules(("us_ssn", "email"))).find(both) == "us_ssn"
+    assert Detectors(SensitivityRules(("email", "us_ssn"))).find(both) == "email"
+
+
+def test_without_detectors_nothing_is_found() -> None:
+    assert Detectors(SensitivityRules()).find({"a": MAIL}) is None
+
+
+# --- the operator's own patterns ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "pattern, text, found",
+    [
+        ("(?i)project bluebird", "about Project BlueBird", "patterns[0]"),
+        ("(?i)project bluebird", "about bluebird", None),
+        (r"\bACME-\d{4}\b", "see ACME-1234.", "patterns[0]"),
+        (r"\bACME-\d{4}\b", "see ACME-12345.", None),
+        ("Müller|Ωμέγα", "frau müller, Ωμέγα", "patterns[0]"),
+        ("^geheim", "nicht geheim", None),
+        ("^geheim", "geheim!", "patterns[0]"),
+        ("^geheim", "eins\ngeheim!", "patterns[0]"),
+        ("geheim$", "es ist geheim", "patterns[0]"),
+        ("geheim$", "geheim ist es", None),
+    ],
+)
+def test_own_patterns(pattern: str, text: str, found: str | None) -> None:
+    assert Detectors(SensitivityRules((), (pattern,))).find({"a": text}) == found
+
+
+def test_own_patterns_are_numbered_behind_the_detectors() -> None:
+    rules = Detectors(SensitivityRules(("email",), ("nothing", "bluebird")))
+    assert rules.find({"a": "bluebird"}) == "patterns[1]"
+    assert rules.find({"a": f"bluebird {MAIL}"}) == "email"
+
+
+@pytest.mark.parametrize("pattern", ["a+", "(?i)x", r"\d{3}", "a" * 1000, "ä"])
+def test_patterns_that_may_be_used(pattern: str) -> None:
+    check_pattern(pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern, said",
+    [
+        ("", "must be a regular expression in quotes"),
+        (None, "must be a regular expression in quotes"),
+        (12, "must be a regular expression in quotes"),
+        ("a" * 1001, "is longer than 1000 characters"),
+        ("(a", "is not a pattern RE2 takes: missing ): (a"),
+        ("a**", "is not a pattern RE2 takes: bad repetition operator: **"),
+        (r"(a)\1", r"is not a pattern RE2 takes: invalid escape sequence: \1"),
+        ("(?=a)", "is not a pattern RE2 takes: invalid perl operator: (?="),
+        ("a*", "matches the empty text: every request would be private"),
+        ("a|", "matches the empty text: every request would be private"),
+        ("^", "matches the empty text: every request would be private"),
+    ],
+)
+def test_patterns_that_may_not(pattern: object, said: str) -> None:
+    with pytest.raises(PatternError) as caught:
+        check_pattern(pattern)
+    assert str(caught.value) == said
+
+
+# --- cost ---------------------------------------------------------------------------------------
+
+HARD = {
+    "digits": "1",
+    "spaced digits": "1 2 3 ",
+    "cards but for the check digit": "4111 1111 1111 1112 ",
+    "cards but for their end": "4111 1111 1111 11x ",
+    "IBANs but for the check digit": "DE89 3704 0044 0532 0130 01 ",
+    "countries": "DE89",
+    "mails without an end": "a@b.",
+    "dots": "a.",
+    "phones without an end": "+1 (0 ",
+    "key prefixes": "sk-a-",
+    "tokens without an end": "eyJaaaaaaaaa.",
+    "numbers never issued": "000-00-0000 ",
+    "dashes": "-----BEGIN ",
+    "wide": "ä4",
+}
+
+
+@pytest.mark.parametrize("piece", HARD.values(), ids=HARD)
+def test_time_grows_with_the_text_and_no_faster(piece: str) -> None:
+    """Sixteen times the text may take sixteen times as long (with room for noise), not 256 times."""
+
+    def seconds(size: int) -> float:
+        document = {"a": (piece * (size // len(piece) + 1))[:size]}
+        took = []
+        for _ in range(5):
+            began = time.process_time()
+            ALL.find(document)
+            took.append(time.process_time() - began)
+        return min(took)
+
+    small, large = seconds(30_000), seconds(480_000)
+    assert large < 16 * 4 * max(small, 0.001)
+
+
+def test_more_candidates_than_anybody_checks_count_as_found() -> None:
+    wrong = "4111 1111 1111 1112 "
+    assert find("credit_card", wrong * 500) is None
+    assert find("credit_card", wrong * 2500) == "credit_card"
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=())),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(max_size=5), _JSON, max_size=4))
+def test_any_document_is_read(document: dict[str, Any]) -> None:
+    assert ALL.find({**document, "last": MAIL}) in DETECTORS
