@@ -27,7 +27,7 @@ class Dialect:
     """How one chat server's wire departs from OpenAI's.  Read by the Responses translator only:
     chat bodies pass through as they came."""
 
-    reasoning_field: str = "reasoning_content"  # where reasoning sits in messages and deltas
+    reasoning_field: str = "reasoning_content"  # where reasoning sits in messages; "" = it must not be sent
     max_tokens_field: str = "max_tokens"
     developer_role: bool = False  # False: `developer` is sent as `system`
     verbosity: bool = False  # understands `verbosity`

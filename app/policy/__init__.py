@@ -55,12 +55,19 @@ def load(text: str, name: str, settings: Settings, resolve: Resolve | None = Non
 
     `resolve` looks names up, so that more can be proven about what is local; without it nothing does I/O.
     """
-    source = yaml_source.parse(name, text)
+    try:
+        return _load(yaml_source.parse(name, text), text, settings, resolve)
+    except PolicyError as error:
+        raise PolicyError(_few([redact(problem) for problem in error.problems])) from None
+
+
+def _load(source: yaml_source.Source, text: str, settings: Settings, resolve: Resolve | None) -> Loaded:
+    name = source.name
     if source.data is None:
         raise PolicyError([f"{name}: is empty; it needs `backends` and `routes`"])
     if not isinstance(source.data, dict):
         raise PolicyError([f"{name}: must be a mapping with `backends` and `routes`"])
-    problems: list[str] = []
+    problems = source.problems
     data: dict[str, Any] = {}
     try:
         data = PolicySchema().load(source.data)
@@ -70,7 +77,7 @@ def load(text: str, name: str, settings: Settings, resolve: Resolve | None = Non
     check = CrossCheck(source, data, resolve)
     problems += check.problems()
     if problems:
-        raise PolicyError(_few([redact(problem) for problem in problems]))
+        raise PolicyError(problems)
     version = hashlib.sha256(text.encode()).hexdigest()[:12]
     return Loaded(build(data, settings, version), tuple(check.warnings))
 

@@ -23,7 +23,9 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 def nearest(value: str, known: Iterable[str]) -> str:
     """ " (did you mean x?)" or "", for the end of a message."""
     by_lower = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(value.lower(), list(by_lower), 1, 0.6)
+    lower = value.lower()
+    near = difflib.get_close_matches(lower, list(by_lower), 1, 0.6)
+    near = near or [name for name in by_lower if len(lower) > 2 and name.startswith(lower)]
     return f" (did you mean {by_lower[near[0]]}?)" if near else ""
 
 

@@ -10,6 +10,9 @@ import yaml
 
 from app.errors import PolicyError
 
+_MERGE = "tag:yaml.org,2002:merge"  # the key `<<`
+_TEXT = "tag:yaml.org,2002:str"
+_TEXT_KEYS = (_TEXT, "tag:yaml.org,2002:value", _MERGE)
 _MAX_NODES = 20_000  # of the document with every alias unfolded
 
 Path = tuple[str | int, ...]
@@ -17,11 +20,12 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A parsed file; `lines` says where each path stands (1-based)."""
+    """A parsed file; `lines` says where each path stands (1-based), `problems` what is wrong with its keys."""
 
     name: str
     data: Any
     lines: dict[Path, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
 
     def problem(self, path: Path, text: str) -> str:
         """`policy.yaml:12: routes[1].backend: text`, with the line of the nearest path that has one."""
@@ -49,8 +53,8 @@ def parse(name: str, text: str) -> Source:
         node = loader.get_single_node()
         source = Source(name, None)
         if node is not None:
-            _Walk(source).check(node)
-            source = Source(name, loader.construct_document(node), source.lines)
+            _Walk(source).visit(node, ())
+            source = Source(name, loader.construct_document(node), source.lines, source.problems)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
@@ -66,20 +70,14 @@ def parse(name: str, text: str) -> Source:
 
 
 class _Walk:
-    """Notes lines and collects what is wrong with the shape of the document."""
+    """Notes lines, and what is wrong with keys.  Raises PolicyError for a document that must not be unfolded."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._problems: list[str] = []
         self._nodes = 0
         self._open: set[int] = set()
 
-    def check(self, node: yaml.Node) -> None:
-        self._visit(node, ())
-        if self._problems:
-            raise PolicyError(self._problems)
-
-    def _visit(self, node: yaml.Node, path: Path) -> None:
+    def visit(self, node: yaml.Node, path: Path) -> None:
         self._nodes += 1
         if self._nodes > _MAX_NODES:
             raise PolicyError([f"{self._source.name}: unfolds into more than {_MAX_NODES} values; too many aliases"])
@@ -91,7 +89,7 @@ class _Walk:
             self._mapping(node, path)
         elif isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
-                self._visit(item, (*path, index))
+                self.visit(item, (*path, index))
         self._open.discard(id(node))
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> None:
@@ -100,10 +98,13 @@ class _Walk:
             name = key.value if isinstance(key, yaml.ScalarNode) else "?"
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
-                self._problems.append(f"{self._source.name}:{line}: a key must be a plain word")
-            elif name in seen:
-                where = dotted((*path, name))
-                self._problems.append(f"{self._source.name}:{line}: {where}: given twice (first in line {seen[name]})")
+                raise PolicyError([f"{self._source.name}:{line}: a key must be a plain word"])
+            where = f"{self._source.name}:{line}: {dotted((*path, name))}"
+            if key.tag not in _TEXT_KEYS:
+                self._source.problems.append(f"{where}: a key must be text (put it in quotes)")
+                key.tag = _TEXT  # the other checks then know it by what is written
+            if name in seen:
+                self._source.problems.append(f"{where}: given twice (first in line {seen[name]})")
             seen.setdefault(name, line)
             self._source.lines.setdefault((*path, name), line)
-            self._visit(value, path if key.tag == "tag:yaml.org,2002:merge" else (*path, name))
+            self.visit(value, path if key.tag == _MERGE else (*path, name))

@@ -166,15 +166,15 @@ def input_list(items: Sequence[JsonObject]) -> dict[str, Any]:
 
 
 def _shown(item: JsonObject) -> dict[str, Any]:
-    """An item with its content as parts."""
-    content = item.get("content")
-    if item["type"] != "message" or not isinstance(content, str):
-        return dict(item)
-    if item["role"] == "assistant":
-        part: dict[str, Any] = {"type": "output_text", "text": content, "annotations": []}
-    else:
-        part = {"type": "input_text", "text": content}
-    return {**item, "status": item.get("status") or "completed", "content": [part]}
+    """An item as the published list shows it: content as parts, and a status."""
+    shown = dict(item)
+    if item["type"] != "reasoning":
+        shown["status"] = item.get("status") or "completed"
+    if item["type"] == "message" and isinstance(item.get("content"), str):
+        spoken = item["role"] == "assistant"
+        part = {"type": "output_text", "annotations": []} if spoken else {"type": "input_text"}
+        shown["content"] = [{**part, "text": item["content"]}]
+    return shown
 
 
 def _resolved(
