@@ -107,6 +107,11 @@ class Answer:
         return self.json["choices"][0]["message"]["content"]
 
     @property
+    def events(self) -> list[Any]:
+        """Of a streamed answer that was read whole."""
+        return parse_events(self.body)
+
+    @property
     def error(self) -> dict[str, Any]:
         """The error object; its four keys are checked."""
         error = self.json["error"]
