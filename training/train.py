@@ -46,7 +46,7 @@ def build(folder: Path, figures: bool) -> None:
     rows = cost_rows(folder)
     cost = Cost(
         rows,
-        [difficulty.signs(row["prompt"], "code" if is_code(row) else "general") for row in rows],
+        [difficulty.signs(row["prompt"], "", is_code(row)) for row in rows],
         {"hard": difficulty.HARD_WEIGHT},
     )
     weights = cost.choose(np.ones(len(rows), dtype=bool))

@@ -21,6 +21,8 @@ LARGE_TOKENS = 8_000  # small models lose the thread: never low
 EVIDENCE_SIGNS = 8
 DEFAULT_CUTS = Cuts()
 
+Chances = Mapping[str, float]  # task -> its likelihood; vision, which the body shows, is not among them
+
 _FAMILIES = {"code": "qwen-coder", "general": "llama", "summarisation": "llama"}
 
 
@@ -38,20 +40,21 @@ def explain(request: ChatRequest, cuts: Cuts = DEFAULT_CUTS) -> Evidence:
     """Every tag of a request and what spoke for it."""
     ask = read(request.body.chat)
     tags = _tags(ask, request.sensitivity, cuts)
-    chances = _chances(ask)
+    chances = task_chances(ask)
     others = sorted((label for label in chances if label != tags.task), key=lambda label: -chances[label])
     return Evidence(
         tags=tags,
         runner_up=others[0],
         task_signs=_task_signs(ask, tags.task, others[0]),
-        difficulty_signs=_loudest(_difficulty_points(ask, tags.task)),
+        difficulty_signs=_loudest(_difficulty_points(ask, tags.task, chances)),
     )
 
 
 def _tags(ask: Ask, sensitivity: str, cuts: Cuts) -> Classification:
-    task, confidence = tag_task(ask)
+    chances = task_chances(ask)
+    task, confidence = tag_task(ask, chances)
     modality = tag_modality(ask)
-    hardness = tag_difficulty(ask, task)
+    hardness = tag_difficulty(ask, task, chances)
     return Classification(
         task=task,
         complexity=tag_complexity(hardness, ask.tokens, cuts),
@@ -74,18 +77,17 @@ def tag_family(task: str, modality: str) -> str:
     return "gemma" if modality == "image" else _FAMILIES.get(task, "any")
 
 
-def tag_task(ask: Ask) -> tuple[str, float]:
+def tag_task(ask: Ask, chances: Chances) -> tuple[str, float]:
     """What is asked now, and how sure that is."""
     if ask.image:
         return "vision", 1.0
-    chances = _chances(ask)
     task = max(chances, key=lambda label: chances[label])
     return task, round(chances[task], 4)
 
 
-def tag_difficulty(ask: Ask, task: str) -> float:
+def tag_difficulty(ask: Ask, task: str, chances: Chances) -> float:
     """How likely a small local model is not enough."""
-    return round(difficulty(sum(_difficulty_points(ask, task).values())), 4)
+    return round(difficulty(sum(_difficulty_points(ask, task, chances).values())), 4)
 
 
 def tag_complexity(hardness: float, tokens: int, cuts: Cuts) -> str:
@@ -95,7 +97,7 @@ def tag_complexity(hardness: float, tokens: int, cuts: Cuts) -> str:
     return "medium" if hardness >= cuts.medium or tokens > LARGE_TOKENS else "low"
 
 
-def _chances(ask: Ask) -> dict[str, float]:
+def task_chances(ask: Ask) -> Chances:
     """Each task's likelihood: the ask itself, the turn before a short one, a short system prompt."""
     voices = [MODEL.bias(), *(MODEL.points(features(text), share) for text, _, share in _voices(ask))]
     return dict(zip(MODEL.labels, likelihoods(list(map(sum, zip(*voices, strict=True)))), strict=True))
@@ -114,11 +116,11 @@ def _is_follow_up(ask: Ask) -> bool:
     return bool(ask.before) and len(ask.text) <= FOLLOW_UP_CHARS
 
 
-def _difficulty_points(ask: Ask, task: str) -> dict[str, float]:
+def _difficulty_points(ask: Ask, task: str, chances: Chances) -> dict[str, float]:
     """What each sign adds; a short follow-up is as hard as what it follows."""
     text = f"{ask.before}\n{ask.text}" if _is_follow_up(ask) else ask.text
     weights = MODEL.difficulty
-    return {name: sign * weights.get(name, HARD_WEIGHT) for name, sign in signs(text, task).items()}
+    return {name: sign * weights.get(name, HARD_WEIGHT) for name, sign in signs(text, task, chances["code"]).items()}
 
 
 def _task_signs(ask: Ask, task: str, runner_up: str) -> tuple[Sign, ...]:

@@ -16,13 +16,17 @@ LEXICON = Lexicon(Path(__file__).with_name("lexicon_difficulty.txt"))
 READ_CHARS = 1_500
 FACT_CHARS = 160
 LENGTH_CHARS = 8_000
-HARD_LISTS = ("proof", "advmath", "systems", "demand")
+HARD_ALONE = frozenset({"proof", "systems", "advanced"})  # these speak for themselves …
+HARD_LISTS = (*sorted(HARD_ALONE), "advmath", "demand")  # … the others only in company
 HARD_WEIGHT = 1.9
 SLOPE, CENTRE = 1.03, 1.6  # puts the default cuts, 0.35 and 0.65, at 1.0 and 2.2 points
 
 
-def signs(text: str, task: str) -> dict[str, float]:
-    """What speaks for, or against, the need of a strong model; a sign that is absent is 0."""
+def signs(text: str, task: str, code: float) -> dict[str, float]:
+    """What speaks for, or against, the need of a strong model; a sign that is absent is 0.
+
+    `code` is the chance that code is asked for: a guess at code is no sign of difficulty.
+    """
     words = tokens(text[:READ_CHARS])
     lists = LEXICON.count(words, text[:READ_CHARS])
     length = math.log(min(len(text), LENGTH_CHARS) + 20) - 5
@@ -30,7 +34,7 @@ def signs(text: str, task: str) -> dict[str, float]:
         length = min(length, 0) + 0.4 * max(length, 0)  # long, because a document came along
     return {
         "size": length,
-        "code": float(task == "code"),
+        "code": code**2,
         "fact": float("lookup" in lists and len(text) < FACT_CHARS),
         "reading": float("reading" in lists),
         "judgement": float("law" in lists or "morals" in lists),
@@ -40,9 +44,8 @@ def signs(text: str, task: str) -> dict[str, float]:
 
 
 def _hard(lists: dict[str, int]) -> float:
-    """Proofs and distributed systems speak for themselves; other signs only in company."""
     found = min(4, sum(lists.get(name, 0) for name in HARD_LISTS))
-    return math.sqrt(found) if found > 1 or "proof" in lists or "systems" in lists else 0.0
+    return math.sqrt(found) if found > 1 or HARD_ALONE & lists.keys() else 0.0
 
 
 def difficulty(points: float) -> float:
