@@ -185,6 +185,17 @@ def test_own_prompts_by_complexity() -> None:
     assert [text for text in OWN["easy"] if classify_text(text).complexity != "low"] == []
 
 
+def test_own_prompts_are_not_trained_on() -> None:
+    seeds = (Path(__file__).parents[2] / "training" / "seeds.txt").read_text(encoding="utf-8").lower().splitlines()
+    own = [
+        text
+        for kind in OWN.values()
+        for texts in (kind.values() if isinstance(kind, dict) else [kind])
+        for text in texts
+    ]
+    assert {text.lower() for text in own}.isdisjoint(seeds)
+
+
 def test_difficulty_and_cuts() -> None:
     easy, hard = classify_text("hi"), classify_text(HARD_PROOF)
     assert 0 <= easy.difficulty < 0.2 < 0.5 < hard.difficulty <= 1
