@@ -59,9 +59,10 @@ def dispatch(request: ChatRequest, tags: Classification, decision: Decision, via
     client's own mistake) and AllBackendsFailed.
     """
     failures: list[tuple[str, BackendError]] = []
-    for target in _admitted(request, decision, via):
+    for attempt, target in enumerate(_admitted(request, decision, via), 1):
         call = Call(request, tags, decision.route, target, via.upstreams[target.backend], "live", record)
         call.fallback_for = decision.primary if target.backend != decision.primary else None
+        call.attempt = attempt
         try:
             answer = call_target(request, target, call, via, private=decision.private)
         except BackendError as error:
@@ -139,6 +140,7 @@ class Call:
         """`kind` is live, shadow or probe; only live calls stream."""
         self.stream = request.stream and kind == "live"
         self.fallback_for: str | None = None
+        self.attempt = 1
         self._request = request
         self._tags = tags
         self._route = route
@@ -195,6 +197,7 @@ class Call:
                 outcome=outcome,
                 error=None if outcome == "cancelled" else error,
                 fallback_for=self.fallback_for,
+                attempt=self.attempt,
                 input_tokens=read,
                 output_tokens=written,
                 cost_usd=_cost(self._upstream.backend.config.price, read, written),

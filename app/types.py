@@ -309,6 +309,7 @@ class CallRecord:
     outcome: str  # ok | error | cancelled
     error: str | None = None  # short kind: timeout, refused, http_503 …
     fallback_for: str | None = None  # the primary this call stood in for
+    attempt: int = 1  # the first try of its request, the second …
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: float | None = None  # None = unknown

@@ -24,10 +24,17 @@ _FOLD_ROWS = 5_000  # rows summed up in one transaction
 _BUSY_MS = 200  # wait for another writer; the batch is kept when it was not enough
 
 Key = tuple[str, str, str, str]  # backend, model, route, kind
+Model = tuple[str, str]  # backend, model
+Steps = dict[int, dict[Model, Tally]]  # the beginning of a step, Unix s -> what its live calls amount to
 
 _COLUMNS = (
     "ts_ms", "backend", "model", "route", "surface", "stream", "task", "complexity", "latency_ms", "ttfb_ms", "outcome",
     "error", "fallback_for", "input_tokens", "output_tokens", "cost_usd", "request_id", "kind",
+    "attempt",
+)  # fmt: skip
+_SUMMED = (
+    "id", "ts", "backend", "model", "route", "kind", "shadow", "error", "outcome", "ok", "fallback_for", "attempt",
+    "input_tokens", "output_tokens", "cost_usd", "latency_ms", "ttfb_ms",
 )  # fmt: skip
 
 
@@ -92,26 +99,36 @@ class Store:
             return int(last), list(query.namedtuples().execute(database))
 
     def tallies(self, since_ms: int) -> dict[Key, Tally]:
-        """What the calls since then amount to.  Few rows are summed up exactly; of many, all but the edges of the
-        window come from the rollups."""
+        """What the calls since then amount to."""
+        return self.history(since_ms, 0)[0]
+
+    def history(self, since_ms: int, step_s: int) -> tuple[dict[Key, Tally], Steps]:
+        """What the calls since then amount to, and the live ones of them over time, in steps of a multiple of
+        BUCKET_S (0: none).  Few rows are summed up exactly; of many, all but the edges of the window come from the
+        rollups, so that it costs the same on any number of rows."""
+        sums = _Sums(step_s)
         with self._storage.reading() as database:
             window = Metric.ts >= since_ms
             many = Metric.select(Metric.id).where(window).limit(_EXACT_ROWS + 1).count(database) > _EXACT_ROWS
-            if not many:
-                return _tally(self._rows(database, window))
-            first_bucket = -(-since_ms // 1000 // BUCKET_S) * BUCKET_S
-            rolled_to = self._rolled_to(database)
-            edge = window & (Metric.ts < first_bucket * 1000)
-            tail = (Metric.ts >= first_bucket * 1000) & (Metric.id > rolled_to)
-            totals = _rolled_up(Rollup.select().where(Rollup.bucket >= first_bucket).execute(database))
-            for key, tally in _tally(self._rows(database, edge | tail)).items():
-                totals[key].merge(tally)
-            return totals
+            if many:
+                first_bucket = -(-since_ms // 1000 // BUCKET_S) * BUCKET_S
+                edge = window & (Metric.ts < first_bucket * 1000)
+                window = edge | (Metric.ts >= first_bucket * 1000) & (Metric.id > self._rolled_to(database))
+                for rollup in self._rollups(database, Rollup.bucket >= first_bucket):
+                    sums.merge(rollup.bucket, _rollup_key(rollup), _load(rollup))
+            for row in self._rows(database, window):
+                sums.add(row)
+        return sums.by_key, sums.by_step
 
     def totals(self) -> dict[Key, Tally]:
         """All calls ever made, pruned rows included."""
         with self._storage.reading() as database:
-            return _rolled_up(Rollup.select().where(Rollup.bucket == 0).execute(database))
+            return {_rollup_key(one): _load(one) for one in self._rollups(database, Rollup.bucket == 0)}
+
+    def latest(self, most: int) -> list[Any]:
+        """The newest calls of every kind, newest first, as rows with the columns of `metrics`."""
+        with self._storage.reading() as database:
+            return list(Metric.select().order_by(Metric.id.desc()).limit(most).namedtuples().execute(database))
 
     def dropped(self) -> int:
         """Rows that never reached the database because the queue was full."""
@@ -157,10 +174,13 @@ class Store:
         State.update(value=rows[-1].id).where(State.name == ROLLED_TO).execute(database)
 
     def _rows(self, database: peewee.Database, where: Any, most: int | None = None) -> Iterator[Any]:
-        query = Metric.select().where(where).order_by(Metric.id)
+        query = Metric.select(*(getattr(Metric, name) for name in _SUMMED)).where(where).order_by(Metric.id)
         if most is not None:
             query = query.limit(most)
         return iter(query.namedtuples().iterator(database))
+
+    def _rollups(self, database: peewee.Database, where: Any) -> Iterator[Any]:
+        return iter(Rollup.select().where(where).namedtuples().iterator(database))
 
 
 def _row(call: CallRecord) -> dict[str, Any]:
@@ -175,18 +195,31 @@ def _key(row: Any) -> Key:
     return row.backend, model, row.route or "", row.kind or ("shadow" if row.shadow else "live")
 
 
-def _tally(rows: Iterator[Any]) -> dict[Key, Tally]:
-    tallies: dict[Key, Tally] = defaultdict(Tally)
-    for row in rows:
-        tallies[_key(row)].add(row)
-    return tallies
+def _rollup_key(rollup: Any) -> Key:
+    return rollup.backend, rollup.model, rollup.route, rollup.kind
 
 
-def _rolled_up(rollups: Any) -> dict[Key, Tally]:
-    tallies: dict[Key, Tally] = defaultdict(Tally)
-    for rollup in rollups:
-        tallies[rollup.backend, rollup.model, rollup.route, rollup.kind].merge(_load(rollup))
-    return tallies
+class _Sums:
+    """Tallies by key, and by step of time for live calls."""
+
+    def __init__(self, step_s: int) -> None:
+        self._step_s = step_s
+        self.by_key: dict[Key, Tally] = defaultdict(Tally)
+        self.by_step: dict[int, dict[Model, Tally]] = defaultdict(lambda: defaultdict(Tally))
+
+    def add(self, row: Any) -> None:
+        key = _key(row)
+        self.by_key[key].add(row)
+        if self._step_s and key[3] == "live":
+            self._step(row.ts // 1000, key).add(row)
+
+    def merge(self, at_s: int, key: Key, tally: Tally) -> None:
+        self.by_key[key].merge(tally)
+        if self._step_s and key[3] == "live":
+            self._step(at_s, key).merge(tally)
+
+    def _step(self, at_s: int, key: Key) -> Tally:
+        return self.by_step[at_s // self._step_s * self._step_s][key[:2]]
 
 
 def _load(rollup: Any) -> Tally:

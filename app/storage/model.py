@@ -52,6 +52,7 @@ class Metric(Model):
     outcome = TextField(null=True)  # ok | error | cancelled
     request_id = TextField(null=True)
     kind = TextField(null=True)  # live | shadow | probe
+    attempt = IntegerField(null=True)  # the first try of its request, the second …
 
     class Meta:
         table_name = "metrics"
@@ -66,11 +67,14 @@ class Rollup(Model):
     route = TextField()
     kind = TextField()
     calls = IntegerField()
+    requests = IntegerField(default=0)
+    spills = IntegerField(default=0)
     successes = IntegerField()
     cancelled = IntegerField()
     fallbacks = IntegerField()
     input_tokens = BigIntegerField()
     output_tokens = BigIntegerField()
+    counted = IntegerField(default=0)
     priced = IntegerField()
     cost_usd = FloatField()
     latency = TextField()  # Spread.dump()
@@ -136,17 +140,7 @@ def _v1_tables(database: Database) -> None:
     """The original's table gets our columns; what is missing is made."""
     with database.bind_ctx([Metric, Rollup, State, Worker]):
         if Metric.table_exists():
-            present = {column.name for column in database.get_columns(Metric._meta.table_name)}
-            migrator = (
-                SqliteMigrator(database) if isinstance(database, SqliteDatabase) else PostgresqlMigrator(database)
-            )
-            migrate(
-                *(
-                    migrator.add_column(Metric._meta.table_name, field.column_name, _nullable(field))
-                    for field in Metric._meta.sorted_fields
-                    if field.column_name not in present
-                )
-            )
+            _add_missing(database, Metric)
         database.create_tables([Metric, Rollup, State, Worker], safe=True)
         for name in (ROLLED_TO, DROPPED):
             State.insert(name=name, value=0).on_conflict_ignore().execute()
@@ -157,6 +151,23 @@ def _v2_conversations(database: Database) -> None:
         database.create_tables([StoredResponse, StoredItem], safe=True)
 
 
+def _v3_attempts(database: Database) -> None:
+    """Which try of its request a call was: requests and spills are counted by it."""
+    with database.bind_ctx([Metric, Rollup]):
+        _add_missing(database, Metric)
+        _add_missing(database, Rollup)
+        Rollup.update(requests=Rollup.calls - Rollup.fallbacks).where(Rollup.requests == 0).execute()
+
+
+def _add_missing(database: Database, table: type[Model]) -> None:
+    """Gives a table the columns of its model that it does not have."""
+    name = table._meta.table_name
+    present = {column.name for column in database.get_columns(name)}
+    missing = [field for field in table._meta.sorted_fields if field.column_name not in present]
+    migrator = SqliteMigrator(database) if isinstance(database, SqliteDatabase) else PostgresqlMigrator(database)
+    migrate(*(migrator.add_column(name, field.column_name, _nullable(field)) for field in missing))
+
+
 def _nullable(field: Field[Any]) -> Field[Any]:
     """A column that can be added to a table with rows."""
     added = field.clone()
@@ -164,7 +175,7 @@ def _nullable(field: Field[Any]) -> Field[Any]:
     return added
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables, _v2_conversations)
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables, _v2_conversations, _v3_attempts)
 """Numbered by position, from 1.  A change of the tables is a new function at the end; none is ever edited."""
 
 
