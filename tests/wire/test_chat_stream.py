@@ -30,14 +30,14 @@ def facts(made: StreamWatch) -> dict[str, Any]:
         "begun": made.begun,
         "done": made.done,
         "finished": made.finished,
-        "error": made.error and made.error["error"],
+        "error": "" if made.error is None else made.error["error"],
         "tokens": (made.input_tokens, made.output_tokens),
         "ended_well": made.ended_well,
     }
 
 
 NOTHING = {
-    "begun": False, "done": False, "finished": False, "error": None, "tokens": (None, None), "ended_well": False,
+    "begun": False, "done": False, "finished": False, "error": "", "tokens": (None, None), "ended_well": False,
 }  # fmt: skip
 OUT_OF_MEMORY = {"message": "out of memory", "type": "server_error", "code": None}
 
