@@ -1,4 +1,8 @@
 # syntax=docker/dockerfile:1
+#   docker build -t local-llm-router .
+#   docker run -p 127.0.0.1:3030:3030 -v llr:/data local-llm-router
+# With an Ollama on the host: --add-host host.docker.internal:host-gateway -e OLLAMA_HOST=host.docker.internal
+# (Ollama must listen beyond loopback then).  With an Ollama beside it: deploy/compose.yaml.
 FROM python:3.11-slim
 
 ENV PYTHONUNBUFFERED=1 \
@@ -13,7 +17,7 @@ COPY requirements.txt .
 RUN pip install -r requirements.txt
 
 # /data belongs to the user before it is declared a volume, so a new volume is writable.
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin llr \
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin llr \
     && install -d -o llr -g llr /data
 
 COPY . .

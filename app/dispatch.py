@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from app.backends.answers import ChatStream, Whole
+from app.backends.answers import Stream, Whole
 from app.backends.base import Backend
 from app.backends.slots import Slots
 from app.errors import (
@@ -78,16 +78,23 @@ def dispatch(request: ChatRequest, tags: Classification, decision: Decision, via
                 body=answer.body,
                 document=answer.document,
                 fallback_for=call.fallback_for,
+                private=decision.private,
+                native=answer.native,
             )
         call.first_byte()
         chunks = _Recorded(answer, call)
-        return Streamed(target=target, route=decision.route, chunks=chunks, fallback_for=call.fallback_for)
+        return Streamed(
+            target=target,
+            route=decision.route,
+            chunks=chunks,
+            fallback_for=call.fallback_for,
+            private=decision.private,
+            native=answer.native,
+        )
     raise AllBackendsFailed(failures, private=decision.private)
 
 
-def call_target(
-    request: ChatRequest, target: Target, call: Call, via: Dispatcher, *, private: bool
-) -> Whole | ChatStream:
+def call_target(request: ChatRequest, target: Target, call: Call, via: Dispatcher, *, private: bool) -> Whole | Stream:
     """One call: the privacy gate, a place, the backend.  On failure the call is recorded and BackendError raised;
     on success finishing (and recording) `call` is the caller's."""
     upstream = via.upstreams[target.backend]
@@ -157,7 +164,7 @@ class Call:
     def finish(
         self,
         outcome: str,
-        answer: Whole | ChatStream | None = None,
+        answer: Whole | Stream | None = None,
         *,
         error: str | None = None,
         failed: bool = False,
@@ -200,7 +207,7 @@ class Call:
 class _Recorded:
     """A stream that finishes its call when it ends, breaks or is closed."""
 
-    def __init__(self, answer: ChatStream, call: Call) -> None:
+    def __init__(self, answer: Stream, call: Call) -> None:
         self._answer = answer
         self._call = call
 

@@ -20,12 +20,14 @@ from app.background.lane import Lane
 from app.background.loop import Loop
 from app.background.observe import Locality, Medians, discover, resolve
 from app.background.shadow import Shadow
+from app.conversations import Conversations
 from app.dispatch import Dispatcher, Upstream
 from app.health import Health
 from app.metrics.recorder import Recorder
-from app.metrics.store import Store, StoreError, now_ms
+from app.metrics.store import Store
 from app.routing.detect import Detectors
 from app.settings import Settings
+from app.storage import StoreError, now_ms
 from app.types import CallRecord, Observations, Policy, Target
 
 log = logging.getLogger("llr.runtime")
@@ -59,7 +61,9 @@ class Runtime:
         self.detectors = Detectors(policy.sensitivity)
         self.health = Health(time.monotonic, settings.cooldown_s)
         self.store = Store(settings.db)
-        self.lane = Lane()
+        self.conversations = Conversations(settings.db, policy.responses, now_ms)
+        self.lane = Lane()  # for metrics
+        self.state_lane = Lane()  # for conversations, which requests wait for
         self.recorder = Recorder(self.store)
         self.hangups = Hangups()
         self.upstreams = _upstreams(policy, environ)
@@ -78,6 +82,7 @@ class Runtime:
             Loop("observing backends", _OBSERVE_S, self._observe),
             Loop("discovering models", _DISCOVER_S, self._discover),
             Loop("pruning metrics", _PRUNE_S, self._prune),
+            Loop("trimming conversations", _PRUNE_S, self._trim),
             Loop("reporting this worker", _REPORT_S, self._report),
             Loop("watching for hang-ups", EVERY_S, self.hangups.sweep),
         )
@@ -115,6 +120,7 @@ class Runtime:
     def start(self) -> None:
         self._running = True
         self.lane.start()
+        self.state_lane.start()
         self.shadow.start()
         for loop in self._loops:
             loop.start()
@@ -137,6 +143,8 @@ class Runtime:
             log.debug("worker report left behind: %s", error)
         self.lane.run(self.store.close)
         self.lane.stop()
+        self.state_lane.run(self.conversations.close)
+        self.state_lane.stop()
         self._running = False
         for upstream in self.upstreams.values():
             upstream.backend.close()
@@ -170,6 +178,13 @@ class Runtime:
                 gevent.sleep(0.05)
         except StoreError as error:
             log.debug("pruning waits: %s", error)
+
+    def _trim(self) -> None:
+        try:
+            self.state_lane.run(self.conversations.flush)
+            self.state_lane.run(self.conversations.trim)
+        except StoreError as error:
+            log.debug("trimming waits: %s", error)
 
     def _report(self) -> None:
         """Publishes what this worker has under way, when it changed or its last report grows old."""

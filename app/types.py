@@ -27,7 +27,7 @@ class Dialect:
     """How one chat server's wire departs from OpenAI's.  Read by the Responses translator only:
     chat bodies pass through as they came."""
 
-    reasoning_field: str = "reasoning_content"  # where reasoning sits in messages and deltas
+    reasoning_field: str = "reasoning_content"  # where reasoning sits in messages; "" = it must not be sent
     max_tokens_field: str = "max_tokens"
     developer_role: bool = False  # False: `developer` is sent as `system`
     verbosity: bool = False  # understands `verbosity`
@@ -46,7 +46,19 @@ class Body(Protocol):
         """The request as it came, with all that goes along with it: what is searched for private text."""
 
     def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:
-        """JSON bytes for one target.  `stream` differs from the client's own only for shadow calls."""
+        """The chat body as JSON bytes for one target.  `stream` differs from the client's own only for shadow calls."""
+
+    def native(self, model: str, *, stream: bool) -> bytes | None:
+        """The Responses body for a backend that speaks that API itself; None when the client sent chat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One try: a backend and the concrete model asked of it."""
+
+    backend: str
+    model: str
+    client_named: bool = False  # the client named this model: its 404 is the client's mistake
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +72,7 @@ class ChatRequest:
     stream: bool
     sensitivity: str = "normal"
     sensitivity_from: str = ""  # what made it high: the header, a detector, the conversation it continues
+    continues: Target | None = None  # the backend that keeps the conversation: no other can go on with it
 
 
 # --- what the policy says -----------------------------------------------------------------------
@@ -98,6 +111,7 @@ class BackendConfig:
     price: Price | None = None  # None = unknown, which is not 0
     max_concurrency: int = 0  # 0 = no limit
     api_key_env: str | None = None
+    responses: str = "chat"  # native: it speaks the Responses API itself
 
     def context_window(self, model: str) -> int | None:
         """Tokens that fit into `model`'s window, or None when the policy does not say."""
@@ -187,15 +201,6 @@ class Classification:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """One try: a backend and the concrete model asked of it."""
-
-    backend: str
-    model: str
-    client_named: bool = False  # the client named this model: its 404 is the client's mistake
-
-
-@dataclass(frozen=True, slots=True)
 class Step:
     """One line of the trace: which stage, and what it did and why."""
 
@@ -237,6 +242,8 @@ class Buffered:
     body: bytes
     document: Mapping[str, Any]
     fallback_for: str | None = None
+    private: bool = False
+    native: bool = False  # a Response object, not a chat completion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,6 +255,8 @@ class Streamed:
     route: str
     chunks: Iterator[bytes]
     fallback_for: str | None = None
+    private: bool = False
+    native: bool = False  # Responses events, not chat chunks
 
 
 Reply = Buffered | Streamed

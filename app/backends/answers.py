@@ -13,8 +13,9 @@ from app.backends.connection import set_read_timeout
 from app.backends.failures import TRANSPORT_ERRORS, said, transport_error
 from app.errors import BackendProtocol, BackendServerError, BackendTimeout, StreamInterrupted
 from app.types import BackendConfig
-from app.wire import chat, sse
+from app.wire import chat
 from app.wire.chat_stream import StreamWatch
+from app.wire.responses_native import ResponsesWatch, native_usage
 
 _PIECE_BYTES = 65536
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -22,29 +23,31 @@ _DRAIN_S = 0.05  # wait for the end of a body whose last event has come, so that
 
 
 class Whole:
-    """A buffered answer: its bytes, and the same parsed."""
+    """A buffered answer: its bytes, and the same parsed.  `native`: a Response object instead of a completion."""
 
-    def __init__(self, body: bytes, document: Mapping[str, Any]) -> None:
+    def __init__(self, body: bytes, document: Mapping[str, Any], *, native: bool = False) -> None:
         self.body = body
         self.document = document
-        self.input_tokens, self.output_tokens = chat.usage_of(document)
+        self.native = native
+        self.input_tokens, self.output_tokens = (native_usage if native else chat.usage_of)(document)
 
     def close(self) -> None:
         """Nothing is open any more."""
 
 
-class ChatStream:
-    """Iterates over a chat stream's bytes as they arrive and ends with `[DONE]`.
+class Stream:
+    """Iterates over a stream's bytes as they arrive; a chat stream ends with `[DONE]`.  `native`: Responses events.
 
     Raises StreamInterrupted when the stream breaks.  `close()` before the end closes the connection, so that the
     backend stops generating.  Not a generator: closing one that was never started would not run its `finally`.
     """
 
-    def __init__(self, response: requests.Response, config: BackendConfig, key: str) -> None:
+    def __init__(self, response: requests.Response, config: BackendConfig, key: str, *, native: bool = False) -> None:
+        self.native = native
         self._raw = response.raw
         self._config = config
         self._key = key
-        self._watch = StreamWatch()
+        self._watch: StreamWatch | ResponsesWatch = ResponsesWatch() if native else StreamWatch()
         self._held: list[bytes] = []  # read before the stream was handed out
         self._over = False
 
@@ -120,7 +123,7 @@ class ChatStream:
             raise self._broken("the backend ended its stream before the answer was complete", "truncated")
         self._over = True
         end_mark = b"\n\n" if unclosed else b""
-        return end_mark if self._watch.done else end_mark + sse.DONE
+        return end_mark if self._watch.done else end_mark + self._watch.closing
 
     def _keep_connection(self) -> None:
         """Reads the end of the body when it is there at once: then urllib3 keeps the connection."""

@@ -14,7 +14,7 @@ import requests
 from marshmallow import fields
 from requests.structures import CaseInsensitiveDict
 
-from app.backends.answers import ChatStream, Whole, read_body
+from app.backends.answers import Stream, Whole, read_body
 from app.backends.connection import StaleConnection, adapter
 from app.backends.failures import TRANSPORT_ERRORS, causes, refusal, said, transport_error
 from app.errors import BackendError, BackendProtocol, BackendServerError, BackendUnavailable
@@ -33,9 +33,11 @@ class Backend:
     default_models: ClassVar[tuple[str, ...]] = ()
     default_key_env: ClassVar[str | None] = None
     chat_path: ClassVar[str] = "/chat/completions"
+    responses_path: ClassVar[str] = "/responses"
     models_path: ClassVar[str] = "/models"
     hint: ClassVar[str] = ""  # what to do when it cannot be reached
-    dialect: ClassVar[Dialect] = Dialect()
+    native_at_default: ClassVar[bool] = False  # at its default endpoint it speaks the Responses API itself
+    dialect: Dialect = Dialect()
     policy_fields: ClassVar[Mapping[str, fields.Field[Any]]] = {}  # policy keys of this type alone
 
     def __init__(self, config: BackendConfig, environ: Mapping[str, str]) -> None:
@@ -50,22 +52,28 @@ class Backend:
         """The endpoint as `chat_path` and `models_path` expect it."""
         return endpoint.rstrip("/")
 
-    def open(self, request: ChatRequest, target: Target, *, stream: bool, private: bool) -> Whole | ChatStream:
+    def open(self, request: ChatRequest, target: Target, *, stream: bool, private: bool) -> Whole | Stream:
         """Sends the request.  Returns the whole answer, or a stream whose first event has come and is no error.
         Raises BackendError."""
         deadline = time.monotonic() + self.config.timeouts.first_byte_s
-        body = request.body.encode(target.model, self.dialect, stream=stream)
-        response = self._send("POST", self.chat_path, body, private)
+        path, body, native = self.chat_path, None, False
+        if self.config.responses == "native":
+            body = request.body.native(target.model, stream=stream)
+        if body is not None:
+            path, native = self.responses_path, True
+        else:
+            body = request.body.encode(target.model, self.dialect, stream=stream)
+        response = self._send("POST", path, body, private)
         answer = None
         try:
             if response.status_code >= 300:
                 raise self._refusal(response, target)
             if stream and not _is_document(response):
-                chunks = ChatStream(response, self.config, self._key)
+                chunks = Stream(response, self.config, self._key, native=native)
                 chunks.wait_for_first(deadline)
                 answer = chunks
                 return answer
-            return self._whole(response)
+            return self._whole(response, native)
         finally:
             if answer is None:
                 response.raw.close()
@@ -77,6 +85,17 @@ class Backend:
             if response.status_code != 200:
                 raise self._refusal(response, Target(self.config.name, ""))
             return self.model_names(self._whole(response).document)
+        finally:
+            response.raw.close()
+
+    def stored(self, method: str, path: str) -> Whole:
+        """GET or DELETE of a response that this (native) backend keeps; `path` begins behind `responses_path`.
+        Raises BackendError; a refusal passes through as BackendRejected."""
+        response = self._send(method, self.responses_path + path, None, private=False)
+        try:
+            if response.status_code >= 300:
+                raise self._refusal(response, Target(self.config.name, "", client_named=True))
+            return self._whole(response, native=True)
         finally:
             response.raw.close()
 
@@ -122,7 +141,7 @@ class Backend:
             raise BackendUnavailable(f"{variable} holds characters that no key has", kind="no_key")
         return self._key
 
-    def _whole(self, response: requests.Response) -> Whole:
+    def _whole(self, response: requests.Response, native: bool = False) -> Whole:
         """The body as one JSON object that is no error."""
         try:
             body = read_body(response, self.config.timeouts.idle_s)
@@ -133,7 +152,7 @@ class Backend:
             raise BackendProtocol("answered 200 with something that is not a JSON object")
         if document.get("error"):
             raise BackendServerError("answered 200 with an error", kind="error_body", said=said(document, self._key))
-        return Whole(body, document)
+        return Whole(body, document, native=native)
 
     def _refusal(self, response: requests.Response, target: Target) -> BackendError:
         try:

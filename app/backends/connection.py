@@ -26,10 +26,11 @@ class _Reused(HTTPConnection):
     answered = 0
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
+        reused = self.answered > 0  # asked now: http.client closes the connection before it raises
         try:
             response = super().getresponse()
         except (RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
-            if self.answered:
+            if reused:
                 raise StaleConnection("kept connection closed by the server") from error
             raise
         self.answered += 1

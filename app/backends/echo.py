@@ -43,6 +43,8 @@ class EchoBackend(Backend):
 class EchoStream:
     """The same answer word by word."""
 
+    native = False
+
     def __init__(self, head: Mapping[str, Any], text: str, usage: Mapping[str, int], chat: JsonObject) -> None:
         self.input_tokens, self.output_tokens = usage["prompt_tokens"], usage["completion_tokens"]
         options = chat.get("stream_options")

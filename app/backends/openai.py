@@ -1,11 +1,18 @@
 """OpenAI, and any hosted or home server that speaks its API under an endpoint of its own."""
 
+from collections.abc import Mapping
+
 from app.backends.base import Backend
-from app.types import Dialect
+from app.types import BackendConfig, Dialect
 
 
 class OpenAIBackend(Backend):
     type = "openai"
     default_endpoint = "https://api.openai.com/v1"
     default_key_env = "OPENAI_API_KEY"
-    dialect = Dialect(max_tokens_field="max_completion_tokens", developer_role=True, verbosity=True)
+    native_at_default = True
+
+    def __init__(self, config: BackendConfig, environ: Mapping[str, str]) -> None:
+        super().__init__(config, environ)
+        if config.endpoint == self.default_endpoint:  # elsewhere only what every server reads is sent
+            self.dialect = Dialect(max_tokens_field="max_completion_tokens", developer_role=True, verbosity=True)

@@ -17,12 +17,12 @@ from app.background.observe import resolve
 from app.cli import first_policy
 from app.cli.table import table
 from app.errors import BackendError, PolicyError, RouterError
-from app.metrics.store import StoreError, now_ms
 from app.metrics.summary import ab_report, metrics_summary
 from app.policy.check import check
 from app.policy.docs import reference
 from app.routing.explain import explanation
 from app.runtime import Runtime
+from app.storage import StoreError, now_ms
 from app.types import ChatRequest
 from app.wire import chat
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections import deque
 
-from app.metrics.store import Store, StoreError
+from app.metrics.store import Store
+from app.storage import StoreError
 from app.types import CallRecord
 
 _BATCH = 1000

@@ -1,25 +1,21 @@
-"""The metrics database: the only code that touches peewee.
+"""Metrics in the database: rows in, tallies out.
 
-Every method may block and may raise StoreError; none is called on the request path.  A Store belongs to one thread
-at a time (under gunicorn: the store's own lane, see background/lane.py).
+Every method may block and may raise storage.StoreError; none is called on the request path.  A Store belongs to one
+thread at a time (under gunicorn: its own lane, see background/lane.py).
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sqlite3
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import peewee
-from playhouse import db_url
 
-from app.metrics.model import DROPPED, ROLLED_TO, Metric, Rollup, State, Worker, upgrade
 from app.metrics.tally import COUNTS, Spread, Tally
+from app.storage import Storage
+from app.storage.model import DROPPED, ROLLED_TO, Metric, Rollup, State, Worker
 from app.types import CallRecord
 
 BUCKET_S = 600
@@ -35,22 +31,16 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-class StoreError(Exception):
-    """The database cannot be used now; the message says why in one line."""
-
-
 class Store:
     def __init__(self, location: str) -> None:
-        """`location` is LLR_DB: an SQLite path, or a database URL.  Nothing is opened yet."""
-        self._location = location
-        self._database: peewee.Database | None = None
-        self._inode: int | None = None
+        """`location` is LLR_DB.  Nothing is opened yet."""
+        self._storage = Storage(location)
 
     # --- writing ---
 
     def write(self, calls: Sequence[CallRecord], dropped: int = 0) -> None:
         """Adds one row a call, and sums up what is new, in one transaction."""
-        with self._transaction() as database:
+        with self._storage.transaction() as database:
             rolled_to = self._lock(database)
             if calls:
                 Metric.insert_many([_row(call) for call in calls]).execute(database)
@@ -61,7 +51,7 @@ class Store:
     def prune(self, before_ms: int, most: int = 1000) -> int:
         """Deletes at most `most` of the rows older than `before_ms`, and their rollups.  The newest row stays, so
         that ids go on rising.  Returns how many went."""
-        with self._transaction() as database:
+        with self._storage.transaction() as database:
             rolled_to = self._lock(database)
             oldest = (
                 Metric.select(Metric.id)
@@ -76,19 +66,21 @@ class Store:
 
     def report_worker(self, name: str, now_ms: int, document: Mapping[str, Any]) -> None:
         """Publishes what a worker says of itself; reports older than a day are removed."""
-        with self._transaction() as database:
-            Worker.replace(name=name, ts=now_ms, document=json.dumps(document)).execute(database)
+        with self._storage.transaction() as database:
+            columns = {"ts": now_ms, "document": json.dumps(document)}
+            insert = Worker.insert(name=name, **columns)
+            insert.on_conflict(conflict_target=[Worker.name], update=columns).execute(database)
             Worker.delete().where(Worker.ts < now_ms - 86_400_000).execute(database)
 
     def forget_worker(self, name: str) -> None:
-        with self._transaction() as database:
+        with self._storage.transaction() as database:
             Worker.delete().where(Worker.name == name).execute(database)
 
     # --- reading ---
 
     def calls_after(self, row_id: int, since_ms: int, most: int = 5000) -> tuple[int, list[Any]]:
         """The newest successful live and probe calls behind `row_id`, oldest first, and the last row id there is."""
-        with self._reading() as database:
+        with self._storage.reading() as database:
             last = Metric.select(peewee.fn.MAX(Metric.id)).scalar(database) or 0
             columns = (Metric.request_id, Metric.ts, Metric.backend, Metric.model, Metric.stream, Metric.latency_ms)
             query = (
@@ -102,7 +94,7 @@ class Store:
     def tallies(self, since_ms: int) -> dict[Key, Tally]:
         """What the calls since then amount to.  Few rows are summed up exactly; of many, all but the edges of the
         window come from the rollups."""
-        with self._reading() as database:
+        with self._storage.reading() as database:
             window = Metric.ts >= since_ms
             many = Metric.select(Metric.id).where(window).limit(_EXACT_ROWS + 1).count(database) > _EXACT_ROWS
             if not many:
@@ -118,25 +110,22 @@ class Store:
 
     def totals(self) -> dict[Key, Tally]:
         """All calls ever made, pruned rows included."""
-        with self._reading() as database:
+        with self._storage.reading() as database:
             return _rolled_up(Rollup.select().where(Rollup.bucket == 0).execute(database))
 
     def dropped(self) -> int:
         """Rows that never reached the database because the queue was full."""
-        with self._reading() as database:
+        with self._storage.reading() as database:
             return int(State.select(State.value).where(State.name == DROPPED).scalar(database) or 0)
 
     def workers(self, since_ms: int) -> dict[str, dict[str, Any]]:
         """What the workers heard of since then say about themselves."""
-        with self._reading() as database:
+        with self._storage.reading() as database:
             rows = Worker.select().where(Worker.ts >= since_ms).namedtuples().execute(database)
             return {row.name: json.loads(row.document) for row in rows}
 
     def close(self) -> None:
-        if self._database is not None:
-            with contextlib.suppress(peewee.PeeweeException, sqlite3.Error):
-                self._database.close()
-            self._database = None
+        self._storage.close()
 
     # --- inside ---
 
@@ -172,63 +161,6 @@ class Store:
         if most is not None:
             query = query.limit(most)
         return iter(query.namedtuples().iterator(database))
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[peewee.Database]:
-        with self._reading() as database:
-            begin = ("IMMEDIATE",) if isinstance(database, peewee.SqliteDatabase) else ()
-            with database.atomic(*begin):
-                yield database
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[peewee.Database]:
-        """An open, current database.  Any failure closes it, so that the next use starts afresh."""
-        try:
-            yield self._open()
-        except (peewee.PeeweeException, sqlite3.Error, OSError, UnicodeDecodeError) as error:
-            self.close()
-            raise StoreError(f"{self._location}: {str(error) or type(error).__name__}") from error
-
-    def _open(self) -> peewee.Database:
-        if self._database is not None and self._moved():
-            self.close()
-        if self._database is None:
-            database = connect(self._location)
-            database.connect()
-            try:
-                upgrade(database)
-            except BaseException:
-                database.close()
-                raise
-            self._database, self._inode = database, self._file_inode()
-        return self._database
-
-    def _moved(self) -> bool:
-        """The file was deleted or replaced under us."""
-        return self._inode is not None and self._file_inode() != self._inode
-
-    def _file_inode(self) -> int | None:
-        if "://" in self._location or self._location == ":memory:":
-            return None
-        with contextlib.suppress(OSError):
-            return Path(self._location).stat().st_ino
-        return -1
-
-
-def connect(location: str) -> peewee.Database:
-    """A database that is not yet open.  Raises StoreError when its driver is not installed."""
-    if "://" in location:
-        try:
-            database: peewee.Database = db_url.connect(location)
-            return database
-        except (peewee.ImproperlyConfigured, ImportError, RuntimeError) as error:
-            raise StoreError(f"LLR_DB: no driver for this database ({error}): pip install 'psycopg[binary]'") from error
-    pragmas = {"journal_mode": "wal", "synchronous": "normal", "busy_timeout": _BUSY_MS}
-    return peewee.SqliteDatabase(location, pragmas=pragmas, timeout=_BUSY_MS / 1000, thread_safe=False)
-
-
-def now_ms() -> int:
-    return int(time.time() * 1000)
 
 
 def _row(call: CallRecord) -> dict[str, Any]:

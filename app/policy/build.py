@@ -34,10 +34,12 @@ def _backend(name: str, given: Mapping[str, Any], settings: Settings) -> Backend
         models = list(kind.default_models)
     timeouts = given.get("timeouts") or {}
     local, _ = locality(given, None)
+    endpoint = kind.normal_endpoint(given.get("endpoint") or kind.default_endpoint or "")
+    is_default = endpoint == kind.default_endpoint
     return BackendConfig(
         name=name,
         type=kind.type,
-        endpoint=kind.normal_endpoint(given.get("endpoint") or kind.default_endpoint or ""),
+        endpoint=endpoint,
         timeouts=Timeouts(
             connect_s=_seconds(timeouts.get("connect_ms"), settings.connect_timeout_s),
             first_byte_s=_seconds(timeouts.get("first_byte_ms"), settings.first_byte_timeout_s),
@@ -51,6 +53,7 @@ def _backend(name: str, given: Mapping[str, Any], settings: Settings) -> Backend
         price=Price(**given["price"]) if given.get("price") else None,
         max_concurrency=int(given.get("max_concurrency") or 0),
         api_key_env=given.get("api_key_env", kind.default_key_env) or None,
+        responses=given.get("responses") or ("native" if kind.native_at_default and is_default else "chat"),
     )
 
 

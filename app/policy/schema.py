@@ -63,6 +63,13 @@ class BackendSchema(StrictSchema):
     api_key_env = EnvName(
         data_key="apiKeyEnv", metadata=_help('variable that holds its key; "" = it wants none', "by type")
     )
+    responses = Choice(
+        ("chat", "native"),
+        metadata=_help(
+            "how it serves /v1/responses: translated to chat, or by speaking that API itself",
+            "chat; native for openai at its default endpoint",
+        ),
+    )
 
 
 def backend_schema(kind: type[Backend]) -> StrictSchema:

@@ -76,7 +76,11 @@ def decide(
     choice = _Choice(tags, policy, observations, _output_tokens(request), trial)
     if choice.private:
         choice.note("privacy", f"private, because of {request.sensitivity_from or 'the header'}")
-    _match(choice, request.model)
+    if request.continues:
+        choice.route, choice.targets = "continuation", (request.continues,)
+        choice.note("match", f"goes on at {_name(request.continues)}, which keeps the conversation")
+    else:
+        _match(choice, request.model)
     primary = choice.targets[0].backend if choice.targets else ""
     for stage in (_privacy, _fit, _health, _budget, _model):
         stage(choice)

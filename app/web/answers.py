@@ -75,6 +75,7 @@ def _streamed(request: ChatRequest, surface: Surface) -> Response:
     try:
         reply = feed.open(SILENCE_S)
     except ClientGone:
+        feed.close()
         return Response(status=499)
     except BaseException:
         feed.close()

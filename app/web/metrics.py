@@ -7,9 +7,9 @@ from flask import request as http
 
 from app.errors import RouterError
 from app.metrics.prometheus import Snapshot, exposition
-from app.metrics.store import StoreError, now_ms
 from app.metrics.summary import ab_report, metrics_summary, window_hours
 from app.runtime import Runtime
+from app.storage import StoreError, now_ms
 from app.web.answers import runtime
 
 blueprint = Blueprint("metrics", __name__)

@@ -1,59 +1,153 @@
-"""POST /v1/responses: the Responses API over chat backends."""
+"""/v1/responses: the Responses API over any backend, and what is kept of it."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import logging
 import secrets
 import time
 from collections.abc import Iterator
+from typing import Any
 
-from flask import Blueprint, Response, g
+from flask import Blueprint, Response, g, jsonify
 from flask import request as http
 
-from app.errors import RequestError, RouterError
-from app.types import Buffered, ChatRequest, Reply
+from app.conversations import Turn
+from app.errors import NotFound, RequestError, RouterError, StreamInterrupted
+from app.runtime import Runtime
+from app.storage import StoreError, now_ms
+from app.types import Buffered, ChatRequest, Reply, Target
 from app.web import answers, headers
-from app.wire import chat
-from app.wire.responses import ResponsesBody, ResponsesRequest, from_chat, parse
+from app.wire import chat, sse
+from app.wire.responses import ResponsesBody, ResponsesRequest, from_chat, input_list, kept_items, parse
+from app.wire.responses_native import response_id
 from app.wire.responses_stream import EventStream, translate
 
 blueprint = Blueprint("responses", __name__)
+log = logging.getLogger("llr.conversations")
 
 
 @blueprint.post("/v1/responses")
 def responses() -> Response:
-    request, asked = read_request()
-    return answers.answer(request, ResponsesSurface(asked))
+    rt = answers.runtime()
+    request, asked = read_request(rt)
+    return answers.answer(request, ResponsesSurface(rt, request, asked))
 
 
-def read_request() -> tuple[ChatRequest, ResponsesRequest]:
+@blueprint.get("/v1/responses/<name>")
+def retrieve(name: str) -> Response:
+    turn = _kept(name)
+    if turn.native:
+        return _at_backend(turn, "GET", f"/{turn.id}")
+    return jsonify(turn.response)
+
+
+@blueprint.delete("/v1/responses/<name>")
+def delete(name: str) -> Response:
+    turn, rt = _kept(name), answers.runtime()
+    if turn.native:
+        _at_backend(turn, "DELETE", f"/{turn.id}")
+    rt.state_lane.run(rt.conversations.delete, turn.id)
+    return jsonify(id=turn.id, object="response", deleted=True)
+
+
+@blueprint.get("/v1/responses/<name>/input_items")
+def input_items(name: str) -> Response:
+    turn = _kept(name)
+    if turn.native:
+        return _at_backend(turn, "GET", f"/{turn.id}/input_items")
+    return jsonify(input_list(turn.input))
+
+
+@blueprint.errorhandler(StoreError)
+def _unreadable(error: StoreError) -> Response:
+    raise RouterError(f"Stored responses cannot be read now: {error}", status=503, code="store_unavailable")
+
+
+def _kept(name: str) -> Turn:
+    rt = answers.runtime()
+    turn: Turn | None = rt.state_lane.run(rt.conversations.turn, name)
+    if turn is None:
+        raise NotFound(f"Response with id {name[:80]!r} not found.", code="response_not_found")
+    return turn
+
+
+def _at_backend(turn: Turn, method: str, path: str) -> Response:
+    """A response that its backend keeps."""
+    upstream = answers.runtime().upstreams.get(turn.backend)
+    if upstream is None:
+        raise NotFound("The backend that keeps this response is no longer in the policy.", code="response_not_found")
+    return Response(upstream.backend.stored(method, path).body, mimetype="application/json")
+
+
+def read_request(rt: Runtime) -> tuple[ChatRequest, ResponsesRequest]:
     """The request as the pipeline runs it, and as it was asked.  Raises RequestError."""
     private = headers.sensitivity(http.environ)
-    asked = parse(chat.read_object(headers.body(http)).document)
-    if asked.previous_response_id:
-        raise RequestError(
-            "No such response is stored.", param="previous_response_id", code="previous_response_not_found"
-        )
+    received = chat.read_object(headers.body(http))
+    asked = parse(received.document)
+    past = _Past(rt, asked)
     request = ChatRequest(
         request_id=g.request_id,
         surface="responses",
-        body=ResponsesBody(asked),
+        body=ResponsesBody(asked, past.history, past.stored, received),
         model=asked.model,
         stream=asked.stream,
-        sensitivity=private,
+        sensitivity="high" if past.private else private,
+        sensitivity_from="the conversation that it continues" if past.private else "",
+        continues=past.keeper,
     )
     return request, asked
 
 
-class ResponsesSurface:
-    """Chat answers as Response objects and events."""
+class _Past:
+    """What a request goes on from: the chain of turns, the items it refers to, and who keeps them."""
 
-    def __init__(self, asked: ResponsesRequest) -> None:
+    def __init__(self, rt: Runtime, asked: ResponsesRequest) -> None:
+        self.history: list[dict[str, Any]] = []
+        self.stored: dict[str, dict[str, Any]] = {}
+        self.private = False
+        self.keeper: Target | None = None
+        turns: list[Turn] = []
+        if asked.previous_response_id:
+            turns = rt.state_lane.run(rt.conversations.chain, asked.previous_response_id)
+            if turns[-1].native:
+                self.keeper = _keeper(rt, turns[-1])
+            self.history = [item for turn in turns for item in turn.items]
+        if asked.references and self.keeper is None:
+            found = rt.state_lane.run(rt.conversations.items, asked.references)
+            self.stored = {name: item for name, (item, _) in found.items()}
+            turns = [*turns, *(turn for _, turn in found.values())]
+        self.private = any(turn.private for turn in turns)
+
+
+def _keeper(rt: Runtime, turn: Turn) -> Target:
+    """The backend that keeps a conversation: only it can go on with it."""
+    config = rt.policy.backends.get(turn.backend)
+    if config is None or config.responses != "native":
+        raise RequestError(
+            f"This conversation is kept by the backend {turn.backend!r}, which is no longer there to go on with it.",
+            param="previous_response_id",
+            code="previous_response_not_found",
+        )
+    return Target(turn.backend, turn.model)
+
+
+class ResponsesSurface:
+    """Chat answers as Response objects and events; those of a native backend as they come."""
+
+    def __init__(self, rt: Runtime, request: ChatRequest, asked: ResponsesRequest) -> None:
+        self._rt = rt
+        self._body = request.body
         self._asked = asked
         self._id = _new_id("resp")
         self._created_at = int(time.time())
 
     def document(self, reply: Buffered) -> bytes:
+        if reply.native:
+            self._keep_native(reply, reply.document.get("id"))
+            return reply.body
+        self._heed_rules(reply)
         response = from_chat(
             reply.document,
             self._asked,
@@ -63,19 +157,89 @@ class ResponsesSurface:
             model=reply.target.model,
             new_id=_new_id,
         )
+        self._keep(reply, response)
         return json.dumps(response, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
     def events(self, reply: Reply) -> Iterator[bytes]:
+        if reply.native:
+            yield from self._native_events(reply)
+            return
+        self._heed_rules(reply)
         stream = self._stream(reply.target.model)
         if isinstance(reply, Buffered):  # a backend that ignored `stream: true`
-            yield from stream.feed_document(reply.document)
-            yield from stream.finish()
+            pieces = iter([*stream.feed_document(reply.document), *stream.finish()])
         else:
-            yield from translate(reply.chunks, stream)
+            pieces = translate(reply.chunks, stream)
+        kept = False
+        for piece in pieces:
+            if stream.response is not None and not kept:
+                kept = True  # before the client hears of the end: it may go on at once, at another worker
+                self._keep(reply, stream.response)
+            yield piece
 
     def failure(self, error: RouterError) -> bytes:
         stream = self._stream(self._asked.model or "auto")
         return b"".join(stream.fail(error.message, error.type, error.code, error.param))
+
+    def _native_events(self, reply: Reply) -> Iterator[bytes]:
+        if isinstance(reply, Buffered):
+            self._keep_native(reply, reply.document.get("id"))
+            kind = f"response.{reply.document.get('status', 'completed')}"
+            yield sse.event({"type": kind, "sequence_number": 0, "response": reply.document}, kind)
+            return
+        splitter, known = sse.Splitter(), False
+        try:
+            for piece in reply.chunks:
+                for event in splitter.feed(piece) if not known else ():
+                    if not known and (found := response_id(event)):
+                        known = True
+                        self._keep_native(reply, found)
+                yield piece
+        except StreamInterrupted as error:
+            if not error.told:
+                yield b"\n\n" + self.failure(error)
+
+    def _heed_rules(self, reply: Reply) -> None:
+        """What is not kept is not said to be: `store` is echoed as it is done."""
+        rules = self._rt.policy.responses
+        if self._asked.store and (not rules.store or (reply.private and not rules.store_private)):
+            self._asked = dataclasses.replace(self._asked, store=False, echo={**self._asked.echo, "store": False})
+
+    def _keep(self, reply: Reply, response: dict[str, Any]) -> None:
+        if self._asked.store:
+            assert isinstance(self._body, ResponsesBody)
+            items = tuple(kept_items(self._body.input, _new_id))
+            self._keep_turn(reply, self._id, native=False, items=items, response=response)
+
+    def _keep_native(self, reply: Reply, name: object) -> None:
+        """Only whose it is: the turn itself is kept by its backend."""
+        if self._asked.store and isinstance(name, str):
+            self._keep_turn(reply, name, native=True)
+
+    def _keep_turn(
+        self,
+        reply: Reply,
+        name: str,
+        *,
+        native: bool,
+        items: tuple[dict[str, Any], ...] = (),
+        response: dict[str, Any] | None = None,
+    ) -> None:
+        turn = Turn(
+            id=name,
+            ts_ms=now_ms(),
+            previous_id=self._asked.previous_response_id,
+            backend=reply.target.backend,
+            model=reply.target.model,
+            native=native,
+            private=reply.private,
+            input=items,
+            response=response,
+        )
+        try:
+            self._rt.state_lane.run(self._rt.conversations.keep, turn)
+        except Exception as error:  # whatever goes wrong here, the answer is there and is sent
+            log.error("a response could not be stored: %s", type(error).__name__)
 
     def _stream(self, model: str) -> EventStream:
         return EventStream(

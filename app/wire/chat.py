@@ -121,6 +121,9 @@ class ChatBody:
                 members["stream_options"] = "null"
         return self.json.with_members(members)
 
+    def native(self, model: str, *, stream: bool) -> None:  # noqa: ARG002
+        return None
+
 
 def parse(raw: bytes) -> ChatBody:
     """Checks a chat body as far as routing needs it.  Raises RequestError naming the field."""

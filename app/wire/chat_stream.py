@@ -17,6 +17,8 @@ _MAX_READ_BYTES = 1024 * 1024
 class StreamWatch:
     """Notes what an operator and a fallback need to know: first event, error, usage, normal end."""
 
+    closing = sse.DONE  # added to a body that ends well without it
+
     def __init__(self) -> None:
         self._splitter = sse.Splitter(_MAX_READ_BYTES)
         self.begun = False  # an event with data has come

@@ -14,6 +14,7 @@ from typing import Any
 
 from app.errors import BackendProtocol, RequestError
 from app.types import Dialect, JsonObject
+from app.wire.chat import JsonBody
 from app.wire.responses_assembler import Assembler
 from app.wire.responses_messages import to_messages
 from app.wire.responses_object import CUTS, message_of, response_object, usage_object
@@ -38,15 +39,19 @@ class ResponsesBody:
         request: ResponsesRequest,
         history: Sequence[JsonObject] = (),
         stored: Mapping[str, JsonObject] | None = None,
+        received: JsonBody | None = None,
     ) -> None:
-        """`history` holds the items of the chain that is continued, `stored` those that `request.references` names.
-        Raises RequestError for what has no chat form, before anything is sent."""
+        """`received` is the body as it came, for backends that speak this API themselves; `history` holds the items of
+        the chain that is continued, `stored` those that `request.references` names.  Raises RequestError for what
+        has no chat form, before anything is sent."""
         known = {str(item["id"]) for item in history if item.get("id")}
         self._request = request
+        self._history = tuple(history)
+        self._received = received
         self.input = _resolved(request.input, stored or {}, known)  # what is new, references resolved
         self._items = [*history, *self.input]
         self._chat = self._translate(request.model, Dialect())
-        if not self._chat["messages"]:
+        if not self._chat["messages"] and not request.previous_response_id:
             raise RequestError("input holds nothing that a model could read.", param="input")
 
     @property
@@ -63,6 +68,18 @@ class ResponsesBody:
             chat |= {"stream": True, "stream_options": {"include_usage": True}}
         text = json.dumps(chat, ensure_ascii=False, separators=(",", ":"))
         return text.encode("utf-8", "backslashreplace")  # a lone surrogate leaves as its JSON escape
+
+    def native(self, model: str, *, stream: bool) -> bytes | None:
+        """The client's own bytes with `model` replaced; with the history put in front when we keep that."""
+        if self._received is None:
+            return None
+        members = {"model": json.dumps(model)}
+        if self._request.stream and not stream:
+            members["stream"] = "false"
+        if self._history:
+            past = [_foreign(item) for item in self._history if item_type(item) != "reasoning"]
+            members |= {"input": json.dumps([*past, *self.input]), "previous_response_id": "null"}
+        return self._received.with_members(members)
 
     def _translate(self, model: str, dialect: Dialect) -> dict[str, Any]:
         request = self._request
@@ -166,15 +183,20 @@ def input_list(items: Sequence[JsonObject]) -> dict[str, Any]:
 
 
 def _shown(item: JsonObject) -> dict[str, Any]:
-    """An item with its content as parts."""
-    content = item.get("content")
-    if item["type"] != "message" or not isinstance(content, str):
-        return dict(item)
-    if item["role"] == "assistant":
-        part: dict[str, Any] = {"type": "output_text", "text": content, "annotations": []}
-    else:
-        part = {"type": "input_text", "text": content}
-    return {**item, "status": item.get("status") or "completed", "content": [part]}
+    """An item as the published list shows it: content as parts, and a status."""
+    shown = dict(item)
+    if item["type"] != "reasoning":
+        shown["status"] = item.get("status") or "completed"
+    if item["type"] == "message" and isinstance(item.get("content"), str):
+        spoken = item["role"] == "assistant"
+        part = {"type": "output_text", "annotations": []} if spoken else {"type": "input_text"}
+        shown["content"] = [{**part, "text": item["content"]}]
+    return shown
+
+
+def _foreign(item: JsonObject) -> dict[str, Any]:
+    """An item of ours for a backend that keeps items itself and does not know our ids."""
+    return {name: value for name, value in item.items() if name not in ("id", "status")}
 
 
 def _resolved(

@@ -6,6 +6,7 @@ Items are closed in the order in which they were opened, so the finished ones ar
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -150,17 +151,12 @@ class Assembler:
         last = self._slots[-1] if self._slots else None
         here = last if index is None else self._at.get(index)
         known = next((slot for slot in reversed(self._slots) if call_id and slot.id == call_id), None)
-        if not name:  # only the first fragment of a call names it
-            return known or here or last
-        if here is None or not here.name:
-            return known if index is None else here
-        if call_id:
-            if here is not known and (known is None or index is not None):
-                return None
-            return known if known is None or name == known.name or not known.arguments else None
-        if name == here.name and not (arguments.strip() and _is_whole(here.arguments)):
-            return here  # a server that repeats the name in every fragment
-        return None
+        if not name:  # the first fragment of a call names it, so this is a later one
+            return known or here or (None if call_id and index is not None else last)
+        if here is not None and not here.name and (not here.id or call_id in ("", here.id)):
+            return here
+        slot = known if call_id else here
+        return slot if slot is not None and _continues(slot, call_id, name, arguments) else None
 
     def _write(self, slot: _Slot, arguments: str) -> None:
         if slot.item is None:
@@ -177,7 +173,7 @@ class Assembler:
 
     def _logprobs(self, logprobs: Any) -> list[Any]:
         content = logprobs.get("content") if isinstance(logprobs, Mapping) else None
-        return content if self._request.logprobs and isinstance(content, list) else []
+        return _finite(content) if self._request.logprobs and isinstance(content, list) else []
 
 
 def text_of(value: Any) -> str:
@@ -194,15 +190,21 @@ def arguments_of(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def _finite(value: Any) -> Any:
+    """`value` without infinities, which some servers write and JSON does not have; -9999 is OpenAI's sign for them."""
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    if isinstance(value, dict):
+        return {name: _finite(entry) for name, entry in value.items()}
+    return -9999.0 if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _string(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _is_whole(arguments: str) -> bool:
-    if not arguments.rstrip().endswith("}"):
-        return False
-    try:
-        json.loads(arguments)
-    except (ValueError, RecursionError):
-        return False
-    return True
+def _continues(slot: _Slot, call_id: str, name: str, arguments: str) -> bool:
+    """Whether a fragment that carries a name belongs to `slot`: some servers repeat the name in every fragment."""
+    if name != slot.name:
+        return call_id == slot.id != "" and not slot.arguments
+    return not (arguments.strip() and slot.item is not None and slot.item.complete)

@@ -33,7 +33,7 @@ def to_messages(
 ) -> list[Message]:
     """The chat history for a list of items.  Raises RequestError for content that has no chat form."""
     history = _History(toolbox, dialect)
-    if instructions is not None:
+    if instructions:
         history.add({"type": "message", "role": "system", "content": instructions})
     for item in items:
         history.add(item)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,7 +61,7 @@ def usage_object(usage: Any) -> dict[str, Any] | None:
 
 def _count(counts: Any, name: str) -> int:
     value = counts.get(name) if isinstance(counts, Mapping) else None
-    return int(value) if isinstance(value, (int, float)) else 0
+    return int(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0
 
 
 def first_choice(chunk: JsonObject) -> JsonObject:
@@ -73,13 +74,21 @@ def first_choice(chunk: JsonObject) -> JsonObject:
 
 
 def message_of(chat: JsonObject) -> tuple[JsonObject, dict[str, Any]] | None:
-    """(choice, message) of a whole chat answer, its calls numbered so that each is one of its own; None when it
-    holds no answer."""
+    """(choice, message) of a whole chat answer; None when it holds no answer."""
     choice = first_choice(chat)
     message = choice.get("message")
     if not isinstance(message, Mapping):
         return None
-    calls = message.get("tool_calls")
-    calls = calls if isinstance(calls, list) else []
-    numbered = [{**call, "index": at} for at, call in enumerate(calls) if isinstance(call, Mapping)]
-    return choice, {**message, "tool_calls": numbered}
+    return choice, {**message, "tool_calls": _numbered(message.get("tool_calls"))}
+
+
+def _numbered(calls: Any) -> list[JsonObject]:
+    """Whole calls as fragments that nobody can take for parts of one call."""
+    numbered: list[JsonObject] = []
+    seen: set[Any] = set()
+    for call in calls if isinstance(calls, list) else ():
+        if isinstance(call, Mapping):
+            call_id = call.get("id") if isinstance(call.get("id"), str) and call["id"] not in seen else None
+            seen.add(call_id)
+            numbered.append({**call, "id": call_id, "index": len(numbered)})
+    return numbered

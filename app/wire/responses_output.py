@@ -156,6 +156,8 @@ class CallItem:
 
     @property
     def complete(self) -> bool:
+        if not next((piece for piece in reversed(self._arguments) if piece.strip()), "").rstrip().endswith("}"):
+            return False  # spares the parser nearly every time
         try:
             json.loads(self.arguments, strict=False)
         except (ValueError, RecursionError):

@@ -8,7 +8,7 @@ from typing import Any
 from app.errors import StreamInterrupted, error_fields, redact
 from app.types import JsonObject
 from app.wire import sse
-from app.wire.responses_assembler import Assembler
+from app.wire.responses_assembler import Assembler, text_of
 from app.wire.responses_object import CUTS, first_choice, message_of, response_object, usage_object
 from app.wire.responses_output import Event
 from app.wire.responses_request import ResponsesRequest
@@ -19,6 +19,10 @@ ErrorFields = Mapping[str, str | None]
 def backend_error(document: JsonObject) -> dict[str, str | None]:
     """message, type, param and code of a backend's error, without anything shaped like a key."""
     return {name: redact(value) if value else None for name, value in error_fields(document).items()}
+
+
+def _is_error(chunk: JsonObject) -> bool:
+    return bool(chunk.get("error")) or chunk.get("object") == "error"
 
 
 class EventStream:
@@ -47,7 +51,7 @@ class EventStream:
         self._items = Assembler(request, new_id)
         self._sequence = 0
         self._begun = False
-        self._finish_reason: str | None = None
+        self._finish_reason = ""
         self._done_seen = False
         self._usage: dict[str, Any] | None = None
         self.closed = False
@@ -56,7 +60,7 @@ class EventStream:
     @property
     def ended_cleanly(self) -> bool:
         """Whether the backend said that its answer is whole."""
-        return self._finish_reason is not None or self._done_seen
+        return bool(self._finish_reason) or self._done_seen
 
     def begin(self) -> list[bytes]:
         """The backend has accepted the request."""
@@ -70,7 +74,7 @@ class EventStream:
         """One parsed chat chunk."""
         if self.closed:
             return []
-        if chunk.get("error"):
+        if _is_error(chunk):
             return self._fail_with(self._read_error(chunk))
         choice = first_choice(chunk)
         delta = choice.get("delta")
@@ -80,9 +84,11 @@ class EventStream:
         """A whole chat answer, from a backend that ignored `stream: true`.  `finish` is still to be called."""
         if self.closed:
             return []
+        if _is_error(chat):
+            return self.feed(chat)
         answer = message_of(chat)
-        if chat.get("error") or answer is None:
-            return self.feed(chat) if chat.get("error") else self.fail("The backend's answer holds no message.")
+        if answer is None:
+            return self.fail("The backend's answer holds no message.")
         self._done_seen = True
         return self._feed(chat, *answer)
 
@@ -96,7 +102,7 @@ class EventStream:
             return []
         if not self.ended_cleanly:
             return self.fail("The backend's stream ended before its answer was whole.", code="stream_interrupted")
-        reason = CUTS.get(self._finish_reason or "")
+        reason = CUTS.get(self._finish_reason)
         self._items.finish(cut=reason is not None)
         if self._items.problem:
             return self.fail(f"The answer cannot be used: {self._items.problem}.")
@@ -125,8 +131,7 @@ class EventStream:
 
     def _feed(self, chunk: JsonObject, choice: JsonObject, delta: JsonObject) -> list[bytes]:
         self._usage = usage_object(chunk.get("usage")) or self._usage
-        if isinstance(choice.get("finish_reason"), str):
-            self._finish_reason = choice["finish_reason"]
+        self._finish_reason = text_of(choice.get("finish_reason")) or self._finish_reason
         self._items.read(delta, choice.get("logprobs"))
         events = self.begin() + self._encode(self._items.take())
         if self._items.problem:
@@ -160,26 +165,30 @@ def translate(chunks: Iterable[bytes], stream: EventStream) -> Iterator[bytes]:
     yield b"".join(stream.begin())
     try:
         for chunk in chunks:
-            for event in splitter.feed(chunk):
-                if out := _translate_event(event, stream):
-                    yield out
-        for event in splitter.flush():
-            if out := _translate_event(event, stream):
-                yield out
+            yield from _translate_events(splitter.feed(chunk), stream)
+            if splitter.oversized:  # something is missing from here on
+                yield from _joined(stream.fail("The backend sent an event that is too long."))
+        yield from _translate_events(splitter.flush(), stream)
     except StreamInterrupted as error:
-        end = stream.fail(error.message, error.type, error.code, error.param)
-    else:
-        end = stream.fail("The backend sent an event that is too long.") if splitter.oversized else stream.finish()
-    if end:
-        yield b"".join(end)
+        if not stream.ended_cleanly:  # a connection that breaks behind a whole answer took nothing away
+            yield from _joined(stream.fail(error.message, error.type, error.code, error.param))
+    yield from _joined(stream.finish())
 
 
-def _translate_event(event: bytes, stream: EventStream) -> bytes:
-    data = sse.data_of(event)
-    if data is None:  # a comment keeps the client's connection alive as it kept ours
-        return sse.KEEP_ALIVE if event.startswith(b":") and not stream.closed else b""
-    if data.strip() == b"[DONE]":
-        stream.done()
-        return b"".join(stream.finish())
-    chunk = sse.json_of(data)
-    return b"".join(stream.feed(chunk)) if chunk is not None else b""
+def _translate_events(events: Iterable[bytes], stream: EventStream) -> Iterator[bytes]:
+    for event in events:
+        data = sse.data_of(event)
+        if data is None:  # a comment keeps the client's connection alive as it kept ours
+            if event.startswith(b":") and not stream.closed:
+                yield sse.KEEP_ALIVE
+        elif data.strip() == b"[DONE]":
+            stream.done()
+            yield from _joined(stream.finish())
+        elif (chunk := sse.json_of(data)) is not None:
+            yield from _joined(stream.feed(chunk))
+
+
+def _joined(events: list[bytes]) -> Iterator[bytes]:
+    """What one chunk made, as one piece to send."""
+    if events:
+        yield b"".join(events)

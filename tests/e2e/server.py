@@ -107,6 +107,11 @@ class Answer:
         return self.json["choices"][0]["message"]["content"]
 
     @property
+    def events(self) -> list[Any]:
+        """Of a streamed answer that was read whole."""
+        return parse_events(self.body)
+
+    @property
     def error(self) -> dict[str, Any]:
         """The error object; its four keys are checked."""
         error = self.json["error"]
@@ -229,7 +234,8 @@ class Router:
     def start(self) -> Router:
         """Starts it (again): same folder, same database, a new port the first time only."""
         assert self._process is None or self._process.poll() is not None, "it is running"
-        self.port = self.port or int(self.env.get("LLR_PORT") or free_port())
+        wanted = self.env.get("LLR_PORT", "")
+        self.port = self.port or (int(wanted) if wanted.isdigit() else free_port())
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"],
@@ -250,16 +256,20 @@ class Router:
 
     def answers(self) -> bool:
         """Whether /health says 200; RouterDied when the process has ended."""
-        if self._process is None or self._process.poll() is not None:
-            raise RouterDied(f"exit status {self._process and self._process.returncode}:\n{self.log_text()}")
+        self._must_run()
         try:
             return self.get("/health").status == 200
         except (OSError, http.client.HTTPException):
             return False
 
+    def _must_run(self) -> None:
+        if self._process is None or self._process.poll() is not None:
+            raise RouterDied(f"exit status {self._process and self._process.returncode}:\n{self.log_text()}")
+
     def _workers_ready(self) -> bool:
         """Whether every worker runs its event loop.  Before that a signal sent to it is lost (gunicorn), and a stop
         takes the whole graceful timeout."""
+        self._must_run()
         pids = self.worker_pids()
         return len(pids) >= self.workers and all(map(_has_event_loop, pids))
 

@@ -11,11 +11,12 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from tests.e2e.server import Answer, Router, Stream
+from tests.e2e.server import Answer, Router, Stream, chat_body
 from tests.fakes.upstream import Received, Upstream
 
-TIMEOUTS = {"connectMs": 700, "firstByteMs": 700, "idleMs": 700}
-_WIDTH = 100  # tokens of each fault's range
+PATIENT = {"connectMs": 5000, "firstByteMs": 20000, "idleMs": 20000}  # a slow machine is no fault
+HASTY = {"connectMs": 700, "firstByteMs": 700, "idleMs": 700}  # for faults that end by a deadline
+_WIDTH = 40  # tokens of each backend's range
 
 
 class Stage(AbstractContextManager["Stage"]):
@@ -38,7 +39,7 @@ class Stage(AbstractContextManager["Stage"]):
             options = {"workers": 2, "folder": self._folder, **self._options}
             self.router = stack.enter_context(Router(self._policy(), **options))
             self._stack = stack.pop_all()
-        calibration = self.router.post("/v1/route", _body("word " * 8000)).json
+        calibration = self.router.post("/v1/route", chat_body("word " * 8000)).json
         self._chars_per_token = 40_000 / calibration["classification"]["tokens"]
         return self
 
@@ -46,10 +47,13 @@ class Stage(AbstractContextManager["Stage"]):
         self._stack.close()
 
     def _policy(self) -> dict[str, Any]:
-        backends: dict[str, Any] = {"spare": {"type": "ollama", "endpoint": self.spare.url, "models": ["m"]}}
+        timeouts = {"connectMs": 3000, "firstByteMs": 3000, "idleMs": 3000}
+        backends: dict[str, Any] = {
+            "spare": {"type": "ollama", "endpoint": self.spare.url, "models": ["m"], "timeouts": timeouts}
+        }
         routes: list[dict[str, Any]] = []
         for place, (name, changes) in enumerate(self._backends.items(), 1):
-            plain = {"type": "ollama", "endpoint": f"{self.up.url}/{name}", "models": ["m"], "timeouts": TIMEOUTS}
+            plain = {"type": "ollama", "endpoint": f"{self.up.url}/{name}", "models": ["m"], "timeouts": PATIENT}
             backends[name] = {**plain, **changes}
             span = {"min": place * _WIDTH, "max": place * _WIDTH + _WIDTH - 1}
             routes.append({"match": {"tokens": span}, "backend": name, "fallback": "spare"})
@@ -57,7 +61,7 @@ class Stage(AbstractContextManager["Stage"]):
 
     def prompt(self, name: str) -> str:
         """A text whose length leads to `name`."""
-        tokens = (list(self._backends).index(name) + 1.4) * _WIDTH
+        tokens = (list(self._backends).index(name) + 1.5) * _WIDTH
         words = int(tokens * self._chars_per_token / 5)
         return "word " * words
 
@@ -70,7 +74,7 @@ class Stage(AbstractContextManager["Stage"]):
         return [request for request in self.up.chats if request.path == self.path(name)]
 
     def ask(self, name: str, *, alone: bool = False, headers: Mapping[str, str] | None = None, **body: Any) -> Answer:
-        """A buffered chat routed to `name`, with `spare` behind it; `alone` pins it there."""
+        """A chat routed to `name`, with `spare` behind it; `alone` pins it there."""
         return self.router.chat(self.prompt(name), headers=headers, **self._pin(name, alone), **body)
 
     def stream(self, name: str, *, alone: bool = False, **body: Any) -> Stream:
@@ -79,12 +83,12 @@ class Stage(AbstractContextManager["Stage"]):
     def _pin(self, name: str, alone: bool) -> dict[str, str]:
         return {"model": name} if alone else {}
 
+    def only_row(self, answer: Answer | Stream) -> dict[str, Any]:
+        (row,) = self.rows(answer, 1)
+        return row
+
     def rows(self, answer: Answer | Stream, count: int) -> list[dict[str, Any]]:
         """The rows of one request: exactly `count`, in the order they were written."""
         request_id = answer.headers["X-LLR-Request-Id"]
         assert request_id, dict(answer.headers)
         return self.router.wait_request_rows(request_id, count)
-
-
-def _body(text: str) -> dict[str, Any]:
-    return {"model": "auto", "messages": [{"role": "user", "content": text}]}

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 import pytest
 
 from tests.e2e.server import ROOT, chat_body, content, parse_events
-from tests.e2e.stage import Stage
-from tests.e2e.test_faults import FAULTS, INTERRUPTED, interrupted
+from tests.e2e.stage import HASTY, Stage
+from tests.e2e.test_faults import INTERRUPTED, SUDDEN, interrupted
 
 pytestmark = pytest.mark.e2e
 
@@ -38,7 +38,7 @@ def steady_backend() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with steady_backend() as url:
-        backends = {"faulty": {}, "steady": {"endpoint": url, "timeouts": {"firstByteMs": 30000, "idleMs": 30000}}}
+        backends = {"faulty": {"timeouts": HASTY}, "steady": {"endpoint": url}}
         with Stage(tmp_path_factory.mktemp("bystanders"), backends, env={"LLR_COOLDOWN": "0.05"}) as made:
             yield made
 
@@ -67,20 +67,17 @@ class Bystander(threading.Thread):
 def make_trouble(stage: Stage, until: float) -> int:
     """One fault after the other (those that end by themselves), buffered and streaming; how many there were."""
     count = 0
-    sudden = [f for f in FAULTS if not f.elsewhere and f.status != 504 and f.name != "hanging_500"]
     while time.monotonic() < until:
-        for fault in sudden:
+        for fault in SUDDEN:
             stage.up.script(fault.play, fault.play, path=stage.path("faulty"), early=fault.early)
             stage.ask("faulty", alone=True)
-            with stage.stream("faulty", alone=True) as stream:
-                stream.read()
+            stage.ask("faulty", alone=True, stream=True)
             count += 2
             if time.monotonic() > until:
                 return count
         for name in INTERRUPTED:
             stage.up.script(interrupted(name), path=stage.path("faulty"))
-            with stage.stream("faulty", alone=True) as stream:
-                stream.read()
+            stage.ask("faulty", alone=True, stream=True)
             count += 1
     return count
 

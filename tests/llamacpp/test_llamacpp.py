@@ -2,17 +2,19 @@
 
     make test-llamacpp
 
-The server answers one request at a time.  Started without `--interrupt_requests false` it ends a running stream
-when the next request comes, with `[DONE]` and no finish_reason; docs/operations.md says what to do about it.
+The server answers one request at a time.  Without `--interrupt_requests false` any other request, also for
+/v1/models, cuts a running stream: with a `[DONE]` but no finish_reason.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.e2e.server import Answer, Router, content, free_port, wait_until
+from tests.e2e.server import Answer, Router, Stream, content, free_port, wait_until
 
 pytestmark = [
     pytest.mark.llamacpp,
@@ -49,12 +51,12 @@ def answers(url: str) -> bool:
         return False
 
 
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The server's address."""
-    folder = tmp_path_factory.mktemp("llama")
+@contextmanager
+def llama_server(folder: Path) -> Iterator[str]:
+    """Its address."""
+    model = write_model(folder)
     port = free_port()
-    command = [sys.executable, "-m", "llama_cpp.server", "--model", str(write_model(folder)), "--host", "127.0.0.1"]
+    command = [sys.executable, "-m", "llama_cpp.server", "--model", str(model), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--n_ctx", str(WINDOW), "--interrupt_requests", "false"]
     with (folder / "server.log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
@@ -67,17 +69,19 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def router(llama: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Router]:
-    server = {"type": "ollama", "endpoint": llama, "models": ["tiny"]}
-    policy = {
-        "backends": {"local": server, "windowed": server | {"contextWindow": WINDOW}},
-        "routes": [{"default": "local"}],
-    }
-    with Router(policy, folder=tmp_path_factory.mktemp("router")) as running:
-        yield running
+def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Router]:
+    folder = tmp_path_factory.mktemp("router")
+    with llama_server(folder) as llama:
+        server = {"type": "llamacpp", "endpoint": llama, "models": ["tiny"]}
+        policy = {
+            "backends": {"local": server, "windowed": server | {"contextWindow": WINDOW}},
+            "routes": [{"default": "local"}],
+        }
+        with Router(policy, folder=folder) as running:
+            yield running
 
 
-def rows(router: Router, answer: Answer) -> list[dict[str, Any]]:
+def rows(router: Router, answer: Answer | Stream) -> list[dict[str, Any]]:
     request_id = answer.headers["X-LLR-Request-Id"]
     return wait_until(
         lambda: router.rows("SELECT * FROM metrics WHERE request_id = ? ORDER BY id", request_id), 5, "the row"
@@ -115,7 +119,7 @@ def test_two_at_once(router: Router) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(run, range(2)))
-    for events in answers:
+    for events in answers:  # each is whole and its own
         assert events[-1] == "[DONE]"
         assert events[-2]["choices"][0]["finish_reason"] == "length"
         assert len(content(events)) == 150
@@ -139,10 +143,54 @@ def test_overflow_of_a_stream_is_an_error(router: Router) -> None:
 
 
 def test_a_declared_window_spares_the_call(router: Router) -> None:
-    answer = router.chat(TOO_LONG, model="windowed", stream=True)
+    answer = router.chat("word " * WINDOW * 2, model="windowed", stream=True)  # long by the router's estimate too
     assert answer.status == 400
     assert answer.error["code"] == "context_length_exceeded"
     assert answer.error["param"] == "messages"
+
+
+def test_after_an_empty_stream_the_next_request_is_served(router: Router) -> None:
+    # The server ends the empty stream properly and closes the connection just after: it must not be used again.
+    for _ in range(5):
+        with router.stream(TOO_LONG) as stream:
+            stream.read()
+        assert router.chat("hello", max_tokens=1).status == 200
+
+
+def test_responses(router: Router) -> None:
+    answer = router.post("/v1/responses", {"input": "hello", "max_output_tokens": 20})
+    assert answer.status == 200
+    document = answer.json
+    assert (document["status"], document["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
+    assert len(document["output"][0]["content"][0]["text"]) == 20
+    assert document["usage"]["output_tokens"] == 20
+
+
+def test_responses_streamed(router: Router) -> None:
+    request = {"input": "hello", "max_output_tokens": 20, "stream": True}
+    with router.stream(path="/v1/responses", json=request) as stream:
+        events = [event for event in stream.events() if event != "[DONE]"]
+    deltas = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
+    assert len(deltas) == 20
+    assert events[-1]["type"] == "response.incomplete"
+    assert events[-1]["response"]["output"][0]["content"][0]["text"] == "".join(deltas)
+
+
+def test_responses_forced_tool_call(router: Router) -> None:
+    # The server repeats id and name in every fragment, and sends `role: null` and a `function_call` beside.
+    schema = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}
+    request = {
+        "input": "hello",
+        "stream": True,
+        "tools": [{"type": "function", "name": "f", "parameters": schema}],
+        "tool_choice": {"type": "function", "name": "f"},
+    }
+    with router.stream(path="/v1/responses", json=request) as stream:
+        *_, last = [event for event in stream.events() if event != "[DONE]"]
+    assert last["type"] == "response.completed"
+    [call] = last["response"]["output"]
+    assert (call["type"], call["name"]) == ("function_call", "f")
+    assert json.loads(call["arguments"])["a"] in (True, False)
 
 
 def test_hang_up_stops_the_generation(router: Router) -> None:
@@ -152,12 +200,11 @@ def test_hang_up_stops_the_generation(router: Router) -> None:
     whole_s = time.monotonic() - began
 
     with router.stream("hello", max_tokens=1900) as stream:
-        request_id = stream.headers["X-LLR-Request-Id"]
         stream.until(b'"content"')
     began = time.monotonic()
     assert router.chat("hello", max_tokens=1).status == 200
     waited_s = time.monotonic() - began
 
     assert waited_s < min(2.0, whole_s / 3), f"waited {waited_s:.2f} s; a whole answer takes {whole_s:.2f} s"
-    [row] = router.wait_request_rows(request_id, 1)
+    [row] = rows(router, stream)
     assert row["outcome"] == "cancelled"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, render_template
 
-from app.metrics.store import StoreError, now_ms
 from app.metrics.summary import metrics_summary
+from app.storage import StoreError, now_ms
 from app.version import VERSION
 from app.web.answers import runtime
 

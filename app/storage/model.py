@@ -2,6 +2,7 @@
 
 `metrics` has one row a call; its first columns are those of the original program, whose databases are upgraded in
 place.  `rollups` holds the same calls summed up by ten minutes, so that a summary costs the same on a million rows.
+`llr_responses` keeps what /v1/responses needs for continuation.
 Queries name their database themselves: no model is bound to one.
 """
 
@@ -101,6 +102,33 @@ class Worker(Model):
         table_name = "llr_workers"
 
 
+class StoredResponse(Model):
+    """One turn of a conversation, kept for `previous_response_id` and retrieval."""
+
+    id = TextField(primary_key=True)
+    ts = BigIntegerField(index=True)  # Unix ms
+    previous_id = TextField(null=True)
+    backend = TextField()
+    model = TextField()
+    native = BooleanField()  # the backend keeps the turn itself; then `input` and `response` are empty
+    private = BooleanField()
+    input = TextField()  # JSON array: this turn's input items
+    response = TextField()  # JSON: the Response object
+
+    class Meta:
+        table_name = "llr_responses"
+
+
+class StoredItem(Model):
+    """Where an item that may be referred to by its id is kept."""
+
+    id = TextField(primary_key=True)
+    response_id = TextField(index=True)
+
+    class Meta:
+        table_name = "llr_response_items"
+
+
 ROLLED_TO, DROPPED = "rolled_to", "dropped"
 
 
@@ -124,6 +152,11 @@ def _v1_tables(database: Database) -> None:
             State.insert(name=name, value=0).on_conflict_ignore().execute()
 
 
+def _v2_conversations(database: Database) -> None:
+    with database.bind_ctx([StoredResponse, StoredItem]):
+        database.create_tables([StoredResponse, StoredItem], safe=True)
+
+
 def _nullable(field: Field[Any]) -> Field[Any]:
     """A column that can be added to a table with rows."""
     added = field.clone()
@@ -131,7 +164,7 @@ def _nullable(field: Field[Any]) -> Field[Any]:
     return added
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables,)
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables, _v2_conversations)
 """Numbered by position, from 1.  A change of the tables is a new function at the end; none is ever edited."""
 
 

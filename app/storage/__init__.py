@@ -1,0 +1,96 @@
+"""The database file: opening, upgrading, transactions.  Used by metrics and conversations; nobody else touches peewee.
+
+Everything here may block and may raise StoreError; nothing of it runs on the event loop (see background/lane.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import peewee
+from playhouse import db_url
+
+from app.storage.model import upgrade
+
+_BUSY_MS = 200  # wait for another writer; what could not be written is kept for the next turn
+
+
+class StoreError(Exception):
+    """The database cannot be used now; the message says why in one line."""
+
+
+class Storage:
+    """One connection to LLR_DB, opened at first use and again after every failure.  Belongs to one thread at a time."""
+
+    def __init__(self, location: str) -> None:
+        """`location` is LLR_DB: an SQLite path, or a database URL."""
+        self.location = location
+        self._database: peewee.Database | None = None
+        self._inode: int | None = None
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[peewee.Database]:
+        with self.reading() as database:
+            begin = ("IMMEDIATE",) if isinstance(database, peewee.SqliteDatabase) else ()
+            with database.atomic(*begin):
+                yield database
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[peewee.Database]:
+        """An open, current database.  Any failure closes it, so that the next use starts afresh."""
+        try:
+            yield self._open()
+        except (peewee.PeeweeException, sqlite3.Error, OSError, UnicodeDecodeError) as error:
+            self.close()
+            raise StoreError(f"{self.location}: {str(error) or type(error).__name__}") from error
+
+    def close(self) -> None:
+        if self._database is not None:
+            with contextlib.suppress(peewee.PeeweeException, sqlite3.Error):
+                self._database.close()
+            self._database = None
+
+    def _open(self) -> peewee.Database:
+        if self._database is not None and self._moved():
+            self.close()
+        if self._database is None:
+            database = connect(self.location)
+            database.connect()
+            try:
+                upgrade(database)
+            except BaseException:
+                database.close()
+                raise
+            self._database, self._inode = database, self._file_inode()
+        return self._database
+
+    def _moved(self) -> bool:
+        """The file was deleted or replaced under us."""
+        return self._inode is not None and self._file_inode() != self._inode
+
+    def _file_inode(self) -> int | None:
+        if "://" in self.location or self.location == ":memory:":
+            return None
+        with contextlib.suppress(OSError):
+            return Path(self.location).stat().st_ino
+        return -1
+
+
+def connect(location: str) -> peewee.Database:
+    """A database that is not yet open.  Raises StoreError when its driver is not installed."""
+    if "://" in location:
+        try:
+            database: peewee.Database = db_url.connect(location)
+            return database
+        except (peewee.ImproperlyConfigured, ImportError, RuntimeError) as error:
+            raise StoreError(f"LLR_DB: no driver for this database ({error}): pip install 'psycopg[binary]'") from error
+    pragmas = {"journal_mode": "wal", "synchronous": "normal", "busy_timeout": _BUSY_MS}
+    return peewee.SqliteDatabase(location, pragmas=pragmas, timeout=_BUSY_MS / 1000, thread_safe=False)
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,56 @@
+"""Connections that are kept, and what happens when the server closed one meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from app.backends.base import Backend
+from app.backends.llamacpp import LlamaCppBackend
+from app.errors import BackendProtocol
+from app.types import BackendConfig, ChatRequest, Target, Timeouts
+from app.wire import chat
+from tests.fakes.replies import CLOSE, RESET, End
+from tests.fakes.upstream import Upstream
+
+REQUEST = ChatRequest(
+    request_id="r",
+    surface="chat",
+    body=chat.parse(b'{"messages": [{"role": "user", "content": "hello"}]}'),
+    model="",
+    stream=False,
+)
+
+
+@pytest.fixture
+def up() -> Iterator[Upstream]:
+    with Upstream() as running:
+        yield running
+
+
+@pytest.fixture
+def backend(up: Upstream) -> Iterator[Backend]:
+    made = LlamaCppBackend(BackendConfig(name="b", type="llamacpp", endpoint=up.url, timeouts=Timeouts(2, 2, 2)), {})
+    yield made
+    made.close()
+
+
+def ask(backend: Backend) -> None:
+    backend.open(REQUEST, Target("b", "m"), stream=False, private=False).close()
+
+
+@pytest.mark.parametrize("end", [CLOSE, RESET])
+def test_a_kept_connection_that_died_is_replaced_once(up: Upstream, backend: Backend, end: End) -> None:
+    up.stale_after_first(end)
+    ask(backend)
+    ask(backend)
+    assert [(request.connection, request.nth) for request in up.requests] == [(0, 0), (0, 1), (1, 0)]
+
+
+@pytest.mark.parametrize("end", [CLOSE, RESET])
+def test_a_fresh_connection_that_dies_is_not_tried_again(up: Upstream, backend: Backend, end: End) -> None:
+    up.script([end], repeat=True)
+    with pytest.raises(BackendProtocol):
+        ask(backend)
+    assert len(up.requests) == 1

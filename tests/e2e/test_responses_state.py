@@ -1,0 +1,195 @@
+"""previous_response_id, item_reference, retrieval and native passthrough, over two workers."""
+
+from __future__ import annotations
+
+import openai
+import pytest
+
+from tests.e2e.server import parse_events
+from tests.e2e.test_streams import two
+from tests.fakes import replies
+
+pytestmark = pytest.mark.e2e
+
+
+def say(text: str):
+    return replies.reply(200, replies.completion(text))
+
+
+@pytest.fixture
+def house(upstream, router):
+    local, cloud = upstream(), upstream()
+    running = router(two(local, cloud), workers=2, env={"OPENAI_API_KEY": "key-for-tests"})
+    with openai.OpenAI(base_url=f"{running.url}/v1", api_key="anything", max_retries=0) as client:
+        yield local, cloud, running, client
+
+
+def texts(received) -> list[tuple[str, str]]:
+    return [(message["role"], message["content"]) for message in received.json["messages"]]
+
+
+def test_a_conversation_goes_on_at_any_worker_streaming_or_not(house):
+    local, _, _, client = house
+    last = None
+    for number in range(12):
+        local.script(say(f"answer {number}") if number % 2 else replies.sse(f"answer {number}"))
+        asked = {"model": "auto", "input": f"question {number}", "previous_response_id": last}
+        if number % 2:
+            last = client.responses.create(**asked).id
+        else:
+            with client.responses.stream(**asked) as stream:
+                last = stream.get_final_response().id
+        expected = []
+        for past in range(number + 1):
+            expected += [("user", f"question {past}"), ("assistant", f"answer {past}")]
+        assert texts(local.chats[-1]) == expected[:-1]
+
+
+def test_instructions_are_not_inherited_and_branches_do_not_meet(house):
+    local, _, _, client = house
+    local.script(say("root"))
+    root = client.responses.create(model="auto", input="q", instructions="Be brief.")
+    for branch in ("left", "right"):
+        local.script(say(branch))
+        reply = client.responses.create(model="auto", input=branch, previous_response_id=root.id)
+        assert reply.previous_response_id == root.id
+        assert texts(local.chats[-1]) == [("user", "q"), ("assistant", "root"), ("user", branch)]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_unknown_id_is_refused_before_anything_is_sent(house, stream):
+    local, cloud, router, _ = house
+    body = {"input": "go on", "previous_response_id": "resp_none", "stream": stream}
+    answer = router.post("/v1/responses", body)
+    assert answer.status == 400
+    assert (answer.error["code"], answer.error["param"]) == ("previous_response_not_found", "previous_response_id")
+    assert not local.chats and not cloud.chats
+
+
+def test_store_false_is_neither_continued_nor_retrieved(house):
+    _, _, _, client = house
+    response = client.responses.create(model="auto", input="q", store=False)
+    with pytest.raises(openai.BadRequestError):
+        client.responses.create(model="auto", input="more", previous_response_id=response.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(response.id)
+
+
+def test_retrieval_input_items_and_deletion(house):
+    local, _, _, client = house
+    local.script(say("hi there"))
+    response = client.responses.create(model="auto", input="hello")
+    assert client.responses.retrieve(response.id).output_text == "hi there"
+    items = client.responses.input_items.list(response.id).data
+    assert [(item.role, item.content[0].type, item.content[0].text) for item in items] == [
+        ("user", "input_text", "hello")
+    ]
+    client.responses.delete(response.id)
+    for gone in (client.responses.retrieve, client.responses.delete):
+        with pytest.raises(openai.NotFoundError):
+            gone(response.id)
+
+
+def test_a_failed_stream_is_not_stored(house):
+    local, _, router, client = house
+    local.script(replies.sse("begun", replies.CLOSE, finish=False))
+    with router.stream(path="/v1/responses", json={"input": "q", "stream": True}) as stream:
+        events = parse_events(stream.read())
+    created = next(event for event in events if event["type"] == "response.created")
+    assert [event["type"] for event in events if isinstance(event, dict)][-1] == "response.failed"
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(created["response"]["id"])
+
+
+def test_items_are_referred_to_by_id(house):
+    local, _, _, client = house
+    local.script(say("first answer"))
+    first = client.responses.create(model="auto", input="first question")
+    local.script(say("second answer"))
+    client.responses.create(
+        model="auto",
+        input=[
+            {"role": "user", "content": "first question"},
+            {"type": "item_reference", "id": first.output[0].id},
+            {"role": "user", "content": "second question"},
+        ],
+    )
+    wanted = [("user", "first question"), ("assistant", "first answer"), ("user", "second question")]
+    assert texts(local.chats[-1]) == wanted
+    with pytest.raises(openai.BadRequestError):
+        client.responses.create(model="auto", input=[{"type": "item_reference", "id": "msg_none"}])
+
+
+def test_a_private_conversation_is_not_stored_unless_the_policy_says_so(upstream, router):
+    local, cloud = upstream(), upstream()
+    policy = two(local, cloud) | {"routes": [{"default": "cloud", "fallback": "local"}]}
+    env = {"OPENAI_API_KEY": "key-for-tests"}
+    private = {"X-LLR-Sensitivity": "high"}
+    running = router(policy, workers=1, env=env)
+    first = running.post("/v1/responses", {"input": "my canary"}, private).json
+    assert first["store"] is False
+    assert running.get(f"/v1/responses/{first['id']}").status == 404
+    assert b"canary" not in running.database.read_bytes()
+
+    keeping = router(policy | {"responses": {"storePrivate": True}}, workers=1, env=env)
+    first = keeping.post("/v1/responses", {"input": "my canary"}, private).json
+    assert first["store"] is True
+    for header in ({}, {"X-LLR-Sensitivity": "normal"}):  # what continues a private conversation is private
+        more = keeping.post("/v1/responses", {"input": "go on", "previous_response_id": first["id"]}, header)
+        assert (more.status, more.headers["X-LLR-Backend"]) == (200, "local")
+    reference = {
+        "input": [{"type": "item_reference", "id": first["output"][0]["id"]}, {"role": "user", "content": "?"}]
+    }
+    assert keeping.post("/v1/responses", reference).headers["X-LLR-Backend"] == "local"
+    assert not cloud.chats
+
+
+NATIVE = {
+    "id": "resp_theirs",
+    "object": "response",
+    "status": "completed",
+    "output": [],
+    "usage": {"input_tokens": 3, "output_tokens": 4},
+    "vendor": {"big": 12345678901234567890123},
+}
+
+
+def test_a_native_backend_gets_the_request_as_it_came(upstream, router):
+    cloud, local = upstream(), upstream()
+    policy = {
+        "backends": {
+            "cloud": {"type": "openai", "endpoint": f"{cloud.url}/v1", "model": "big", "responses": "native"},
+            "local": {"type": "ollama", "endpoint": local.url, "models": ["m:1"]},
+        },
+        "routes": [{"default": "cloud", "fallback": "local"}],
+    }
+    running = router(policy, workers=2, env={"OPENAI_API_KEY": "key-for-tests"})
+    cloud.script(replies.reply(200, NATIVE), path="/responses")
+    raw = b'{"model": "auto",  "input": "q", "future": {"n": 1.50, "big": 12345678901234567890123}}'
+    answer = running.request("POST", "/v1/responses", raw, {"Content-Type": "application/json"})
+    assert cloud.requests[-1].path == "/v1/responses"
+    assert cloud.requests[-1].body == raw.replace(b'"auto"', b'"big"')
+    assert answer.json == NATIVE
+    row = running.wait_rows(1)[0]
+    assert (row["input_tokens"], row["output_tokens"], row["outcome"]) == (3, 4, "ok")
+
+    # The conversation goes on where it is kept, with the id as it came …
+    events = replies.event({"type": "response.created", "response": {"id": "resp_next"}})
+    events += b'event: x\ndata: {"type":"response.output_text.delta","delta":"\\u00e9"}\n\n'
+    events += replies.event({"type": "response.completed", "response": {**NATIVE, "id": "resp_next"}})
+    cloud.script(replies.sse(events, finish=False), path="/responses")
+    more = {"input": "go on", "previous_response_id": "resp_theirs", "stream": True}
+    with running.stream(path="/v1/responses", json=more) as stream:
+        assert stream.read() == events
+    assert cloud.requests[-1].json["previous_response_id"] == "resp_theirs"
+    cloud.script(replies.reply(200, NATIVE), path="*")
+    assert running.get("/v1/responses/resp_next").json == NATIVE
+    assert cloud.requests[-1].path == "/v1/responses/resp_next"
+
+    # … and nowhere else.
+    cloud.script(replies.error(503, "down"), path="/responses")
+    assert running.post("/v1/responses", {"input": "?", "previous_response_id": "resp_next"}).status == 502
+    private = {"X-LLR-Sensitivity": "high"}
+    refused = running.post("/v1/responses", {"input": "?", "previous_response_id": "resp_next"}, private)
+    assert (refused.status, refused.error["code"]) == (503, "no_eligible_backend")
+    assert not local.chats

@@ -1,0 +1,381 @@
+"""The house holds: what the code knows is in the docs, what the docs say works, and imports point one way."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from marshmallow import fields
+
+from app import create_app, errors, policy
+from app.metrics.model import Metric
+from app.metrics.prometheus import Snapshot, exposition
+from app.metrics.summary import ab_report, metrics_summary
+from app.metrics.tally import Tally
+from app.policy.docs import reference
+from app.policy.schema import PolicySchema, backend_schema
+from app.routing.classify import classify
+from app.routing.decide import decide
+from app.settings import VARIABLES, Settings
+from app.types import ABTest, ChatRequest, Observations
+from app.wire import chat
+from tests.documents import ROOT, Document, names
+from tests.e2e.server import Router
+
+README = Document.read("README.md")
+API = Document.read("docs/api.md")
+OPERATIONS = Document.read("docs/operations.md")
+CONTRIBUTING = Document.read("CONTRIBUTING.md")
+EXAMPLE = (ROOT / "policy.example.yaml").read_text("utf-8")
+PAGES = [
+    *(Document.read(name) for name in ("ARCHITECTURE.md", "CHANGELOG.md", "docs/differences.md", "docs/policy.md")),
+    *(README, API, OPERATIONS, CONTRIBUTING),
+]
+SOURCES = sorted((ROOT / "app").rglob("*.py"))
+ECHO = {"backends": {"echo": {"type": "echo"}}, "routes": [{"default": "echo"}]}
+LIVE = ("echo", "echo", "default", "live")
+
+
+@pytest.fixture
+def app(tmp_path: Path):
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(ECHO), "utf-8")
+    return create_app({"LLR_POLICY": str(tmp_path / "policy.yaml"), "LLR_DB": str(tmp_path / "metrics.db")})
+
+
+def trees() -> Iterator[tuple[Path, ast.Module]]:
+    for source in SOURCES:
+        yield source, ast.parse(source.read_text("utf-8"))
+
+
+def assigned(name: str) -> set[str]:
+    """Every text that the code gives to `name`: as a keyword argument, a variable, or one place of a tuple."""
+    found: set[str] = set()
+    for _, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.keyword) and node.arg == name:
+                found |= texts(node.value)
+            elif isinstance(node, ast.Assign):
+                for target in node.targets:
+                    pairs = zip(target.elts, node.value.elts, strict=True) if is_tuple(target, node) else ()
+                    for place, value in (*pairs, (target, node.value)):
+                        found |= texts(value) if named(place) == name else set()
+    return found
+
+
+def is_tuple(target: ast.expr, node: ast.Assign) -> bool:
+    return isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
+
+
+def named(node: ast.expr) -> str:
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+
+
+def texts(node: ast.expr) -> set[str]:
+    return {node.value} if isinstance(node, ast.Constant) and isinstance(node.value, str) else set()
+
+
+def error_classes(kind: type[errors.RouterError] = errors.RouterError) -> Iterator[type[errors.RouterError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from error_classes(below)
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+
+def test_every_error_code_is_in_the_table_of_errors_and_no_other():
+    documented = {code for row in API.rows("status", "code") for code in names(row[1])} - {"null"}
+    assert documented == assigned("code") - {"stream_interrupted"}
+    assert "`stream_interrupted`" in API.prose
+
+
+def test_every_class_of_errors_is_documented_with_its_status():
+    documented = {(row[0], code) for row in API.rows("status", "code") for code in names(row[1])}
+    known = {(str(kind.status), kind.code) for kind in error_classes() if kind.code}
+    assert known <= documented
+
+
+def test_every_kind_of_error_in_a_row_is_documented():
+    documented = {name for row in OPERATIONS.rows("`error`", "what happened") for name in names(row[0])}
+    kinds = {kind.kind for kind in error_classes(errors.BackendError)} - {errors.BackendError.kind}
+    written = re.findall(r'kind="([a-z_]+)"', "".join(source.read_text("utf-8") for source in SOURCES))
+    kinds |= {*written, "error_event", "truncated", "internal"} - {"live", "shadow", "probe"}
+    assert {kind for kind in kinds if not kind.startswith("http_")} == documented - {"http_503"}
+
+
+# --- settings and policy ------------------------------------------------------------------------
+
+
+def test_every_variable_is_documented_with_its_default():
+    rows = {name: row[1] for row in OPERATIONS.rows("variable", "default") for name in names(row[0])}
+    assert rows == {variable.name: variable.default for variable in VARIABLES}
+
+
+def test_no_page_names_a_variable_that_does_not_exist():
+    known = {variable.name for variable in VARIABLES} | {"LLR_PROT"}  # the example of a typing mistake
+    for page in [*PAGES, Document(ROOT / "policy.example.yaml", EXAMPLE)]:
+        assert set(re.findall(r"\bLLR_[A-Z_]*[A-Z]\b", page.text)) <= known, page.path
+
+
+def schema_keys(members: dict[str, Any]) -> Iterator[str]:
+    """Every key that a policy may hold, names of the operator's choice left out."""
+    for name, field in members.items():
+        yield field.data_key or name
+        inner = field.inner if isinstance(field, fields.List) else field
+        if isinstance(inner, fields.Nested):
+            yield from schema_keys(inner.schema.fields)
+
+
+def policy_keys() -> set[str]:
+    from_types = (schema_keys(backend_schema(kind).fields) for kind in policy.schema.BACKEND_TYPES.values())
+    return {*schema_keys(PolicySchema().fields), "min"}.union(*from_types)
+
+
+def document_keys(document: Any) -> Iterator[str]:
+    if isinstance(document, dict):
+        yield from document
+        for value in document.values():
+            yield from document_keys(value)
+    elif isinstance(document, list):
+        for value in document:
+            yield from document_keys(value)
+
+
+def test_the_example_policy_names_every_key():
+    used = set(document_keys(yaml.safe_load(EXAMPLE)))
+    only_explained = {"sensitivity", "modality", "family"} & set(re.findall(r"^#   (\w+)", EXAMPLE, re.MULTILINE))
+    assert policy_keys() <= used | only_explained
+
+
+def test_the_reference_names_every_key_and_is_current():
+    listed = names(reference().replace("{min, max}", "min` `max"))
+    assert policy_keys() <= {key.rpartition(".")[2] for key in listed}
+    assert (ROOT / "docs/policy.md").read_text("utf-8") == reference(), "run `make docs`"
+
+
+def test_the_example_policy_loads_without_a_warning():
+    loaded = policy.load(EXAMPLE, "policy.example.yaml", Settings(), lambda _: [])
+    assert not loaded.warnings
+
+
+def test_the_example_policy_goes_local_first():
+    rules = policy.load(EXAMPLE, "policy.example.yaml", Settings()).policy
+    body = chat.parse(b'{"messages": [{"role": "user", "content": "Why is the sky blue?"}]}')
+    request = ChatRequest(request_id="t", surface="chat", body=body, model="auto", stream=False)
+    decision = decide(request, classify(request), rules, Observations(local=frozenset({"local"})))
+    assert decision.route == "default"
+    assert [target.backend for target in decision.targets] == ["local", "sarmalink"]
+    for route in rules.routes:
+        expected = rules.backends[route.backend].p50_ms
+        assert not route.latency_budget_ms or not expected or expected < route.latency_budget_ms
+
+
+# --- metrics ------------------------------------------------------------------------------------
+
+
+def test_every_column_is_documented():
+    documented = [name for row in OPERATIONS.rows("column") for name in names(row[0])]
+    assert sorted(documented) == sorted(field.column_name for field in Metric._meta.sorted_fields)
+
+
+def test_every_prometheus_name_is_documented_with_its_type():
+    workers = {"w": {"in_flight": {"echo": 0}, "waiting": {"echo": 0}, "circuit_open": {"echo": 0}, "queued": 0}}
+    lines = exposition(Snapshot({LIVE: Tally()}, {LIVE: Tally()}, workers, 0)).decode().splitlines()
+    known = {line.split()[2]: line.split()[3] for line in lines if line.startswith("# TYPE")}
+    rows = OPERATIONS.rows("name", "type", "labels")
+    assert {name: row[1] for row in rows for name in names(row[0])} == known
+
+
+def test_the_names_of_the_original_are_kept():
+    names = {"llr_backend_calls_total", "llr_backend_success_total"}
+    names |= {"llr_backend_latency_avg_ms", "llr_backend_latency_p95_ms"}
+    assert names <= set(re.findall(r"llr_\w+", OPERATIONS.text))
+
+
+def members(document: Any) -> Iterator[str]:
+    return (str(key) for key in document_keys(document))
+
+
+def test_every_member_of_the_json_reports_is_documented(app):
+    summary = metrics_summary({LIVE: Tally()}, 24, {"rows_dropped": 0})
+    report = ab_report({}, ABTest(True, 0.1, {"a": "b"}), 24)
+    health = app.test_client().get("/health").json
+    for name in {*members(summary), *members(report), *members(health)}:
+        assert f"`{name}`" in API.prose or f'"{name}"' in API.text, name
+
+
+# --- URLs, headers, commands --------------------------------------------------------------------
+
+
+def test_every_url_is_documented(app):
+    rules = {re.sub(r"<path:\w+>", "{id}", rule.rule): rule.methods for rule in app.url_map.iter_rules()}
+    known = {f"{method} {url}" for url, methods in rules.items() for method in methods - {"HEAD", "OPTIONS"}}
+    listed = {name if " " in name else f"GET {name}" for row in API.rows("URL") for name in names(row[0])}
+    assert listed == known
+    in_short = {name if " " in name else f"GET {name}" for row in README.rows("URL") for name in names(row[0])}
+    assert known - in_short == {"GET /", "GET /v1/models/{id}"}
+    headings = set(re.findall(r"^## (\S+ /\S*)$", API.text, re.MULTILINE))
+    assert headings == known - {"GET /v1/models/{id}"}
+
+
+def test_every_header_is_documented():
+    code = "".join(source.read_text("utf-8") for source in SOURCES)
+    written = set(re.findall(r"\bX-LLR-[A-Za-z]+(?:-[A-Za-z]+)*", code))
+    written |= {"X-LLR-" + name.replace("_", "-").title() for name in re.findall(r"HTTP_X_LLR_([A-Z_]+[A-Z])", code)}
+    tables = [*API.rows("header", "values"), *API.rows("header", "on")]
+    assert written == {name for row in tables for name in names(row[0])}
+
+
+def commands(app) -> set[str]:
+    found = set()
+    for name, command in app.cli.commands.items():
+        found |= {f"{name} {below}" for below in command.commands} if hasattr(command, "commands") else {name}
+    return found
+
+
+def test_every_command_is_documented_and_every_documented_one_exists(app):
+    listed = {name.removeprefix("flask ") for row in OPERATIONS.rows("command") for name in names(row[0])}
+    assert listed == commands(app)
+    for page in PAGES:
+        for name in re.findall(r"`flask ([a-z]+(?: [a-z]+)?)", page.text):
+            assert any(name == known or known.startswith(f"{name} ") for known in commands(app)), (page.path, name)
+
+
+def test_every_make_target_is_documented():
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    assert targets == set(re.findall(r"\bmake ([a-z-]+)", CONTRIBUTING.text))
+    for page in PAGES:
+        assert set(re.findall(r"(?:`|^)make ([a-z-]+)", page.text, re.MULTILINE)) <= targets, page.path
+
+
+# --- the pages themselves -----------------------------------------------------------------------
+
+
+def test_the_readme_is_short():
+    assert len(README.text.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path.name)
+def test_links_lead_somewhere(page: Document):
+    for link in page.links:
+        target, _, anchor = link.partition("#")
+        if "://" in target:
+            continue
+        file = (page.path.parent / target).resolve() if target else page.path
+        assert file.exists(), link
+        assert not anchor or anchor in Document(file, file.read_text("utf-8")).anchors, link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path.name)
+def test_snippets_are_valid(page: Document):
+    for block in page.blocks("python"):
+        compile(block.text, f"{page.path.name}:{block.line}", "exec")
+    for block in page.blocks("sh"):
+        done = subprocess.run(["bash", "-n"], input=block.text, text=True, capture_output=True, check=False)
+        assert done.returncode == 0, f"{page.path.name}:{block.line}: {done.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path.name)
+def test_no_page_knows_the_machine_it_was_written_on(page: Document):
+    assert not re.findall(r"/tmp/|/home/|/work/|/root/|\.\./shared|pypi", page.text)
+
+
+def test_the_policy_in_the_readme_is_fit_to_serve():
+    (block,) = README.blocks("yaml")
+    assert not policy.load(block.text, "README.md", Settings(), lambda _: []).warnings
+
+
+@pytest.mark.e2e
+def test_the_examples_of_readme_and_api_run(router, tmp_path: Path):
+    """Every curl and the SDK snippet, as they stand but for the port, against the policy that `flask init` writes where
+    it finds nothing."""
+    running: Router = router(_first_policy(tmp_path))
+    for page in (README, API):
+        for block in page.blocks("sh"):
+            if "curl" in block.text:
+                script = block.text.replace("127.0.0.1:3030", f"127.0.0.1:{running.port}")
+                script = script.replace("curl ", "curl --fail --silent --show-error --max-time 20 ")
+                _run(["bash", "-e"], script, f"{page.path.name}:{block.line}")
+    (block,) = README.blocks("python")
+    said = _run([sys.executable, "-"], block.text.replace(":3030", f":{running.port}"), "README.md, SDK")
+    assert "Why is the sky blue?" in said and "red at dusk" in said
+
+
+def _first_policy(folder: Path) -> str:
+    environ = {"PATH": "", "LLR_POLICY": str(folder / "first.yaml"), "OLLAMA_HOST": "127.0.0.1:1"}
+    command = [sys.executable, "-m", "flask", "init"]
+    subprocess.run(command, cwd=ROOT, env=environ, check=True, capture_output=True)
+    return (folder / "first.yaml").read_text("utf-8")
+
+
+def _run(command: list[str], text: str, where: str) -> str:
+    done = subprocess.run(command, input=text, text=True, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, f"{where}: {done.stderr}\n{done.stdout}"
+    assert done.stdout, where
+    return done.stdout
+
+
+# --- imports ------------------------------------------------------------------------------------
+
+
+def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    environ = {"PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin"}
+    return subprocess.run(command, cwd=folder, env=environ, text=True, capture_output=True, check=False)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "app", tmp_path / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def test_imports_point_one_way(copy: Path):
+    done = lint_imports(copy)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "planted", "broken"),
+    [
+        ("app/routing/decide.py", "import flask", "what decides does no I/O"),
+        ("app/wire/sse.py", "import socket", "what decides does no I/O"),
+        ("app/dispatch.py", "from app.web import chat", "imports point one way"),
+        ("app/backends/base.py", "from app import policy", "imports point one way"),
+    ],
+)
+def test_a_planted_import_is_found(copy: Path, file: str, planted: str, broken: str):
+    source = copy / file
+    source.write_text(f"{source.read_text('utf-8')}\n{planted}\n", "utf-8")
+    done = lint_imports(copy)
+    assert done.returncode != 0
+    assert f"{broken} BROKEN" in done.stdout
+
+
+def test_there_is_one_flow():
+    """Only the pipeline dispatches live calls: nobody else imports `dispatch` but what wires and what mirrors."""
+    importers = {
+        str(source.relative_to(ROOT / "app"))
+        for source, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "app.dispatch"
+    }
+    assert importers == {"pipeline.py", "runtime.py", "background/shadow.py"}
+
+
+def test_no_import_hides_inside_a_function():
+    for source, tree in trees():
+        for function in ast.walk(tree):
+            if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                hidden = [node for node in ast.walk(function) if isinstance(node, (ast.Import, ast.ImportFrom))]
+                assert not hidden, (source, function.name)
