@@ -278,9 +278,10 @@ def test_wrong_field_is_named(sent: dict[str, Any], param: str) -> None:
     assert (caught.value.status, caught.value.type, caught.value.param) == (400, "invalid_request_error", param)
 
 
-def test_input_is_required() -> None:
+@pytest.mark.parametrize("previous", [{}, {"previous_response_id": None}])
+def test_input_is_required(previous: dict[str, Any]) -> None:
     with pytest.raises(RequestError) as caught:
-        parse({"model": "auto"})
+        parse({"model": "auto"} | previous)
     assert caught.value.param == "input"
 
 

@@ -424,6 +424,16 @@ FRAGMENTS: list[tuple[str, list[dict[str, Any]], list[Any]]] = [
         [F1, G2],
     ),
     (
+        "no index, ids and names repeated, interleaved",
+        [
+            calls(call(None, "c", "f", '{"a"')),
+            calls(call(None, "d", "g", '{"b"')),
+            calls(call(None, "c", "f", ":1}")),
+            calls(call(None, "d", "g", ":2}")),
+        ],
+        [F1, G2],
+    ),
+    (
         "no index, no ids",
         [
             calls(call(None, None, "f", '{"a"')),
