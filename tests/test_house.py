@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shutil
 import subprocess
@@ -109,6 +110,72 @@ def test_every_kind_of_error_in_a_row_is_documented():
     written = re.findall(r'kind="([a-z_]+)"', "".join(source.read_text("utf-8") for source in SOURCES))
     kinds |= {*written, "error_event", "truncated", "internal"} - {"live", "shadow", "probe"}
     assert {kind for kind in kinds if not kind.startswith("http_")} == documented - {"http_503"}
+
+
+CHAT = {"messages": [{"role": "user", "content": "hi"}]}
+PRIVATE = {"X-LLR-Sensitivity": "high"}
+ASKED = [  # what is asked, and what the table of errors promises
+    ("POST", "/v1/chat/completions", {"messages": []}, {}, 400, None),
+    ("POST", "/v1/chat/completions", CHAT, {"X-LLR-Sensitivity": "secret"}, 400, None),
+    ("POST", "/v1/chat/completions", CHAT, {"X-LLR-Sensitive": "high"}, 400, None),
+    ("POST", "/v1/chat/completions", CHAT | {"model": "small"}, {}, 400, "context_length_exceeded"),
+    (
+        "POST",
+        "/v1/responses",
+        {"input": "hi", "previous_response_id": "resp_x"},
+        {},
+        400,
+        "previous_response_not_found",
+    ),
+    ("POST", "/v1/responses", {"input": [{"type": "item_reference", "id": "msg_x"}]}, {}, 400, "item_not_found"),
+    ("GET", "/v1/models", None, {"Authorization": "Bearer wrong"}, 401, "invalid_api_key"),
+    ("GET", "/v1/models", None, {"Host": "evil.example"}, 403, "host_not_allowed"),
+    ("GET", "/v1/models", None, {"Origin": "https://evil.example"}, 403, "origin_not_allowed"),
+    ("GET", "/v1/nothing", None, {}, 404, "not_found"),
+    ("GET", "/v1/models/nothing", None, {}, 404, "model_not_found"),
+    ("GET", "/v1/responses/resp_x", None, {}, 404, "response_not_found"),
+    ("GET", "/v1/chat/completions", None, {}, 405, None),
+    ("POST", "/v1/chat/completions", CHAT | {"more": "x" * 2000}, {}, 413, "request_too_large"),
+    ("POST", "/v1/chat/completions", CHAT, {"Content-Type": "text/plain"}, 415, None),
+    ("POST", "/v1/chat/completions", CHAT | {"model": "dead"}, {}, 502, "all_backends_failed"),
+    ("POST", "/v1/chat/completions", CHAT | {"model": "cloud"}, PRIVATE, 503, "no_eligible_backend"),
+]
+
+
+def ask(folder: Path, request: tuple[Any, ...], database: str = "metrics.db") -> tuple[int, dict[str, Any]]:
+    """The answer of a router whose backends hold nothing, answer nothing, or are not local."""
+    method, url, body, headers, *_ = request
+    backends = {
+        "small": {"type": "echo", "contextWindow": 1},
+        "dead": {"type": "ollama", "endpoint": "http://127.0.0.1:1", "models": ["m"]},
+        "cloud": {"type": "sarmalink"},
+    }
+    (folder / "policy.yaml").write_text(
+        yaml.safe_dump({"backends": backends, "routes": [{"default": "dead"}]}), "utf-8"
+    )
+    environ = {"LLR_POLICY": str(folder / "policy.yaml"), "LLR_DB": str(folder / database)}
+    client = create_app(environ | {"LLR_API_KEYS": "key", "LLR_MAX_BODY_BYTES": "1024"}).test_client()
+    text = None if body is None else json.dumps(body)
+    sent = {"Authorization": "Bearer key", "Content-Type": "application/json"} | headers
+    answer = client.open(url, method=method, data=text, headers=sent)
+    return answer.status_code, answer.json["error"]
+
+
+@pytest.mark.parametrize("request_", ASKED, ids=lambda asked: f"{asked[4]} {asked[5]}")
+def test_documented_errors_come(tmp_path: Path, request_: tuple[Any, ...]):
+    status, error = ask(tmp_path, request_)
+    assert (status, error["code"]) == request_[4:]
+    assert set(error) == {"message", "type", "param", "code"}
+    listed = {(row[0], code) for row in API.rows("status", "code") for code in names(row[1])}
+    assert (str(status), error["code"] or "null") in listed
+
+
+@pytest.mark.parametrize(
+    ("url", "code"), [("/v1/metrics", "metrics_unavailable"), ("/v1/responses/resp_x", "store_unavailable")]
+)
+def test_an_unreadable_database_is_a_503(tmp_path: Path, url: str, code: str):
+    status, error = ask(tmp_path, ("GET", url, None, {}), database="no/such/folder/metrics.db")
+    assert (status, error["code"]) == (503, code)
 
 
 # --- settings and policy ------------------------------------------------------------------------
