@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,13 @@ from tests.e2e.server import Router
 
 README = Document.read("README.md")
 API = Document.read("docs/api.md")
+ARCHITECTURE = Document.read("ARCHITECTURE.md")
 OPERATIONS = Document.read("docs/operations.md")
 CONTRIBUTING = Document.read("CONTRIBUTING.md")
 EXAMPLE = (ROOT / "policy.example.yaml").read_text("utf-8")
 PAGES = [
-    *(Document.read(name) for name in ("ARCHITECTURE.md", "CHANGELOG.md", "docs/differences.md", "docs/policy.md")),
-    *(README, API, OPERATIONS, CONTRIBUTING),
+    *(Document.read(name) for name in ("CHANGELOG.md", "docs/differences.md", "docs/policy.md")),
+    *(README, API, ARCHITECTURE, OPERATIONS, CONTRIBUTING),
 ]
 SOURCES = sorted((ROOT / "app").rglob("*.py"))
 ECHO = {"backends": {"echo": {"type": "echo"}}, "routes": [{"default": "echo"}]}
@@ -428,6 +430,26 @@ def test_a_planted_import_is_found(copy: Path, file: str, planted: str, broken: 
     done = lint_imports(copy)
     assert done.returncode != 0
     assert f"{broken} BROKEN" in done.stdout
+
+
+def test_the_architecture_page_has_the_layers_that_are_checked():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    drawn = "".join(f"{layer.replace('app.', '')}\n" for layer in layers)
+    assert drawn in [block.text for block in ARCHITECTURE.blocks("text")]
+    assert all(f'"{contract["name"]}"' in ARCHITECTURE.text or contract["type"] == "layers" for contract in contracts)
+
+
+def test_the_architecture_page_names_every_module():
+    (rooms,) = (block.text for block in ARCHITECTURE.blocks("text") if "gunicorn.conf.py" in block.text)
+    for source in SOURCES:
+        folder, name = source.parent.name, source.name
+        shown = "responses*.py" if folder == "wire" and name.startswith("responses_") else name
+        if folder == "dashboard" or name == "__init__.py":
+            shown = f"{folder}/"
+        assert shown in rooms, f"{source} is missing from ARCHITECTURE.md"
+        assert name == "__init__.py" or folder in ("app", "dashboard") or f"  {folder}/" in rooms, source
 
 
 def test_there_is_one_flow():
