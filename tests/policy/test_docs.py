@@ -37,7 +37,7 @@ def test_rows_as_a_person_reads_them() -> None:
     assert rows("ab") == [
         "| `enabled` | `true` or `false` | false | mirror requests at all |",
         "| `sampleRate` | number from 0 to 1 | 0 | share mirrored, 0 to 1 |",
-        "| `candidates` | name: name | - | primary: candidate that is tried beside it |",
+        "| `candidates` | mapping of name to name | - | primary: candidate that is tried beside it |",
     ]
     assert "| `p50Ms` | number above 0 | - | expected latency in ms until it is measured |" in LINES
     assert "| `type` | one of " + " ".join(f"`{name}`" for name in BACKEND_TYPES) + " | **required** |" in TEXT
@@ -45,7 +45,7 @@ def test_rows_as_a_person_reads_them() -> None:
     assert "| `timeouts.idleMs` | number above 0 | LLR_IDLE_TIMEOUT | between two pieces of it |" in LINES
     assert "| `maxRows` | whole number from 1 to 10000000 | 10000 | how many |" in LINES
     assert "| `openai` | https://api.openai.com/v1 | - | OPENAI_API_KEY | no |" in LINES
-    assert "| `ollama` | http://localhost:11434 | - | - | yes, at a private address |" in LINES
+    assert "| `ollama` | http://localhost:11434 | - | - | if private |" in LINES
     assert "| `tokens` | `{min, max}` | - | estimated input tokens, as {min, max} |" in LINES
 
 
