@@ -33,3 +33,12 @@ $(VENV)/run.stamp: requirements.txt
 $(VENV)/dev.stamp: requirements-dev.txt $(VENV)/run.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
+
+.PHONY: test-llamacpp
+test-llamacpp: .venv-llamacpp/stamp   ## the router before a real llama.cpp server (compiled from source the first time)
+	.venv-llamacpp/bin/python -m pytest -m llamacpp tests/llamacpp
+
+.venv-llamacpp/stamp: requirements.txt requirements-dev.txt requirements-llamacpp.txt
+	test -x .venv-llamacpp/bin/python || $(PYTHON) -m venv .venv-llamacpp
+	.venv-llamacpp/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-llamacpp.txt
+	touch $@

@@ -198,6 +198,34 @@ class Classification:
     modality: str
     family: str
     tokens: int  # estimated input tokens: messages, tools and instructions
+    difficulty: float = 0.0  # 0 to 1: how likely a small local model is not enough
+    confidence: float = 1.0  # 0 to 1: in the task
+
+
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """Where `difficulty` becomes medium and high."""
+
+    medium: float = 0.35
+    high: float = 0.65
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """One feature that spoke, and with how many points (below 0: against)."""
+
+    feature: str
+    points: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Why the classifier said what it said.  Features can hold the prompt's words: show it, never store it."""
+
+    tags: Classification
+    runner_up: str  # the next likely task
+    task_signs: tuple[Sign, ...]  # for the task over the runner-up, the loudest first
+    difficulty_signs: tuple[Sign, ...]
 
 
 @dataclass(frozen=True, slots=True)

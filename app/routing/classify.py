@@ -1,45 +1,69 @@
 """Judges a request: one `tag_<name>` function per tag, all pure, none asking a model.
 
-To add a tag: a field on `Classification`, a `tag_<name>` function, one line in `classify`.
+To add a tag: a field on `Classification`, a `tag_<name>` function, one line in `_tags`.
+What is read of a conversation is in `reading`, what speaks for a task in `features`, the weights in `model`.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator, Mapping
 
-from app.routing import words
+from app.routing.difficulty import HARD_WEIGHT, difficulty, signs
+from app.routing.features import features
+from app.routing.model import MODEL, likelihoods
 from app.routing.reading import Ask, read, read_text
-from app.types import ChatRequest, Classification
+from app.types import ChatRequest, Classification, Cuts, Evidence, Sign
 
-HEAD = 320  # where askers say what they want …
-TAIL = 160  # … or after the document they pasted
-_TOKEN = re.compile(r"[^\W_]+(?:['’.][^\W_]+)*[+#]{0,2}")
-_CALL = re.compile(r"[A-Za-z_]\w{1,40}\((?!s\)|es\)|ies\))")  # `print(`, not `shoe(s)`
-_NAME = re.compile(r"\b[a-z]{1,30}(?:_[a-z]{1,30}|[A-Z][a-z]{1,30})")  # snake_case, camelCase
-_FOLLOW_UP_CHARS = 60
+FOLLOW_UP_CHARS = 100  # a turn up to this length is heard together with the turn before it …
+BEFORE_SHARE, BEFORE_FADE = 0.8, 0.05  # … which counts less with every word that the user says now
+SYSTEM_SHARE = 0.7
+LARGE_TOKENS = 8_000  # small models lose the thread: never low
+EVIDENCE_SIGNS = 8
+DEFAULT_CUTS = Cuts()
+
+Chances = Mapping[str, float]  # task -> its likelihood; vision, which the body shows, is not among them
 
 _FAMILIES = {"code": "qwen-coder", "general": "llama", "summarisation": "llama"}
 
 
-def classify(request: ChatRequest) -> Classification:
+def classify(request: ChatRequest, cuts: Cuts = DEFAULT_CUTS) -> Classification:
     """Every tag of a request."""
-    return _tags(read(request.body.chat), request.sensitivity)
+    return _tags(read(request.body.chat), request.sensitivity, cuts)
 
 
-def classify_text(text: str) -> Classification:
+def classify_text(text: str, cuts: Cuts = DEFAULT_CUTS) -> Classification:
     """The tags of one prompt, as if it were a conversation's first message."""
-    return _tags(read_text(text), "normal")
+    return _tags(read_text(text), "normal", cuts)
 
 
-def _tags(ask: Ask, sensitivity: str) -> Classification:
-    task, modality = tag_task(ask), tag_modality(ask)
+def explain(request: ChatRequest, cuts: Cuts = DEFAULT_CUTS) -> Evidence:
+    """Every tag of a request and what spoke for it."""
+    ask = read(request.body.chat)
+    tags = _tags(ask, request.sensitivity, cuts)
+    chances = task_chances(ask)
+    others = sorted((label for label in chances if label != tags.task), key=lambda label: -chances[label])
+    return Evidence(
+        tags=tags,
+        runner_up=others[0],
+        task_signs=_task_signs(ask, tags.task, others[0]),
+        difficulty_signs=_loudest(_difficulty_points(ask, tags.task, chances)),
+    )
+
+
+def _tags(ask: Ask, sensitivity: str, cuts: Cuts) -> Classification:
+    chances = task_chances(ask)
+    task, confidence = tag_task(ask, chances)
+    modality = tag_modality(ask)
+    hardness = tag_difficulty(ask, task, chances)
     return Classification(
         task=task,
-        complexity=tag_complexity(ask, task),
+        complexity=tag_complexity(hardness, ask.tokens, cuts),
         sensitivity=sensitivity,
         modality=modality,
         family=tag_family(task, modality),
         tokens=ask.tokens,
+        difficulty=hardness,
+        confidence=confidence,
     )
 
 
@@ -53,69 +77,64 @@ def tag_family(task: str, modality: str) -> str:
     return "gemma" if modality == "image" else _FAMILIES.get(task, "any")
 
 
-def tag_task(ask: Ask) -> str:
-    """What is asked now; a short follow-up that says nothing itself keeps the task of the turn before."""
+def tag_task(ask: Ask, chances: Chances) -> tuple[str, float]:
+    """What is asked now, and how sure that is."""
     if ask.image:
-        return "vision"
-    task = _task(ask.text)
-    if task == "general" and ask.before and len(ask.text) <= _FOLLOW_UP_CHARS:
-        return _task(ask.before)
-    return task
+        return "vision", 1.0
+    task = max(chances, key=lambda label: chances[label])
+    return task, round(chances[task], 4)
 
 
-def tag_complexity(ask: Ask, task: str) -> str:
-    """Size and the signs of a hard problem."""
-    text = ask.text
-    tokens = _tokens(text[:2000].lower())
-    points = 2 * len(words.HARD.intersection(tokens))
-    points += (len(text) > 400) + (len(text) > 1500) + (ask.tokens > 4000) + (ask.tokens > 16000)
-    points += sum(mark in text for mark in ("\n1.", "\n2.", "\n- ", "$$", "\\frac", "∑", "∫"))
-    if task in ("summarisation", "classification", "web_search"):
-        points //= 2  # long because a document came along
-    return "high" if points >= 4 else "medium" if points >= 2 else "low"
+def tag_difficulty(ask: Ask, task: str, chances: Chances) -> float:
+    """How likely a small local model is not enough."""
+    return round(difficulty(sum(_difficulty_points(ask, task, chances).values())), 4)
 
 
-def _task(text: str) -> str:
-    """The task with the most points; below 2 points nobody meant it."""
-    points = _points(text)
-    best = max(points, key=lambda task: points[task])
-    return best if points[best] >= 2 else "general"
+def tag_complexity(hardness: float, tokens: int, cuts: Cuts) -> str:
+    """`difficulty` and size in three words."""
+    if hardness >= cuts.high:
+        return "high"
+    return "medium" if hardness >= cuts.medium or tokens > LARGE_TOKENS else "low"
 
 
-def _points(text: str) -> dict[str, int]:
-    """How loudly each task speaks.  On a tie the earlier one wins: a named label or summary is rarely chance."""
-    head, tail = text[:HEAD], text[HEAD:][-TAIL:]
-    spoken = f"{head}\n{tail}".lower()
-    tokens = _tokens(spoken)
-    said = frozenset(tokens)
-    return {
-        "summarisation": 4 * bool(said & words.SUMMARY)
-        + 3 * _marks(spoken, words.SUMMARY_MARKS)
-        + 4 * _marks(spoken, words.CJK_MARKS["summarisation"]),
-        "classification": 4 * bool(said & words.LABEL)
-        + len(said & words.LABEL_WEAK) * (len(said & words.LABEL_WEAK) > 1)
-        + 4 * _marks(spoken, words.CJK_MARKS["classification"]),
-        "code": _code_points(text[:3000], tokens, said, spoken),
-        "web_search": 3 * bool(said & words.LIVE)
-        + 2 * (bool(said & words.LIVE_WEAK) and bool(said & words.NOW))
-        + 3 * _marks(spoken, words.CJK_MARKS["web_search"]),
-        "general": 0,
-    }
+def task_chances(ask: Ask) -> Chances:
+    """Each task's likelihood: the ask itself, the turn before a short one, a short system prompt."""
+    voices = [MODEL.bias(), *(MODEL.points(features(text), share) for text, _, share in _voices(ask))]
+    return dict(zip(MODEL.labels, likelihoods(list(map(sum, zip(*voices, strict=True)))), strict=True))
 
 
-def _code_points(text: str, tokens: list[str], said: frozenset[str], spoken: str) -> int:
-    marks = _marks(text.lower(), words.CODE_MARKS)
-    shapes = len(_CALL.findall(text)) + len(_NAME.findall(text)) // 2
-    nouns = len(said & words.CODE_NOUN)
-    points = 3 * ("```" in text) + min(marks, 3) + min(shapes, 3)
-    points += 2 * min(len(said & words.TECH), 2) + min(len(said & words.TECH_WEAK), 2) + min(nouns, 2)
-    points += nouns > 0 and not words.CODE_VERB.isdisjoint(tokens[:8])
-    return points + 3 * _marks(spoken, words.CJK_MARKS["code"])
+def _voices(ask: Ask) -> Iterator[tuple[str, str, float]]:
+    """The texts that say what is wanted: text, where it stands, how much it counts."""
+    yield ask.text, "", 1.0
+    if _is_follow_up(ask):
+        yield ask.before, "turn before: ", max(0.0, BEFORE_SHARE - BEFORE_FADE * len(ask.text.split()))
+    if ask.system:
+        yield ask.system, "system: ", SYSTEM_SHARE
 
 
-def _marks(text: str, marks: tuple[str, ...]) -> int:
-    return sum(mark in text for mark in marks)
+def _is_follow_up(ask: Ask) -> bool:
+    return bool(ask.before) and len(ask.text) <= FOLLOW_UP_CHARS
 
 
-def _tokens(text: str) -> list[str]:
-    return _TOKEN.findall(text)
+def _difficulty_points(ask: Ask, task: str, chances: Chances) -> dict[str, float]:
+    """What each sign adds; a short follow-up is as hard as what it follows."""
+    text = f"{ask.before}\n{ask.text}" if _is_follow_up(ask) else ask.text
+    weights = MODEL.difficulty
+    return {name: sign * weights.get(name, HARD_WEIGHT) for name, sign in signs(text, task, chances["code"]).items()}
+
+
+def _task_signs(ask: Ask, task: str, runner_up: str) -> tuple[Sign, ...]:
+    if task not in MODEL.labels:
+        return (Sign("image part", 1.0),)
+    return _loudest(
+        {
+            where + name: MODEL.margin(name, task, runner_up) * share
+            for text, where, share in _voices(ask)
+            for name in features(text)
+        }
+    )
+
+
+def _loudest(points: Mapping[str, float]) -> tuple[Sign, ...]:
+    ordered = sorted(points.items(), key=lambda item: (-abs(item[1]), item[0]))
+    return tuple(Sign(name, round(value, 3)) for name, value in ordered[:EVIDENCE_SIGNS] if round(value, 3))

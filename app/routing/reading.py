@@ -15,6 +15,7 @@ from app.types import JsonObject
 
 HEAD_CHARS = 6_000  # of one message: kept from its start …
 TAIL_CHARS = 2_000  # … and from its end; askers put their question at either
+SYSTEM_CHARS = 600  # a longer system prompt describes an agent, not the task
 IMAGE_TYPES = frozenset({"image_url", "input_image"})
 IMAGE_TOKENS = 1_000  # servers bill an image by its size in pixels, never by its base64 length
 MESSAGE_TOKENS = 4  # role and separators
@@ -34,6 +35,7 @@ class Ask:
 
     text: str  # what the user says now, without harness blocks
     before: str  # what the user said in the turn before; "" in a first turn
+    system: str  # a short system prompt: it may hold the instruction for what the user pastes
     image: bool  # any message holds an image part
     tokens: int
 
@@ -45,6 +47,7 @@ def read(chat: JsonObject) -> Ask:
     return Ask(
         text=next(turns, ""),
         before=next(turns, ""),
+        system=_system(messages),
         image=any(_has_image(message) for message in messages),
         tokens=_tokens(chat, messages),
     )
@@ -52,7 +55,7 @@ def read(chat: JsonObject) -> Ask:
 
 def read_text(text: str) -> Ask:
     """The ask in one prompt."""
-    return Ask(text=_ask(text), before="", image=False, tokens=MESSAGE_TOKENS + count_tokens(text))
+    return Ask(text=_ask(text), before="", system="", image=False, tokens=MESSAGE_TOKENS + count_tokens(text))
 
 
 def count_tokens(text: str) -> int:
@@ -68,6 +71,15 @@ def _user_turns(messages: list[Mapping[str, Any]]) -> Iterator[str]:
     for message in reversed(messages):
         if message.get("role") == "user" and (text := _ask(_capped(message.get("content")))):
             yield text
+
+
+def _system(messages: list[Mapping[str, Any]]) -> str:
+    """The first system prompt, when it is short."""
+    for message in messages:
+        if message.get("role") in ("system", "developer"):
+            text = "\n".join(_texts(message.get("content"))).strip()
+            return text if len(text) <= SYSTEM_CHARS else ""
+    return ""
 
 
 def _capped(content: object) -> str:

@@ -73,7 +73,7 @@ def test_a_missing_done_is_added_behind_a_finish_reason(house):
 )
 def test_a_fallback_before_the_first_event_is_invisible(house, fault):
     local, cloud, router = house
-    local.script(fault)
+    local.script(fault, repeat=True)  # a kept connection that dies is tried once more
     cloud.script(replies.sse("from ", "cloud"))
     with router.stream() as stream:
         body = stream.read()

@@ -128,6 +128,7 @@ def test_a_policy_of_the_original_program_loads_unchanged() -> None:
             p50_ms=900,
             local=False,
             api_key_env="OPENAI_API_KEY",
+            responses="native",
         ),
     }
     assert loaded.policy.routes == (

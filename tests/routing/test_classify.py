@@ -13,10 +13,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.routing.classify import classify, classify_text
-from app.types import COMPLEXITIES, FAMILIES, MODALITIES, TASKS, ChatRequest, Dialect
+from app.routing import model
+from app.routing.classify import classify, classify_text, explain
+from app.types import COMPLEXITIES, FAMILIES, MODALITIES, TASKS, ChatRequest, Cuts, Dialect
 
 CASES = yaml.safe_load((Path(__file__).parent / "cases.yaml").read_text(encoding="utf-8"))
+OWN = yaml.safe_load((Path(__file__).parent / "own_prompts.yaml").read_text(encoding="utf-8"))
 HARD_PROOF = (
     "Prove that every continuous function on a compact metric space is uniformly continuous. Then give a rigorous "
     "counterexample when compactness is dropped, and derive the weakest condition on the space under which the theorem "
@@ -90,11 +92,46 @@ def test_short_but_hard_is_not_low(text: str) -> None:
     assert classify_text(text).complexity != "low"
 
 
-def test_follow_up_keeps_the_task() -> None:
-    assert classify(chat("write a python function to sort a list", "def f(): ...", "shorter please")).task == "code"
-    assert classify(chat("write a python function", "def f(): ...", "What's the weather in Rome today?")).task == (
-        "web_search"
-    )
+PYTHON = "write a python function to sort a list of dicts by key"
+POEM = "Write a poem about autumn leaves for my mother"
+WEATHER = "What's the weather in Rome today?"
+ARTICLE = "Summarize this article: The council met on Monday and decided on the bridge."
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "task"),
+    [
+        (PYTHON, "and in Rust?", "code"),
+        (PYTHON, "shorter please", "code"),
+        (PYTHON, "why?", "code"),
+        (PYTHON, "it still fails", "code"),
+        (POEM, "shorter please", "general"),
+        (POEM, "why?", "general"),
+        (WEATHER, "and tomorrow?", "web_search"),
+        (ARTICLE, "in two sentences", "summarisation"),
+        ("Classify as positive or negative: I love it", "and this one: what a waste", "classification"),
+        (PYTHON, WEATHER, "web_search"),  # a new question is no follow-up
+        (PYTHON, "thanks! now tell me a joke about cats", "general"),
+        (POEM, "Summarize our conversation", "summarisation"),
+        (POEM, "Now write a Python script that prints it", "code"),
+    ],
+)
+def test_turns_before_are_heard(before: str, now: str, task: str) -> None:
+    assert classify(chat(before, "...", now)).task == task
+
+
+def test_a_follow_up_is_as_hard_as_what_it_follows() -> None:
+    assert classify(chat("why?")).complexity == "low"
+    assert classify(chat(HARD_PROOF, "...", "why?")).complexity != "low"
+
+
+def test_a_short_system_prompt_may_hold_the_instruction() -> None:
+    def task(system: str, text: str) -> str:
+        return classify(chat({"role": "system", "content": system}, {"role": "user", "content": text})).task
+
+    assert task("Classify the user's message as positive or negative.", "The food was cold.") == "classification"
+    assert task("Summarize the text that the user sends.", "The council met on Monday.") == "summarisation"
+    assert task("You are a helpful assistant.", "What is the capital of Peru?") == "general"
 
 
 def test_harness_text_does_not_decide() -> None:
@@ -103,6 +140,18 @@ def test_harness_text_does_not_decide() -> None:
     turns = [{"role": "user", "content": "Write a birthday poem"}, {"role": "tool", "content": "Traceback: def f():"}]
     assert classify(chat(*turns)).task == "general"
     assert classify(chat("Write a birthday poem", "ok", reminder)).task == "general"
+
+
+def test_pasted_text_does_not_decide() -> None:
+    mail = "Hi, the python server crashed, the function returned null and the query failed. We fixed the bug. Tim"
+    assert classify_text(f"Summarize this email:\n\n{mail}").task == "summarisation"
+    assert classify_text(f"<document>\n{mail}\n</document>\nWrite a birthday poem").task == "general"
+    tool = {"role": "tool", "content": "Sunny in Rome, latest news today"}
+    assert classify(chat({"role": "user", "content": "Fix the failing test in parser.py"}, tool)).task == "code"
+
+
+def test_code_fences_decide() -> None:
+    assert classify_text("```\nfoo\n```\nwhat about this?").task == "code"
 
 
 def test_tokens_count_everything() -> None:
@@ -116,6 +165,74 @@ def test_tokens_count_everything() -> None:
     assert classify(chat(picture)).tokens == 1004
     assert 90 <= classify_text("漢" * 100).tokens <= 120
     assert classify(chat(*["word " * 8000] * 21)).tokens > 200_000
+
+
+@pytest.mark.parametrize("task", ["general", "code", "web_search", "summarisation", "classification"])
+def test_own_prompts(task: str) -> None:
+    wrong = [text for text in OWN[task] if classify_text(text).task != task]
+    assert len(wrong) <= 5, wrong
+
+
+@pytest.mark.parametrize("task", ["general", "code", "web_search", "summarisation", "classification"])
+def test_languages_do_not_collapse(task: str) -> None:
+    wrong = [text for text in OWN["languages"][task] if classify_text(text).task != task]
+    assert len(wrong) <= 1, wrong
+
+
+def test_own_prompts_by_complexity() -> None:
+    low = [text for text in OWN["hard"] if classify_text(text).complexity == "low"]
+    assert len(low) <= 2, low
+    assert [text for text in OWN["easy"] if classify_text(text).complexity != "low"] == []
+
+
+def test_own_prompts_are_not_trained_on() -> None:
+    seeds = (Path(__file__).parents[2] / "training" / "seeds.txt").read_text(encoding="utf-8").lower().splitlines()
+    own = [
+        text
+        for kind in OWN.values()
+        for texts in (kind.values() if isinstance(kind, dict) else [kind])
+        for text in texts
+    ]
+    assert {text.lower() for text in own}.isdisjoint(seeds)
+
+
+def test_difficulty_and_cuts() -> None:
+    easy, hard = classify_text("hi"), classify_text(HARD_PROOF)
+    assert 0 <= easy.difficulty < 0.2 < 0.5 < hard.difficulty <= 1
+    assert 0 < easy.confidence <= 1
+    assert classify_text("hi", Cuts(medium=0.0, high=1.0)).complexity == "medium"
+    assert classify_text("hi", Cuts(medium=0.0, high=0.0)).complexity == "high"
+    assert classify(chat("hello", "word " * 8000, "hi")).complexity == "medium"  # size alone
+
+
+def test_explain_says_the_same_and_why() -> None:
+    ask = chat("write a python function to reverse a string")
+    evidence = explain(ask)
+    assert evidence.tags == classify(ask)
+    assert evidence.runner_up == "general"
+    assert evidence.task_signs[0].points > 0
+    assert "tech" in {sign.feature for sign in evidence.task_signs}
+    assert {"code", "size"} <= {sign.feature for sign in evidence.difficulty_signs}
+    follow_up = explain(chat(PYTHON, "...", "why?"))
+    assert any(sign.feature.startswith("turn before: ") for sign in follow_up.task_signs)
+    assert explain(chat([{"type": "image_url"}])).tags.task == "vision"
+
+
+def test_unsure_is_visible() -> None:
+    assert classify_text("hmm").confidence < 0.9 < classify_text("git rebase fails with a merge conflict").confidence
+
+
+def test_the_artefact_is_small_and_loads_fast() -> None:
+    path = Path(model.__file__).with_name("weights.json")
+    text = path.read_text(encoding="utf-8")
+    assert len(text) < 100_000
+
+    def cost_ms() -> float:
+        begin = time.perf_counter()
+        model.Model(json.loads(path.read_text(encoding="utf-8")))
+        return (time.perf_counter() - begin) * 1000
+
+    assert min(cost_ms() for _ in range(5)) < 20
 
 
 JSON = st.recursive(

@@ -1,0 +1,82 @@
+"""The training data: public prompts from a folder given by the caller, and our own from seeds.txt."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SEED_COPIES = 5
+_SLOT = re.compile(r"\{(\w+)\}")
+# Collections whose rows come under many names: all of them are one source.
+_FAMILIES = {
+    "FLAN": "FLAN templates",
+    "CLINC": "CLINC150",
+    "super-ni": "super-ni",
+    "arena-hard": "arena-hard",
+    "dolly": "dolly",
+    "Natural Questions": "Natural Questions",
+    "Snips": "Snips",
+}
+_TEXTS = {"dolly": "dolly", "super-ni": "super-ni", "qmsum": "QMSum"}  # "FLAN template x dolly": whose texts
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    text: str
+    task: str
+    source: str  # held out as a whole
+    touches: frozenset[str]  # every source that the text stems from
+
+
+def public_prompts(folder: Path) -> list[Prompt]:
+    """The rows of task_dev.jsonl."""
+    return [
+        Prompt(row["text"], row["label"], _source(row["source"]), _touches(row["source"]))
+        for row in _rows(folder / "task_dev.jsonl")
+    ]
+
+
+def cost_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of cost_quality_dev.jsonl."""
+    return _rows(folder / "cost_quality_dev.jsonl")
+
+
+def own_prompts(path: Path, seed: int) -> list[Prompt]:
+    """seeds.txt; a template with slots comes a few times, filled differently."""
+    rng = random.Random(seed)
+    slots: dict[str, list[str]] = {}
+    prompts: list[Prompt] = []
+    section = ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("[") and line.endswith("]"):
+            section = line[1:-1]
+        elif section == "slots" and " = " in line:
+            name, values = line.split(" = ", 1)
+            slots[name] = values.split(" | ")
+        elif section and line:
+            filled = {_fill(line, slots, rng) for _ in range(SEED_COPIES if _SLOT.search(line) else 1)}
+            prompts += [Prompt(text, section, "own", frozenset({"own"})) for text in sorted(filled)]
+    return prompts
+
+
+def _fill(template: str, slots: dict[str, list[str]], rng: random.Random) -> str:
+    filled = _SLOT.sub(lambda slot: rng.choice(slots[slot[1]]) if slot[1] in slots else slot[0], template)
+    return filled.replace("\\n", "\n")
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines if line.strip()]
+
+
+def _source(name: str) -> str:
+    return next((family for start, family in _FAMILIES.items() if name.startswith(start)), name)
+
+
+def _touches(name: str) -> frozenset[str]:
+    texts = name.partition(" x ")[2]
+    return frozenset({_source(name), *(source for mark, source in _TEXTS.items() if mark in texts)})

@@ -1,0 +1,83 @@
+"""Builds app/routing/weights.json from a data folder and prints the figures of the model card.
+
+    python training/train.py DATA_FOLDER [--figures]
+
+Run it from the project's folder, with training/requirements.txt installed.  The same data give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+HOME = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(HOME))
+
+from cost import Cost  # noqa: E402
+from data import cost_rows, own_prompts, public_prompts  # noqa: E402
+from task import LABELS, Fitted, fit, left_out, report  # noqa: E402
+from threadpoolctl import threadpool_limits  # noqa: E402
+
+from app.routing import difficulty, features  # noqa: E402
+
+SEED = 1
+ARTEFACT = HOME / "app" / "routing" / "weights.json"
+STEPS = 127  # a weight is a whole number in -127..127
+MIN_STEPS = 2  # smaller weights are left out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="folder with task_dev.jsonl and cost_quality_dev.jsonl")
+    parser.add_argument("--figures", action="store_true", help="leave sources out and print the figures, too")
+    arguments = parser.parse_args()
+    with threadpool_limits(1):
+        build(arguments.data, arguments.figures)
+
+
+def build(folder: Path, figures: bool) -> None:
+    public, own = public_prompts(folder), own_prompts(Path(__file__).with_name("seeds.txt"), SEED)
+    names = [features.features(prompt.text) for prompt in public]
+    own_names = [features.features(prompt.text) for prompt in own]
+    rows = cost_rows(folder)
+    cost = Cost(
+        rows,
+        [difficulty.signs(row["prompt"], "", is_code(row)) for row in rows],
+        {"hard": difficulty.HARD_WEIGHT},
+    )
+    weights = cost.choose(np.ones(len(rows), dtype=bool))
+    model = fit([*public, *own], [*names, *own_names])
+    ARTEFACT.write_text(artefact(model, weights), encoding="utf-8")
+    print(f"{ARTEFACT.name}: {ARTEFACT.stat().st_size} bytes; {len(public)} public and {len(own)} own prompts")
+    if figures:
+        print(*report(public, left_out(public, own, names, own_names)), sep="\n")
+        print("\n| pair | APGR, data set left out | APGR, all |\n|---|---|---|")
+        held, seen = cost.left_out(), cost.apgr(cost.score(weights), np.ones(len(rows), dtype=bool))
+        for pair, value in held.items():
+            print(f"| {pair} | {value:.3f} | {seen[pair]:.3f} |")
+        print(f"| mean | {np.mean([*held.values()]):.3f} | {np.mean([*seen.values()]):.3f} |")
+
+
+def is_code(row: dict[str, object]) -> bool:
+    """The difficulty weights are chosen with the true task, so that they do not hang on the task model."""
+    return row["group"] in ("mbpp", "human_eval")
+
+
+def artefact(model: Fitted, difficulty_weights: dict[str, float]) -> str:
+    """JSON with one feature a line, so that a change of the model can be read as a diff."""
+    unit = float(np.abs(model.weights).max()) / STEPS
+    steps = np.rint(model.weights / unit).astype(int)
+    kept = {name: steps[:, i].tolist() for name, i in model.columns.items() if abs(steps[:, i]).max() >= MIN_STEPS}
+    lines = [f"{json.dumps(name, ensure_ascii=False)}: {json.dumps(weight)}" for name, weight in kept.items()]
+    bias = np.rint(model.bias / unit).astype(int).tolist()
+    head = f'"labels": {json.dumps(LABELS)}, "unit": {unit:.6f}, "bias": {bias}'
+    weights = ",\n".join(lines)
+    return f'{{"difficulty": {json.dumps(difficulty_weights)},\n"task": {{{head},\n"weights": {{\n{weights}\n}}}}}}\n'
+
+
+if __name__ == "__main__":
+    main()
