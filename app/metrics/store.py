@@ -23,6 +23,9 @@ _EXACT_ROWS = 20_000  # windows of up to so many rows are summed up from the row
 _FOLD_ROWS = 5_000  # rows summed up in one transaction
 _BUSY_MS = 200  # wait for another writer; the batch is kept when it was not enough
 
+_MOST_CHARS = 200
+_MOST = 2**53  # a whole number beyond it was never counted
+
 Key = tuple[str, str, str, str]  # backend, model, route, kind
 Model = tuple[str, str]  # backend, model
 Steps = dict[int, dict[Model, Tally]]  # the beginning of a step, Unix s -> what its live calls amount to
@@ -184,9 +187,16 @@ class Store:
 
 
 def _row(call: CallRecord) -> dict[str, Any]:
-    row = {name: getattr(call, name) for name in _COLUMNS}
+    row = {name: _storable(getattr(call, name)) for name in _COLUMNS}
     row["ts"] = row.pop("ts_ms")
     return {**row, "ok": call.outcome == "ok", "shadow": call.kind != "live"}
+
+
+def _storable(value: Any) -> Any:
+    """Clients name models and backends count tokens: what no database takes must not cost the whole batch."""
+    if isinstance(value, str):
+        return "".join(char if char.isprintable() else "?" for char in value[:_MOST_CHARS])
+    return None if type(value) is int and value > _MOST else value
 
 
 def _key(row: Any) -> Key:
