@@ -183,6 +183,7 @@ class Policy:
     ab: ABTest = ABTest()
     sensitivity: SensitivityRules = SensitivityRules()
     responses: ResponsesRules = ResponsesRules()
+    savings_against: str | None = None  # the backend whose price the savings are reckoned with
     version: str = ""  # short hash of the text, so that two machines can be compared
 
 

@@ -47,6 +47,11 @@ class Backend:
         # Private requests use connections that check where they really ended up, unless the operator vouched.
         self._private_adapter = adapter(inside_only=True) if config.local is None else self._adapter
 
+    @property
+    def missing_key(self) -> str:
+        """The variable that should hold this backend's key and does not; "" when all is well."""
+        return self.config.api_key_env or "" if not self._key else ""
+
     @classmethod
     def normal_endpoint(cls, endpoint: str) -> str:
         """The endpoint as `chat_path` and `models_path` expect it."""

@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import peewee
 
 from app.metrics.tally import COUNTS, Spread, Tally
 from app.storage import Storage
-from app.storage.model import DROPPED, ROLLED_TO, Metric, Rollup, State, Worker
+from app.storage.model import DROPPED, ROLLED_TO, HourRollup, Metric, Rollup, State, Worker
 from app.types import CallRecord
 
-BUCKET_S = 600
+BUCKET_S, HOUR_S = 600, 3600
 _EXACT_ROWS = 20_000  # windows of up to so many rows are summed up from the rows themselves
 _FOLD_ROWS = 5_000  # rows summed up in one transaction
 _BUSY_MS = 200  # wait for another writer; the batch is kept when it was not enough
@@ -35,10 +35,29 @@ _COLUMNS = (
     "error", "fallback_for", "input_tokens", "output_tokens", "cost_usd", "request_id", "kind",
     "attempt",
 )  # fmt: skip
-_SUMMED = (
-    "id", "ts", "backend", "model", "route", "kind", "shadow", "error", "outcome", "ok", "fallback_for", "attempt",
-    "input_tokens", "output_tokens", "cost_usd", "latency_ms", "ttfb_ms",
-)  # fmt: skip
+_ROLLUP = ("bucket", "backend", "model", "route", "kind", *COUNTS, "latency", "ttfb")
+
+
+class _Row(NamedTuple):
+    """The columns of `metrics` that are summed up."""
+
+    id: int
+    ts: int
+    backend: str
+    model: str | None
+    route: str | None
+    kind: str | None
+    shadow: bool
+    error: str | None
+    outcome: str | None
+    ok: bool
+    fallback_for: str | None
+    attempt: int | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    latency_ms: int
+    ttfb_ms: int | None
 
 
 class Store:
@@ -58,6 +77,12 @@ class Store:
                 State.update(value=State.value + dropped).where(State.name == DROPPED).execute(database)
             self._fold(database, rolled_to)
 
+    def catch_up(self) -> bool:
+        """Sums up some of the rows that nobody has yet: those of an original database, or of another program.
+        Whether there were any."""
+        with self._storage.transaction() as database:
+            return self._fold(database, self._lock(database))
+
     def prune(self, before_ms: int, most: int = 1000) -> int:
         """Deletes at most `most` of the rows older than `before_ms`, and their rollups.  The newest row stays, so
         that ids go on rising.  Returns how many went."""
@@ -72,6 +97,7 @@ class Store:
             gone = Metric.delete().where(Metric.id.in_(oldest)).execute(database)
             first_kept = before_ms // 1000 // BUCKET_S * BUCKET_S
             Rollup.delete().where((Rollup.bucket > 0) & (Rollup.bucket < first_kept)).execute(database)
+            HourRollup.delete().where(HourRollup.bucket < before_ms // 1000 // HOUR_S * HOUR_S).execute(database)
             return int(gone)
 
     def report_worker(self, name: str, now_ms: int, document: Mapping[str, Any]) -> None:
@@ -114,11 +140,16 @@ class Store:
             window = Metric.ts >= since_ms
             many = Metric.select(Metric.id).where(window).limit(_EXACT_ROWS + 1).count(database) > _EXACT_ROWS
             if many:
-                first_bucket = -(-since_ms // 1000 // BUCKET_S) * BUCKET_S
-                edge = window & (Metric.ts < first_bucket * 1000)
-                window = edge | (Metric.ts >= first_bucket * 1000) & (Metric.id > self._rolled_to(database))
-                for rollup in self._rollups(database, Rollup.bucket >= first_bucket):
-                    sums.merge(rollup.bucket, _rollup_key(rollup), _load(rollup))
+                first, first_hour = (-(-since_ms // 1000 // size) * size for size in (BUCKET_S, HOUR_S))
+                edge = window & (Metric.ts < first * 1000)
+                window = edge | (Metric.ts >= first * 1000) & (Metric.id > self._rolled_to(database))
+                parts = [(Rollup, Rollup.bucket >= first)]
+                if step_s % HOUR_S == 0:  # sums of an hour do not fit into shorter steps
+                    parts = [(Rollup, parts[0][1] & (Rollup.bucket < first_hour))]
+                    parts.append((HourRollup, HourRollup.bucket >= first_hour))
+                for table, which in parts:
+                    for rollup in self._rollups(database, table, which):
+                        sums.merge(rollup[0], _rollup_key(rollup), _load(rollup))
             for row in self._rows(database, window):
                 sums.add(row)
         return sums.by_key, sums.by_step
@@ -126,7 +157,7 @@ class Store:
     def totals(self) -> dict[Key, Tally]:
         """All calls ever made, pruned rows included."""
         with self._storage.reading() as database:
-            return {_rollup_key(one): _load(one) for one in self._rollups(database, Rollup.bucket == 0)}
+            return {_rollup_key(one): _load(one) for one in self._rollups(database, Rollup, Rollup.bucket == 0)}
 
     def latest(self, most: int) -> list[Any]:
         """The newest calls of every kind, newest first, as rows with the columns of `metrics`."""
@@ -157,33 +188,46 @@ class Store:
     def _rolled_to(self, database: peewee.Database) -> int:
         return int(State.select(State.value).where(State.name == ROLLED_TO).scalar(database) or 0)
 
-    def _fold(self, database: peewee.Database, rolled_to: int) -> None:
-        """Sums up the rows behind `rolled_to` into their ten minutes and into the totals, a bounded number a turn."""
+    def _fold(self, database: peewee.Database, rolled_to: int) -> bool:
+        """Sums up the rows behind `rolled_to` into their ten minutes and into the totals, a bounded number a turn.
+        Whether there were any."""
         rows = list(self._rows(database, Metric.id > rolled_to, _FOLD_ROWS))
         if not rows:
-            return
+            return False
         fresh: dict[tuple[int, Key], Tally] = defaultdict(Tally)
         for row in rows:
-            for bucket in (0, row.ts // 1000 // BUCKET_S * BUCKET_S):
-                fresh[bucket, _key(row)].add(row)
+            fresh[row.ts // 1000 // BUCKET_S * BUCKET_S, _key(row)].add(row)
+        sums: dict[tuple[type[Rollup], int, Key], Tally] = defaultdict(Tally)
         for (bucket, key), tally in fresh.items():
-            same = (Rollup.bucket == bucket) & (Rollup.backend == key[0]) & (Rollup.model == key[1])
-            same &= (Rollup.route == key[2]) & (Rollup.kind == key[3])
-            for old in Rollup.select().where(same).execute(database):
-                tally.merge(_load(old))
-            Rollup.delete().where(same).execute(database)
-            named = dict(zip(("backend", "model", "route", "kind"), key, strict=True))
-            Rollup.insert(bucket=bucket, **named, **_dump(tally)).execute(database)
+            hour = bucket // HOUR_S * HOUR_S
+            for table, at in ((Rollup, 0), (Rollup, bucket), (HourRollup, hour)):
+                sums[table, at, key].merge(tally)
+        for (table, at, key), tally in sums.items():
+            self._add(database, table, at, key, tally)
         State.update(value=rows[-1].id).where(State.name == ROLLED_TO).execute(database)
+        return True
+
+    def _add(self, database: peewee.Database, table: type[Rollup], bucket: int, key: Key, tally: Tally) -> None:
+        """Adds to one row of the sums."""
+        named = dict(zip(("backend", "model", "route", "kind"), key, strict=True))
+        same = table.bucket == bucket
+        for column, value in named.items():
+            same &= getattr(table, column) == value
+        for old in self._rollups(database, table, same):
+            tally.merge(_load(old))
+        table.delete().where(same).execute(database)
+        table.insert(bucket=bucket, **named, **_dump(tally)).execute(database)
 
     def _rows(self, database: peewee.Database, where: Any, most: int | None = None) -> Iterator[Any]:
-        query = Metric.select(*(getattr(Metric, name) for name in _SUMMED)).where(where).order_by(Metric.id)
+        query = Metric.select(*(getattr(Metric, column) for column in _Row._fields)).where(where).order_by(Metric.id)
         if most is not None:
             query = query.limit(most)
-        return iter(query.namedtuples().iterator(database))
+        return map(_Row._make, database.execute(query))  # as the driver gives them: peewee's rows take twice as long
 
-    def _rollups(self, database: peewee.Database, where: Any) -> Iterator[Any]:
-        return iter(Rollup.select().where(where).namedtuples().iterator(database))
+    def _rollups(self, database: peewee.Database, table: type[Rollup], where: Any) -> Iterator[tuple[Any, ...]]:
+        """Tuples of the columns _ROLLUP."""
+        query = table.select(*(getattr(table, column) for column in _ROLLUP)).where(where)
+        return iter(database.execute(query))
 
 
 def _row(call: CallRecord) -> dict[str, Any]:
@@ -205,8 +249,8 @@ def _key(row: Any) -> Key:
     return row.backend, model, row.route or "", row.kind or ("shadow" if row.shadow else "live")
 
 
-def _rollup_key(rollup: Any) -> Key:
-    return rollup.backend, rollup.model, rollup.route, rollup.kind
+def _rollup_key(rollup: tuple[Any, ...]) -> Key:
+    return rollup[1], rollup[2], rollup[3], rollup[4]
 
 
 class _Sums:
@@ -232,9 +276,9 @@ class _Sums:
         return self.by_step[at_s // self._step_s * self._step_s][key[:2]]
 
 
-def _load(rollup: Any) -> Tally:
-    counts = {name: getattr(rollup, name) for name in COUNTS}
-    return Tally(**counts, latency=Spread.load(rollup.latency), ttfb=Spread.load(rollup.ttfb))
+def _load(rollup: tuple[Any, ...]) -> Tally:
+    counts: dict[str, Any] = dict(zip(COUNTS, rollup[5:-2], strict=True))
+    return Tally(**counts, latency=Spread.load(rollup[-2]), ttfb=Spread.load(rollup[-1]))
 
 
 def _dump(tally: Tally) -> dict[str, Any]:

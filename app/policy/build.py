@@ -23,6 +23,7 @@ def build(data: Mapping[str, Any], settings: Settings, version: str) -> Policy:
         ab=ABTest(**ab) if ab else ABTest(),
         sensitivity=SensitivityRules(**sensitivity) if sensitivity else SensitivityRules(),
         responses=ResponsesRules(**responses) if responses else ResponsesRules(),
+        savings_against=(data.get("savings") or {}).get("against"),
         version=version,
     )
 

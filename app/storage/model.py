@@ -85,6 +85,14 @@ class Rollup(Model):
         primary_key = CompositeKey("bucket", "backend", "model", "route", "kind")
 
 
+class HourRollup(Rollup):
+    """The same by the hour: a day is 24 of them.  There is no bucket 0."""
+
+    class Meta:
+        table_name = "rollups_hourly"
+        primary_key = CompositeKey("bucket", "backend", "model", "route", "kind")
+
+
 class State(Model):
     """Small facts: `rolled_to` (the last row that is in the rollups), `dropped` (rows lost to a full queue)."""
 
@@ -152,11 +160,14 @@ def _v2_conversations(database: Database) -> None:
 
 
 def _v3_attempts(database: Database) -> None:
-    """Which try of its request a call was: requests and spills are counted by it."""
-    with database.bind_ctx([Metric, Rollup]):
+    """Which try of its request a call was, and sums by the hour.  All sums are made anew from the rows there are, in
+    the background (Store.catch_up)."""
+    with database.bind_ctx([Metric, Rollup, HourRollup, State]):
         _add_missing(database, Metric)
         _add_missing(database, Rollup)
-        Rollup.update(requests=Rollup.calls - Rollup.fallbacks).where(Rollup.requests == 0).execute()
+        database.create_tables([HourRollup], safe=True)
+        Rollup.delete().execute()
+        State.update(value=0).where(State.name == ROLLED_TO).execute()
 
 
 def _add_missing(database: Database, table: type[Model]) -> None:
