@@ -91,7 +91,9 @@ def dispatch(request: ChatRequest, tags: Classification, decision: Decision, via
             private=decision.private,
             native=answer.native,
         )
-    raise AllBackendsFailed(failures, private=decision.private)
+    failed = AllBackendsFailed(failures, private=decision.private)
+    failed.target = (target.backend, target.model)  # the last one tried
+    raise failed
 
 
 def _why(target: Target, decision: Decision, failures: list[tuple[str, BackendError]]) -> tuple[str, str | None]:

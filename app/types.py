@@ -113,6 +113,7 @@ class BackendConfig:
     max_concurrency: int = 0  # 0 = no limit
     api_key_env: str | None = None
     responses: str = "chat"  # native: it speaks the Responses API itself
+    own: Mapping[str, Any] = field(default_factory=dict)  # keys of its type alone (Backend.policy_fields)
 
     def context_window(self, model: str) -> int | None:
         """Tokens that fit into `model`'s window, or None when the policy does not say."""

@@ -18,13 +18,13 @@ blueprint = Blueprint("chat", __name__)
 
 @blueprint.post("/v1/chat/completions")
 def chat_completions() -> Response:
-    return answers.answer(read_request(), ChatSurface())
+    return answers.answer(read_request(headers.body(http)), ChatSurface())
 
 
-def read_request() -> ChatRequest:
+def read_request(raw: bytes) -> ChatRequest:
     """The chat request of this HTTP request.  Raises RequestError."""
     private = headers.sensitivity(http.environ)
-    body = chat.parse(headers.body(http))
+    body = chat.parse(raw)
     return ChatRequest(
         request_id=g.request_id,
         surface="chat",
