@@ -24,7 +24,7 @@ _FOLD_ROWS = 5_000  # rows summed up in one transaction
 _BUSY_MS = 200  # wait for another writer; the batch is kept when it was not enough
 
 _MOST_CHARS = 200
-_MOST = 2**53  # a whole number beyond it was never counted
+_MOST = 2**31 - 1  # what an integer column holds; nobody counted further
 
 Key = tuple[str, str, str, str]  # backend, model, route, kind
 
@@ -168,8 +168,8 @@ class Store:
 
 def _row(call: CallRecord) -> dict[str, Any]:
     row = {name: _storable(getattr(call, name)) for name in _COLUMNS}
-    row["ts"] = row.pop("ts_ms")
-    return {**row, "ok": call.outcome == "ok", "shadow": call.kind != "live"}
+    del row["ts_ms"]
+    return {**row, "ts": call.ts_ms, "ok": call.outcome == "ok", "shadow": call.kind != "live"}
 
 
 def _storable(value: Any) -> Any:
