@@ -102,7 +102,7 @@ class Store:
             many = Metric.select(Metric.id).where(window).limit(_EXACT_ROWS + 1).count(database) > _EXACT_ROWS
             if not many:
                 return _tally(self._rows(database, window))
-            first_bucket = -(-since_ms // 1000 // BUCKET_S) * BUCKET_S
+            first_bucket = max(1, -(-since_ms // 1000 // BUCKET_S)) * BUCKET_S
             rolled_to = self._rolled_to(database)
             edge = window & (Metric.ts < first_bucket * 1000)
             tail = (Metric.ts >= first_bucket * 1000) & (Metric.id > rolled_to)
@@ -147,7 +147,7 @@ class Store:
             return
         fresh: dict[tuple[int, Key], Tally] = defaultdict(Tally)
         for row in rows:
-            for bucket in (0, row.ts // 1000 // BUCKET_S * BUCKET_S):
+            for bucket in {0, row.ts // 1000 // BUCKET_S * BUCKET_S}:
                 fresh[bucket, _key(row)].add(row)
         for (bucket, key), tally in fresh.items():
             same = (Rollup.bucket == bucket) & (Rollup.backend == key[0]) & (Rollup.model == key[1])
