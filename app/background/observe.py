@@ -7,6 +7,7 @@ import socket
 import statistics
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
 
 from app.backends.base import Backend
 from app.errors import BackendError
@@ -89,7 +90,7 @@ def _inside(addresses: list[str]) -> bool:
 
 
 def host_of(endpoint: str) -> str:
-    return endpoint.partition("://")[2].partition("/")[0].rpartition("@")[2].rsplit(":", 1)[0].strip("[]")
+    return urlsplit(endpoint).hostname or ""
 
 
 def resolve(host: str) -> list[str]:
