@@ -24,7 +24,9 @@ class Waiter:
 
     def __init__(self, hangups: Hangups, sock: socket.socket | None) -> None:
         self.outcome = "waiting"
-        self.event = Event()
+        self.event = Event()  # what it waits for
+        self.rest = Event()  # what it waits for afterwards, unwatched
+        self.rest.set()
         self._hangups = hangups
         self._sock = sock
         self.greenlet = gevent.spawn(self._run)
@@ -35,6 +37,7 @@ class Waiter:
             with self._hangups.watch(self._sock):
                 self.event.wait(10)
             self.outcome = "answered"
+            self.rest.wait(10)
         except ClientGone:
             self.outcome = "gone"
 
@@ -131,9 +134,13 @@ def test_who_has_its_answer_before_it_can_be_told_keeps_it() -> None:
     client, server = socket.socketpair()
     hangups = Hangups()
     waiter = Waiter(hangups, server)
+    waiter.rest.clear()
     client.close()
     waiter.event.set()
     hangups.sweep()
+    gevent.idle()
+    assert waiter.outcome == "answered"
+    waiter.rest.set()
     waiter.greenlet.join(5)
     assert waiter.outcome == "answered"
     server.close()
