@@ -44,7 +44,8 @@ class Guard:
             response.headers.add("Vary", "Origin")
             if request.method == "OPTIONS":
                 response.headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE, OPTIONS"
-                response.headers["Access-Control-Allow-Headers"] = _ALLOWED_HEADERS
+                wanted = request.environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS")  # SDKs add some of their own
+                response.headers["Access-Control-Allow-Headers"] = wanted or _ALLOWED_HEADERS
                 response.headers["Access-Control-Max-Age"] = "600"
 
     def _serves_host(self, host: str) -> bool:
