@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from urllib.parse import urlsplit
 
 from app.types import Observations, Target
 
@@ -70,5 +71,4 @@ def host_of(endpoint: str) -> str:
 
 def host_name(endpoint: str) -> str:
     """The same without the port; an IPv6 address without its brackets."""
-    host = host_of(endpoint)
-    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return urlsplit(endpoint).hostname or ""

@@ -30,7 +30,7 @@ class Storage:
     def __init__(self, location: str) -> None:
         """`location` is LLR_DB: an SQLite path, or a database URL."""
         self.location = location
-        self.name = re.sub(r"://[^@/]*@", "://", location)  # for people: a URL may hold a password
+        self.name = re.sub(r"//[^/]*@", "//", location)  # for people: a URL may hold a password
         self._database: peewee.Database | None = None
         self._inode: int | None = None
 

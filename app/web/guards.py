@@ -43,7 +43,7 @@ class Guard:
             response.headers.add("Vary", "Origin")
             if request.method == "OPTIONS":
                 response.headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE, OPTIONS"
-                wanted = request.environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "")
+                wanted = request.environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS")  # SDKs add some of their own
                 response.headers["Access-Control-Allow-Headers"] = wanted or "Authorization, Content-Type"
                 response.headers["Access-Control-Max-Age"] = "600"
 
