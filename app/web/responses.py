@@ -88,6 +88,7 @@ def read_request(rt: Runtime, raw: bytes) -> tuple[ChatRequest, ResponsesRequest
     received = chat.read_object(raw)
     asked = parse(received.document)
     past = _Past(rt, asked)
+    asked = asked.after(past.history)
     request = ChatRequest(
         request_id=g.request_id,
         surface="responses",
