@@ -24,7 +24,7 @@ _FOLD_ROWS = 5_000  # rows summed up in one transaction
 _BUSY_MS = 200  # wait for another writer; the batch is kept when it was not enough
 
 _MOST_CHARS = 200
-_MOST = 2**53  # a whole number beyond it was never counted
+_MOST = 2**31 - 1  # what an integer column holds; nobody counted further
 
 Key = tuple[str, str, str, str]  # backend, model, route, kind
 Model = tuple[str, str]  # backend, model
@@ -33,7 +33,7 @@ Steps = dict[int, dict[Model, Tally]]  # the beginning of a step, Unix s -> what
 _COLUMNS = (
     "ts_ms", "backend", "model", "route", "surface", "stream", "task", "complexity", "latency_ms", "ttfb_ms", "outcome",
     "error", "fallback_for", "input_tokens", "output_tokens", "cost_usd", "request_id", "kind",
-    "attempt",
+    "reason", "destination", "sent_bytes",
 )  # fmt: skip
 _ROLLUP = ("bucket", "backend", "model", "route", "kind", *COUNTS, "latency", "ttfb")
 
@@ -52,7 +52,7 @@ class _Row(NamedTuple):
     outcome: str | None
     ok: bool
     fallback_for: str | None
-    attempt: int | None
+    reason: str | None
     input_tokens: int | None
     output_tokens: int | None
     cost_usd: float | None
@@ -140,7 +140,7 @@ class Store:
             window = Metric.ts >= since_ms
             many = Metric.select(Metric.id).where(window).limit(_EXACT_ROWS + 1).count(database) > _EXACT_ROWS
             if many:
-                first, first_hour = (-(-since_ms // 1000 // size) * size for size in (BUCKET_S, HOUR_S))
+                first, first_hour = (max(1, -(-since_ms // 1000 // size)) * size for size in (BUCKET_S, HOUR_S))
                 edge = window & (Metric.ts < first * 1000)
                 window = edge | (Metric.ts >= first * 1000) & (Metric.id > self._rolled_to(database))
                 parts = [(Rollup, Rollup.bucket >= first)]
@@ -175,6 +175,14 @@ class Store:
             rows = Worker.select().where(Worker.ts >= since_ms).namedtuples().execute(database)
             return {row.name: json.loads(row.document) for row in rows}
 
+    def egress(self, since_ms: int) -> list[Any]:
+        """Every call since then that went beyond the local backends, oldest first."""
+        columns = (Metric.ts, Metric.destination, Metric.backend, Metric.model, Metric.route, Metric.reason)
+        sizes = (Metric.sent_bytes, Metric.input_tokens, Metric.output_tokens, Metric.outcome, Metric.request_id)
+        with self._storage.reading() as database:
+            query = Metric.select(*columns, *sizes).where((Metric.ts >= since_ms) & Metric.destination.is_null(False))
+            return list(query.order_by(Metric.id).namedtuples().execute(database))
+
     def close(self) -> None:
         self._storage.close()
 
@@ -200,7 +208,7 @@ class Store:
         sums: dict[tuple[type[Rollup], int, Key], Tally] = defaultdict(Tally)
         for (bucket, key), tally in fresh.items():
             hour = bucket // HOUR_S * HOUR_S
-            for table, at in ((Rollup, 0), (Rollup, bucket), (HourRollup, hour)):
+            for table, at in {(Rollup, 0), (Rollup, bucket), (HourRollup, hour)}:
                 sums[table, at, key].merge(tally)
         for (table, at, key), tally in sums.items():
             self._add(database, table, at, key, tally)
@@ -232,8 +240,8 @@ class Store:
 
 def _row(call: CallRecord) -> dict[str, Any]:
     row = {name: _storable(getattr(call, name)) for name in _COLUMNS}
-    row["ts"] = row.pop("ts_ms")
-    return {**row, "ok": call.outcome == "ok", "shadow": call.kind != "live"}
+    del row["ts_ms"]
+    return {**row, "ts": call.ts_ms, "ok": call.outcome == "ok", "shadow": call.kind != "live"}
 
 
 def _storable(value: Any) -> Any:

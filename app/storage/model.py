@@ -52,7 +52,9 @@ class Metric(Model):
     outcome = TextField(null=True)  # ok | error | cancelled
     request_id = TextField(null=True)
     kind = TextField(null=True)  # live | shadow | probe
-    attempt = IntegerField(null=True)  # the first try of its request, the second …
+    reason = TextField(null=True)  # why this target: route | pin | spill | fallback | …
+    destination = TextField(null=True)  # host:port, of calls to targets that are not local: the egress ledger
+    sent_bytes = IntegerField(null=True)
 
     class Meta:
         table_name = "metrics"
@@ -148,10 +150,20 @@ def _v1_tables(database: Database) -> None:
     """The original's table gets our columns; what is missing is made."""
     with database.bind_ctx([Metric, Rollup, State, Worker]):
         if Metric.table_exists():
-            _add_missing(database, Metric)
+            _add_missing_columns(database)
         database.create_tables([Metric, Rollup, State, Worker], safe=True)
         for name in (ROLLED_TO, DROPPED):
             State.insert(name=name, value=0).on_conflict_ignore().execute()
+
+
+def _add_missing_columns(database: Database) -> None:
+    """The table `metrics` gets the columns of the model that it lacks."""
+    table = Metric._meta.table_name
+    present = {column.name for column in database.get_columns(table)}
+    sqlite = isinstance(database, SqliteDatabase)
+    migrator = SqliteMigrator(database) if sqlite else PostgresqlMigrator(database)
+    missing = [field for field in Metric._meta.sorted_fields if field.column_name not in present]
+    migrate(*(migrator.add_column(table, field.column_name, _nullable(field)) for field in missing))
 
 
 def _v2_conversations(database: Database) -> None:
@@ -159,24 +171,18 @@ def _v2_conversations(database: Database) -> None:
         database.create_tables([StoredResponse, StoredItem], safe=True)
 
 
-def _v3_attempts(database: Database) -> None:
-    """Which try of its request a call was, and sums by the hour.  All sums are made anew from the rows there are, in
-    the background (Store.catch_up)."""
-    with database.bind_ctx([Metric, Rollup, HourRollup, State]):
-        _add_missing(database, Metric)
-        _add_missing(database, Rollup)
-        database.create_tables([HourRollup], safe=True)
-        Rollup.delete().execute()
+def _v3_egress(database: Database) -> None:
+    """reason, destination, sent_bytes."""
+    _add_missing_columns(database)
+
+
+def _v4_hours(database: Database) -> None:
+    """Sums by the hour, and of requests, spills and calls with known tokens.  All sums are made anew from the rows
+    there are, in the background (Store.catch_up)."""
+    with database.bind_ctx([Rollup, HourRollup, State]):
+        database.drop_tables([Rollup, HourRollup], safe=True)
+        database.create_tables([Rollup, HourRollup])
         State.update(value=0).where(State.name == ROLLED_TO).execute()
-
-
-def _add_missing(database: Database, table: type[Model]) -> None:
-    """Gives a table the columns of its model that it does not have."""
-    name = table._meta.table_name
-    present = {column.name for column in database.get_columns(name)}
-    missing = [field for field in table._meta.sorted_fields if field.column_name not in present]
-    migrator = SqliteMigrator(database) if isinstance(database, SqliteDatabase) else PostgresqlMigrator(database)
-    migrate(*(migrator.add_column(name, field.column_name, _nullable(field)) for field in missing))
 
 
 def _nullable(field: Field[Any]) -> Field[Any]:
@@ -186,7 +192,7 @@ def _nullable(field: Field[Any]) -> Field[Any]:
     return added
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables, _v2_conversations, _v3_attempts)
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables, _v2_conversations, _v3_egress, _v4_hours)
 """Numbered by position, from 1.  A change of the tables is a new function at the end; none is ever edited."""
 
 

@@ -167,8 +167,8 @@ def tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
         ("Requests", f"{total['requests']:,}", f"{total['calls']:,} calls to backends"),
         ("Answered well", percent(total["success_rate"]), bad),
         ("Kept local", percent(total["local_share"]), "of the answers"),
-        ("Fallback", percent(total["fallback_rate"]), "of the calls: not the rule’s first backend"),
-        ("Spill", percent(total["spill_rate"]), "of the requests: so from the start"),
+        ("Fallback", percent(total["fallback_rate"]), "of the calls stood in for a failed backend"),
+        ("Spill", percent(total["spill_rate"]), "of the requests: the first backend was too slow or cooling"),
         ("Latency", ms(total["p50_latency"]), f"half are faster; p95 {ms(total['p95_latency'])}"),
         ("First byte", ms(total["p50_ttfb"]), f"of streams, half are faster; p95 {ms(total['p95_ttfb'])}"),
         ("Tokens", count(total["input_tokens"]), f"in; {count(total['output_tokens'])} out"),
@@ -190,12 +190,21 @@ def tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     return [dict(zip(("name", "value", "note"), one, strict=True)) for one in shown]
 
 
+_WHY = {
+    "pin": "the client named it",
+    "continuation": "goes on there",
+    "spill": "the first is too slow now",
+    "fit": "the first is too small",
+    "cooling": "{} is cooling down",
+    "fallback": "{} failed",
+    "shadow": "mirrored for the A/B trial",
+    "probe": "mirrored to measure it",
+}
+
+
 def call_line(row: Any, now_ms: int) -> dict[str, Any]:
     """A row of `metrics` for people.  There is no text of a prompt in it, because there is none in the row."""
     outcome = row.outcome or ("ok" if row.ok else "error")
-    kind = {"shadow": "mirrored for the A/B trial", "probe": "mirrored to measure it"}.get(row.kind or "", "")
-    first = row.attempt is None or row.attempt == 1
-    instead = f"{'spill' if first else 'fallback'} for {row.fallback_for}" if row.fallback_for else ""
     tokens = (row.input_tokens, row.output_tokens)
     return {
         "ago": age(now_ms - row.ts),
@@ -208,7 +217,7 @@ def call_line(row: Any, now_ms: int) -> dict[str, Any]:
         "latency": row.latency_ms,
         "ttfb": row.ttfb_ms,
         "tokens": "–" if tokens == (None, None) else " / ".join("–" if n is None else f"{n:,}" for n in tokens),
-        "why": kind or instead,
+        "why": _WHY.get(row.reason or "", "").format(row.fallback_for or "the first"),
     }
 
 
