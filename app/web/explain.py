@@ -31,11 +31,12 @@ def route() -> Response:
 
 def _read(raw: bytes, private: str) -> ChatRequest:
     """A chat body has `messages`, a Responses body has `input`."""
-    document = chat.read_object(raw).document
+    received = chat.read_object(raw)
+    document = received.document
     if "messages" in document:
         body: Any = chat.parse(raw)
     elif "input" in document:
-        body = ResponsesBody(parse(document))
+        body = ResponsesBody(parse(document), received=received)
     else:
         raise RequestError("Send a chat body (`messages`) or a Responses body (`input`).", param="messages")
     return ChatRequest(

@@ -29,8 +29,8 @@ def sensitivity(environ: Mapping[str, Any]) -> str:
     raw = environ.get(_SENSITIVITY)
     if raw is None:
         return "normal"
-    values = {part.strip().lower() for part in raw.split(",")}
-    if len(values) == 1 and values <= set(SENSITIVITIES):
+    values = {part.strip(" \t").lower() for part in raw.split(",")}
+    if raw.isascii() and len(values) == 1 and values <= set(SENSITIVITIES):
         return str(values.pop())
     raise RequestError("X-LLR-Sensitivity must be normal or high, once.", param="X-LLR-Sensitivity")
 
