@@ -43,8 +43,9 @@ class Body(Protocol):
         """The request in chat shape: what is classified."""
 
     @property
-    def original(self) -> JsonObject:
-        """The request as it came, with all that goes along with it: what is searched for private text."""
+    def original(self) -> Any:
+        """The request as it came, with all that goes along with it: what is searched for private text.  JSON whose
+        objects may be tuples of (name, value), because a name may be repeated."""
 
     def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:
         """The chat body as JSON bytes for one target.  `stream` differs from the client's own only for shadow calls."""
