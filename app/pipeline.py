@@ -16,7 +16,7 @@ from app.types import CallRecord, ChatRequest, Classification, Decision, Reply
 def plan(request: ChatRequest, rt: Runtime, trial: Trial = no_trial) -> tuple[Classification, Decision]:
     """What would happen to a request.  Calls nothing and changes nothing.  Raises NoEligibleBackend, ContextTooLong."""
     request = detect(request, rt.detectors)
-    tags = classify(request)
+    tags = classify(request, rt.policy.complexity)
     return tags, decide(request, tags, rt.policy, rt.observations(), trial)
 
 
