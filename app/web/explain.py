@@ -23,8 +23,7 @@ blueprint = Blueprint("explain", __name__)
 def route() -> Response:
     private = headers.sensitivity(http.environ)
     request = _read(headers.body(http), private)
-    tags, decision = pipeline.plan(request, runtime())
-    answer = jsonify(explanation(tags, decision))
+    answer = jsonify(explanation(*pipeline.explain(request, runtime())))
     answer.headers["X-LLR-Request-Id"] = request.request_id
     return answer
 
