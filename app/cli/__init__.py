@@ -6,6 +6,7 @@ from flask import Flask
 
 from app.cli.backends import backends_group
 from app.cli.common import PROBLEM
+from app.cli.egress import egress
 from app.cli.init import init
 from app.cli.metrics import ab_group, metrics_group
 from app.cli.policy import policy_group
@@ -20,6 +21,7 @@ COMMANDS = (
     backends_group,
     metrics_group,
     ab_group,
+    egress,
 )
 
 

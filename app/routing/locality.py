@@ -61,3 +61,14 @@ def is_cloud_model(model: str) -> bool:
 def is_local(target: Target, observations: Observations) -> bool:
     """Whether a private request may reach this target."""
     return target.backend in observations.local and not is_cloud_model(target.model)
+
+
+def host_of(endpoint: str) -> str:
+    """`https://api.example:8443/v1` -> `api.example:8443`"""
+    return endpoint.partition("://")[2].partition("/")[0]
+
+
+def host_name(endpoint: str) -> str:
+    """The same without the port; an IPv6 address without its brackets."""
+    host = host_of(endpoint)
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]

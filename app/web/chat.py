@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from flask import Blueprint, Response, g
 from flask import request as http
 
-from app.errors import RouterError, StreamInterrupted, envelope
+from app.errors import RouterError, StreamInterrupted
 from app.types import Buffered, ChatRequest, Reply
-from app.web import answers, headers
+from app.web import answers, errors, headers
 from app.wire import chat, sse
 from app.wire.chat_stream import as_chunk
 
@@ -53,4 +53,4 @@ class ChatSurface:
                 yield b"\n\n" + self.failure(error)  # the break may have come inside an event
 
     def failure(self, error: RouterError) -> bytes:
-        return sse.event(envelope(error))
+        return sse.event(errors.document(error))
