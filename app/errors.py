@@ -82,6 +82,10 @@ class PolicyError(RouterError):
         self.problems = tuple(problems)
 
 
+class NoPolicy(PolicyError):
+    """There is no policy file."""
+
+
 # --- the client's side --------------------------------------------------------------------------
 
 

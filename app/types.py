@@ -150,6 +150,14 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Cuts:
+    """`complexity:`; where `difficulty` becomes medium and high."""
+
+    medium: float = 0.35
+    high: float = 0.65
+
+
+@dataclass(frozen=True, slots=True)
 class ABTest:
     """`ab:`; candidates maps a primary to the backend that is tried beside it."""
 
@@ -182,6 +190,7 @@ class Policy:
 
     backends: Mapping[str, BackendConfig]
     routes: tuple[Route, ...]  # top to bottom; the last is the default
+    complexity: Cuts = Cuts()
     ab: ABTest = ABTest()
     sensitivity: SensitivityRules = SensitivityRules()
     responses: ResponsesRules = ResponsesRules()
@@ -203,14 +212,6 @@ class Classification:
     tokens: int  # estimated input tokens: messages, tools and instructions
     difficulty: float = 0.0  # 0 to 1: how likely a small local model is not enough
     confidence: float = 1.0  # 0 to 1: in the task
-
-
-@dataclass(frozen=True, slots=True)
-class Cuts:
-    """Where `difficulty` becomes medium and high."""
-
-    medium: float = 0.35
-    high: float = 0.65
 
 
 @dataclass(frozen=True, slots=True)

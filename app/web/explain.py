@@ -21,6 +21,6 @@ def route() -> Response:
     asked = read_object(raw).document
     is_chat = "messages" in asked or not {"input", "previous_response_id"} & asked.keys()
     request = chat.read_request(raw) if is_chat else responses.read_request(rt, raw)[0]
-    answer = jsonify(explanation(*pipeline.plan(request, rt)))
+    answer = jsonify(explanation(*pipeline.explain(request, rt)))
     answer.headers["X-LLR-Request-Id"] = request.request_id
     return answer

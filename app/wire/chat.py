@@ -170,6 +170,11 @@ def parse(raw: bytes) -> ChatBody:
     return ChatBody(body)
 
 
+def of_text(text: str) -> ChatBody:
+    """The body of one user message."""
+    return parse(json.dumps({"messages": [{"role": "user", "content": text}]}).encode())
+
+
 def _check_content(message: JsonObject, where: str) -> None:
     """A string or parts; null is legal for an assistant (beside tool calls), not for a user."""
     content = message.get("content")
