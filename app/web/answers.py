@@ -66,7 +66,9 @@ def _buffered(request: ChatRequest, surface: Surface) -> Response:
         logged.write(error.status, None, error)
         raise
     logged.write(200, reply)
-    return Response(body, 200, headers.answer_headers(request.request_id, reply), mimetype="application/json")
+    return Response(
+        body, 200, headers.answer_headers(request.request_id, reply, http.environ), mimetype="application/json"
+    )
 
 
 def _streamed(request: ChatRequest, surface: Surface) -> Response:
@@ -80,7 +82,7 @@ def _streamed(request: ChatRequest, surface: Surface) -> Response:
     except BaseException:
         feed.close()
         raise
-    known = headers.answer_headers(request.request_id, reply)
+    known = headers.answer_headers(request.request_id, reply, http.environ)
     response = Response(feed, 200, known, mimetype="text/event-stream", direct_passthrough=True)
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Accel-Buffering"] = "no"  # nginx passes each event on at once

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -185,17 +184,16 @@ def _try(form: Mapping[str, str]) -> dict[str, Any]:
     """The dry run of the form's prompt: the same as POST /v1/route."""
     asked = {name: form.get(name, "") for name in ("prompt", "model")}
     tried: dict[str, Any] = {**asked, "private": "private" in form}
-    body = json.dumps({"messages": [{"role": "user", "content": asked["prompt"]}]}).encode()
     try:
         request = ChatRequest(
             request_id=g.request_id,
             surface="chat",
-            body=chat.parse(body),
+            body=chat.of_text(asked["prompt"]),
             model=asked["model"].strip(),
             stream=False,
             sensitivity="high" if tried["private"] else "normal",
         )
-        found = explanation(*pipeline.plan(request, runtime()))
+        found = explanation(*pipeline.explain(request, runtime()))
     except RouterError as error:
         return {**tried, "refused": error}
     tags = [(name, value) for name, value in found["classification"].items() if isinstance(value, (str, int, float))]
