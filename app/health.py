@@ -68,7 +68,7 @@ class Health:
             return
         circuit.failures += 1
         now = self._clock()
-        already_open = now < circuit.until and not was_trial  # a call that began before the cool-down
+        already_open = circuit.open_s > 0 and not was_trial  # a call that began before the cool-down
         if circuit.failures >= _FAILURES_TO_OPEN and not already_open:
             circuit.open_s = min(circuit.open_s * 2 or self._first_s, max(_LONGEST_S, self._first_s))
             circuit.until = now + circuit.open_s

@@ -31,6 +31,7 @@ class Dialect:
     max_tokens_field: str = "max_tokens"
     developer_role: bool = False  # False: `developer` is sent as `system`
     verbosity: bool = False  # understands `verbosity`
+    json_schema: bool = True  # False: a schema is sent as `{"type": "json_object", "schema": …}`
     efforts: Mapping[str, str] = field(default_factory=dict)  # client's reasoning effort -> server's
 
 

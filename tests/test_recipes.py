@@ -30,15 +30,20 @@ def project(tmp_path: Path) -> Path:
     page = Document.read("CONTRIBUTING.md")
     section = Document(page.path, page.text.partition(RECIPE)[2].partition("\n### ")[0])
     assert "`app/backends/lmstudio.py`" in section.text and f"`{REGISTRY}`" in section.text
-    file, registry_import, registry_line = (block.text for block in section.blocks("python"))
-    (copy / "app/backends/lmstudio.py").write_text(file, "utf-8")
+    (file,) = section.blocks("python")
+    (copy / "app/backends/lmstudio.py").write_text(file.text, "utf-8")
     registry = (copy / REGISTRY).read_text("utf-8")
-    registry = registry.replace("from app.backends.ollama", f"{registry_import}from app.backends.ollama", 1)
-    line = f"        {registry_line.strip()}\n"
-    registry = registry.replace("        OllamaBackend,\n", f"        OllamaBackend,\n{line}", 1)
-    assert registry_import in registry and line in registry
+    for change in section.blocks("diff"):
+        registry = changed(registry, change.text.splitlines())
     (copy / REGISTRY).write_text(registry, "utf-8")
     return copy
+
+
+def changed(text: str, diff: list[str]) -> str:
+    """`text` with the lines marked + put where the diff has them."""
+    before = "\n".join(line[1:] for line in diff if not line.startswith("+"))
+    assert text.count(before) == 1, before
+    return text.replace(before, "\n".join(line[1:] for line in diff))
 
 
 def run(project: Path, *command: str) -> subprocess.CompletedProcess[str]:

@@ -48,6 +48,9 @@ class Recorder:
                     log.error("metrics cannot be written and wait in memory: %s", error)
                 self._failing = True
                 return False
+            except Exception:
+                self._dropped += dropped + len(batch)  # not to be tried again: it would fail for ever
+                raise
             if self._failing:
                 log.info("metrics can be written again")
                 self._failing = False

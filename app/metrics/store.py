@@ -26,6 +26,9 @@ _EXACT_ROWS = 20_000  # windows of up to so many rows are summed up from the row
 _FOLD_ROWS = 5_000  # rows summed up in one transaction
 _BUSY_MS = 200  # wait for another writer; the batch is kept when it was not enough
 
+_MOST_CHARS = 200
+_MOST = 2**53  # a whole number beyond it was never counted
+
 Key = tuple[str, str, str, str]  # backend, model, route, kind
 
 _COLUMNS = (
@@ -196,8 +199,17 @@ def _insert(database: peewee.Database, calls: Sequence[CallRecord]) -> None:
     row = f"({', '.join([database.param] * (len(_COLUMNS) + 2))})"
     values: list[Any] = []
     for call in calls:
-        values += (*_values(call), call.outcome == "ok", call.kind != "live")
+        values += (*map(_storable, _values(call)), call.outcome == "ok", call.kind != "live")
     database.execute_sql(f"INSERT INTO metrics ({names}) VALUES {', '.join([row] * len(calls))}", values)
+
+
+def _storable(value: Any) -> Any:
+    """Clients name models and backends count tokens: what no database takes must not cost the whole batch."""
+    if type(value) is int:
+        return None if value > _MOST else value
+    if type(value) is str and not (len(value) <= _MOST_CHARS and value.isprintable()):
+        return "".join(char if char.isprintable() else "?" for char in value[:_MOST_CHARS])
+    return value
 
 
 def _key(row: _Row) -> Key:

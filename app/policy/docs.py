@@ -57,8 +57,8 @@ A request is private when its header `X-LLR-Sensitivity` says `high`, or when on
 of the request. A detector can only make a request private, never the other way round.
 """,
     "responses": """\
-Bounds for what `/v1/responses` keeps. These keys are checked, but this version keeps nothing yet: a
-`previous_response_id` is answered with 400 `previous_response_not_found`.
+What `/v1/responses` keeps in the database, for `previous_response_id` and retrieval: prompts and answers, as clients of
+that API expect. A client says `"store": false` to have nothing kept. Chat requests are never kept.
 """,
 }
 _DETECTORS = {

@@ -10,6 +10,7 @@ from app.metrics.prometheus import Snapshot, exposition
 from app.metrics.summary import ab_report, metrics_summary, window_hours
 from app.runtime import Runtime
 from app.storage import StoreError, now_ms
+from app.web import errors
 from app.web.answers import runtime
 
 blueprint = Blueprint("metrics", __name__)
@@ -19,7 +20,8 @@ _HOUR_MS = 3_600_000
 
 @blueprint.errorhandler(StoreError)
 def _unreadable(error: StoreError) -> Response:
-    raise RouterError(f"The metrics database cannot be read now: {error}", status=503, code="metrics_unavailable")
+    text = f"The metrics database cannot be read now: {error}"
+    return errors.render(RouterError(text, status=503, code="metrics_unavailable"))
 
 
 @blueprint.get("/v1/metrics")

@@ -18,7 +18,7 @@ from app.errors import NotFound, RequestError, RouterError, StreamInterrupted
 from app.runtime import Runtime
 from app.storage import StoreError, now_ms
 from app.types import Buffered, ChatRequest, Reply, Target
-from app.web import answers, headers
+from app.web import answers, errors, headers
 from app.wire import chat, sse
 from app.wire.responses import ResponsesBody, ResponsesRequest, from_chat, input_list, kept_items, parse
 from app.wire.responses_native import response_id
@@ -62,7 +62,8 @@ def input_items(name: str) -> Response:
 
 @blueprint.errorhandler(StoreError)
 def _unreadable(error: StoreError) -> Response:
-    raise RouterError(f"Stored responses cannot be read now: {error}", status=503, code="store_unavailable")
+    text = f"Stored responses cannot be read now: {error}"
+    return errors.render(RouterError(text, status=503, code="store_unavailable"))
 
 
 def _kept(name: str) -> Turn:

@@ -66,9 +66,8 @@ def item_type(item: JsonObject) -> str:
     return str(item.get("type") or ("message" if item.get("role") else "item_reference"))
 
 
-def parse(document: JsonObject) -> ResponsesRequest:
-    """The request in `document`; RequestError names the field that is wrong."""
-    fields = {name: value for name, value in document.items() if value is not None}
+def parse(fields: JsonObject) -> ResponsesRequest:
+    """The request in a JSON document; RequestError names the field that is wrong."""
     if _read(fields, "background", bool):
         raise RequestError("background responses are not supported; leave background out.", param="background")
     tools, choice = parse_tools(fields.get("tools")), parse_choice(fields.get("tool_choice"))
@@ -158,7 +157,7 @@ def _text_format(form: JsonObject) -> dict[str, Any]:
 
 def _input(fields: JsonObject) -> tuple[JsonObject, ...]:
     value = fields.get("input")
-    if value is None and "previous_response_id" in fields:
+    if value is None and fields.get("previous_response_id") is not None:
         return ()
     if isinstance(value, str):
         return ({"type": "message", "role": "user", "content": value},)

@@ -84,7 +84,7 @@ class Toolbox:
         wire_name, attempt = flat_name(namespace, name), 1
         while wire_name in self._by_wire_name:
             attempt += 1
-            wire_name = flat_name(namespace, name, f"_{attempt}")
+            wire_name = flat_name(namespace, name, f"n{attempt}_")
         return wire_name
 
     def _allowed(self) -> list[Tool]:
@@ -111,10 +111,9 @@ class Toolbox:
 
 def flat_name(namespace: str, name: str, mark: str = "") -> str:
     """`namespace__name` within the letters and the length that chat servers allow; the end is what models read.
-    `mark` sets apart two names that would else be one."""
-    tail = _ILLEGAL.sub("_", name)[-(_LONGEST_NAME - len(f"{mark}__") if mark else _LONGEST_NAME) :]
-    head = _ILLEGAL.sub("_", namespace)[: max(0, _LONGEST_NAME - len(f"{mark}__{tail}"))]
-    return f"{head}{mark}__{tail}"[-_LONGEST_NAME:]
+    `mark` goes in front, to tell apart two names that would else be one."""
+    flat = _ILLEGAL.sub("_", f"{namespace}__{name}")
+    return mark + flat[len(mark) - _LONGEST_NAME :]
 
 
 def _names(entry: JsonObject, tool: Tool) -> bool:

@@ -40,7 +40,7 @@ from tests.fakes.replies import (
     sse,
     usage,
 )
-from tests.fakes.upstream import Upstream, black_hole_url, refused_url
+from tests.fakes.upstream import Received, Upstream, black_hole_url, refused_url
 
 pytestmark = pytest.mark.e2e
 
@@ -238,14 +238,14 @@ def play(stage: Stage, name: str, steps: Play, **body: Any) -> Answer:
 WAYS = ("routed", "routed_stream", "alone", "alone_stream")
 
 
-def play_fault(stage: Stage, fault: Fault) -> dict[str, tuple[Answer, int]]:
-    """Each way's answer, and how many requests the faulty backend saw."""
+def play_fault(stage: Stage, fault: Fault) -> dict[str, tuple[Answer, list[Received]]]:
+    """Each way's answer, and the requests that the faulty backend saw."""
     stage.up.script(fault.play, path=stage.path(fault.name), repeat=True, early=fault.early)
     answers = {}
     for way in WAYS:
         before = len(stage.calls(fault.name))
         answer = stage.ask(fault.name, alone=way.startswith("alone"), stream=way.endswith("stream"))
-        answers[way] = (answer, len(stage.calls(fault.name)) - before)
+        answers[way] = (answer, stage.calls(fault.name)[before:])
     return answers
 
 
@@ -281,7 +281,7 @@ def test_falls_back(stage: Stage, played: Played, fault: Fault, streaming: bool)
     else:
         assert answer.text == "from spare"
     assert (answer.headers["X-LLR-Backend"], answer.headers["X-LLR-Fallback-For"]) == ("spare", fault.name)
-    assert calls == (0 if fault.elsewhere else 1)
+    check_attempts(calls, fault)
     failed, answered = stage.rows(answer, 2)
     check_failed(failed, fault)
     assert (answered["backend"], answered["outcome"], answered["ok"]) == ("spare", "ok", 1)
@@ -297,8 +297,16 @@ def test_alone_it_is_an_error_with_an_envelope(stage: Stage, played: Played, fau
     assert answer.headers["Content-Type"].startswith("application/json")
     assert fault.name in answer.error["message"]  # every backend tried is named
     assert "\n" not in answer.error["message"] and "Traceback" not in answer.error["message"]
-    assert calls == (0 if fault.elsewhere else 1)
+    check_attempts(calls, fault)
     check_failed(stage.only_row(answer), fault)
+
+
+def check_attempts(calls: list[Received], fault: Fault) -> None:
+    """One; two where a kept connection may have died of old age, the second on a fresh one."""
+    if not fault.elsewhere and fault.name.endswith("before_answer") and calls[0].nth > 0:
+        calls = calls[1:]
+        assert [request.nth for request in calls] == [0]
+    assert len(calls) == (0 if fault.elsewhere else 1)
 
 
 def check_failed(row: dict[str, Any], fault: Fault) -> None:
@@ -415,6 +423,20 @@ def test_a_model_the_client_named_may_be_missing(stage: Stage):
 
 
 # --- connections --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [CLOSE, RESET], ids=["close", "reset"])
+@streaming_or_not
+def test_a_stale_connection_is_retried_once_on_a_fresh_one(stage: Stage, end: replies.End, streaming: bool):
+    name = f"stale_{end.name.lower()}"
+    stage.up.script([end], path=stage.path(name), when=lambda request: request.nth > 0, repeat=True)
+    before = len(stage.calls(name))
+    answers = [stage.ask(name, stream=streaming) for _ in range(8)]
+    for answer in answers:
+        check_ok(stage, answer, name)
+    calls = stage.calls(name)[before:]
+    assert sum(request.nth == 0 for request in calls) == 8, [(r.connection, r.nth) for r in calls]
+    assert any(request.nth > 0 for request in calls), "no connection was kept: nothing was tested"
 
 
 def test_cookies_and_credentials_stay_where_they_are(stage: Stage):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from marshmallow import Schema, fields
 
 from app.backends import BACKEND_TYPES
@@ -33,20 +34,38 @@ def test_every_section_is_there_once_and_in_order() -> None:
     ]
 
 
-def test_rows_as_a_person_reads_them() -> None:
-    assert rows("ab") == [
-        "| `enabled` | `true` or `false` | false | mirror requests at all |",
-        "| `sampleRate` | number from 0 to 1 | 0 | share mirrored, 0 to 1 |",
-        "| `candidates` | mapping of name to name | - | primary: candidate that is tried beside it |",
-    ]
-    assert "| `p50Ms` | number above 0 | - | expected latency in ms until it is measured |" in LINES
-    assert "| `type` | one of " + " ".join(f"`{name}`" for name in BACKEND_TYPES) + " | **required** |" in TEXT
-    assert "| `price.input` | number from 0 | **required** | USD per million input tokens |" in LINES
-    assert "| `timeouts.idleMs` | number above 0 | LLR_IDLE_TIMEOUT | between two pieces of it |" in LINES
-    assert "| `maxRows` | whole number from 1 to 10000000 | 10000 | how many |" in LINES
-    assert "| `openai` | https://api.openai.com/v1 | - | OPENAI_API_KEY | no |" in LINES
-    assert "| `ollama` | http://localhost:11434 | - | - | if private |" in LINES
-    assert "| `tokens` | `{min, max}` | - | estimated input tokens, as {min, max} |" in LINES
+def row(title: str, key: str) -> list[str]:
+    """Value and default of one key."""
+    (line,) = [line for line in rows(title) if line.startswith(f"| `{key}` |")]
+    return [cell.strip() for cell in line.split("|")[2:4]]
+
+
+@pytest.mark.parametrize(
+    "title, key, value, default",
+    [
+        ("backends.NAME", "type", "one of " + " ".join(f"`{name}`" for name in BACKEND_TYPES), "**required**"),
+        ("backends.NAME", "endpoint", "http(s) address", "-"),
+        ("backends.NAME", "models", "name or list of names", "-"),
+        ("backends.NAME", "p50Ms", "number above 0", "-"),
+        ("backends.NAME", "price.input", "number from 0", "**required**"),
+        ("backends.NAME", "timeouts.idleMs", "number above 0", "LLR_IDLE_TIMEOUT"),
+        ("backends.NAME", "maxConcurrency", "whole number from 0", "0"),
+        ("routes[n].match", "tokens", "`{min, max}`", "-"),
+        ("routes[n].match", "complexity", "`low` `medium` `high`", "-"),
+        ("ab", "enabled", "`true` or `false`", "false"),
+        ("ab", "sampleRate", "number from 0 to 1", "0"),
+        ("responses", "maxRows", "whole number from 1 to 10000000", "10000"),
+    ],
+)
+def test_a_row_as_a_person_reads_it(title: str, key: str, value: str, default: str) -> None:
+    assert row(title, key) == [value, default]
+
+
+def test_every_type_has_a_row_with_its_defaults() -> None:
+    for name, kind in BACKEND_TYPES.items():
+        (line,) = [line for line in rows("backends.NAME") if line.startswith(f"| `{name}` |")]
+        assert f"| {kind.default_endpoint} |" in line
+        assert f"| {kind.default_key_env or '-'} |" in line
 
 
 def test_every_legal_value_is_listed() -> None:

@@ -27,8 +27,9 @@ CHUNKS = [
 ASKED = request(tools=[{"type": "custom", "name": "p"}], include=["reasoning.encrypted_content"])
 
 
-def events_of(finish: str = "stop", *, broken: bool = False) -> list[Event]:
-    chunks = [*CHUNKS, {"error": {"message": "oom"}} if broken else delta(finish)]
+def events_of(end: str = "stop") -> list[Event]:
+    """The events of a stream that ends with a finish reason, or with an error."""
+    chunks = [*CHUNKS, {"error": {"message": "oom"}} if end == "error" else delta(end)]
     violations, events = check(b"".join(translate([body(chunks)], stream(ASKED))))
     assert violations == []
     return events
@@ -40,15 +41,17 @@ def rendered(events: list[Event], *, renumber: bool = True) -> bytes:
     return b"".join(sse.event(event, event["type"]) for event in events) + sse.DONE
 
 
-@pytest.mark.parametrize("events", [events_of(), events_of("length"), events_of(broken=True)])
-def test_every_event_is_missed(events: list[Event]) -> None:
+@pytest.mark.parametrize("end", ["stop", "length", "error"])
+def test_every_event_is_missed(end: str) -> None:
+    events = events_of(end)
     assert check(rendered(events))[0] == []
     for at in range(len(events)):
         assert check(rendered(events[:at] + events[at + 1 :]))[0], events[at]
 
 
-@pytest.mark.parametrize("events", [events_of(), events_of(broken=True)])
-def test_every_repetition_is_seen(events: list[Event]) -> None:
+@pytest.mark.parametrize("end", ["stop", "error"])
+def test_every_repetition_is_seen(end: str) -> None:
+    events = events_of(end)
     for at in range(len(events)):
         assert check(rendered(events[: at + 1] + events[at:]))[0], events[at]
 
@@ -142,6 +145,6 @@ def test_errors_are_checked() -> None:
         lambda error: error.update(message=""),
         lambda error: error["error"].pop("param"),
     ):
-        events = copy.deepcopy(events_of(broken=True))
+        events = copy.deepcopy(events_of("error"))
         breaks(events[-2])
         assert check(rendered(events))[0]

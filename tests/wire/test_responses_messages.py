@@ -289,6 +289,17 @@ TURNS: list[tuple[str, Items, Items]] = [
         [assistant("", tool_call("c")), tool("c", "1"), assistant("", tool_call("c")), tool("c", "2")],
     ),
     (
+        "a repeated call id means the latest call",
+        [called("c"), user("u"), called("c"), result("c")],
+        [
+            assistant("", tool_call("c")),
+            tool("c", "(no result)"),
+            user("u"),
+            assistant("", tool_call("c")),
+            tool("c"),
+        ],
+    ),
+    (
         "results without calls, one with an image",
         [result("x", [{"type": "input_image", "image_url": IMAGE}]), result("y"), user("u")],
         [

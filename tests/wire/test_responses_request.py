@@ -194,6 +194,11 @@ def test_input_may_be_left_out_of_a_continuation() -> None:
         (Dialect(verbosity=True), {"text": {"verbosity": "low"}}, {"verbosity": "low"}),
         (Dialect(verbosity=True), {}, {}),
         (
+            Dialect(json_schema=False),
+            {"text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}}},
+            {"response_format": {"type": "json_object", "schema": {"type": "object"}}},
+        ),
+        (
             Dialect(efforts={"minimal": "low", "xhigh": "high"}),
             {"reasoning": {"effort": "minimal"}},
             {"reasoning_effort": "low"},
@@ -278,9 +283,10 @@ def test_wrong_field_is_named(sent: dict[str, Any], param: str) -> None:
     assert (caught.value.status, caught.value.type, caught.value.param) == (400, "invalid_request_error", param)
 
 
-def test_input_is_required() -> None:
+@pytest.mark.parametrize("previous", [{}, {"previous_response_id": None}])
+def test_input_is_required(previous: dict[str, Any]) -> None:
     with pytest.raises(RequestError) as caught:
-        parse({"model": "auto"})
+        parse({"model": "auto"} | previous)
     assert caught.value.param == "input"
 
 
@@ -288,3 +294,46 @@ def test_body_is_utf8_whatever_the_text() -> None:
     asked = ResponsesBody(request(input="né \U0001f600 \ud83d"))
     encoded = asked.encode("m", Dialect(), stream=False)
     assert "né \U0001f600 \\ud83d".encode() in encoded
+
+
+def test_a_request_as_codex_sends_it() -> None:
+    """The client notes of the wire page: section 12."""
+
+    def message(role: str, text: str) -> dict[str, Any]:
+        return {"type": "message", "role": role, "content": [{"type": "input_text", "text": text}]}
+
+    tools = [
+        {"type": "function", "name": "exec_command", "strict": False, "parameters": {"type": "object"}},
+        {"type": "namespace", "name": "agents", "description": "d", "tools": [{"type": "function", "name": "spawn"}]},
+        {"type": "web_search", "external_web_access": False},
+        {"type": "custom", "name": "apply_patch", "format": {"type": "grammar", "syntax": "lark", "definition": "x"}},
+        {"type": "tool_search", "execution": "client"},
+    ]
+    body = chat(
+        streamed=True,
+        stream=True,
+        store=False,
+        include=["reasoning.encrypted_content"],
+        reasoning={"summary": "auto"},
+        tools=tools,
+        tool_choice="auto",
+        parallel_tool_calls=True,
+        prompt_cache_key="0199",
+        client_metadata={"x": "y"},
+        input=[message("developer", "a"), message("developer", "b"), message("user", "c"), message("user", "d")],
+    )
+    assert set(body) == {
+        "model",
+        "messages",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "stream",
+        "stream_options",
+    }
+    assert [(sent["role"], sent["content"]) for sent in body["messages"]] == [
+        ("system", "a\n\nb"),
+        ("user", "c"),
+        ("user", "d"),
+    ]
+    assert [tool["function"]["name"] for tool in body["tools"]] == ["exec_command", "apply_patch", "agents__spawn"]

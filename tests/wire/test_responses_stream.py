@@ -251,6 +251,14 @@ def test_logprobs() -> None:
     assert output(events_of([*chunks, STOP]))[0]["content"][0]["logprobs"] == []
 
 
+def test_logprobs_belong_to_their_part() -> None:
+    tokens = [{"token": piece, "logprob": -0.5, "bytes": [1], "top_logprobs": []} for piece in "ab"]
+    first, second = (delta(content=token["token"], logprobs=[token]) for token in tokens)
+    asked = request(include=["message.output_text.logprobs"])
+    [item] = output(events_of([first, delta(refusal="no"), second, STOP], asked))
+    assert [part.get("logprobs") for part in item["content"]] == [tokens[:1], None, tokens[1:]]
+
+
 # --- rules that clients rely on -----------------------------------------------------------------------
 
 
@@ -420,6 +428,16 @@ FRAGMENTS: list[tuple[str, list[dict[str, Any]], list[Any]]] = [
             calls(call(None, "d", "g", '{"b"')),
             calls(call(None, "c", None, ":1}")),
             calls(call(None, "d", None, ":2}")),
+        ],
+        [F1, G2],
+    ),
+    (
+        "no index, ids and names repeated, interleaved",
+        [
+            calls(call(None, "c", "f", '{"a"')),
+            calls(call(None, "d", "g", '{"b"')),
+            calls(call(None, "c", "f", ":1}")),
+            calls(call(None, "d", "g", ":2}")),
         ],
         [F1, G2],
     ),

@@ -1,0 +1,122 @@
+"""Backends at our own seam: they do what a test tells them, call by call, and touch no network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from app.backends.answers import Whole
+from app.backends.base import Backend
+from app.backends.slots import Slots
+from app.dispatch import Dispatcher, Upstream
+from app.health import Health
+from app.types import BackendConfig, CallRecord, ChatRequest, Observations, Price, Target, Timeouts
+
+
+class FakeStream:
+    """A stream of chunks; an exception among them is raised in its place."""
+
+    native = False
+
+    def __init__(self, *chunks: bytes | BaseException, tokens: tuple[int | None, int | None] = (None, None)) -> None:
+        self._chunks = iter(chunks)
+        self.input_tokens, self.output_tokens = tokens
+        self.closed = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        chunk = next(self._chunks)
+        if isinstance(chunk, BaseException):
+            raise chunk
+        return chunk
+
+    def close(self) -> None:
+        self.closed += 1
+        self._chunks = iter(())
+
+
+Answer = Whole | FakeStream | BaseException | Callable[[], Any]
+
+
+def whole(text: str = "hi", tokens: tuple[int, int] | None = (3, 5)) -> Whole:
+    document: dict[str, Any] = {"choices": [{"message": {"role": "assistant", "content": text}}]}
+    if tokens:
+        document["usage"] = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1]}
+    return Whole(json.dumps(document).encode(), document)
+
+
+class FakeBackend(Backend):
+    """Answers with `answers` in order, the last one again and again; notes every call in `calls`."""
+
+    type = "fake"
+    hosted = False
+
+    def __init__(self, config: BackendConfig, *answers: Answer) -> None:
+        self.config = config
+        self.answers = list(answers) or [whole()]
+        self.calls: list[tuple[ChatRequest, Target, bool, bool]] = []  # request, target, stream, private
+
+    def open(self, request: ChatRequest, target: Target, *, stream: bool, private: bool) -> Any:
+        self.calls.append((request, target, stream, private))
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer() if callable(answer) else answer
+
+    def discover(self) -> tuple[str, ...]:
+        answer = self.answers[0]
+        if isinstance(answer, BaseException):
+            raise answer
+        return self.config.models
+
+    def close(self) -> None:
+        pass
+
+
+def config(name: str = "a", *, first_byte_s: float = 0.001, **fields: Any) -> BackendConfig:
+    known: dict[str, Any] = {"type": "fake", "endpoint": "http://fake", "timeouts": Timeouts(1, first_byte_s, 1)}
+    return BackendConfig(**{"name": name, **known, **fields})
+
+
+class Stage:
+    """A dispatcher over fake backends, with every record it made."""
+
+    def __init__(
+        self,
+        answers: Mapping[str, list[Answer]],
+        *,
+        local: frozenset[str] = frozenset(),
+        limits: Mapping[str, int] | None = None,
+        prices: Mapping[str, Price] | None = None,
+    ) -> None:
+        self.now = 1000.0
+        self.health = Health(lambda: self.now)
+        self.local = local
+        self.records: list[CallRecord] = []
+        self.backends = {
+            name: FakeBackend(config(name, price=(prices or {}).get(name)), *given) for name, given in answers.items()
+        }
+        self.upstreams = {
+            name: Upstream(backend, Slots((limits or {}).get(name, 0), 0, None))
+            for name, backend in self.backends.items()
+        }
+        self.via = Dispatcher(self.upstreams, self.health, self.observations, self.record)
+
+    def observations(self) -> Observations:
+        return Observations(local=self.local, cooling=self.health.snapshot())
+
+    def record(self, call: CallRecord) -> None:
+        self.records.append(call)
+        self.health.note(call)
+
+    @property
+    def called(self) -> list[str]:
+        """The calls that reached a backend, in no order over backends."""
+        return [name for name, backend in self.backends.items() for _ in backend.calls]
+
+    @property
+    def in_flight(self) -> int:
+        return sum(upstream.slots.in_flight for upstream in self.upstreams.values())

@@ -1,0 +1,440 @@
+"""Dispatching to fake backends: order, what stops it, one record a call, the privacy gate, hang-ups, places."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+
+from app.dispatch import dispatch
+from app.errors import (
+    AllBackendsFailed,
+    BackendBusy,
+    BackendDenied,
+    BackendError,
+    BackendProtocol,
+    BackendRateLimited,
+    BackendRejected,
+    BackendServerError,
+    BackendTimeout,
+    BackendUnavailable,
+    ClientGone,
+    PrivacyViolation,
+    StreamInterrupted,
+)
+from app.types import Buffered, Classification, Decision, Price, Reply, Streamed, Target
+from tests import build
+from tests.fakes.backends import FakeStream, Stage, whole
+
+TAGS = Classification("code", "low", "normal", "text", "any", 10)
+
+
+def decision(*names: str, private: bool = False, primary: str | None = None) -> Decision:
+    targets = tuple(Target(name, f"{name}-model") for name in names)
+    return Decision(route="r1", targets=targets, trace=(), primary=primary or names[0], private=private)
+
+
+def run(stage: Stage, *names: str, stream: bool = False, private: bool = False, primary: str | None = None) -> Reply:
+    request = build.request(stream=stream)
+    return dispatch(request, TAGS, decision(*names, private=private, primary=primary), stage.via, stage.record)
+
+
+def lines(stage: Stage) -> list[tuple[Any, ...]]:
+    """What each record says of how it went."""
+    return [(call.backend, call.outcome, call.error, call.fallback_for) for call in stage.records]
+
+
+def drained(reply: Reply) -> bytes:
+    assert isinstance(reply, Streamed)
+    return b"".join(reply.chunks)
+
+
+# --- order --------------------------------------------------------------------------------------
+
+
+def test_the_first_target_answers_and_no_other_is_asked() -> None:
+    answer = whole("hello")
+    stage = Stage({"a": [answer], "b": []})
+    reply = run(stage, "a", "b")
+    assert isinstance(reply, Buffered)
+    assert (reply.body, reply.document) == (answer.body, answer.document)
+    assert (reply.target, reply.route, reply.fallback_for) == (Target("a", "a-model"), "r1", None)
+    assert stage.called == ["a"]
+    assert lines(stage) == [("a", "ok", None, None)]
+
+
+PASSED_ON = [
+    (BackendUnavailable("x"), "refused"),
+    (BackendUnavailable("x", kind="dns"), "dns"),
+    (BackendUnavailable("KEY is not set", kind="no_key"), "no_key"),
+    (BackendTimeout("x"), "timeout"),
+    (BackendProtocol("x"), "protocol"),
+    (BackendProtocol("x", kind="reset"), "reset"),
+    (BackendRateLimited("x"), "http_429"),
+    (BackendServerError("x", kind="http_503"), "http_503"),
+    (BackendServerError("x", kind="http_408"), "http_408"),
+    (BackendDenied("x", kind="http_401"), "http_401"),
+    (BackendDenied("x", kind="http_404"), "http_404"),
+]
+
+
+@pytest.mark.parametrize("error, kind", PASSED_ON, ids=[kind for _, kind in PASSED_ON])
+@pytest.mark.parametrize("stream", [False, True], ids=["buffered", "streaming"])
+def test_what_goes_on_to_the_next_target(error: BackendError, kind: str, stream: bool) -> None:
+    answer = FakeStream(b"data: 1\n\n") if stream else whole()
+    stage = Stage({"a": [error], "b": [answer], "c": []})
+    reply = run(stage, "a", "b", "c", stream=stream)
+    assert (reply.target.backend, reply.fallback_for) == ("b", "a")
+    if stream:
+        assert drained(reply) == b"data: 1\n\n"
+    assert stage.called == ["a", "b"]
+    assert lines(stage) == [("a", "error", kind, None), ("b", "ok", None, "a")]
+    assert [call.backend_failed for call in stage.records] == [True, False]
+    assert stage.in_flight == 0
+
+
+def test_each_backend_is_tried_once_in_order() -> None:
+    order: list[str] = []
+
+    def fails(name: str) -> Any:
+        def answer() -> Any:
+            order.append(name)
+            raise BackendTimeout("late")
+
+        return answer
+
+    stage = Stage({name: [fails(name)] for name in "abc"})
+    with pytest.raises(AllBackendsFailed):
+        run(stage, "c", "a", "b")
+    assert order == ["c", "a", "b"]
+    assert lines(stage) == [
+        ("c", "error", "timeout", None),
+        ("a", "error", "timeout", "c"),
+        ("b", "error", "timeout", "c"),
+    ]
+
+
+def test_a_shifted_primary_is_no_fallback_and_a_fallback_that_went_first_is_one() -> None:
+    stage = Stage({"slow": [], "fast": [BackendTimeout("x")]})
+    reply = run(stage, "fast", "slow", primary="slow")
+    assert reply.fallback_for is None
+    assert lines(stage) == [("fast", "error", "timeout", "slow"), ("slow", "ok", None, None)]
+
+
+def test_the_clients_own_mistake_ends_it() -> None:
+    error = BackendRejected("answered 400", kind="http_400", status=400, document={"error": {"message": "no"}})
+    stage = Stage({"a": [BackendTimeout("x")], "b": [error], "c": []})
+    with pytest.raises(BackendRejected) as caught:
+        run(stage, "a", "b", "c")
+    assert caught.value is error
+    assert caught.value.target == ("b", "b-model")
+    assert lines(stage) == [("a", "error", "timeout", None), ("b", "error", "http_400", "a")]
+    assert [call.backend_failed for call in stage.records] == [True, False]
+    assert stage.health.states() == {"a": "closed", "b": "closed"}
+
+
+# --- nobody answered ----------------------------------------------------------------------------
+
+TIMEOUT, REFUSED = BackendTimeout("did not answer in time"), BackendUnavailable("connection refused at http://x")
+LIMITED = [BackendRateLimited("answered 429", retry_after_s=wait) for wait in (30.0, 7.0)]
+ALL_FAILED = [
+    ([TIMEOUT, TIMEOUT], 504, "timeout_error", "all_backends_failed", None),
+    ([TIMEOUT, REFUSED], 502, "server_error", "all_backends_failed", None),
+    ([REFUSED, REFUSED], 502, "server_error", "all_backends_failed", None),
+    (LIMITED, 429, "rate_limit_error", "rate_limit_exceeded", 7.0),
+    ([LIMITED[0], TIMEOUT], 502, "server_error", "all_backends_failed", None),
+    ([BackendRateLimited("x"), LIMITED[0]], 429, "rate_limit_error", "rate_limit_exceeded", 30.0),
+    ([BackendRateLimited("x")], 429, "rate_limit_error", "rate_limit_exceeded", None),
+    ([BackendBusy("x")], 502, "server_error", "all_backends_failed", None),
+]
+
+
+@pytest.mark.parametrize("errors, status, type_, code, wait", ALL_FAILED)
+def test_all_failed(errors: list[BackendError], status: int, type_: str, code: str, wait: float | None) -> None:
+    names = "ab"[: len(errors)]
+    stage = Stage({name: [error] for name, error in zip(names, errors, strict=True)})
+    with pytest.raises(AllBackendsFailed) as caught:
+        run(stage, *names)
+    failed = caught.value
+    assert (failed.status, failed.type, failed.code, failed.retry_after_s) == (status, type_, code, wait)
+    assert len(stage.records) == len(errors)
+
+
+def test_the_message_names_each_backend_and_what_happened() -> None:
+    stage = Stage(
+        {"a": [REFUSED], "b": [BackendServerError("answered 500", kind="http_500", said="CUDA out of memory")]}
+    )
+    with pytest.raises(AllBackendsFailed) as caught:
+        run(stage, "a", "b")
+    assert caught.value.message == (
+        "a: connection refused at http://x; b: answered 500: CUDA out of memory"
+    )  # fmt: skip
+
+
+def test_what_a_backend_said_of_a_private_request_is_not_repeated() -> None:
+    error = BackendServerError("answered 500", kind="http_500", said="cannot parse 'my secret'")
+    stage = Stage({"a": [error]}, local=frozenset("a"))
+    with pytest.raises(AllBackendsFailed) as caught:
+        run(stage, "a", private=True)
+    assert caught.value.message == "a: answered 500"
+
+
+# --- one record a call --------------------------------------------------------------------------
+
+
+def test_a_record_says_it_all() -> None:
+    stage = Stage({"a": [whole(tokens=(1000, 500))]}, prices={"a": Price(2.0, 10.0)})
+    run(stage, "a")
+    (call,) = stage.records
+    assert (call.request_id, call.kind, call.backend, call.model) == ("req-1", "live", "a", "a-model")
+    assert (call.route, call.surface, call.stream, call.task, call.complexity) == ("r1", "chat", False, "code", "low")
+    assert (call.input_tokens, call.output_tokens, call.cost_usd) == (1000, 500, 0.007)
+    assert call.ttfb_ms is None
+    assert 0 <= call.latency_ms < 1000
+    assert call.ts_ms > 1_600_000_000_000
+
+
+@pytest.mark.parametrize(
+    "price, tokens, cost",
+    [
+        (None, (10, 10), None),
+        (Price(0, 0), (10, 10), 0.0),
+        (Price(0, 0), None, 0.0),
+        (Price(1, 0), (10, 10), 0.00001),
+        (Price(1, 2), None, None),
+    ],
+)
+def test_cost_is_unknown_rather_than_wrong(price: Price | None, tokens: Any, cost: float | None) -> None:
+    stage = Stage({"a": [whole(tokens=tokens)]}, prices={"a": price} if price else None)
+    run(stage, "a")
+    assert stage.records[0].cost_usd == cost
+
+
+def test_a_stream_is_recorded_when_it_ends() -> None:
+    stream = FakeStream(b"1", b"2", b"3", tokens=(7, 9))
+    stage = Stage({"a": [stream]}, prices={"a": Price(1_000_000, 0)})
+    reply = run(stage, "a", stream=True)
+    assert isinstance(reply, Streamed)
+    assert stage.records == []
+    assert stage.in_flight == 1
+    assert list(reply.chunks) == [b"1", b"2", b"3"]
+    (call,) = stage.records
+    assert (call.outcome, call.stream, call.input_tokens, call.output_tokens) == ("ok", True, 7, 9)
+    assert call.cost_usd == 7.0
+    assert call.ttfb_ms is not None
+    assert 0 <= call.ttfb_ms <= call.latency_ms + 1
+    assert list(reply.chunks) == []
+    reply.chunks.close()  # type: ignore[attr-defined]
+    assert len(stage.records) == 1
+    assert stage.in_flight == 0
+
+
+def test_a_whole_answer_to_a_streaming_request_is_buffered() -> None:
+    stage = Stage({"a": [whole()]})
+    reply = run(stage, "a", stream=True)
+    assert isinstance(reply, Buffered)
+    assert (stage.records[0].stream, stage.records[0].ttfb_ms) == (True, None)
+    assert stage.backends["a"].calls[0][2] is True
+
+
+def test_a_stream_that_breaks_is_the_backends_failure_and_no_fallback_follows() -> None:
+    stage = Stage({"a": [FakeStream(b"1", StreamInterrupted("cut", kind="truncated"))], "b": []})
+    reply = run(stage, "a", "b", stream=True)
+    assert isinstance(reply, Streamed)
+    assert next(reply.chunks) == b"1"
+    with pytest.raises(StreamInterrupted):
+        next(reply.chunks)
+    assert lines(stage) == [("a", "error", "truncated", None)]
+    assert stage.records[0].backend_failed
+    assert stage.called == ["a"]
+    reply.chunks.close()  # type: ignore[attr-defined]
+    assert (len(stage.records), stage.in_flight) == (1, 0)
+
+
+@pytest.mark.parametrize("read", [0, 1, 2], ids=["before a byte", "in the middle", "before the end is seen"])
+def test_a_stream_closed_before_its_end_is_cancelled_and_closed(read: int) -> None:
+    stream = FakeStream(b"1", b"2", tokens=(1, 2))
+    stage = Stage({"a": [stream]})
+    reply = run(stage, "a", stream=True)
+    assert isinstance(reply, Streamed)
+    for _ in range(read):
+        next(reply.chunks)
+    reply.chunks.close()  # type: ignore[attr-defined]
+    reply.chunks.close()  # type: ignore[attr-defined]
+    assert stream.closed >= 1
+    assert lines(stage) == [("a", "cancelled", None, None)]
+    assert not stage.records[0].backend_failed
+    assert stage.in_flight == 0
+    assert stage.health.states() == {"a": "closed"}
+
+
+@pytest.mark.parametrize("error", [ClientGone(), GeneratorExit(), KeyboardInterrupt(), ValueError("bug")])
+def test_whatever_breaks_a_stream_from_our_side_closes_it(error: BaseException) -> None:
+    stream = FakeStream(b"1", error)
+    stage = Stage({"a": [stream]})
+    reply = run(stage, "a", stream=True)
+    assert isinstance(reply, Streamed)
+    next(reply.chunks)
+    with pytest.raises(type(error)):
+        next(reply.chunks)
+    assert stream.closed == 1
+    assert lines(stage) == [("a", "cancelled", None, None)]
+    assert stage.in_flight == 0
+
+
+# --- hang-ups and bugs while waiting ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_is_cancelled_and_nothing_else_is_tried(stream: bool) -> None:
+    stage = Stage({"a": [BackendTimeout("x")], "b": [ClientGone()], "c": []})
+    with pytest.raises(ClientGone):
+        run(stage, "a", "b", "c", stream=stream)
+    assert lines(stage) == [("a", "error", "timeout", None), ("b", "cancelled", None, "a")]
+    assert stage.called == ["a", "b"]
+    assert stage.in_flight == 0
+
+
+def test_a_bug_in_a_backend_is_recorded_and_not_taken_for_its_failure() -> None:
+    stage = Stage({"a": [ZeroDivisionError()], "b": []})
+    with pytest.raises(ZeroDivisionError):
+        run(stage, "a", "b")
+    assert lines(stage) == [("a", "error", "internal", None)]
+    assert not stage.records[0].backend_failed
+    assert stage.in_flight == 0
+
+
+# --- privacy ------------------------------------------------------------------------------------
+
+
+def test_a_private_request_reaches_no_backend_that_is_not_local() -> None:
+    """Whatever was decided: the gate stands just before the call."""
+    stage = Stage({"cloud": [], "home": []}, local=frozenset({"home"}))
+    reply = run(stage, "cloud", "home", private=True)
+    assert reply.target.backend == "home"
+    assert reply.private
+    assert stage.called == ["home"]
+    assert lines(stage) == [("cloud", "error", "privacy", None), ("home", "ok", None, "cloud")]
+    assert not stage.records[0].backend_failed
+    assert stage.backends["home"].calls[0][3] is True
+
+
+def test_locality_is_asked_at_the_call_not_at_the_decision() -> None:
+    stage = Stage({"a": [BackendTimeout("x")], "b": []}, local=frozenset("ab"))
+    leave = stage.backends["a"].answers[0]
+
+    def moves_away() -> Any:
+        stage.local = frozenset("a")
+        assert isinstance(leave, BaseException)
+        raise leave
+
+    stage.backends["a"].answers[0] = moves_away
+    with pytest.raises(AllBackendsFailed) as caught:
+        run(stage, "a", "b", private=True)
+    assert stage.called == ["a"]
+    assert caught.value.message == "a: x; b: the request is private and this backend is not local: not called"
+    assert isinstance(caught.value.failures[1][1], PrivacyViolation)
+
+
+def test_a_cloud_model_of_a_local_backend_is_not_called_either() -> None:
+    stage = Stage({"home": []}, local=frozenset({"home"}))
+    there = Decision(
+        route="r", targets=(Target("home", "gpt-oss:120b-cloud"),), trace=(), primary="home", private=True
+    )  # fmt: skip
+    with pytest.raises(AllBackendsFailed):
+        dispatch(build.request(), TAGS, there, stage.via, stage.record)
+    assert stage.called == []
+
+
+def test_a_request_that_is_not_private_may_go_anywhere() -> None:
+    stage = Stage({"cloud": []})
+    assert run(stage, "cloud").target.backend == "cloud"
+    assert stage.backends["cloud"].calls[0][3] is False
+
+
+# --- circuits -----------------------------------------------------------------------------------
+
+
+def open_circuit(stage: Stage, name: str) -> None:
+    for _ in range(3):
+        stage.health.note(build.record(backend=name, outcome="error", error="timeout", backend_failed=True))
+
+
+def test_an_open_circuit_is_tried_last() -> None:
+    stage = Stage({"a": [], "b": [BackendTimeout("x")], "c": [BackendTimeout("x")]})
+    open_circuit(stage, "a")
+    reply = run(stage, "a", "b", "c")
+    assert reply.target.backend == "a"
+    assert lines(stage) == [("b", "error", "timeout", "a"), ("c", "error", "timeout", "a"), ("a", "ok", None, None)]
+    assert stage.health.states()["a"] == "closed"
+
+
+def test_when_all_circuits_are_open_the_first_is_tried_first() -> None:
+    stage = Stage({"a": [BackendTimeout("x")], "b": []})
+    for name in "ab":
+        open_circuit(stage, name)
+    assert run(stage, "a", "b").target.backend == "b"
+    assert [call.backend for call in stage.records] == ["a", "b"]
+
+
+def test_after_the_cooldown_one_request_is_the_trial() -> None:
+    stage = Stage({"a": [FakeStream(b"1")], "b": []})
+    open_circuit(stage, "a")
+    stage.now += 10
+    trial = dispatch(build.request(request_id="trial", stream=True), TAGS, decision("a", "b"), stage.via, stage.record)
+    assert trial.target.backend == "a"
+    other = dispatch(build.request(request_id="other"), TAGS, decision("a", "b"), stage.via, stage.record)
+    assert other.target.backend == "b"
+    drained(trial)
+    stage.backends["a"].answers = [whole()]
+    assert run(stage, "a", "b").target.backend == "a"
+
+
+def test_a_circuit_that_opens_during_the_request_counts_at_once() -> None:
+    stage = Stage({"a": [BackendTimeout("x")], "b": [], "c": []})
+
+    def fails_b() -> Any:
+        open_circuit(stage, "b")
+        raise BackendTimeout("x")
+
+    stage.backends["a"].answers = [fails_b]
+    assert run(stage, "a", "b", "c").target.backend == "c"
+
+
+# --- places -------------------------------------------------------------------------------------
+
+
+def test_a_busy_backend_passes_the_request_on_and_is_not_to_blame() -> None:
+    stage = Stage({"a": [], "b": []}, limits={"a": 1})
+    held = stage.upstreams["a"].slots.acquire(0)
+    reply = run(stage, "a", "b")
+    assert (reply.target.backend, reply.fallback_for) == ("b", "a")
+    assert lines(stage) == [("a", "error", "busy", None), ("b", "ok", None, "a")]
+    assert not stage.records[0].backend_failed
+    assert stage.called == ["b"]
+    stage.upstreams["a"].slots.release(held)
+    assert run(stage, "a", "b").target.backend == "a"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [whole(), BackendTimeout("x"), BackendRejected("x", status=400), ClientGone(), ZeroDivisionError()],
+    ids=["answer", "failure", "rejection", "client gone", "bug"],
+)
+def test_a_place_is_given_back_however_the_call_ends(answer: Any) -> None:
+    stage = Stage({"a": [answer]}, limits={"a": 1})
+    for _ in range(3):
+        with contextlib.suppress(BackendError, AllBackendsFailed, ClientGone, ZeroDivisionError):
+            run(stage, "a")
+    assert stage.in_flight == 0
+    assert [call.error for call in stage.records].count("busy") == 0
+
+
+def test_a_stream_holds_its_place_until_it_ends() -> None:
+    stage = Stage({"a": [lambda: FakeStream(b"1")]}, limits={"a": 1})
+    first = run(stage, "a", stream=True)
+    with pytest.raises(AllBackendsFailed):
+        run(stage, "a", stream=True)
+    drained(first)
+    assert drained(run(stage, "a", stream=True)) == b"1"

@@ -1,0 +1,267 @@
+"""Circuits, with the clock passed in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.health import Health
+from tests import build
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Bench:
+    """A Health and its clock; `b` is the backend under test."""
+
+    def __init__(self, first_s: float = 10.0) -> None:
+        self.clock = Clock()
+        self.health = Health(self.clock, first_s)
+
+    def at(self, seconds: float) -> None:
+        self.clock.now = 1000.0 + seconds
+
+    def ok(self, request_id: str = "x", **fields: Any) -> None:
+        self.health.note(build.record(backend="b", request_id=request_id, **fields))
+
+    def fails(self, times: int = 1, request_id: str = "x", **fields: Any) -> None:
+        known = {"outcome": "error", "error": "timeout", "backend_failed": True}
+        for _ in range(times):
+            self.health.note(build.record(backend="b", request_id=request_id, **{**known, **fields}))
+
+    @property
+    def cooling(self) -> bool:
+        assert self.health.snapshot() <= {"b"}
+        return "b" in self.health.snapshot()
+
+    @property
+    def state(self) -> str:
+        return self.health.states()["b"]
+
+    def admits(self, request_id: str = "t") -> bool:
+        return self.health.admit("b", request_id)
+
+
+def opened(seconds: float = 0.0) -> Bench:
+    """A circuit that opened at 0, looked at some seconds later."""
+    bench = Bench()
+    bench.fails(3)
+    bench.at(seconds)
+    return bench
+
+
+def test_a_backend_never_called_is_well() -> None:
+    bench = Bench()
+    assert bench.admits()
+    assert bench.health.snapshot() == frozenset()
+    assert bench.health.states() == {}
+
+
+def test_three_failures_in_a_row_open_for_ten_seconds() -> None:
+    bench = Bench()
+    bench.fails(2)
+    assert (bench.cooling, bench.state, bench.admits()) == (False, "closed", True)
+    bench.fails()
+    assert (bench.cooling, bench.state, bench.admits()) == (True, "open", False)
+    bench.at(9.999)
+    assert (bench.cooling, bench.state, bench.admits()) == (True, "open", False)
+    bench.at(10)
+    assert (bench.cooling, bench.state) == (False, "half-open")
+
+
+def test_a_success_between_failures_starts_the_count_again() -> None:
+    bench = Bench()
+    bench.fails(2)
+    bench.ok()
+    bench.fails(2)
+    assert not bench.cooling
+    bench.fails()
+    assert bench.cooling
+
+
+def test_backends_do_not_share_a_circuit() -> None:
+    bench = opened()
+    assert bench.health.admit("other", "t")
+    bench.health.note(build.record(backend="other"))
+    assert bench.health.snapshot() == {"b"}
+    assert bench.health.states() == {"b": "open", "other": "closed"}
+
+
+def test_the_cooldown_doubles_up_to_two_minutes_while_trials_fail() -> None:
+    bench = opened()
+    at, lengths = 0.0, []
+    for _ in range(7):
+        begin = at
+        while True:  # in steps of a second
+            at += 1
+            bench.at(at)
+            if bench.admits(f"t{at}"):
+                break
+        lengths.append(at - begin)
+        bench.fails(request_id=f"t{at}")
+    assert lengths == [10, 20, 40, 80, 120, 120, 120]
+
+
+@pytest.mark.parametrize("first_s, lengths", [(1.0, [1, 2, 4]), (100.0, [100, 120, 120]), (300.0, [300, 300, 300])])
+def test_the_first_cooldown_is_set_by_the_operator(first_s: float, lengths: list[float]) -> None:
+    bench = Bench(first_s)
+    bench.fails(3)
+    at = 0.0
+    for length in lengths:
+        bench.at(at + length - 0.001)
+        assert not bench.admits()
+        at += length
+        bench.at(at)
+        assert bench.admits()
+        bench.fails(request_id="t")
+
+
+def test_one_trial_at_a_time() -> None:
+    bench = opened(10)
+    assert bench.admits("first")
+    assert (bench.cooling, bench.state) == (True, "half-open")
+    assert not bench.admits("second")
+    bench.fails(request_id="first")
+    assert not bench.admits("third")
+    bench.at(30)
+    assert bench.admits("fourth")
+    assert not bench.admits("fifth")
+
+
+def test_a_trial_that_goes_well_closes() -> None:
+    bench = opened(10)
+    assert bench.admits("t")
+    bench.ok("t")
+    assert (bench.cooling, bench.state, bench.admits(), bench.admits("u")) == (False, "closed", True, True)
+    bench.fails(2)
+    assert not bench.cooling
+    bench.fails()
+    bench.at(19.999)
+    assert bench.cooling  # and the next cool-down is a first one again
+    bench.at(20)
+    assert not bench.cooling
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"outcome": "cancelled"},
+        {"outcome": "error", "error": "busy"},
+        {"outcome": "error", "error": "privacy"},
+    ],
+)
+def test_a_trial_that_tells_nothing_makes_room_for_another(fields: dict[str, Any]) -> None:
+    bench = opened(10)
+    assert bench.admits("t")
+    bench.ok("t", **fields)
+    assert (bench.cooling, bench.state) == (False, "half-open")
+    assert bench.admits("u")
+    assert not bench.admits("v")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"outcome": "cancelled"},
+        {"outcome": "error", "error": "busy"},
+        {"outcome": "error", "error": "privacy"},
+    ],
+)
+def test_what_tells_nothing_neither_opens_nor_closes(fields: dict[str, Any]) -> None:
+    bench = Bench()
+    for _ in range(5):
+        bench.ok(**fields)
+    assert not bench.cooling
+    bench.fails(2)
+    bench.ok(**fields)
+    bench.fails()
+    assert bench.cooling
+    bench.ok(**fields)
+    assert bench.cooling
+
+
+def test_an_error_that_is_the_clients_shows_a_backend_that_works() -> None:
+    bench = Bench()
+    bench.fails(2)
+    bench.fails(error="http_400", backend_failed=False)
+    bench.fails(2)
+    assert not bench.cooling
+
+
+def test_late_failures_of_old_calls_do_not_prolong_a_cooldown() -> None:
+    bench = opened(5)
+    bench.fails(10, request_id="old")
+    bench.at(10)
+    assert bench.admits("t")
+
+
+def test_late_failures_of_old_calls_do_not_count_as_the_trials() -> None:
+    bench = opened(10)
+    assert bench.admits("t")
+    bench.fails(3, request_id="old")
+    assert not bench.admits("u")
+    bench.fails(request_id="t")
+    bench.at(29.999)
+    assert not bench.admits("u")
+    bench.at(30)
+    assert bench.admits("u")
+
+
+def test_a_late_success_closes() -> None:
+    bench = opened(5)
+    bench.ok("old")
+    assert (bench.cooling, bench.admits()) == (False, True)
+
+
+def test_probes_and_shadow_calls_tell_of_their_backend_too() -> None:
+    bench = Bench()
+    bench.fails(kind="shadow")
+    bench.fails(kind="probe")
+    bench.fails()
+    assert bench.cooling
+    bench.ok(kind="probe")
+    assert not bench.cooling
+
+
+def test_retry_after_is_honoured_at_once() -> None:
+    bench = Bench()
+    bench.fails(error="http_429", retry_after_s=30.0)
+    assert (bench.cooling, bench.state, bench.admits()) == (True, "open", False)
+    bench.at(29.999)
+    assert not bench.admits()
+    bench.at(30)
+    assert bench.admits("t")
+    bench.ok("t")
+    assert bench.state == "closed"
+
+
+def test_retry_after_never_shortens_a_cooldown() -> None:
+    bench = Bench()
+    bench.fails(2)
+    bench.fails(retry_after_s=1.0)
+    bench.at(9.999)
+    assert bench.cooling
+    bench.at(10)
+    assert not bench.cooling
+
+
+def test_retry_after_prolongs_an_open_circuit() -> None:
+    bench = opened(5)
+    bench.fails(retry_after_s=60.0)
+    bench.at(64.999)
+    assert bench.cooling
+    bench.at(65)
+    assert bench.admits()
+
+
+def test_a_retry_after_of_nothing_changes_nothing() -> None:
+    bench = Bench()
+    bench.fails(retry_after_s=0.0)
+    assert not bench.cooling

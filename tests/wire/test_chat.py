@@ -1,0 +1,265 @@
+"""Chat bodies: sent on byte for byte but for `model`, and refused with the field's name."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.errors import RequestError
+from app.types import Dialect
+from app.wire import chat
+
+MESSAGES = '"messages":[{"role":"user","content":"x"}]'
+
+
+def sent(raw: str | bytes, model: str = "m2", *, stream: bool | None = None) -> str:
+    """What goes to a backend for a body that came in."""
+    body = chat.parse(raw.encode() if isinstance(raw, str) else raw)
+    wanted = bool(body.chat.get("stream")) if stream is None else stream
+    return body.encode(model, Dialect(), stream=wanted).decode("utf-8")
+
+
+# --- what passes through ------------------------------------------------------------------------
+
+UNTOUCHED = {
+    "integers beyond 64 bits": '{"model":"MODEL",' + MESSAGES + ',"seed":123456789012345678901234567890}',
+    "numbers as they are written": '{"model":"MODEL",' + MESSAGES + ',"t":1.0,"u":1e400,"v":-0.0,"w":1E+2}',
+    "many digits": '{"model":"MODEL",' + MESSAGES + ',"n":' + "7" * 4000 + "}",
+    "repeated members": '{"model":"MODEL",' + MESSAGES + ',"a":1,"a":2,"b":{"c":1,"c":2}}',
+    "escapes as they are written": '{"model":"MODEL","messages":[{"role":"user","content":"\\u00e4\\/\\n\\u0041é"}]}',
+    "lone surrogates": '{"model":"MODEL","messages":[{"role":"user","content":"\\ud800 \\udfff"}]}',
+    "emoji, plain and escaped": '{"model":"MODEL","messages":[{"role":"user","content":"😀\\ud83d\\ude00"}]}',
+    "members nobody knows": '{"model":"MODEL","x_new":{"deep":[{}]},' + MESSAGES + ',"":null,"ключ":true}',
+    "white space": '  {\r\n\t"model" :  "MODEL" ,\n "messages" : [ { "role":"user" , "content":"x" } ] \n}\n\n ',
+    "model last": "{" + MESSAGES + ',"model":"MODEL"}',
+    "a nested model stays": '{"model":"MODEL",' + MESSAGES + ',"metadata":{"model":"mine","stream":true}}',
+    "a key that holds quotes": '{"model":"MODEL",' + MESSAGES + ',"a\\"model\\":":"x"}',
+    "text that looks like a member": '{"model":"MODEL","messages":[{"role":"user","content":"\\"model\\":\\"y\\",{"}]}',
+}
+
+
+@pytest.mark.parametrize("text", UNTOUCHED.values(), ids=UNTOUCHED)
+def test_every_byte_but_the_models_name_passes(text: str) -> None:
+    assert sent(text.replace("MODEL", "auto"), "llama3:8b") == text.replace("MODEL", "llama3:8b")
+
+
+@pytest.mark.parametrize(
+    "text, becomes",
+    [
+        ("{" + MESSAGES + "}", '{"model":"m2",' + MESSAGES + "}"),
+        (" \n{ " + MESSAGES + " }", ' \n{"model":"m2", ' + MESSAGES + " }"),
+        ('{"model":null,' + MESSAGES + "}", '{"model":"m2",' + MESSAGES + "}"),
+        ('{"model":"a",' + MESSAGES + ',"model":"b"}', '{"model":"m2",' + MESSAGES + ',"model":"m2"}'),
+        ('{"mod\\u0065l":"a",' + MESSAGES + "}", '{"mod\\u0065l":"m2",' + MESSAGES + "}"),
+        ('{"Model":"a",' + MESSAGES + "}", '{"model":"m2","Model":"a",' + MESSAGES + "}"),
+        ('{"model":"a",' + MESSAGES + ',"stream":true}', '{"model":"m2",' + MESSAGES + ',"stream":true}'),
+    ],
+    ids=["absent", "absent behind space", "null", "twice", "escaped name", "other case", "stream stays"],
+)
+def test_the_model_is_replaced_wherever_it_stands(text: str, becomes: str) -> None:
+    assert sent(text) == becomes
+
+
+def test_a_byte_order_mark_is_taken_off() -> None:
+    assert sent(b"\xef\xbb\xbf{" + MESSAGES.encode() + b"}") == '{"model":"m2",' + MESSAGES + "}"
+
+
+def test_the_model_is_written_as_json() -> None:
+    assert sent("{" + MESSAGES + "}", 'a"\\b\né😀') == '{"model":"a\\"\\\\b\\n\\u00e9\\ud83d\\ude00",' + MESSAGES + "}"
+
+
+@pytest.mark.parametrize(
+    "text, becomes",
+    [
+        ('{"model":"a","stream":true,' + MESSAGES + "}", '{"model":"m2","stream":false,' + MESSAGES + "}"),
+        (
+            '{"stream":true,"stream_options":{"include_usage":true},' + MESSAGES + "}",
+            '{"model":"m2","stream":false,"stream_options":null,' + MESSAGES + "}",
+        ),
+        (
+            '{"stream":true,"stream":true,' + MESSAGES + "}",
+            '{"model":"m2","stream":false,"stream":false,' + MESSAGES + "}",
+        ),
+        ('{"model":"a","stream":false,' + MESSAGES + "}", '{"model":"m2","stream":false,' + MESSAGES + "}"),
+        ('{"model":"a",' + MESSAGES + "}", '{"model":"m2",' + MESSAGES + "}"),
+    ],
+)
+def test_a_mirrored_call_does_not_stream(text: str, becomes: str) -> None:
+    assert sent(text, stream=False) == becomes
+
+
+_SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+_TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
+_JSON = st.recursive(
+    _SCALARS | _TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXT, inner, max_size=4),
+    max_leaves=12,
+)
+_OBJECTS = st.dictionaries(_TEXT | st.sampled_from(["model", "stream", "n"]), _JSON, max_size=5)
+
+
+@given(
+    document=_OBJECTS,
+    indent=st.sampled_from([None, 0, 2, "\t"]),
+    ascii_only=st.booleans(),
+    before=st.text(" \t\r\n", max_size=3),
+    after=st.text(" \t\r\n", max_size=3),
+    model=_TEXT,
+)
+def test_any_json_object_survives(
+    document: dict[str, Any], indent: Any, ascii_only: bool, before: str, after: str, model: str
+) -> None:
+    text = before + json.dumps(document, indent=indent, ensure_ascii=ascii_only) + after
+    body = chat.read_object(text.encode())
+    assert body.document == document
+    assert body.with_members({}) == text.encode()
+    names = [name for name, _, _ in body.spans]
+    assert names == list(document)
+    assert [json.loads(body.text[start:end]) for _, start, end in body.spans] == list(document.values())
+    replaced = body.with_members({"model": json.dumps(model)})
+    assert json.loads(replaced) == {**document, "model": model}
+    if "model" in document:  # then nothing else moved
+        _, start, end = body.spans[names.index("model")]
+        assert replaced.decode() == text[:start] + json.dumps(model) + text[end:]
+
+
+@given(st.binary(max_size=40) | st.text('{}[]":,0123-.eE tfn\\u', max_size=30).map(str.encode))
+def test_garbage_is_an_object_or_a_refusal(raw: bytes) -> None:
+    """Exactly what the standard library takes for an object is taken here."""
+    try:
+        wanted = json.loads(raw.decode("utf-8-sig"), parse_constant=lambda _: 1 / 0)
+        is_object = isinstance(wanted, dict)
+    except (ValueError, ZeroDivisionError):
+        is_object = False
+    if is_object:
+        assert chat.read_object(raw).document == wanted
+    else:
+        with pytest.raises(RequestError):
+            chat.read_object(raw)
+
+
+# --- what is refused ----------------------------------------------------------------------------
+
+NOT_JSON = [
+    (b"", "The request body is empty; send a JSON object."),
+    (b"  ", "The request body is not valid JSON: Expecting value at character 2."),
+    (b"hello", "The request body is not valid JSON: Expecting value at character 0."),
+    (b"[]", "The request body is not valid JSON: The top level must be an object at character 0."),
+    (b'"secret"', "The request body is not valid JSON: The top level must be an object at character 0."),
+    (b"null", "The request body is not valid JSON: The top level must be an object at character 0."),
+    (b"{", "The request body is not valid JSON: Expecting value at character 1."),
+    (b'{"a":1', "The request body is not valid JSON: Expecting ',' at character 6."),
+    (b'{"a":1,}', "The request body is not valid JSON: Expecting value at character 7."),
+    (b'{"a" 1}', "The request body is not valid JSON: Expecting ':' at character 5."),
+    (b'{"a":1 "b":2}', "The request body is not valid JSON: Expecting ',' at character 7."),
+    (b"{1:2}", "The request body is not valid JSON: Expecting a member name in double quotes at character 2."),
+    (b"{'a':1}", "The request body is not valid JSON: Expecting value at character 1."),
+    (b'{"a":1}{"b":2}', "The request body is not valid JSON: Extra text at character 7."),
+    (b'{"a":1} x', "The request body is not valid JSON: Extra text at character 8."),
+    (b'{"a":NaN}', "The request body is not valid JSON: NaN is not JSON."),
+    (b'{"a":[-Infinity]}', "The request body is not valid JSON: -Infinity is not JSON."),
+    (b'{"a":"\x01"}', "The request body is not valid JSON: Invalid control character at at character 6."),
+    (b'{"a":"\\x"}', "The request body is not valid JSON: Invalid \\escape at character 6."),
+    (b'{"a":"\xff"}', "The request body is not UTF-8 (byte 6)."),
+    (b'{"a":"\xed\xa0\x80"}', "The request body is not UTF-8 (byte 6)."),
+    ('{"a":1}'.encode("utf-16"), "The request body is not UTF-8 (byte 0)."),
+    (b'{"a":' + b"[" * 100_000, "The request body is nested too deeply."),
+    (b'{"a":' + b'{"a":' * 100_000, "The request body is nested too deeply."),
+]
+
+
+@pytest.mark.parametrize("raw, said", NOT_JSON, ids=[str(raw[:20]) for raw, _ in NOT_JSON])
+def test_what_is_no_json_object_is_refused_without_a_word_of_it(raw: bytes, said: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        chat.read_object(raw)
+    assert (caught.value.status, caught.value.message) == (400, said)
+
+
+def test_an_integer_too_long_for_python_is_refused_without_a_word_of_it() -> None:
+    with pytest.raises(RequestError) as caught:
+        chat.read_object(b'{"a":' + b"7" * 5000 + b"}")
+    assert caught.value.status == 400
+    assert "777" not in caught.value.message
+
+
+REFUSED = [
+    ({}, "messages", "`messages` must be a non-empty array of objects."),
+    ({"messages": []}, "messages", "`messages` must be a non-empty array of objects."),
+    ({"messages": None}, "messages", "`messages` must be a non-empty array of objects."),
+    ({"messages": {"role": "user"}}, "messages", "`messages` must be a non-empty array of objects."),
+    ({"messages": "hi"}, "messages", "`messages` must be a non-empty array of objects."),
+    ({"messages": ["hi"]}, "messages[0]", "`messages[0]` must be an object."),
+    ({"messages": [{"role": "user", "content": "x"}, None]}, "messages[1]", "`messages[1]` must be an object."),
+    *[
+        ({"messages": [{"role": "user", **content}]}, "messages[0].content", None)
+        for content in (
+            {}, {"content": None}, {"content": 1}, {"content": {}}, {"content": ["x"]}, {"content": [{}, 3]},
+            {"content": True},
+        )
+    ],
+    ({"messages": [{"role": "assistant", "content": 1}]}, "messages[0].content", None),
+    ({"messages": [{"content": "x"}], "stream": 1}, "stream", "`stream` must be true or false."),
+    ({"messages": [{"content": "x"}], "stream": "true"}, "stream", "`stream` must be true or false."),
+    ({"messages": [{"content": "x"}], "model": 4}, "model", "`model` must be a string."),
+    ({"messages": [{"content": "x"}], "model": ["gpt"]}, "model", "`model` must be a string."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("document, param, said", REFUSED, ids=[str(document)[:60] for document, _, _ in REFUSED])
+def test_a_wrong_body_is_refused_with_the_fields_name(document: Any, param: str, said: str | None) -> None:
+    with pytest.raises(RequestError) as caught:
+        chat.parse(json.dumps(document).encode())
+    assert (caught.value.status, caught.value.type, caught.value.param) == (400, "invalid_request_error", param)
+    assert caught.value.message == (said or f"`{param}` must be a string or an array of parts.")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": ""},
+        {"role": "user", "content": []},
+        {"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "new"}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+        {"role": "assistant", "tool_calls": []},
+        {"role": "tool", "content": "x", "tool_call_id": "1"},
+        {"role": "someone", "content": "x"},
+        {"content": "no role"},
+    ],
+)
+def test_legal_messages(message: dict[str, Any]) -> None:
+    assert chat.parse(json.dumps({"messages": [message]}).encode()).chat["messages"] == [message]
+
+
+@pytest.mark.parametrize(
+    "document, model",
+    [({}, ""), ({"model": None}, ""), ({"model": ""}, ""), ({"model": "  a b \n"}, "a b"), ({"model": "x"}, "x")],
+)
+def test_the_model_asked_for(document: dict[str, Any], model: str) -> None:
+    assert chat.model_of(document) == model
+
+
+@pytest.mark.parametrize(
+    "usage, counts",
+    [
+        ({"prompt_tokens": 3, "completion_tokens": 5}, (3, 5)),
+        ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 9}, (0, 0)),
+        ({"prompt_tokens": 3}, (3, None)),
+        ({"prompt_tokens": "3", "completion_tokens": 5.0}, (None, None)),
+        ({"prompt_tokens": True, "completion_tokens": -1}, (None, None)),
+        (None, (None, None)),
+        ([], (None, None)),
+        ("many", (None, None)),
+    ],
+)
+def test_usage_is_what_the_backend_says(usage: Any, counts: tuple[int | None, int | None]) -> None:
+    assert chat.usage_of({"usage": usage}) == counts
+    assert chat.usage_of({}) == (None, None)
+
+
+def test_what_is_searched_for_private_text_is_the_whole_body() -> None:
+    body = chat.parse(b'{"user":"me@example.com",' + MESSAGES.encode() + b"}")
+    assert body.original == {"user": "me@example.com", "messages": [{"role": "user", "content": "x"}]}
