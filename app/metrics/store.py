@@ -27,13 +27,13 @@ _FOLD_ROWS = 5_000  # rows summed up in one transaction
 _BUSY_MS = 200  # wait for another writer; the batch is kept when it was not enough
 
 _MOST_CHARS = 200
-_MOST = 2**53  # a whole number beyond it was never counted
+_MOST = 2**31 - 1  # what an integer column holds; nobody counted further
 
 Key = tuple[str, str, str, str]  # backend, model, route, kind
 
 _COLUMNS = (
-    "ts_ms", "backend", "model", "route", "surface", "stream", "task", "complexity", "latency_ms", "ttfb_ms", "outcome",
-    "error", "fallback_for", "input_tokens", "output_tokens", "cost_usd", "request_id", "kind",
+    "backend", "model", "route", "surface", "stream", "task", "complexity", "latency_ms", "ttfb_ms", "outcome", "error",
+    "fallback_for", "input_tokens", "output_tokens", "cost_usd", "request_id", "kind",
 )  # fmt: skip
 _values = attrgetter(*_COLUMNS)
 
@@ -106,7 +106,7 @@ class Store:
             many = Metric.select(Metric.id).where(window).limit(_EXACT_ROWS + 1).count(database) > _EXACT_ROWS
             if not many:
                 return _tally(_rows(database, "ts >= ?", since_ms))
-            first_bucket = -(-since_ms // 1000 // BUCKET_S) * BUCKET_S
+            first_bucket = max(1, -(-since_ms // 1000 // BUCKET_S)) * BUCKET_S
             rolled_to = self._rolled_to(database)
             totals = _rolled_up(Rollup.select().where(Rollup.bucket >= first_bucket).execute(database))
             edge = _rows(database, "ts >= ? AND ts < ?", since_ms, first_bucket * 1000)
@@ -153,8 +153,9 @@ class Store:
             last = row.id
         if last == rolled_to:
             return
-        for (_, key), tally in list(fresh.items()):
-            fresh[_TOTAL, key].merge(tally)
+        for (bucket, key), tally in list(fresh.items()):
+            if bucket != _TOTAL:  # a row of 1970 is there already
+                fresh[_TOTAL, key].merge(tally)
         for (bucket, key), tally in fresh.items():
             same = (Rollup.bucket == bucket) & (Rollup.backend == key[0]) & (Rollup.model == key[1])
             same &= (Rollup.route == key[2]) & (Rollup.kind == key[3])
@@ -195,12 +196,12 @@ def _rows(database: peewee.Database, where: str, *values: Any) -> Iterator[_Row]
 
 def _insert(database: peewee.Database, calls: Sequence[CallRecord]) -> None:
     """One row a call.  In SQL of our own: peewee's insert_many takes twenty times as long to write the statement."""
-    names = ", ".join(("ts", *_COLUMNS[1:], "ok", "shadow"))
-    row = f"({', '.join([database.param] * (len(_COLUMNS) + 2))})"
+    names = ("ts", "ok", "shadow", *_COLUMNS)
+    row = f"({', '.join([database.param] * len(names))})"
     values: list[Any] = []
     for call in calls:
-        values += (*map(_storable, _values(call)), call.outcome == "ok", call.kind != "live")
-    database.execute_sql(f"INSERT INTO metrics ({names}) VALUES {', '.join([row] * len(calls))}", values)
+        values += (call.ts_ms, call.outcome == "ok", call.kind != "live", *map(_storable, _values(call)))
+    database.execute_sql(f"INSERT INTO metrics ({', '.join(names)}) VALUES {', '.join([row] * len(calls))}", values)
 
 
 def _storable(value: Any) -> Any:
