@@ -1,19 +1,31 @@
-"""urllib3 connections with two additions: they know when they died of old age, and they can prove where they lead."""
+"""Connections to one backend, kept and used again.
+
+They are urllib3's, with two additions: they know when they died of old age, and they can prove where they lead.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import select
 import socket
+from collections.abc import Iterator, Mapping
 from http.client import RemoteDisconnected
-from typing import Any
+from typing import Any, cast
+from urllib.parse import urlsplit
 
+import gevent.monkey
+import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from app.errors import PrivacyViolation
 from app.routing.locality import is_inside
+from app.types import Timeouts
 
 _POOL_SIZE = 1000  # gunicorn's worker_connections: no more calls than that run at once
+_NEVER = urllib3.Retry(False)  # nothing is sent twice by urllib3: retries are ours and the dispatcher's
+_CORK = getattr(socket, "TCP_CORK", None)  # Linux
 
 
 class StaleConnection(ConnectionResetError):
@@ -24,6 +36,21 @@ class _Reused(HTTPConnection):
     """Tells a kept connection that the server closed from a server that fell over at this request."""
 
     answered = 0
+
+    @property
+    def is_connected(self) -> bool:
+        """Not closed by the server.  Asked before each call, so the kernel is asked without gevent's detour."""
+        if self.sock is None:
+            return False
+        poll = gevent.monkey.get_original("select", "poll")()
+        poll.register(self.sock, select.POLLIN)
+        return not poll.poll(0)
+
+    def request(self, *arguments: Any, **options: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        with one_packet(self.sock):
+            super().request(*arguments, **options)
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
         reused = self.answered > 0  # asked now: http.client closes the connection before it raises
@@ -77,12 +104,66 @@ class _InsideTLSPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _InsideTLS
 
 
-def adapter(*, inside_only: bool = False) -> HTTPAdapter:
-    """A connection pool for one backend.  Nothing is ever sent twice by it: retries are the dispatcher's."""
-    made = HTTPAdapter(pool_connections=2, pool_maxsize=_POOL_SIZE, max_retries=0)
-    pools = (_InsidePool, _InsideTLSPool) if inside_only else (_Pool, _TLSPool)
-    made.poolmanager.pool_classes_by_scheme = dict(zip(("http", "https"), pools, strict=True))
-    return made
+class Connections:
+    """The connections to one backend."""
+
+    def __init__(self, endpoint: str, timeouts: Timeouts, *, inside_only: bool = False) -> None:
+        self._endpoint = endpoint
+        self._path = urlsplit(endpoint).path
+        self._timeout = urllib3.Timeout(connect=timeouts.connect_s, read=timeouts.first_byte_s)
+        self._adapter = HTTPAdapter(pool_connections=2, pool_maxsize=_POOL_SIZE)
+        pools = (_InsidePool, _InsideTLSPool) if inside_only else (_Pool, _TLSPool)
+        self._adapter.poolmanager.pool_classes_by_scheme = dict(zip(("http", "https"), pools, strict=True))
+        self._pool: urllib3.HTTPConnectionPool | None = None
+
+    def send(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        """The answer's head; its body is still to be read.  No redirect is followed.  Raises urllib3's errors,
+        StaleConnection somewhere among their causes, and OSError."""
+        if self._pool is None:
+            self._pool = self._open()
+        return self._pool.urlopen(
+            method,
+            self._path + path,
+            body=body,
+            headers=headers,
+            timeout=self._timeout,
+            retries=_NEVER,
+            redirect=False,
+            assert_same_host=False,
+            preload_content=False,
+            decode_content=False,
+        )
+
+    def forget(self) -> None:
+        """Closes the connections that are kept."""
+        self._adapter.poolmanager.clear()
+        self._pool = None
+
+    def close(self) -> None:
+        self._adapter.close()
+        self._pool = None
+
+    def _open(self) -> urllib3.HTTPConnectionPool:
+        """requests' adapter knows how to verify a server; what else it does for each call is not wanted here."""
+        somewhere = requests.PreparedRequest()
+        somewhere.url = self._endpoint
+        pool = self._adapter.get_connection_with_tls_context(somewhere, verify=True)
+        self._adapter.cert_verify(pool, self._endpoint, verify=True, cert=None)  # type: ignore[no-untyped-call]
+        return cast(urllib3.HTTPConnectionPool, pool)
+
+
+@contextlib.contextmanager
+def one_packet(sock: Any) -> Iterator[None]:
+    """What is sent meanwhile leaves together: head and body are one packet, and the peer wakes up once."""
+    if _CORK is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        yield
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, _CORK, 1)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, _CORK, 0)
 
 
 def set_read_timeout(raw: Any, seconds: float) -> None:
