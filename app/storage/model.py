@@ -16,8 +16,8 @@ from peewee import (
     BooleanField,
     CompositeKey,
     Database,
+    DoubleField,
     Field,
-    FloatField,
     IntegerField,
     Model,
     PostgresqlDatabase,
@@ -48,7 +48,7 @@ class Metric(Model):
     ttfb_ms = IntegerField(null=True)
     input_tokens = IntegerField(null=True)
     output_tokens = IntegerField(null=True)
-    cost_usd = FloatField(null=True)
+    cost_usd = DoubleField(null=True)
     outcome = TextField(null=True)  # ok | error | cancelled
     request_id = TextField(null=True)
     kind = TextField(null=True)  # live | shadow | probe
@@ -75,7 +75,7 @@ class Rollup(Model):
     input_tokens = BigIntegerField()
     output_tokens = BigIntegerField()
     priced = IntegerField()
-    cost_usd = FloatField()
+    cost_usd = DoubleField()
     latency = TextField()  # Spread.dump()
     ttfb = TextField()
 
