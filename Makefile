@@ -42,3 +42,14 @@ test-llamacpp: .venv-llamacpp/stamp   ## the router before a real llama.cpp serv
 	test -x .venv-llamacpp/bin/python || $(PYTHON) -m venv .venv-llamacpp
 	.venv-llamacpp/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-llamacpp.txt
 	touch $@
+
+.PHONY: test-clients
+test-clients: $(VENV)/dev.stamp .venv-clients/stamp   ## real clients: openai for Python (newest, 1.x) and Node, the AI SDK, Codex
+	$(BIN)/python -m pytest -m e2e tests/clients
+	.venv-clients/bin/python -m pytest -m "e2e or clients" tests/clients tests/e2e/test_openai_sdk.py tests/e2e/test_responses_state.py
+
+.venv-clients/stamp: requirements.txt requirements-clients.txt tests/clients/node/package-lock.json
+	test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-clients.txt
+	PATH="$$PWD/.venv-clients/bin:$$PATH" npm ci --prefix tests/clients/node --ignore-scripts --no-audit --no-fund
+	touch $@
