@@ -10,7 +10,7 @@ run: $(VENV)/run.stamp           ## install, write a first policy when there is 
 	$(BIN)/gunicorn -c gunicorn.conf.py wsgi:app
 
 test: $(VENV)/dev.stamp lint     ## lint, types, import rules, docs current, tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not llamacpp"
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .

@@ -26,7 +26,8 @@ def run(request: ChatRequest, rt: Runtime) -> Reply:
 
     def record(call: CallRecord) -> None:
         rt.record(call)
-        rt.shadow.offer(request, tags, decision, call)
+        if request.continues is None:  # what a backend keeps is not there to be mirrored
+            rt.shadow.offer(request, tags, decision, call)
 
     rt.shadow.measure(request, tags, decision)
     try:

@@ -31,6 +31,7 @@ class Dialect:
     max_tokens_field: str = "max_tokens"
     developer_role: bool = False  # False: `developer` is sent as `system`
     verbosity: bool = False  # understands `verbosity`
+    json_schema: bool = True  # False: a schema is sent as `{"type": "json_object", "schema": …}`
     efforts: Mapping[str, str] = field(default_factory=dict)  # client's reasoning effort -> server's
 
 
@@ -112,6 +113,7 @@ class BackendConfig:
     max_concurrency: int = 0  # 0 = no limit
     api_key_env: str | None = None
     responses: str = "chat"  # native: it speaks the Responses API itself
+    own: Mapping[str, Any] = field(default_factory=dict)  # keys of its type alone (Backend.policy_fields)
 
     def context_window(self, model: str) -> int | None:
         """Tokens that fit into `model`'s window, or None when the policy does not say."""
@@ -244,6 +246,7 @@ class Decision:
     targets: tuple[Target, ...]
     trace: tuple[Step, ...]
     primary: str  # the backend the route or pin names first, before any reordering
+    reason: str = "route"  # why the first target is first: route, pin, continuation, fit, cooling, spill
     skipped: Target | None = None  # a local primary passed over for its latency: it wants measuring
     private: bool = False  # only local targets may be called
 
@@ -256,6 +259,15 @@ class Observations:
     cooling: frozenset[str] = frozenset()  # backends whose circuit is open
     local: frozenset[str] = frozenset()  # backends inside the operator's boundary
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # backend -> models it was seen to hold
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One request as it is sent to one target."""
+
+    path: str
+    body: bytes
+    native: bool = False  # a Responses body instead of chat
 
 
 # --- what comes back ----------------------------------------------------------------------------
@@ -308,7 +320,10 @@ class CallRecord:
     ttfb_ms: int | None  # to the first byte of content; None when none came
     outcome: str  # ok | error | cancelled
     error: str | None = None  # short kind: timeout, refused, http_503 …
-    fallback_for: str | None = None  # the primary this call stood in for
+    reason: str = "route"  # Decision.reason, or fallback, shadow, probe
+    fallback_for: str | None = None  # the backend that failed or cools down, for which this call stood in
+    destination: str | None = None  # host:port of a target that is not local
+    sent_bytes: int | None = None  # size of the body that was sent; None when it came to nothing before
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: float | None = None  # None = unknown

@@ -30,14 +30,15 @@ from tests.fakes.backends import FakeStream, Stage, whole
 TAGS = Classification("code", "low", "normal", "text", "any", 10)
 
 
-def decision(*names: str, private: bool = False, primary: str | None = None) -> Decision:
+def decision(*names: str, private: bool = False, primary: str | None = None, reason: str = "route") -> Decision:
     targets = tuple(Target(name, f"{name}-model") for name in names)
-    return Decision(route="r1", targets=targets, trace=(), primary=primary or names[0], private=private)
+    first = primary or names[0]
+    return Decision(route="r1", targets=targets, trace=(), primary=first, reason=reason, private=private)
 
 
-def run(stage: Stage, *names: str, stream: bool = False, private: bool = False, primary: str | None = None) -> Reply:
-    request = build.request(stream=stream)
-    return dispatch(request, TAGS, decision(*names, private=private, primary=primary), stage.via, stage.record)
+def run(stage: Stage, *names: str, stream: bool = False, **fields: Any) -> Reply:
+    """`fields` are those of `decision`."""
+    return dispatch(build.request(stream=stream), TAGS, decision(*names, **fields), stage.via, stage.record)
 
 
 def lines(stage: Stage) -> list[tuple[Any, ...]]:
@@ -117,9 +118,10 @@ def test_each_backend_is_tried_once_in_order() -> None:
 
 def test_a_shifted_primary_is_no_fallback_and_a_fallback_that_went_first_is_one() -> None:
     stage = Stage({"slow": [], "fast": [BackendTimeout("x")]})
-    reply = run(stage, "fast", "slow", primary="slow")
-    assert reply.fallback_for is None
-    assert lines(stage) == [("fast", "error", "timeout", "slow"), ("slow", "ok", None, None)]
+    reply = run(stage, "fast", "slow", primary="slow", reason="spill")
+    assert reply.fallback_for == "fast"
+    assert lines(stage) == [("fast", "error", "timeout", None), ("slow", "ok", None, "fast")]
+    assert [call.reason for call in stage.records] == ["spill", "fallback"]
 
 
 def test_the_clients_own_mistake_ends_it() -> None:
@@ -367,6 +369,7 @@ def test_an_open_circuit_is_tried_last() -> None:
     reply = run(stage, "a", "b", "c")
     assert reply.target.backend == "a"
     assert lines(stage) == [("b", "error", "timeout", "a"), ("c", "error", "timeout", "a"), ("a", "ok", None, None)]
+    assert [call.reason for call in stage.records] == ["cooling", "fallback", "fallback"]
     assert stage.health.states()["a"] == "closed"
 
 

@@ -47,7 +47,7 @@ class Stream:
         self._raw = response.raw
         self._config = config
         self._key = key
-        self._watch: StreamWatch | ResponsesWatch = ResponsesWatch() if native else StreamWatch()
+        self._watch = ResponsesWatch() if native else StreamWatch()
         self._held: list[bytes] = []  # read before the stream was handed out
         self._over = False
 

@@ -1,6 +1,11 @@
-"""llama.cpp's own server.  Facts: https://github.com/ggml-org/llama.cpp/tree/master/tools/server."""
+"""llama.cpp's servers: llama-server, and the Python one of llama-cpp-python.
+
+Facts: https://github.com/ggml-org/llama.cpp/tree/master/tools/server.  Both read json_object with a schema; only the
+first reads json_schema (the second was tried).
+"""
 
 from app.backends.base import Backend
+from app.types import Dialect
 
 
 class LlamaCppBackend(Backend):
@@ -10,6 +15,7 @@ class LlamaCppBackend(Backend):
     chat_path = "/v1/chat/completions"
     models_path = "/v1/models"
     hint = " (is llama-server running?)"
+    dialect = Dialect(json_schema=False)
 
     @classmethod
     def normal_endpoint(cls, endpoint: str) -> str:

@@ -15,4 +15,6 @@ class OpenAIBackend(Backend):
     def __init__(self, config: BackendConfig, environ: Mapping[str, str]) -> None:
         super().__init__(config, environ)
         if config.endpoint == self.default_endpoint:  # elsewhere only what every server reads is sent
-            self.dialect = Dialect(max_tokens_field="max_completion_tokens", developer_role=True, verbosity=True)
+            self.dialect = Dialect(
+                reasoning_field="", max_tokens_field="max_completion_tokens", developer_role=True, verbosity=True
+            )

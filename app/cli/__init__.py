@@ -15,6 +15,7 @@ from flask.cli import AppGroup
 from app import pipeline, policy, settings
 from app.background.observe import resolve
 from app.cli import first_policy
+from app.cli.egress import egress
 from app.cli.table import table
 from app.errors import BackendError, PolicyError, RouterError
 from app.metrics.summary import ab_report, metrics_summary
@@ -30,7 +31,7 @@ PROBLEM = "policy_error"  # extensions: why there is no runtime
 
 
 def register(app: Flask) -> None:
-    for command in (init, policy_group, route_group, backends_group, metrics_group, ab_group):
+    for command in (init, policy_group, route_group, backends_group, metrics_group, ab_group, egress):
         app.cli.add_command(command)
 
 

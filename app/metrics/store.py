@@ -24,13 +24,14 @@ _FOLD_ROWS = 5_000  # rows summed up in one transaction
 _BUSY_MS = 200  # wait for another writer; the batch is kept when it was not enough
 
 _MOST_CHARS = 200
-_MOST = 2**53  # a whole number beyond it was never counted
+_MOST = 2**31 - 1  # what an integer column holds; nobody counted further
 
 Key = tuple[str, str, str, str]  # backend, model, route, kind
 
 _COLUMNS = (
     "ts_ms", "backend", "model", "route", "surface", "stream", "task", "complexity", "latency_ms", "ttfb_ms", "outcome",
     "error", "fallback_for", "input_tokens", "output_tokens", "cost_usd", "request_id", "kind",
+    "reason", "destination", "sent_bytes",
 )  # fmt: skip
 
 
@@ -102,7 +103,7 @@ class Store:
             many = Metric.select(Metric.id).where(window).limit(_EXACT_ROWS + 1).count(database) > _EXACT_ROWS
             if not many:
                 return _tally(self._rows(database, window))
-            first_bucket = -(-since_ms // 1000 // BUCKET_S) * BUCKET_S
+            first_bucket = max(1, -(-since_ms // 1000 // BUCKET_S)) * BUCKET_S
             rolled_to = self._rolled_to(database)
             edge = window & (Metric.ts < first_bucket * 1000)
             tail = (Metric.ts >= first_bucket * 1000) & (Metric.id > rolled_to)
@@ -127,6 +128,14 @@ class Store:
             rows = Worker.select().where(Worker.ts >= since_ms).namedtuples().execute(database)
             return {row.name: json.loads(row.document) for row in rows}
 
+    def egress(self, since_ms: int) -> list[Any]:
+        """Every call since then that went beyond the local backends, oldest first."""
+        columns = (Metric.ts, Metric.destination, Metric.backend, Metric.model, Metric.route, Metric.reason)
+        sizes = (Metric.sent_bytes, Metric.input_tokens, Metric.output_tokens, Metric.outcome, Metric.request_id)
+        with self._storage.reading() as database:
+            query = Metric.select(*columns, *sizes).where((Metric.ts >= since_ms) & Metric.destination.is_null(False))
+            return list(query.order_by(Metric.id).namedtuples().execute(database))
+
     def close(self) -> None:
         self._storage.close()
 
@@ -147,7 +156,7 @@ class Store:
             return
         fresh: dict[tuple[int, Key], Tally] = defaultdict(Tally)
         for row in rows:
-            for bucket in (0, row.ts // 1000 // BUCKET_S * BUCKET_S):
+            for bucket in {0, row.ts // 1000 // BUCKET_S * BUCKET_S}:
                 fresh[bucket, _key(row)].add(row)
         for (bucket, key), tally in fresh.items():
             same = (Rollup.bucket == bucket) & (Rollup.backend == key[0]) & (Rollup.model == key[1])
@@ -168,8 +177,8 @@ class Store:
 
 def _row(call: CallRecord) -> dict[str, Any]:
     row = {name: _storable(getattr(call, name)) for name in _COLUMNS}
-    row["ts"] = row.pop("ts_ms")
-    return {**row, "ok": call.outcome == "ok", "shadow": call.kind != "live"}
+    del row["ts_ms"]
+    return {**row, "ts": call.ts_ms, "ok": call.outcome == "ok", "shadow": call.kind != "live"}
 
 
 def _storable(value: Any) -> Any:

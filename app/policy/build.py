@@ -53,6 +53,7 @@ def _backend(name: str, given: Mapping[str, Any], settings: Settings) -> Backend
         price=Price(**given["price"]) if given.get("price") else None,
         max_concurrency=int(given.get("max_concurrency") or 0),
         api_key_env=given.get("api_key_env", kind.default_key_env) or None,
+        own={name: given[name] for name in kind.policy_fields if name in given},
         responses=given.get("responses") or ("native" if kind.native_at_default and is_default else "chat"),
     )
 

@@ -6,6 +6,7 @@ Everything here may block and may raise StoreError; nothing of it runs on the ev
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ class Storage:
     def __init__(self, location: str) -> None:
         """`location` is LLR_DB: an SQLite path, or a database URL."""
         self.location = location
+        self.name = re.sub(r"//[^/]*@", "//", location)  # for people: a URL may hold a password
         self._database: peewee.Database | None = None
         self._inode: int | None = None
 
@@ -46,7 +48,7 @@ class Storage:
             yield self._open()
         except (peewee.PeeweeException, sqlite3.Error, OSError, UnicodeDecodeError) as error:
             self.close()
-            raise StoreError(f"{self.location}: {str(error) or type(error).__name__}") from error
+            raise StoreError(f"{self.name}: {str(error) or type(error).__name__}") from error
 
     def close(self) -> None:
         if self._database is not None:

@@ -12,6 +12,7 @@ from app.errors import BodyTooLarge, RequestError, RouterError, UnsupportedMedia
 from app.types import SENSITIVITIES, Buffered, Reply, Streamed
 
 _SENSITIVITY = "HTTP_X_LLR_SENSITIVITY"
+_LIKE_OURS = ("HTTP_X_LLR", "HTTP_XLLR", "HTTP_LLR")  # X-LLR-Sensitivty, X-LLRSensitivity, LLR-Sensitivity
 _KNOWN = {"HTTP_X_LLR_SENSITIVITY", "HTTP_X_LLR_EXPLAIN", "HTTP_X_LLR_REQUEST_ID"}
 _FORM = "application/x-www-form-urlencoded"  # what curl says when nobody tells it otherwise
 
@@ -23,7 +24,7 @@ def sensitivity(environ: Mapping[str, Any]) -> str:
     some proxies pass: so a contradiction shows up here.
     """
     for name in environ:
-        if name.startswith("HTTP_X_LLR_") and name not in _KNOWN:
+        if name.startswith(_LIKE_OURS) and name not in _KNOWN:
             header = name[5:].replace("_", "-").title()
             raise RequestError(f"No header {header[:60]!r} is known; did you mean X-LLR-Sensitivity?")
     raw = environ.get(_SENSITIVITY)
@@ -43,9 +44,14 @@ def body(request: Request) -> bytes:
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Compressed request bodies are not read here; send the JSON as it is.")
     limit = request.max_content_length
-    if limit is not None and (request.content_length or 0) > limit:
-        raise BodyTooLarge(f"The request body is larger than {limit} bytes.")
-    return request.get_data(cache=False)
+    if limit is None:
+        return request.get_data(cache=False)
+    if (request.content_length or 0) <= limit:
+        request.max_content_length = limit + 1  # where a chunked body, whose length nobody told, is cut off
+        raw = request.get_data(cache=False)
+        if len(raw) <= limit:
+            return raw
+    raise BodyTooLarge(f"The request body is larger than {limit} bytes.")
 
 
 def new_request_id() -> str:

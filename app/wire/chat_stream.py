@@ -11,7 +11,7 @@ from app.wire.chat import usage_of
 
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
 # An event longer than this passes through unread; no usage or error event comes near it.
-_MAX_READ_BYTES = 1024 * 1024
+_MAX_READ_BYTES = 4 * 1024 * 1024
 
 
 class StreamWatch:

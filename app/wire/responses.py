@@ -102,10 +102,15 @@ class ResponsesBody:
         if request.text_format["type"] == "json_object":
             chat["response_format"] = {"type": "json_object"}
         elif request.text_format["type"] == "json_schema":
-            schema = {name: value for name, value in request.text_format.items() if value is not None}
-            del schema["type"]
-            chat["response_format"] = {"type": "json_schema", "json_schema": schema}
+            chat["response_format"] = _response_format(request.text_format, dialect)
         return chat
+
+
+def _response_format(wanted: JsonObject, dialect: Dialect) -> dict[str, Any]:
+    if not dialect.json_schema:
+        return {"type": "json_object", "schema": wanted.get("schema")}
+    schema = {name: value for name, value in wanted.items() if value is not None and name != "type"}
+    return {"type": "json_schema", "json_schema": schema}
 
 
 def from_chat(

@@ -3,52 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from app.types import JsonObject
 from app.wire import sse
+from app.wire.chat_stream import StreamWatch
 
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
-_MAX_READ_BYTES = 4 * 1024 * 1024
+_WORDS = (*(end.encode() for end in _ENDS), b'"error"')
 
 
-class ResponsesWatch:
-    """The same questions that chat_stream.StreamWatch answers, asked of Responses events."""
+class ResponsesWatch(StreamWatch):
+    """The same questions, asked of Responses events.  `done`: the terminal event has come."""
 
     closing = b""  # nothing is added to a body that ends well
-
-    def __init__(self) -> None:
-        self._splitter = sse.Splitter(_MAX_READ_BYTES)
-        self.begun = False
-        self.done = False  # the terminal event has come
-        self.finished = False
-        self.error: Mapping[str, Any] | None = None
-        self.input_tokens: int | None = None
-        self.output_tokens: int | None = None
-
-    @property
-    def ended_well(self) -> bool:
-        return self.error is None and self.done
-
-    def feed(self, chunk: bytes) -> None:
-        for event in self._splitter.feed(chunk):
-            self._read(event)
-        if self._splitter.oversized:
-            self.begun = True
-
-    def end(self) -> bool:
-        """The body is over: reads a last event whose end mark is missing.  True when there was one."""
-        events = self._splitter.flush()
-        for event in events:
-            self._read(event)
-        return bool(events)
 
     def _read(self, event: bytes) -> None:
         data = sse.data_of(event)
         if data is None or data.strip() == b"[DONE]":
             return
         first, self.begun = not self.begun, True
-        if not first and b'"response.' in data and not any(end.encode() in data for end in (*_ENDS, '"error"')):
+        if not first and not any(word in data for word in _WORDS):
             return  # only the events that can matter are parsed
         document = sse.json_of(data) or {}
         kind = document.get("type")

@@ -54,7 +54,7 @@ def wait_until(condition: Callable[[], Any], timeout: float, what: str) -> Any:
 @dataclass(frozen=True, slots=True)
 class Process:
     parent: int
-    command: str
+    started: str  # tells a process from a later one with the same id
 
 
 def processes() -> dict[int, Process]:
@@ -64,17 +64,16 @@ def processes() -> dict[int, Process]:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):  # it ended while we looked
-                    state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-                    command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    state, parent, *more = (entry / "stat").read_text().rpartition(")")[2].split()
                     if state != "Z":
-                        found[int(entry.name)] = Process(int(parent), command)
+                        found[int(entry.name)] = Process(int(parent), more[17])
         return found
-    command_line = ["ps", "-A", "-o", "pid=,ppid=,stat=,args="]
-    listing = subprocess.run(command_line, capture_output=True, text=True, check=True).stdout
+    command = ["ps", "-A", "-o", "pid=,ppid=,stat=,lstart="]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     for line in listing.splitlines():
-        pid, parent, state, command = [*line.split(None, 3), ""][:4]
+        pid, parent, state, started = line.split(None, 3)
         if not state.startswith("Z"):
-            found[int(pid)] = Process(int(parent), command)
+            found[int(pid)] = Process(int(parent), started)
     return found
 
 
@@ -204,7 +203,7 @@ class Router:
         self._wait = wait
         self._root = root
         self._process: subprocess.Popen[bytes] | None = None
-        self._seen: set[int] = set()  # every worker that was ever met
+        self._seen: dict[int, str] = {}  # every worker that was ever met, and when it was started
         self.port = 0
         for place in (folder, self.temp_folder, self.home):
             place.mkdir(parents=True, exist_ok=True)
@@ -287,16 +286,19 @@ class Router:
         return f"http://127.0.0.1:{self.port}"
 
     def worker_pids(self) -> list[int]:
-        found = sorted(pid for pid, process in processes().items() if self.running and process.parent == self.pid)
-        self._seen.update(found)
-        return found
+        if not self.running:
+            return []
+        found = {pid: process.started for pid, process in processes().items() if process.parent == self.pid}
+        self._seen |= found
+        return sorted(found)
 
     def sighup(self) -> None:
-        os.kill(self.pid, signal.SIGHUP)
+        self.signal(signal.SIGHUP)
 
     def signal(self, number: int) -> None:
-        """To the master."""
-        os.kill(self.pid, number)
+        """To the master, if it lives: its id may belong to another process by now."""
+        assert self._process is not None, "not started"
+        self._process.send_signal(number)
 
     def wait_exit(self, timeout: float = 15.0) -> int:
         """The master's exit status; negative for a signal."""
@@ -306,21 +308,20 @@ class Router:
     def terminate(self, timeout: float = 15.0) -> int:
         """SIGTERM and the exit status."""
         self.worker_pids()
-        os.kill(self.pid, signal.SIGTERM)
+        self.signal(signal.SIGTERM)
         return self.wait_exit(timeout)
 
     def kill(self) -> None:
         """SIGKILL to the master only; its workers should notice and end."""
         self.worker_pids()
-        os.kill(self.pid, signal.SIGKILL)
+        self.signal(signal.SIGKILL)
         self.wait_exit()
 
     def kill_all(self) -> None:
         """SIGKILL to the master and every worker, at once."""
         self.worker_pids()
-        if self.running:
-            os.kill(self.pid, signal.SIGKILL)
-            self.wait_exit()
+        self.signal(signal.SIGKILL)
+        self.wait_exit()
         for pid in self.living_workers():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -328,8 +329,8 @@ class Router:
 
     def living_workers(self) -> list[int]:
         """Workers met so far that still run, whoever their parent is now (orphans of a killed master too)."""
-        now = processes()  # the command is looked at because process ids are used again
-        return sorted(pid for pid in self._seen if pid in now and "gunicorn" in now[pid].command)
+        now = processes()
+        return sorted(pid for pid, started in self._seen.items() if pid in now and now[pid].started == started)
 
     def __enter__(self) -> Router:
         return self.start()

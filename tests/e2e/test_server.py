@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sqlite3
 import time
 
@@ -51,6 +50,17 @@ def root(tmp_path):
     (folder / "gunicorn.conf.py").write_text(CONF)
     (folder / "wsgi.py").write_text(APP)
     return folder
+
+
+def refuses(running: Router) -> bool:
+    """The kernel closes a killed process's socket a moment after the process is gone."""
+    try:
+        running.raw().close()
+    except ConnectionRefusedError:
+        return True
+    except ConnectionResetError:
+        pass
+    return False
 
 
 def test_starts_answers_and_ends(root, router, monkeypatch):
@@ -104,8 +114,7 @@ def test_kill_of_one_worker_of_the_master_and_of_all(root, router):
     running.start()
     assert running.get("/health").status == 200
     running.kill_all()
-    with pytest.raises(ConnectionRefusedError):
-        running.raw()
+    wait_until(lambda: refuses(running), 5, "the port to be closed")
 
 
 def test_sighup_brings_new_workers(root, router):
@@ -155,7 +164,7 @@ def test_events():
 
 def test_nothing_is_left_listening(root, tmp_path):
     with Router({}, folder=tmp_path / "r", root=root) as running:
+        assert not refuses(running)
         begin = time.monotonic()
     assert time.monotonic() - begin < 10
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", running.port), timeout=5)
+    wait_until(lambda: refuses(running), 5, "the port to be closed")

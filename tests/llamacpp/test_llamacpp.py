@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -25,10 +24,7 @@ import pytest
 
 from tests.e2e.server import Answer, Router, Stream, content, free_port, wait_until
 
-pytestmark = [
-    pytest.mark.llamacpp,
-    pytest.mark.skipif(find_spec("llama_cpp") is None, reason="wants requirements-llamacpp.txt: make test-llamacpp"),
-]
+pytestmark = pytest.mark.llamacpp
 
 WINDOW = 2048  # tokens
 TOO_LONG = "word " * 1000  # about 5,000 tokens: the model's vocabulary is single characters
@@ -174,6 +170,15 @@ def test_responses_streamed(router: Router) -> None:
     assert len(deltas) == 20
     assert events[-1]["type"] == "response.incomplete"
     assert events[-1]["response"]["output"][0]["content"][0]["text"] == "".join(deltas)
+
+
+def test_responses_with_a_schema(router: Router) -> None:
+    schema = {"type": "object", "properties": {"a": {"enum": ["yes", "no"]}}, "required": ["a"]}
+    wanted = {"type": "json_schema", "name": "verdict", "schema": schema, "strict": True}
+    document = router.post("/v1/responses", {"input": "hello", "text": {"format": wanted}}).json
+    assert document["status"] == "completed"
+    assert json.loads(document["output_text"])["a"] in ("yes", "no")
+    assert document["text"]["format"]["type"] == "json_schema"
 
 
 def test_responses_forced_tool_call(router: Router) -> None:

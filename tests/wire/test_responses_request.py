@@ -194,6 +194,11 @@ def test_input_may_be_left_out_of_a_continuation() -> None:
         (Dialect(verbosity=True), {"text": {"verbosity": "low"}}, {"verbosity": "low"}),
         (Dialect(verbosity=True), {}, {}),
         (
+            Dialect(json_schema=False),
+            {"text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}}},
+            {"response_format": {"type": "json_object", "schema": {"type": "object"}}},
+        ),
+        (
             Dialect(efforts={"minimal": "low", "xhigh": "high"}),
             {"reasoning": {"effort": "minimal"}},
             {"reasoning_effort": "low"},
