@@ -66,8 +66,10 @@ def dispatch(request: ChatRequest, tags: Classification, decision: Decision, via
             answer = call_target(request, target, call, via, private=decision.private)
         except BackendError as error:
             if not error.next_target:
+                if decision.private:
+                    error = error.in_our_words()
                 error.target = (target.backend, target.model)
-                raise
+                raise error from None
             failures.append((target.backend, error))
             continue
         if isinstance(answer, Whole):

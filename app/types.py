@@ -43,8 +43,9 @@ class Body(Protocol):
         """The request in chat shape: what is classified."""
 
     @property
-    def original(self) -> JsonObject:
-        """The request as it came, with all that goes along with it: what is searched for private text."""
+    def original(self) -> Any:
+        """The request as it came, with all that goes along with it: what is searched for private text.  JSON whose
+        objects may be tuples of (name, value), because a name may be repeated."""
 
     def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:
         """The chat body as JSON bytes for one target.  `stream` differs from the client's own only for shadow calls."""
@@ -149,6 +150,14 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Cuts:
+    """`complexity:`; where `difficulty` becomes medium and high."""
+
+    medium: float = 0.35
+    high: float = 0.65
+
+
+@dataclass(frozen=True, slots=True)
 class ABTest:
     """`ab:`; candidates maps a primary to the backend that is tried beside it."""
 
@@ -181,6 +190,7 @@ class Policy:
 
     backends: Mapping[str, BackendConfig]
     routes: tuple[Route, ...]  # top to bottom; the last is the default
+    complexity: Cuts = Cuts()
     ab: ABTest = ABTest()
     sensitivity: SensitivityRules = SensitivityRules()
     responses: ResponsesRules = ResponsesRules()
@@ -202,14 +212,6 @@ class Classification:
     tokens: int  # estimated input tokens: messages, tools and instructions
     difficulty: float = 0.0  # 0 to 1: how likely a small local model is not enough
     confidence: float = 1.0  # 0 to 1: in the task
-
-
-@dataclass(frozen=True, slots=True)
-class Cuts:
-    """Where `difficulty` becomes medium and high."""
-
-    medium: float = 0.35
-    high: float = 0.65
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from app.errors import (
     ClientGone,
     PrivacyViolation,
     StreamInterrupted,
+    envelope,
 )
 from app.types import Buffered, Classification, Decision, Price, Reply, Streamed, Target
 from tests import build
@@ -172,6 +174,20 @@ def test_the_message_names_each_backend_and_what_happened() -> None:
     assert caught.value.message == (
         "a: connection refused at http://x; b: answered 500: CUDA out of memory"
     )  # fmt: skip
+
+
+def test_the_clients_mistake_in_a_private_request_is_worded_by_us() -> None:
+    """The backend's document may quote the prompt."""
+    quoting = {"message": "no: my secret", "code": "my secret"}
+    error = BackendRejected(
+        "answered 422", kind="http_422", status=422, document={"error": quoting}, said="my secret", code="my secret"
+    )
+    stage = Stage({"a": [error]}, local=frozenset({"a"}))
+    with pytest.raises(BackendRejected) as caught:
+        run(stage, "a", private=True)
+    assert (caught.value.status, caught.value.document, caught.value.target) == (422, None, ("a", "a-model"))
+    assert "secret" not in json.dumps(envelope(caught.value)) and "answered 422" in caught.value.message
+    assert lines(stage) == [("a", "error", "http_422", None)]
 
 
 def test_what_a_backend_said_of_a_private_request_is_not_repeated() -> None:

@@ -53,8 +53,9 @@ def is_loopback_name(host: str) -> bool:
 
 
 def is_cloud_model(model: str) -> bool:
-    """An Ollama model that the local daemon hands on to its maker's cloud: `name:cloud`, `name:120b-cloud`."""
-    model = model.strip().lower()
+    """An Ollama model that the local daemon hands on to its maker's cloud: `name:cloud`, `name:120b-cloud`.  A digest
+    behind the tag (`name:tag@sha256:…`) changes nothing."""
+    model = model.lower().partition("@")[0].strip()
     tag = model.rpartition(":")[2] if ":" in model else ""
     return tag.endswith("cloud") or model.endswith("-cloud")
 

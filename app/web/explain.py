@@ -16,10 +16,11 @@ blueprint = Blueprint("explain", __name__)
 
 @blueprint.post("/v1/route")
 def route() -> Response:
-    """A chat body has `messages`, a Responses body has not."""
+    """Takes a Responses body (it has `input`, or goes on from a response), or a chat body."""
     rt, raw = runtime(), headers.body(http)
-    is_chat = "messages" in read_object(raw).document
+    asked = read_object(raw).document
+    is_chat = "messages" in asked or not {"input", "previous_response_id"} & asked.keys()
     request = chat.read_request(raw) if is_chat else responses.read_request(rt, raw)[0]
-    answer = jsonify(explanation(*pipeline.plan(request, rt)))
+    answer = jsonify(explanation(*pipeline.explain(request, rt)))
     answer.headers["X-LLR-Request-Id"] = request.request_id
     return answer

@@ -6,8 +6,10 @@ asked there is surely asked of a worker that did not see the requests before.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ import pytest
 from tests.e2e.server import Router
 from tests.e2e.test_streams import two
 from tests.fakes.upstream import Upstream
+
+SCRIPTS = Path(__file__).with_name("node")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,15 @@ class House:
     def told(self) -> list[dict[str, Any]]:
         """The messages of the last one."""
         return self.sent[-1]["messages"]
+
+
+@pytest.fixture(scope="session")
+def node() -> Path:
+    """The Node that `make test-clients` installs."""
+    found = Path(sys.executable).with_name("node")
+    if not found.exists() or not (SCRIPTS / "node_modules").exists():
+        pytest.fail("Node and the packages of tests/clients/node are not installed: run `make test-clients`.")
+    return found
 
 
 @pytest.fixture(scope="module")

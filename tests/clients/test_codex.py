@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,13 @@ from typing import Any
 import pytest
 
 from tests.clients.backend import call, fragments, streamed
-from tests.clients.conftest import House
+from tests.clients.conftest import SCRIPTS, House
 from tests.documents import Document
 from tests.fakes import replies
 
 pytestmark = pytest.mark.clients
 
-CODEX = Path(__file__).with_name("node") / "node_modules/@openai/codex/bin/codex.js"
-NODE = Path(sys.executable).with_name("node")
+CODEX = SCRIPTS / "node_modules/@openai/codex/bin/codex.js"
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 KNOWN = "gpt-5.5"  # has `apply_patch` as a custom tool
 NEWEST = "gpt-6.1-sol"  # has its tools in an input item, and runs scripts that call them
@@ -59,7 +57,7 @@ def config(base_url: str, model: str) -> str:
 
 
 @pytest.fixture
-def codex(house: House, tmp_path: Path) -> RunCodex:
+def codex(house: House, node: Path, tmp_path: Path) -> RunCodex:
     """`codex("What does note.txt say?")` runs a whole task."""
 
     def run(prompt: str, model: str = "auto", settings: str = "", more: str = "", resume: bool = False) -> Session:
@@ -74,7 +72,7 @@ def codex(house: House, tmp_path: Path) -> RunCodex:
         environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "CODEX_HOME": str(home), "NO_PROXY": "127.0.0.1"}
         environ |= {"HTTP_PROXY": nowhere, "HTTPS_PROXY": nowhere}
         options = ["--json", "--strict-config", "--skip-git-repo-check", "--sandbox", "danger-full-access"]
-        command = [NODE, CODEX, "exec", *options, *(["resume", "--last"] if resume else []), prompt]
+        command = [node, CODEX, "exec", *options, *(["resume", "--last"] if resume else []), prompt]
         done = subprocess.run(
             command, cwd=work, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
         )

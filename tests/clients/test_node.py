@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,13 @@ from typing import Any
 import pytest
 
 from tests.clients.backend import call, fragments, said, streamed
-from tests.clients.conftest import House
+from tests.clients.conftest import SCRIPTS, House
 from tests.documents import Document
 from tests.e2e.server import wait_until
 from tests.fakes import replies
 
 pytestmark = pytest.mark.clients
 
-SCRIPTS = Path(__file__).with_name("node")
-NODE = Path(sys.executable).with_name("node")
 RunScript = Callable[..., Any]
 
 TWO_CALLS = [call("call_b", "weather", {"city": "Bern"}), call("call_r", "weather", {"city": "Rome"}, 1)]
@@ -36,14 +33,14 @@ QUESTION = {"role": "user", "content": "Bern or Rome?"}
 
 
 @pytest.fixture
-def run(house: House, tmp_path: Path) -> RunScript:
+def run(house: House, node: Path, tmp_path: Path) -> RunScript:
     """`run("openai.mjs", "create")`: what the script printed, as JSON."""
 
     def run(script: str, *args: str) -> Any:
         environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
         environ |= {"BASE_URL": house.base_url, "OTHER_URL": house.other_url}
         done = subprocess.run(
-            [NODE, SCRIPTS / script, *args], env=environ, capture_output=True, text=True, timeout=60, check=False
+            [node, SCRIPTS / script, *args], env=environ, capture_output=True, text=True, timeout=60, check=False
         )
         assert done.returncode == 0, done.stderr
         assert not done.stderr, done.stderr
@@ -118,10 +115,10 @@ def test_openai_errors(house: House, run: RunScript):
 
 
 @pytest.mark.parametrize("package", ["'openai'", "'@ai-sdk/openai'"])
-def test_the_example_on_the_page_of_clients(house: House, tmp_path: Path, package: str):
+def test_the_example_on_the_page_of_clients(house: House, node: Path, tmp_path: Path, package: str):
     [block] = [block for block in Document.read("docs/clients.md").blocks("js") if f"from {package}" in block.text]
     text = block.text.replace("http://127.0.0.1:3030/v1", house.base_url)
-    command = [NODE, "--input-type=module", "-"]  # its imports are looked for from the current folder
+    command = [node, "--input-type=module", "-"]  # its imports are looked for from the current folder
     environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
     done = subprocess.run(
         command, input=text, cwd=SCRIPTS, env=environ, capture_output=True, text=True, timeout=60, check=False
