@@ -47,7 +47,22 @@ def _print(document: Any) -> None:
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="As JSON.")
-hours_option = click.option("--hours", type=click.FloatRange(0, 8760, min_open=True), default=24.0, show_default=True)
+
+
+class _Above0(click.FloatRange):
+    """Above 0, at most `most`; click's own range lets `nan` through."""
+
+    def __init__(self, most: float) -> None:
+        super().__init__(0, most, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if number != number:
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
+hours_option = click.option("--hours", type=_Above0(8760), default=24.0, show_default=True)
 
 
 @click.command()
@@ -233,7 +248,7 @@ def metrics_show(hours: float, as_json: bool) -> None:
 
 
 @metrics_group.command("prune")
-@click.option("--days", type=click.FloatRange(0, min_open=True), help="Default: LLR_RETENTION_DAYS.")
+@click.option("--days", type=_Above0(36500), help="Default: LLR_RETENTION_DAYS.")
 def metrics_prune(days: float | None) -> None:
     """Delete rows older than so many days, in small steps."""
     rt = _runtime()
