@@ -12,7 +12,7 @@ from app.errors import BodyTooLarge, RequestError, RouterError, UnsupportedMedia
 from app.types import SENSITIVITIES, Buffered, Reply, Streamed
 
 _SENSITIVITY = "HTTP_X_LLR_SENSITIVITY"
-_LIKE_OURS = ("HTTP_X_LLR", "HTTP_XLLR", "HTTP_LLR")  # X-LLR-Sensitivty, X-LLRSensitivity, LLR-Sensitivity
+_LIKE_OURS = ("HTTP_X_LLR", "HTTP_XLLR", "HTTP_LLR")  # without the X or a hyphen it still looks like one of ours
 _KNOWN = {"HTTP_X_LLR_SENSITIVITY", "HTTP_X_LLR_EXPLAIN", "HTTP_X_LLR_REQUEST_ID"}
 _FORM = "application/x-www-form-urlencoded"  # what curl says when nobody tells it otherwise
 
