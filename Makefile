@@ -10,7 +10,7 @@ run: $(VENV)/run.stamp           ## install, write a first policy when there is 
 	$(BIN)/gunicorn -c gunicorn.conf.py wsgi:app
 
 test: $(VENV)/dev.stamp lint     ## lint, types, import rules, docs current, tests
-	$(BIN)/python -m pytest -m "not llamacpp"
+	$(BIN)/python -m pytest -m "not llamacpp and not faults"
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
@@ -33,6 +33,10 @@ $(VENV)/run.stamp: requirements.txt
 $(VENV)/dev.stamp: requirements-dev.txt $(VENV)/run.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
+
+.PHONY: test-faults
+test-faults: $(VENV)/dev.stamp   ## the long suites: private requests, clients and faults by the thousand
+	$(BIN)/python -m pytest -m faults tests/faults
 
 .PHONY: test-llamacpp
 test-llamacpp: .venv-llamacpp/stamp   ## the router before a real llama.cpp server (compiled from source the first time)

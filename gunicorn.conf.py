@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
-_POLICY_TEXT = "_LLR_POLICY_TEXT"  # read by create_app
+_POLICY_TEXT = "_LLR_POLICY_TEXT"  # read by app/factory.py
 _SLOTS_FD = "_LLR_SLOTS_FD"  # read by app/backends/slots.py
 _LOOPBACK = ("127.", "localhost", "::1", "[::1]")
 

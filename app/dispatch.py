@@ -17,7 +17,7 @@ from app.errors import (
     StreamInterrupted,
 )
 from app.health import Health
-from app.routing.locality import is_local
+from app.routing.locality import host_of, is_local
 from app.types import (
     Buffered,
     CallRecord,
@@ -61,13 +61,15 @@ def dispatch(request: ChatRequest, tags: Classification, decision: Decision, via
     failures: list[tuple[str, BackendError]] = []
     for target in _admitted(request, decision, via):
         call = Call(request, tags, decision.route, target, via.upstreams[target.backend], "live", record)
-        call.fallback_for = decision.primary if target.backend != decision.primary else None
+        call.reason, call.fallback_for = _why(target, decision, failures)
         try:
             answer = call_target(request, target, call, via, private=decision.private)
         except BackendError as error:
             if not error.next_target:
+                if decision.private:
+                    error = error.in_our_words()
                 error.target = (target.backend, target.model)
-                raise
+                raise error from None
             failures.append((target.backend, error))
             continue
         if isinstance(answer, Whole):
@@ -91,18 +93,32 @@ def dispatch(request: ChatRequest, tags: Classification, decision: Decision, via
             private=decision.private,
             native=answer.native,
         )
-    raise AllBackendsFailed(failures, private=decision.private)
+    failed = AllBackendsFailed(failures, private=decision.private)
+    failed.target = (target.backend, target.model)  # the last one tried
+    raise failed
+
+
+def _why(target: Target, decision: Decision, failures: list[tuple[str, BackendError]]) -> tuple[str, str | None]:
+    """(reason, fallback_for) of a call.  Who goes first for its latency or its window stands in for nobody."""
+    moved = decision.reason in ("spill", "fit")
+    first = decision.targets[0].backend if moved else decision.primary
+    if target.backend == first:
+        return ("fallback" if failures else decision.reason), None
+    return ("fallback" if failures else "cooling"), first
 
 
 def call_target(request: ChatRequest, target: Target, call: Call, via: Dispatcher, *, private: bool) -> Whole | Stream:
     """One call: the privacy gate, a place, the backend.  On failure the call is recorded and BackendError raised;
     on success finishing (and recording) `call` is the caller's."""
     upstream = via.upstreams[target.backend]
+    local = is_local(target, via.observations())
     try:
-        if private and not is_local(target, via.observations()):
+        if private and not local:
             raise PrivacyViolation("the request is private and this backend is not local: not called")
         call.take_place()
-        answer = upstream.backend.open(request, target, stream=call.stream, private=private)
+        outgoing = upstream.backend.prepare(request, target, stream=call.stream)
+        call.sending(len(outgoing.body), local=local)
+        answer = upstream.backend.open(outgoing, target, stream=call.stream, private=private)
     except BackendError as error:
         call.fail(error)
         raise
@@ -138,7 +154,10 @@ class Call:
     ) -> None:
         """`kind` is live, shadow or probe; only live calls stream."""
         self.stream = request.stream and kind == "live"
+        self.reason = kind
         self.fallback_for: str | None = None
+        self._destination: str | None = None
+        self._sent_bytes: int | None = None
         self._request = request
         self._tags = tags
         self._route = route
@@ -154,6 +173,11 @@ class Call:
     def take_place(self) -> None:
         """Waits for a place under the backend's `maxConcurrency`.  Raises BackendBusy."""
         self._slot = self._upstream.slots.acquire(self._upstream.backend.config.timeouts.first_byte_s)
+
+    def sending(self, size_bytes: int, *, local: bool) -> None:
+        """From here on something may have left: the row says how much, and where to when that is not local."""
+        self._sent_bytes = size_bytes
+        self._destination = None if local else host_of(self._upstream.backend.config.endpoint)
 
     def first_byte(self) -> None:
         self._first_byte = time.monotonic()
@@ -194,7 +218,10 @@ class Call:
                 ttfb_ms=round((self._first_byte - self._started) * 1000) if self._first_byte else None,
                 outcome=outcome,
                 error=None if outcome == "cancelled" else error,
+                reason=self.reason,
                 fallback_for=self.fallback_for,
+                destination=self._destination,
+                sent_bytes=self._sent_bytes,
                 input_tokens=read,
                 output_tokens=written,
                 cost_usd=_cost(self._upstream.backend.config.price, read, written),

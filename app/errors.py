@@ -82,6 +82,10 @@ class PolicyError(RouterError):
         self.problems = tuple(problems)
 
 
+class NoPolicy(PolicyError):
+    """There is no policy file."""
+
+
 # --- the client's side --------------------------------------------------------------------------
 
 
@@ -152,6 +156,10 @@ class BackendError(RouterError):
         if kind is not None:
             self.kind = kind
 
+    def in_our_words(self) -> BackendError:
+        """For private requests."""
+        return self
+
     def told(self) -> str:
         """The message with what the backend said."""
         return f"{self.message}: {self.said}" if self.said else self.message
@@ -207,6 +215,11 @@ class BackendRejected(BackendError):
     def __init__(self, message: str, *, document: Mapping[str, Any] | None = None, **detail: Any) -> None:
         super().__init__(message, **detail)
         self.document = document
+
+    def in_our_words(self) -> BackendRejected:
+        """The same without anything that the backend wrote: it may quote the prompt."""
+        text = f"The backend {self.message}: it does not accept this request. (Why is not passed on, it is private.)"
+        return BackendRejected(text, kind=self.kind, status=self.status, retry_after_s=self.retry_after_s)
 
 
 class PrivacyViolation(BackendError):

@@ -7,17 +7,24 @@ import dataclasses
 from app.dispatch import dispatch
 from app.errors import RouterError
 from app.routing.classify import classify
+from app.routing.classify import explain as evidence
 from app.routing.decide import Trial, decide, no_trial
 from app.routing.detect import Detectors
 from app.runtime import Runtime
-from app.types import CallRecord, ChatRequest, Classification, Decision, Reply
+from app.types import CallRecord, ChatRequest, Classification, Decision, Evidence, Reply
 
 
 def plan(request: ChatRequest, rt: Runtime, trial: Trial = no_trial) -> tuple[Classification, Decision]:
     """What would happen to a request.  Calls nothing and changes nothing.  Raises NoEligibleBackend, ContextTooLong."""
     request = detect(request, rt.detectors)
-    tags = classify(request)
+    tags = classify(request, rt.policy.complexity)
     return tags, decide(request, tags, rt.policy, rt.observations(), trial)
+
+
+def explain(request: ChatRequest, rt: Runtime) -> tuple[Evidence, Decision]:
+    """`plan`, with what spoke for the tags.  It can hold words of the prompt: show it, never keep it."""
+    tags, decision = plan(request, rt)
+    return dataclasses.replace(evidence(request, rt.policy.complexity), tags=tags), decision
 
 
 def run(request: ChatRequest, rt: Runtime) -> Reply:
@@ -26,7 +33,8 @@ def run(request: ChatRequest, rt: Runtime) -> Reply:
 
     def record(call: CallRecord) -> None:
         rt.record(call)
-        rt.shadow.offer(request, tags, decision, call)
+        if request.continues is None:  # what a backend keeps is not there to be mirrored
+            rt.shadow.offer(request, tags, decision, call)
 
     rt.shadow.measure(request, tags, decision)
     try:

@@ -43,8 +43,9 @@ class Body(Protocol):
         """The request in chat shape: what is classified."""
 
     @property
-    def original(self) -> JsonObject:
-        """The request as it came, with all that goes along with it: what is searched for private text."""
+    def original(self) -> Any:
+        """The request as it came, with all that goes along with it: what is searched for private text.  JSON whose
+        objects may be tuples of (name, value), because a name may be repeated."""
 
     def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:
         """The chat body as JSON bytes for one target.  `stream` differs from the client's own only for shadow calls."""
@@ -113,6 +114,7 @@ class BackendConfig:
     max_concurrency: int = 0  # 0 = no limit
     api_key_env: str | None = None
     responses: str = "chat"  # native: it speaks the Responses API itself
+    own: Mapping[str, Any] = field(default_factory=dict)  # keys of its type alone (Backend.policy_fields)
 
     def context_window(self, model: str) -> int | None:
         """Tokens that fit into `model`'s window, or None when the policy does not say."""
@@ -148,6 +150,14 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Cuts:
+    """`complexity:`; where `difficulty` becomes medium and high."""
+
+    medium: float = 0.35
+    high: float = 0.65
+
+
+@dataclass(frozen=True, slots=True)
 class ABTest:
     """`ab:`; candidates maps a primary to the backend that is tried beside it."""
 
@@ -180,6 +190,7 @@ class Policy:
 
     backends: Mapping[str, BackendConfig]
     routes: tuple[Route, ...]  # top to bottom; the last is the default
+    complexity: Cuts = Cuts()
     ab: ABTest = ABTest()
     sensitivity: SensitivityRules = SensitivityRules()
     responses: ResponsesRules = ResponsesRules()
@@ -201,14 +212,6 @@ class Classification:
     tokens: int  # estimated input tokens: messages, tools and instructions
     difficulty: float = 0.0  # 0 to 1: how likely a small local model is not enough
     confidence: float = 1.0  # 0 to 1: in the task
-
-
-@dataclass(frozen=True, slots=True)
-class Cuts:
-    """Where `difficulty` becomes medium and high."""
-
-    medium: float = 0.35
-    high: float = 0.65
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +248,7 @@ class Decision:
     targets: tuple[Target, ...]
     trace: tuple[Step, ...]
     primary: str  # the backend the route or pin names first, before any reordering
+    reason: str = "route"  # why the first target is first: route, pin, continuation, fit, cooling, spill
     skipped: Target | None = None  # a local primary passed over for its latency: it wants measuring
     private: bool = False  # only local targets may be called
 
@@ -257,6 +261,15 @@ class Observations:
     cooling: frozenset[str] = frozenset()  # backends whose circuit is open
     local: frozenset[str] = frozenset()  # backends inside the operator's boundary
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # backend -> models it was seen to hold
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One request as it is sent to one target."""
+
+    path: str
+    body: bytes
+    native: bool = False  # a Responses body instead of chat
 
 
 # --- what comes back ----------------------------------------------------------------------------
@@ -309,7 +322,10 @@ class CallRecord:
     ttfb_ms: int | None  # to the first byte of content; None when none came
     outcome: str  # ok | error | cancelled
     error: str | None = None  # short kind: timeout, refused, http_503 …
-    fallback_for: str | None = None  # the primary this call stood in for
+    reason: str = "route"  # Decision.reason, or fallback, shadow, probe
+    fallback_for: str | None = None  # the backend that failed or cools down, for which this call stood in
+    destination: str | None = None  # host:port of a target that is not local
+    sent_bytes: int | None = None  # size of the body that was sent; None when it came to nothing before
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: float | None = None  # None = unknown

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import gevent
 import requests
 from marshmallow import fields
 from requests.structures import CaseInsensitiveDict
@@ -17,8 +18,8 @@ from requests.structures import CaseInsensitiveDict
 from app.backends.answers import Stream, Whole, read_body
 from app.backends.connection import StaleConnection, adapter
 from app.backends.failures import TRANSPORT_ERRORS, causes, refusal, said, transport_error
-from app.errors import BackendError, BackendProtocol, BackendServerError, BackendUnavailable
-from app.types import BackendConfig, ChatRequest, Dialect, Target
+from app.errors import BackendError, BackendProtocol, BackendServerError, BackendTimeout, BackendUnavailable
+from app.types import BackendConfig, ChatRequest, Dialect, Outgoing, Target
 from app.wire import sse
 
 _ERROR_BODY_S = 5.0  # wait for each piece of an error's body
@@ -52,28 +53,32 @@ class Backend:
         """The endpoint as `chat_path` and `models_path` expect it."""
         return endpoint.rstrip("/")
 
-    def open(self, request: ChatRequest, target: Target, *, stream: bool, private: bool) -> Whole | Stream:
-        """Sends the request.  Returns the whole answer, or a stream whose first event has come and is no error.
-        Raises BackendError."""
-        deadline = time.monotonic() + self.config.timeouts.first_byte_s
-        path, body, native = self.chat_path, None, False
+    def prepare(self, request: ChatRequest, target: Target, *, stream: bool) -> Outgoing:
+        """What is sent for a request.  `stream` differs from the client's own only for shadow calls."""
         if self.config.responses == "native":
             body = request.body.native(target.model, stream=stream)
-        if body is not None:
-            path, native = self.responses_path, True
-        else:
-            body = request.body.encode(target.model, self.dialect, stream=stream)
-        response = self._send("POST", path, body, private)
+            if body is not None:
+                return Outgoing(self.responses_path, body, native=True)
+        return Outgoing(self.chat_path, request.body.encode(target.model, self.dialect, stream=stream))
+
+    def open(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Whole | Stream:
+        """Sends it.  Returns the whole answer, or a stream whose first event has come and is no error.
+        Raises BackendError."""
+        deadline = time.monotonic() + self.config.timeouts.first_byte_s
+        response = self._send("POST", outgoing.path, outgoing.body, private)
         answer = None
         try:
             if response.status_code >= 300:
                 raise self._refusal(response, target)
             if stream and not _is_document(response):
-                chunks = Stream(response, self.config, self._key, native=native)
+                chunks = Stream(response, self.config, self._key, native=outgoing.native)
                 chunks.wait_for_first(deadline)
                 answer = chunks
                 return answer
-            return self._whole(response, native)
+            whole = self._whole(response, outgoing.native)
+            if not outgoing.native and not whole.document.get("choices"):
+                raise BackendProtocol("answered 200 without a choice")
+            return whole
         finally:
             if answer is None:
                 response.raw.close()
@@ -113,13 +118,15 @@ class Backend:
         prepared = self._prepare(method, path, body)
         timeout = (self.config.timeouts.connect_s, self.config.timeouts.first_byte_s)
         try:
-            try:
-                return via.send(prepared, stream=True, timeout=timeout)
-            except requests.ConnectionError as error:
-                if not any(isinstance(cause, StaleConnection) for cause in causes(error)):
-                    raise
-                via.poolmanager.clear()  # a kept connection had died: once more, on a fresh one
-                return via.send(prepared, stream=True, timeout=timeout)
+            # The two bound each wait; the sum of them bounds a head that trickles in.
+            with gevent.Timeout(sum(timeout), BackendTimeout("did not answer in time")):
+                try:
+                    return via.send(prepared, stream=True, timeout=timeout)
+                except requests.ConnectionError as error:
+                    if not any(isinstance(cause, StaleConnection) for cause in causes(error)):
+                        raise
+                    via.poolmanager.clear()  # a kept connection had died: once more, on a fresh one
+                    return via.send(prepared, stream=True, timeout=timeout)
         except TRANSPORT_ERRORS as error:
             raise transport_error(error, self.config, self.hint) from None
 

@@ -31,6 +31,7 @@ Key = tuple[str, str, str, str]  # backend, model, route, kind
 _COLUMNS = (
     "ts_ms", "backend", "model", "route", "surface", "stream", "task", "complexity", "latency_ms", "ttfb_ms", "outcome",
     "error", "fallback_for", "input_tokens", "output_tokens", "cost_usd", "request_id", "kind",
+    "reason", "destination", "sent_bytes",
 )  # fmt: skip
 
 
@@ -126,6 +127,14 @@ class Store:
         with self._storage.reading() as database:
             rows = Worker.select().where(Worker.ts >= since_ms).namedtuples().execute(database)
             return {row.name: json.loads(row.document) for row in rows}
+
+    def egress(self, since_ms: int) -> list[Any]:
+        """Every call since then that went beyond the local backends, oldest first."""
+        columns = (Metric.ts, Metric.destination, Metric.backend, Metric.model, Metric.route, Metric.reason)
+        sizes = (Metric.sent_bytes, Metric.input_tokens, Metric.output_tokens, Metric.outcome, Metric.request_id)
+        with self._storage.reading() as database:
+            query = Metric.select(*columns, *sizes).where((Metric.ts >= since_ms) & Metric.destination.is_null(False))
+            return list(query.order_by(Metric.id).namedtuples().execute(database))
 
     def close(self) -> None:
         self._storage.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from app.metrics.store import Key
@@ -145,3 +145,19 @@ def _round(value: float | None) -> float | None:
 
 def _plain(value: float) -> float:
     return int(value) if value == int(value) else value
+
+
+def egress_report(rows: Iterable[Any]) -> dict[str, Any]:
+    """`/v1/egress`: calls beyond the local backends, with totals by destination.  No content."""
+    names = (
+        "ts", "destination", "backend", "model", "route", "reason", "sent_bytes", "input_tokens", "output_tokens",
+        "outcome", "request_id",
+    )  # fmt: skip
+    calls = [{name: getattr(row, name) for name in names} for row in rows]
+    destinations: dict[str, dict[str, int]] = {}
+    for call in calls:
+        sums = destinations.setdefault(call["destination"], {"calls": 0, "sent_bytes": 0})
+        sums["calls"] += 1
+        sums["sent_bytes"] += call["sent_bytes"] or 0
+    total = {name: sum(sums[name] for sums in destinations.values()) for name in ("calls", "sent_bytes")}
+    return {"total": total, "destinations": destinations, "calls": calls}

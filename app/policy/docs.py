@@ -43,10 +43,15 @@ Routes are walked from top to bottom and the first match wins. The last one has 
 request passes over every route that has no local target.
 """
 _MATCH = """\
-All conditions must hold. A condition is a word, or a list of words (any of them); for `tokens` it is `{min, max}`, both
-included, either of which may be left out. `flask route explain "some prompt"` prints the tags of a prompt.
+All conditions must hold. A condition is a word, or a list of words (any of them); for numbers (`tokens`, `difficulty`,
+`confidence`) it is `{min, max}`, both included, either of which may be left out. `flask route explain "some prompt"`
+prints the tags of a prompt and what spoke for them; [classifier.md](classifier.md) says how they are made.
 """
 _TEXTS = {
+    "complexity": """\
+`difficulty` says from 0 to 1 how likely a small local model is not enough. The tag `complexity` says it in three words:
+low below `medium`, high from `high` on. A request of more than 8,000 tokens is never low.
+""",
     "ab": """\
 A sample of the requests that a primary answered well is sent to its candidate too: buffered, in the background, at most
 four at a time in each worker. The client never sees that answer. A private request is never mirrored to a candidate

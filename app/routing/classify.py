@@ -36,6 +36,11 @@ def classify_text(text: str, cuts: Cuts = DEFAULT_CUTS) -> Classification:
     return _tags(read_text(text), "normal", cuts)
 
 
+def difficulty_text(text: str) -> float:
+    """How likely a small local model is not enough for one prompt, 0 to 1."""
+    return classify_text(text).difficulty
+
+
 def explain(request: ChatRequest, cuts: Cuts = DEFAULT_CUTS) -> Evidence:
     """Every tag of a request and what spoke for it."""
     ask = read(request.body.chat)

@@ -30,7 +30,7 @@ class Storage:
     def __init__(self, location: str) -> None:
         """`location` is LLR_DB: an SQLite path, or a database URL."""
         self.location = location
-        self._shown = re.sub(r"//[^/]*@", "//", location)  # without the credentials of a URL
+        self.name = re.sub(r"//[^/]*@", "//", location)  # for people: a URL may hold a password
         self._database: peewee.Database | None = None
         self._inode: int | None = None
 
@@ -48,7 +48,7 @@ class Storage:
             yield self._open()
         except (peewee.PeeweeException, sqlite3.Error, OSError, UnicodeDecodeError) as error:
             self.close()
-            raise StoreError(f"{self._shown}: {str(error) or type(error).__name__}") from error
+            raise StoreError(f"{self.name}: {str(error) or type(error).__name__}") from error
 
     def close(self) -> None:
         if self._database is not None:

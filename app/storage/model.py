@@ -52,6 +52,9 @@ class Metric(Model):
     outcome = TextField(null=True)  # ok | error | cancelled
     request_id = TextField(null=True)
     kind = TextField(null=True)  # live | shadow | probe
+    reason = TextField(null=True)  # why this target: route | pin | spill | fallback | …
+    destination = TextField(null=True)  # host:port, of calls to targets that are not local: the egress ledger
+    sent_bytes = IntegerField(null=True)
 
     class Meta:
         table_name = "metrics"
@@ -136,25 +139,30 @@ def _v1_tables(database: Database) -> None:
     """The original's table gets our columns; what is missing is made."""
     with database.bind_ctx([Metric, Rollup, State, Worker]):
         if Metric.table_exists():
-            present = {column.name for column in database.get_columns(Metric._meta.table_name)}
-            migrator = (
-                SqliteMigrator(database) if isinstance(database, SqliteDatabase) else PostgresqlMigrator(database)
-            )
-            migrate(
-                *(
-                    migrator.add_column(Metric._meta.table_name, field.column_name, _nullable(field))
-                    for field in Metric._meta.sorted_fields
-                    if field.column_name not in present
-                )
-            )
+            _add_missing_columns(database)
         database.create_tables([Metric, Rollup, State, Worker], safe=True)
         for name in (ROLLED_TO, DROPPED):
             State.insert(name=name, value=0).on_conflict_ignore().execute()
 
 
+def _add_missing_columns(database: Database) -> None:
+    """The table `metrics` gets the columns of the model that it lacks."""
+    table = Metric._meta.table_name
+    present = {column.name for column in database.get_columns(table)}
+    sqlite = isinstance(database, SqliteDatabase)
+    migrator = SqliteMigrator(database) if sqlite else PostgresqlMigrator(database)
+    missing = [field for field in Metric._meta.sorted_fields if field.column_name not in present]
+    migrate(*(migrator.add_column(table, field.column_name, _nullable(field)) for field in missing))
+
+
 def _v2_conversations(database: Database) -> None:
     with database.bind_ctx([StoredResponse, StoredItem]):
         database.create_tables([StoredResponse, StoredItem], safe=True)
+
+
+def _v3_egress(database: Database) -> None:
+    """reason, destination, sent_bytes."""
+    _add_missing_columns(database)
 
 
 def _nullable(field: Field[Any]) -> Field[Any]:
@@ -164,7 +172,7 @@ def _nullable(field: Field[Any]) -> Field[Any]:
     return added
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables, _v2_conversations)
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables, _v2_conversations, _v3_egress)
 """Numbered by position, from 1.  A change of the tables is a new function at the end; none is ever edited."""
 
 

@@ -97,6 +97,7 @@ class Feed:
         self._sock = sock
         self._queue: gevent.queue.Queue = gevent.queue.Queue(_AHEAD)
         self._between_events = True  # a comment may only stand there
+        self._silent = False  # the client waited for the head already: it gets a comment at once
         self._over = False
         self._log = RequestLog(request)
         self._pump = gevent.spawn(self._run)
@@ -106,6 +107,7 @@ class Feed:
         try:
             first = self._get(wait_s)
         except gevent.queue.Empty:
+            self._silent = True
             return None
         if isinstance(first, RouterError):
             self._end(first.status, first)
@@ -116,6 +118,9 @@ class Feed:
         return self
 
     def __next__(self) -> bytes:
+        if self._silent:
+            self._silent = False
+            return sse.KEEP_ALIVE
         while not self._over:
             try:
                 item = self._get(SILENCE_S)

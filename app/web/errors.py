@@ -6,6 +6,8 @@ import json
 import logging
 import math
 import traceback
+from collections.abc import Mapping
+from typing import Any
 
 from flask import Flask, Response, g
 from werkzeug.exceptions import HTTPException
@@ -23,11 +25,8 @@ def install(app: Flask) -> None:
 
 
 def render(error: RouterError) -> Response:
-    """The answer for an error.  A backend's own error document passes through when it is the client's mistake."""
-    document = envelope(error)
-    if isinstance(error, BackendRejected) and error.document is not None:
-        document = dict(error.document)
-    text = json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    """The answer for an error."""
+    text = json.dumps(document(error), ensure_ascii=False).encode("utf-8", "backslashreplace")
     response = Response(text, status=error.status, mimetype="application/json")
     response.headers.update(headers.error_headers(g.get("request_id", ""), error))
     if error.retry_after_s is not None:
@@ -35,6 +34,13 @@ def render(error: RouterError) -> Response:
     if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
+
+
+def document(error: RouterError) -> Mapping[str, Any]:
+    """The envelope; a backend's own error document passes through when it is the client's mistake."""
+    if isinstance(error, BackendRejected) and error.document is not None:
+        return error.document
+    return envelope(error)
 
 
 def _http(error: HTTPException) -> Response:

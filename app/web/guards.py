@@ -11,7 +11,6 @@ from app.errors import NotAllowed
 from app.routing.locality import is_loopback_name
 from app.settings import Settings
 
-_ALLOWED_HEADERS = "Authorization, Content-Type, X-LLR-Sensitivity, X-LLR-Explain"
 _EXPOSED_HEADERS = "X-LLR-Request-Id, X-LLR-Backend, X-LLR-Model, X-LLR-Route, X-LLR-Fallback-For"
 
 
@@ -45,7 +44,7 @@ class Guard:
             if request.method == "OPTIONS":
                 response.headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE, OPTIONS"
                 wanted = request.environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS")  # SDKs add some of their own
-                response.headers["Access-Control-Allow-Headers"] = wanted or _ALLOWED_HEADERS
+                response.headers["Access-Control-Allow-Headers"] = wanted or "Authorization, Content-Type"
                 response.headers["Access-Control-Max-Age"] = "600"
 
     def _serves_host(self, host: str) -> bool:

@@ -12,7 +12,7 @@ from app.errors import BodyTooLarge, RequestError, RouterError, UnsupportedMedia
 from app.types import SENSITIVITIES, Buffered, Reply, Streamed
 
 _SENSITIVITY = "HTTP_X_LLR_SENSITIVITY"
-_LIKE_OURS = ("HTTP_X_LLR", "HTTP_XLLR", "HTTP_LLR")  # without the X or a hyphen it still looks like one of ours
+_LIKE_OURS = ("HTTP_X_LLR", "HTTP_XLLR", "HTTP_LLR")  # a letter or a hyphen missed
 _KNOWN = {"HTTP_X_LLR_SENSITIVITY", "HTTP_X_LLR_EXPLAIN", "HTTP_X_LLR_REQUEST_ID"}
 _FORM = "application/x-www-form-urlencoded"  # what curl says when nobody tells it otherwise
 
@@ -30,8 +30,8 @@ def sensitivity(environ: Mapping[str, Any]) -> str:
     raw = environ.get(_SENSITIVITY)
     if raw is None:
         return "normal"
-    values = {part.strip().lower() for part in raw.split(",")}
-    if len(values) == 1 and values <= set(SENSITIVITIES):
+    values = {part.strip(" \t").lower() for part in raw.split(",")}
+    if raw.isascii() and len(values) == 1 and values <= set(SENSITIVITIES):
         return str(values.pop())
     raise RequestError("X-LLR-Sensitivity must be normal or high, once.", param="X-LLR-Sensitivity")
 

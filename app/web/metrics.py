@@ -1,4 +1,4 @@
-"""GET /v1/metrics, /metrics, /v1/ab: what operators and Prometheus read.  All from the database all workers share."""
+"""GET /v1/metrics, /metrics, /v1/ab, /v1/egress: what operators and Prometheus read, of all workers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from flask import request as http
 
 from app.errors import RouterError
 from app.metrics.prometheus import Snapshot, exposition
-from app.metrics.summary import ab_report, metrics_summary, window_hours
+from app.metrics.summary import ab_report, egress_report, metrics_summary, window_hours
 from app.runtime import Runtime
 from app.storage import StoreError, now_ms
 from app.web import errors
@@ -34,6 +34,13 @@ def summary() -> Response:
 def ab() -> Response:
     rt, hours = runtime(), window_hours(http.args.get("hours"))
     return jsonify(ab_report(rt.read(rt.store.tallies, _since(hours)), rt.policy.ab, hours))
+
+
+@blueprint.get("/v1/egress")
+def egress() -> Response:
+    rt, hours = runtime(), window_hours(http.args.get("hours"))
+    report = egress_report(rt.read(rt.store.egress, _since(hours)))
+    return jsonify({"window_hours": hours, **report})
 
 
 @blueprint.get("/metrics")

@@ -31,7 +31,7 @@ log = logging.getLogger("llr.conversations")
 @blueprint.post("/v1/responses")
 def responses() -> Response:
     rt = answers.runtime()
-    request, asked = read_request(rt)
+    request, asked = read_request(rt, headers.body(http))
     return answers.answer(request, ResponsesSurface(rt, request, asked))
 
 
@@ -82,12 +82,13 @@ def _at_backend(turn: Turn, method: str, path: str) -> Response:
     return Response(upstream.backend.stored(method, path).body, mimetype="application/json")
 
 
-def read_request(rt: Runtime) -> tuple[ChatRequest, ResponsesRequest]:
+def read_request(rt: Runtime, raw: bytes) -> tuple[ChatRequest, ResponsesRequest]:
     """The request as the pipeline runs it, and as it was asked.  Raises RequestError."""
     private = headers.sensitivity(http.environ)
-    received = chat.read_object(headers.body(http))
+    received = chat.read_object(raw)
     asked = parse(received.document)
     past = _Past(rt, asked)
+    asked = asked.after(past.history)
     request = ChatRequest(
         request_id=g.request_id,
         surface="responses",

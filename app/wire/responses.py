@@ -59,8 +59,10 @@ class ResponsesBody:
         return self._chat
 
     @property
-    def original(self) -> JsonObject:
-        return {"instructions": self._request.instructions, "items": self._items, "echo": self._request.echo}
+    def original(self) -> Any:
+        if self._received is None:
+            return {"instructions": self._request.instructions, "items": self._items, "echo": self._request.echo}
+        return [self._received.pairs(), *self._history, *self.input]  # native backends get every member
 
     def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:
         chat = self._translate(model, dialect)

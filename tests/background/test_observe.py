@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from app.background.observe import Locality, Medians, discover, host_of, resolve
+from app.background.observe import Locality, Medians, discover, resolve
 from app.errors import BackendTimeout, BackendUnavailable
+from app.routing.locality import host_name
 from app.types import Target
 from tests import build
 from tests.fakes.backends import FakeBackend, config
@@ -198,7 +199,7 @@ def test_locality_follows_the_names_both_ways() -> None:
     ],
 )
 def test_the_host_of_an_endpoint(endpoint: str, host: str) -> None:
-    assert host_of(endpoint) == host
+    assert host_name(endpoint) == host
 
 
 @pytest.mark.parametrize("error", [socket.gaierror(-2, "no such name"), OSError("x"), UnicodeError("label too long")])

@@ -38,6 +38,7 @@ SHADOW = ",\n  shadow INTEGER NOT NULL DEFAULT 0"
 COLUMNS = [
     "id", "ts", "backend", "latency_ms", "ok", "error", "fallback_for", "shadow", "model", "route", "surface", "stream",
     "task", "complexity", "ttfb_ms", "input_tokens", "output_tokens", "cost_usd", "outcome", "request_id", "kind",
+    "reason", "destination", "sent_bytes",
 ]  # fmt: skip
 
 
@@ -92,14 +93,15 @@ def test_a_row_holds_the_whole_record(store: Store, file: Path) -> None:
     call = build.record(
         request_id="llr-1", ts_ms=NOW, kind="live", backend="cloud", model="gpt", route="task=code", stream=True,
         surface="responses", task="code", complexity="high", latency_ms=1234, ttfb_ms=56, outcome="ok", error=None,
-        fallback_for="local", input_tokens=7, output_tokens=9, cost_usd=0.125,
+        fallback_for="local", input_tokens=7, output_tokens=9, cost_usd=0.125, reason="fallback", destination="api.example:443",
+        sent_bytes=321,
     )  # fmt: skip
     store.write([call])
     assert [name for _, name, *_ in query(file, "PRAGMA table_info(metrics)")] == COLUMNS
     assert query(file, "SELECT * FROM metrics") == [
         (
             1, NOW, "cloud", 1234, 1, None, "local", 0, "gpt", "task=code", "responses", 1, "code", "high", 56, 7, 9,
-            0.125, "ok", "llr-1", "live",
+            0.125, "ok", "llr-1", "live", "fallback", "api.example:443", 321,
         )
     ]  # fmt: skip
 

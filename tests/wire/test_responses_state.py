@@ -8,10 +8,23 @@ import pytest
 from openai.types.responses import ResponseItemList
 
 from app.errors import RequestError
+from app.wire.chat import read_object
 from app.wire.responses import ResponsesBody, input_list, kept_items, parse
 from tests.wire.streams import answer, call, ids, request, response_of
 
 FIRST: dict[str, Any] = {"input": "weather?", "instructions": "Be kind.", "tools": [{"type": "function", "name": "w"}]}
+
+
+def test_all_that_may_be_sent_is_searched_for_private_text() -> None:
+    """A backend that speaks the API itself gets members that we do not know, and values that were replaced."""
+    raw = b'{"input":"secret","input":"x","prompt":{"variables":{"a":"secret"}},"previous_response_id":"resp_1"}'
+    received = read_object(raw)
+    history = [{"type": "message", "role": "user", "content": "before"}]
+    body = ResponsesBody(parse(received.document), history, received=received)
+    sent, *rest = body.original
+    variables = (("variables", (("a", "secret"),)),)
+    assert sent == (("input", "secret"), ("input", "x"), ("prompt", variables), ("previous_response_id", "resp_1"))
+    assert rest == [*history, {"type": "message", "role": "user", "content": "x"}]
 
 
 def turn(asked: Any, history: list[Any], **said: Any) -> list[Any]:

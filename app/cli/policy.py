@@ -1,0 +1,59 @@
+"""`flask policy`."""
+
+from __future__ import annotations
+
+import click
+from flask.cli import AppGroup
+
+from app import policy
+from app.cli.common import as_json, print_json, runtime
+from app.cli.table import table
+from app.errors import PolicyError
+from app.policy.check import check
+from app.policy.docs import reference
+
+policy_group = AppGroup("policy", help="Check, show and document the policy.")
+
+
+@policy_group.command("check", with_appcontext=False)
+@click.argument("file", required=False)
+def policy_check(file: str | None) -> None:
+    """Is FILE (default: LLR_POLICY; - reads standard input) fit to serve?"""
+    try:
+        loaded = check(file)
+    except PolicyError as error:
+        raise click.ClickException(f"the policy is not fit to serve\n{error.message}") from None
+    for warning in loaded.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    count = f"{len(loaded.policy.backends)} backends, {len(loaded.policy.routes)} routes"
+    click.echo(f"ok: {count}, version {loaded.policy.version}")
+
+
+@policy_group.command("show")
+@as_json
+def policy_show(as_json: bool) -> None:
+    """The policy as the router understands it, defaults filled in."""
+    rules = runtime().policy
+    if as_json:
+        print_json(policy.plain(rules))
+        return
+    click.echo(f"version {rules.version}\n")
+    rows = [
+        (
+            name,
+            config.type,
+            config.endpoint,
+            " ".join(dict.fromkeys((*config.models, *config.families.values()))) or "-",
+        )
+        for name, config in rules.backends.items()
+    ]
+    click.echo(table(("backend", "type", "endpoint", "models"), rows))
+    click.echo()
+    steps = [(route.label, " > ".join((route.backend, *route.fallbacks)), route.reason) for route in rules.routes]
+    click.echo(table(("route", "targets", "reason"), steps))
+
+
+@policy_group.command("docs", with_appcontext=False)
+def policy_docs() -> None:
+    """The reference of every policy key, as docs/policy.md holds it."""
+    click.echo(reference(), nl=False)
