@@ -68,7 +68,8 @@ def router(upstream: int, root: Path = ROOT, database: str | None = None) -> Ite
     """The router at `root` (another checkout, to compare), logging as it does by default."""
     env = {"BENCH_KEY": "sk-bench"} | ({"LLR_DB": database} if database else {})
     with tempfile.TemporaryDirectory() as folder:
-        with Router(policy(upstream), folder=Path(folder), workers=WORKERS, env=env, root=root) as running:
+        options = {"folder": Path(folder), "workers": WORKERS, "env": env, "root": root}
+        with Router(policy(upstream), **options) as running:
             yield running
 
 

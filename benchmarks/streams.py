@@ -16,7 +16,7 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.requests_bench import PATH, quantile
+from benchmarks.load import PATH, quantile
 
 _SENT = re.compile(rb'"sent_ns":(\d+)')
 _OPEN_AT_ONCE = 50
@@ -50,7 +50,7 @@ class _Reader(asyncio.Protocol):
             self._ended.set_result(True)
             self._transport.close()
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         if not self._ended.done():
             self._ended.set_result(False)
 
