@@ -93,4 +93,6 @@ def _explained(trace: Sequence[Step], environ: Mapping[str, Any]) -> dict[str, s
 
 def printable(text: str, most: int = 200) -> str:
     """Fit for a header: a client may have put anything into `model`."""
+    if text.isascii() and text.isprintable():
+        return text[:most]
     return "".join(char if char.isascii() and char.isprintable() else "?" for char in text)[:most]

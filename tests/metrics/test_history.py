@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from app.metrics import store as stores
-from app.metrics.store import HOUR_S, Steps, Store
+from app.metrics.store import Steps, Store
 from app.metrics.tally import merged
 from tests import build
 
-HOUR_MS = 3_600_000
+HOUR_S, HOUR_MS = 3600, 3_600_000
 NOW = 472_222 * HOUR_MS + 35 * 60_000  # 35 minutes past a full hour
 
 
@@ -57,35 +57,12 @@ def test_the_cost_of_a_day_is_that_of_its_hours(store: Store, monkeypatch: pytes
     monkeypatch.setattr(stores, "_EXACT_ROWS", 10)
     fill(store)
     seen: list[int] = []
-    load = stores._load
-    monkeypatch.setattr(stores, "_load", lambda rollup: (seen.append(rollup[0]), load(rollup))[1])
+    load = stores.Spread.load
+    monkeypatch.setattr(stores.Spread, "load", lambda text: (seen.append(1), load(text))[1])
     store.history(NOW - 24 * HOUR_MS, HOUR_S)
-    assert len(seen) <= 3 * (24 + 6), "three keys: an entry an hour, and the ten minutes of the first one"
-
-
-def test_rows_that_nobody_summed_up_are_caught_up_with(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store.write([build.record(ts_ms=NOW)])
-    monkeypatch.setattr(stores, "_FOLD_ROWS", 100)
-    database = sqlite3.connect(tmp_path / "metrics.db")
-    insert = "INSERT INTO metrics (ts, backend, latency_ms, ok, shadow) VALUES (?, 'old', 12, 1, 0)"
-    database.executemany(insert, [(NOW - n * 1000,) for n in range(250)])
-    database.commit()
-    assert [store.catch_up() for _ in range(4)] == [True, True, True, False]
-    assert merged(store.totals().values()).calls == 251
-    assert database.execute("SELECT sum(calls) FROM rollups_hourly").fetchone() == (251,)
-    database.close()
-
-
-def test_pruning_takes_the_hours_too(store: Store, tmp_path: Path) -> None:
-    fill(store)
-    while store.prune(NOW - 10 * HOUR_MS):
-        pass
-    database = sqlite3.connect(tmp_path / "metrics.db")
-    first_hour = (NOW - 10 * HOUR_MS) // 1000 // HOUR_S * HOUR_S
-    assert database.execute("SELECT min(bucket) FROM rollups_hourly").fetchone() == (first_hour,)
-    database.close()
+    assert len(seen) <= 2 * 3 * (24 + 6), (
+        "two spreads, three keys: an entry an hour, and the ten minutes of the first one"
+    )
 
 
 def test_a_database_of_the_last_version_is_summed_up_anew(tmp_path: Path) -> None:
@@ -93,7 +70,7 @@ def test_a_database_of_the_last_version_is_summed_up_anew(tmp_path: Path) -> Non
     fill(first)
     first.close()
     database = sqlite3.connect(tmp_path / "metrics.db")
-    database.executescript("DROP TABLE rollups_hourly; ALTER TABLE rollups DROP COLUMN spills; PRAGMA user_version = 3")
+    database.executescript("ALTER TABLE llr_sums DROP COLUMN spills; PRAGMA user_version = 4")
     database.close()
     store = Store(str(tmp_path / "metrics.db"))
     while store.catch_up():
