@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-from app import POLICY_TEXT, create_app
+from app import create_app
+from app.factory import POLICY_TEXT
 
 ECHO = """\
 backends:

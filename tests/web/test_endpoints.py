@@ -137,7 +137,7 @@ def test_a_dry_run_calls_nothing(client: Client, tmp_path: Path) -> None:
     made = client()
     fakes = [replace_backend(made, name) for name in ("parrot", "cloud")]
     answer = made.post("/v1/route", json={"model": "cloud", **CHAT})
-    assert list(answer.json) == ["classification", "route", "targets", "trace"]
+    assert list(answer.json) == ["classification", "evidence", "route", "targets", "trace"]
     assert answer.json["route"] == "pin"
     assert answer.json["targets"] == [{"backend": "cloud", "model": "gpt"}]
     tags = answer.json["classification"]
