@@ -14,12 +14,14 @@ from typing import Any
 import peewee
 
 from app.metrics.tally import COUNTS, Spread, Tally
+from app.routing.basis import dump
 from app.storage import Storage
 from app.storage.model import DROPPED, ROLLED_TO, Metric, Rollup, State, Worker
 from app.types import CallRecord
 
 BUCKET_S = 600
 _EXACT_ROWS = 20_000  # windows of up to so many rows are summed up from the rows themselves
+_PAGE_ROWS = 2_000  # of a long read, so that it keeps no transaction open
 _FOLD_ROWS = 5_000  # rows summed up in one transaction
 _BUSY_MS = 200  # wait for another writer; the batch is kept when it was not enough
 
@@ -31,8 +33,9 @@ Key = tuple[str, str, str, str]  # backend, model, route, kind
 _COLUMNS = (
     "ts_ms", "backend", "model", "route", "surface", "stream", "task", "complexity", "latency_ms", "ttfb_ms", "outcome",
     "error", "fallback_for", "input_tokens", "output_tokens", "cost_usd", "request_id", "kind",
-    "reason", "destination", "sent_bytes",
+    "reason", "destination", "sent_bytes", "sensitivity", "modality", "family", "tokens", "difficulty", "confidence",
 )  # fmt: skip
+_BUT_BASIS = [field for field in Metric._meta.sorted_fields if field is not Metric.basis]  # the one long column
 
 
 class Store:
@@ -136,6 +139,20 @@ class Store:
             query = Metric.select(*columns, *sizes).where((Metric.ts >= since_ms) & Metric.destination.is_null(False))
             return list(query.order_by(Metric.id).namedtuples().execute(database))
 
+    def live_calls(self, since_ms: int) -> Iterator[tuple[float, list[Any]]]:
+        """Every live call since then that is there now, oldest first, in pages: the share read so far, and rows."""
+        with self._storage.reading() as database:
+            ends = Metric.select(peewee.fn.MIN(Metric.id), peewee.fn.MAX(Metric.id)).where(Metric.ts >= since_ms)
+            first, last = ends.scalar(database, as_tuple=True)
+        after = (first or 0) - 1
+        live = (Metric.ts >= since_ms) & ~Metric.shadow
+        while first is not None and after < last:
+            with self._storage.reading() as database:
+                query = Metric.select().where((Metric.id > after) & (Metric.id <= last) & live).order_by(Metric.id)
+                rows = list(query.limit(_PAGE_ROWS).namedtuples().execute(database))
+            after = rows[-1].id if len(rows) == _PAGE_ROWS else last
+            yield (after - first + 1) / (last - first + 1), rows
+
     def close(self) -> None:
         self._storage.close()
 
@@ -169,7 +186,7 @@ class Store:
         State.update(value=rows[-1].id).where(State.name == ROLLED_TO).execute(database)
 
     def _rows(self, database: peewee.Database, where: Any, most: int | None = None) -> Iterator[Any]:
-        query = Metric.select().where(where).order_by(Metric.id)
+        query = Metric.select(*_BUT_BASIS).where(where).order_by(Metric.id)
         if most is not None:
             query = query.limit(most)
         return iter(query.namedtuples().iterator(database))
@@ -178,6 +195,9 @@ class Store:
 def _row(call: CallRecord) -> dict[str, Any]:
     row = {name: _storable(getattr(call, name)) for name in _COLUMNS}
     row["ts"] = row.pop("ts_ms")
+    basis = call.basis
+    row["policy"], row["asked_model"] = (basis.policy, basis.asked_model) if basis else (None, None)
+    row["basis"] = dump(basis) if basis else None
     return {**row, "ok": call.outcome == "ok", "shadow": call.kind != "live"}
 
 

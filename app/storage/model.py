@@ -16,6 +16,7 @@ from peewee import (
     BooleanField,
     CompositeKey,
     Database,
+    DoubleField,
     Field,
     FloatField,
     IntegerField,
@@ -55,6 +56,15 @@ class Metric(Model):
     reason = TextField(null=True)  # why this target: route | pin | spill | fallback | …
     destination = TextField(null=True)  # host:port, of calls to targets that are not local: the egress ledger
     sent_bytes = IntegerField(null=True)
+    sensitivity = TextField(null=True)
+    modality = TextField(null=True)
+    family = TextField(null=True)
+    tokens = IntegerField(null=True)
+    difficulty = DoubleField(null=True)
+    confidence = DoubleField(null=True)
+    policy = TextField(null=True)  # these three on the first call of a request: what its decision was made from
+    asked_model = TextField(null=True)
+    basis = TextField(null=True)  # JSON, as routing/basis.py writes it
 
     class Meta:
         table_name = "metrics"
@@ -165,6 +175,11 @@ def _v3_egress(database: Database) -> None:
     _add_missing_columns(database)
 
 
+def _v4_decisions(database: Database) -> None:
+    """All tags, and what decisions were made from: policy, asked_model, basis."""
+    _add_missing_columns(database)
+
+
 def _nullable(field: Field[Any]) -> Field[Any]:
     """A column that can be added to a table with rows."""
     added = field.clone()
@@ -172,7 +187,7 @@ def _nullable(field: Field[Any]) -> Field[Any]:
     return added
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables, _v2_conversations, _v3_egress)
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables, _v2_conversations, _v3_egress, _v4_decisions)
 """Numbered by position, from 1.  A change of the tables is a new function at the end; none is ever edited."""
 
 
