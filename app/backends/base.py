@@ -51,6 +51,11 @@ class Backend:
             else self._connections
         )
 
+    @property
+    def missing_key(self) -> str:
+        """The variable that should hold this backend's key and does not; "" when all is well."""
+        return self.config.api_key_env or "" if not self._key else ""
+
     @classmethod
     def normal_endpoint(cls, endpoint: str) -> str:
         """The endpoint as `chat_path` and `models_path` expect it."""
