@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import peewee
 
 from app.metrics.tally import COUNTS, Spread, Tally
+from app.routing.basis import dump
 from app.storage import Storage
 from app.storage.model import DROPPED, ROLLED_TO, Metric, State, Sums, Worker
 from app.types import CallRecord
@@ -23,6 +24,7 @@ BUCKET_S = 600
 SPANS_S = (BUCKET_S, 3600, 86_400)  # what calls are summed up by; each a multiple of the one before
 _ALL_TIME = (0, 0)  # span and bucket of the sums that only ever grow
 _EXACT_ROWS = 20_000  # windows of up to so many rows are summed up from the rows themselves
+_PAGE_ROWS = 2_000  # of a long read, so that it keeps no transaction open
 _FOLD_ROWS = 5_000  # rows summed up in one transaction
 _PUT_ROWS = 500  # sums written in one statement
 _END_OF_TIME_S = 2**53
@@ -38,7 +40,7 @@ Steps = dict[int, dict[tuple[str, str], Tally]]  # begin of a step, Unix s -> (b
 _COLUMNS = (
     "backend", "model", "route", "surface", "stream", "task", "complexity", "latency_ms", "ttfb_ms", "outcome", "error",
     "fallback_for", "input_tokens", "output_tokens", "cost_usd", "request_id", "kind",
-    "reason", "destination", "sent_bytes",
+    "reason", "destination", "sent_bytes", "sensitivity", "modality", "family", "tokens", "difficulty", "confidence",
 )  # fmt: skip
 _values = attrgetter(*_COLUMNS)
 _SUMS = ("span", "bucket", "backend", "model", "route", "kind", *COUNTS, "latency", "ttfb")
@@ -174,6 +176,20 @@ class Store:
             query = Metric.select(*columns, *sizes).where((Metric.ts >= since_ms) & Metric.destination.is_null(False))
             return list(query.order_by(Metric.id).namedtuples().execute(database))
 
+    def live_calls(self, since_ms: int) -> Iterator[tuple[float, list[Any]]]:
+        """Every live call since then that is there now, oldest first, in pages: the share read so far, and rows."""
+        with self._storage.reading() as database:
+            ends = Metric.select(peewee.fn.MIN(Metric.id), peewee.fn.MAX(Metric.id)).where(Metric.ts >= since_ms)
+            first, last = ends.scalar(database, as_tuple=True)
+        after = (first or 0) - 1
+        live = (Metric.ts >= since_ms) & ~Metric.shadow
+        while first is not None and after < last:
+            with self._storage.reading() as database:
+                query = Metric.select().where((Metric.id > after) & (Metric.id <= last) & live).order_by(Metric.id)
+                rows = list(query.limit(_PAGE_ROWS).namedtuples().execute(database))
+            after = rows[-1].id if len(rows) == _PAGE_ROWS else last
+            yield (after - first + 1) / (last - first + 1), rows
+
     def close(self) -> None:
         self._storage.close()
 
@@ -238,11 +254,13 @@ def _rows(database: peewee.Database, where: str, *values: Any) -> Iterator[_Row]
 
 def _insert(database: peewee.Database, calls: Sequence[CallRecord]) -> None:
     """One row a call.  In SQL of our own: peewee's insert_many takes twenty times as long to write the statement."""
-    names = ("ts", "ok", "shadow", *_COLUMNS)
+    names = ("ts", "ok", "shadow", "policy", "asked_model", "basis", *_COLUMNS)
     row = f"({', '.join([database.param] * len(names))})"
     values: list[Any] = []
     for call in calls:
-        values += (call.ts_ms, call.outcome == "ok", call.kind != "live", *map(_storable, _values(call)))
+        basis = call.basis
+        asked = (basis.policy, _storable(basis.asked_model), dump(basis)) if basis else (None, None, None)
+        values += (call.ts_ms, call.outcome == "ok", call.kind != "live", *asked, *map(_storable, _values(call)))
     database.execute_sql(f"INSERT INTO metrics ({', '.join(names)}) VALUES {', '.join([row] * len(calls))}", values)
 
 
