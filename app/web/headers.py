@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask import Request
+from werkzeug.exceptions import HTTPException
 
 from app.errors import BodyTooLarge, RequestError, RouterError, UnsupportedMediaType
 from app.types import SENSITIVITIES, Buffered, Reply, Streamed
@@ -43,15 +44,24 @@ def body(request: Request) -> bytes:
         raise UnsupportedMediaType(f"Content-Type {kind[:60]!r} is not read here; send application/json.")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Compressed request bodies are not read here; send the JSON as it is.")
-    limit = request.max_content_length
-    if limit is None:
-        return request.get_data(cache=False)
-    if (request.content_length or 0) <= limit:
+    limit, told = request.max_content_length, request.content_length or 0
+    if limit is not None and told <= limit:
         request.max_content_length = limit + 1  # where a chunked body, whose length nobody told, is cut off
-        raw = request.get_data(cache=False)
-        if len(raw) <= limit:
-            return raw
-    raise BodyTooLarge(f"The request body is larger than {limit} bytes.")
+    raw = _read(request) if limit is None or told <= limit else b""
+    if limit is not None and max(told, len(raw)) > limit:
+        raise BodyTooLarge(f"The request body is larger than {limit} bytes.")
+    if len(raw) < told:
+        raise RequestError("The request body is shorter than its Content-Length.")
+    return raw
+
+
+def _read(request: Request) -> bytes:
+    try:
+        return request.get_data(cache=False)
+    except HTTPException:
+        raise
+    except Exception as error:  # the server's, for broken chunks; its text may quote the body
+        raise RequestError(f"The request body cannot be read: {type(error).__name__}.") from None
 
 
 def new_request_id() -> str:
