@@ -4,6 +4,8 @@ Imports nothing of ours: the packages behind it would load ssl before the gevent
 reason the policy is checked in a process of its own.
 """
 
+import contextlib
+import gc
 import json
 import os
 import socket
@@ -12,12 +14,15 @@ import sys
 import tempfile
 from pathlib import Path
 
+import gevent
 from gunicorn.http import errors as _errors
 from gunicorn.workers.ggevent import GeventWorker as _GeventWorker
 
 _HERE = Path(__file__).resolve().parent
 _POLICY_TEXT = "_LLR_POLICY_TEXT"  # read by app/factory.py
 _SLOTS_FD = "_LLR_SLOTS_FD"  # read by app/backends/slots.py
+_REST_S = 1.0
+_REST_PIECE_BYTES = 4096
 _LOOPBACK = ("127.", "localhost", "::1", "[::1]")
 
 
@@ -31,6 +36,15 @@ def _cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _read_rest(body):
+    """Reads on for a moment, so that a client that is still sending gets to read its answer.  Whether all was read."""
+    with contextlib.suppress(Exception), gevent.Timeout(_REST_S, False):
+        while body.read(_REST_PIECE_BYTES):
+            gevent.sleep(0)
+        return True
+    return False
+
+
 _REFUSALS = {
     _errors.LimitRequestLine: (414, "URI Too Long"),
     _errors.LimitRequestHeaders: (431, "Request Header Fields Too Large"),
@@ -40,8 +54,19 @@ _REFUSALS = {
 
 
 class _Worker(_GeventWorker):
-    """Refuses what is no proper HTTP in the router's own words.  gunicorn would quote it, in its answer and in its log:
-    behind a wrong Content-Length that is the prompt."""
+    """gunicorn's own, but for two things.
+
+    What is no proper HTTP is refused in the router's own words: gunicorn would quote it, in its answer and in its log,
+    and behind a wrong Content-Length that is the prompt.  And the rest of a body that was refused is not read for ever.
+    """
+
+    def handle_request(self, listener_name, req, sock, addr):
+        try:
+            super().handle_request(listener_name, req, sock, addr)
+        finally:
+            at_end = _read_rest(req.body)
+        if not at_end:
+            raise StopIteration  # closes the connection
 
     def handle_error(self, req, client, addr, exc):
         if not isinstance(exc, _errors.ParseException):
@@ -148,6 +173,10 @@ def on_reload(server):
 
 
 def post_worker_init(worker):
+    # A large body is a hundred thousand objects; by default Python would search them all for garbage again and again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     worker.wsgi.extensions["runtime"].start()
 
 
