@@ -19,13 +19,13 @@ from app.errors import (
 from app.health import Health
 from app.routing.locality import host_of, is_local
 from app.types import (
+    Basis,
     Buffered,
     CallRecord,
     ChatRequest,
     Classification,
     Decision,
     Observations,
-    Price,
     Reply,
     Streamed,
     Target,
@@ -62,6 +62,7 @@ def dispatch(request: ChatRequest, tags: Classification, decision: Decision, via
     for target in _admitted(request, decision, via):
         call = Call(request, tags, decision.route, target, via.upstreams[target.backend], "live", record)
         call.reason, call.fallback_for = _why(target, decision, failures)
+        call.basis = None if failures else decision.basis
         try:
             answer = call_target(request, target, call, via, private=decision.private)
         except BackendError as error:
@@ -156,6 +157,7 @@ class Call:
         self.stream = request.stream and kind == "live"
         self.reason = kind
         self.fallback_for: str | None = None
+        self.basis: Basis | None = None
         self._destination: str | None = None
         self._sent_bytes: int | None = None
         self._request = request
@@ -201,6 +203,7 @@ class Call:
         if self._slot is not None:
             self._upstream.slots.release(self._slot)
         now = time.monotonic()
+        price = self._upstream.backend.config.price
         read, written = (answer.input_tokens, answer.output_tokens) if answer else (None, None)
         self._record(
             CallRecord(
@@ -224,7 +227,14 @@ class Call:
                 sent_bytes=self._sent_bytes,
                 input_tokens=read,
                 output_tokens=written,
-                cost_usd=_cost(self._upstream.backend.config.price, read, written),
+                cost_usd=price.cost_usd(read, written) if price else None,
+                sensitivity=self._tags.sensitivity,
+                modality=self._tags.modality,
+                family=self._tags.family,
+                tokens=self._tags.tokens,
+                difficulty=self._tags.difficulty,
+                confidence=self._tags.confidence,
+                basis=self.basis,
                 backend_failed=failed,
                 retry_after_s=retry_after_s,
             )
@@ -258,14 +268,3 @@ class _Recorded:
         """Before the end: the client left."""
         self._answer.close()
         self._call.finish("cancelled", self._answer)
-
-
-def _cost(price: Price | None, read: int | None, written: int | None) -> float | None:
-    """USD of a call; None = unknown, which is not 0."""
-    if price is None:
-        return None
-    if price.input == price.output == 0:
-        return 0.0
-    if read is None or written is None:
-        return None
-    return (read * price.input + written * price.output) / 1_000_000

@@ -67,11 +67,10 @@ def noop() -> Iterator[tuple[int, list[int]]]:
 def router(upstream: int, root: Path = ROOT, database: str | None = None) -> Iterator[Router]:
     """The router at `root` (another checkout, to compare), logging as it does by default."""
     env = {"BENCH_KEY": "sk-bench"} | ({"LLR_DB": database} if database else {})
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Router(policy(upstream), folder=Path(folder), workers=WORKERS, env=env, root=root) as running,
-    ):
-        yield running
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"folder": Path(folder), "workers": WORKERS, "env": env, "root": root}
+        with Router(policy(upstream), **options) as running:
+            yield running
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.requests_bench import PATH, quantile
+from benchmarks.load import PATH, quantile
 
 _SENT = re.compile(rb'"sent_ns":(\d+)')
 _OPEN_AT_ONCE = 50

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from http.client import RemoteDisconnected
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -48,8 +48,11 @@ class _Reused(HTTPConnection):
     def request(self, *arguments: Any, **options: Any) -> None:
         if self.sock is None:
             self.connect()
-        with one_packet(self.sock):
+        let_go = hold_back(self.sock)
+        try:
             super().request(*arguments, **options)
+        finally:
+            let_go()
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
         reused = self.answered > 0  # asked now: http.client closes the connection before it raises
@@ -151,18 +154,19 @@ class Connections(HTTPAdapter):
         return response
 
 
-@contextlib.contextmanager
-def one_packet(sock: Any) -> Iterator[None]:
-    """What is sent meanwhile leaves together: head and body are one packet, and the peer wakes up once."""
-    if _CORK is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        yield
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, _CORK, 1)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
+def hold_back(sock: Any) -> Callable[[], None]:
+    """Until the function that it returns is called, what is written to `sock` is held back: so the head and the body
+    of a message, written one after the other, leave as one packet and wake the other side once."""
+    if _CORK is None or sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return lambda: None
+
+    def let_go() -> None:
+        with contextlib.suppress(OSError):  # closed meanwhile
             sock.setsockopt(socket.IPPROTO_TCP, _CORK, 0)
+
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, _CORK, 1)
+    return let_go
 
 
 def set_read_timeout(raw: Any, seconds: float) -> None:

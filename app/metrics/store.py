@@ -16,27 +16,34 @@ from typing import Any, NamedTuple
 import peewee
 
 from app.metrics.tally import COUNTS, Spread, Tally
+from app.routing.basis import dump
 from app.storage import Storage
-from app.storage.model import DROPPED, ROLLED_TO, Metric, Rollup, State, Worker
+from app.storage.model import DROPPED, ROLLED_TO, Metric, State, Sums, Worker
 from app.types import CallRecord
 
 BUCKET_S = 600
-_TOTAL = 0  # the bucket of all time
+SPANS_S = (BUCKET_S, 3600, 86_400)  # what calls are summed up by; each a multiple of the one before
+_ALL_TIME = (0, 0)  # span and bucket of the sums that only ever grow
 _EXACT_ROWS = 20_000  # windows of up to so many rows are summed up from the rows themselves
+_PAGE_ROWS = 2_000  # of a long read, so that it keeps no transaction open
 _FOLD_ROWS = 5_000  # rows summed up in one transaction
+_PUT_ROWS = 500  # sums written in one statement
+_END_OF_TIME_S = 2**53
 _BUSY_MS = 200  # wait for another writer; the batch is kept when it was not enough
 
 _MOST_CHARS = 200
 _MOST = 2**31 - 1  # what an integer column holds; nobody counted further
 
 Key = tuple[str, str, str, str]  # backend, model, route, kind
+Bucket = tuple[int, int]  # span and begin, in s
 
 _COLUMNS = (
     "backend", "model", "route", "surface", "stream", "task", "complexity", "latency_ms", "ttfb_ms", "outcome", "error",
     "fallback_for", "input_tokens", "output_tokens", "cost_usd", "request_id", "kind",
-    "reason", "destination", "sent_bytes",
+    "reason", "destination", "sent_bytes", "sensitivity", "modality", "family", "tokens", "difficulty", "confidence",
 )  # fmt: skip
 _values = attrgetter(*_COLUMNS)
+_SUMS = ("span", "bucket", "backend", "model", "route", "kind", *COUNTS, "latency", "ttfb")
 
 
 class Store:
@@ -56,8 +63,19 @@ class Store:
                 State.update(value=State.value + dropped).where(State.name == DROPPED).execute(database)
             self._fold(database, rolled_to)
 
+    def catch_up(self) -> bool:
+        """Sums up rows that nobody has yet, of a database that another program or a killed worker left.  True when
+        there may be more of them."""
+        with self._storage.reading() as database:
+            last = Metric.select(peewee.fn.MAX(Metric.id)).scalar(database) or 0
+            if last <= self._rolled_to(database):
+                return False
+        with self._storage.transaction() as database:
+            self._fold(database, self._lock(database))
+        return True
+
     def prune(self, before_ms: int, most: int = 1000) -> int:
-        """Deletes at most `most` of the rows older than `before_ms`, and their rollups.  The newest row stays, so
+        """Deletes at most `most` of the rows older than `before_ms`, and their sums.  The newest row stays, so
         that ids go on rising.  Returns how many went."""
         with self._storage.transaction() as database:
             rolled_to = self._lock(database)
@@ -68,8 +86,8 @@ class Store:
                 .limit(most)
             )
             gone = Metric.delete().where(Metric.id.in_(oldest)).execute(database)
-            first_kept = before_ms // 1000 // BUCKET_S * BUCKET_S
-            Rollup.delete().where((Rollup.bucket > _TOTAL) & (Rollup.bucket < first_kept)).execute(database)
+            over = Sums.bucket + Sums.span <= before_ms // 1000
+            Sums.delete().where((Sums.span > 0) & over).execute(database)
             return int(gone)
 
     def report_worker(self, name: str, now_ms: int, document: Mapping[str, Any]) -> None:
@@ -101,17 +119,21 @@ class Store:
 
     def tallies(self, since_ms: int) -> dict[Key, Tally]:
         """What the calls since then amount to.  Few rows are summed up exactly; of many, all but the edges of the
-        window come from the rollups."""
+        window come from the sums."""
         with self._storage.reading() as database:
             window = Metric.ts >= since_ms
             many = Metric.select(Metric.id).where(window).limit(_EXACT_ROWS + 1).count(database) > _EXACT_ROWS
             if not many:
                 return _tally(_rows(database, "ts >= ?", since_ms))
-            first_bucket = max(1, -(-since_ms // 1000 // BUCKET_S)) * BUCKET_S
-            rolled_to = self._rolled_to(database)
-            totals = _rolled_up(Rollup.select().where(Rollup.bucket >= first_bucket).execute(database))
-            edge = _rows(database, "ts >= ? AND ts < ?", since_ms, first_bucket * 1000)
-            tail = _rows(database, "id > ? AND ts >= ?", rolled_to, first_bucket * 1000)
+            totals: dict[Key, Tally] = defaultdict(Tally)
+            begin_s = begin = max(1, -(-since_ms // 1000 // BUCKET_S)) * BUCKET_S
+            for span, coarser in zip(SPANS_S, (*SPANS_S[1:], None), strict=True):
+                end = -(-begin // coarser) * coarser if coarser else _END_OF_TIME_S
+                for _, key, tally in _sums(database, "span = ? AND bucket >= ? AND bucket < ?", span, begin, end):
+                    totals[key].merge(tally)
+                begin = end
+            edge = _rows(database, "ts >= ? AND ts < ?", since_ms, begin_s * 1000)
+            tail = _rows(database, "id > ? AND ts >= ?", self._rolled_to(database), begin_s * 1000)
             for key, tally in _tally(chain(edge, tail)).items():
                 totals[key].merge(tally)
             return totals
@@ -119,7 +141,7 @@ class Store:
     def totals(self) -> dict[Key, Tally]:
         """All calls ever made, pruned rows included."""
         with self._storage.reading() as database:
-            return _rolled_up(Rollup.select().where(Rollup.bucket == _TOTAL).execute(database))
+            return {key: tally for _, key, tally in _sums(database, "span = 0")}
 
     def dropped(self) -> int:
         """Rows that never reached the database because the queue was full."""
@@ -140,6 +162,20 @@ class Store:
             query = Metric.select(*columns, *sizes).where((Metric.ts >= since_ms) & Metric.destination.is_null(False))
             return list(query.order_by(Metric.id).namedtuples().execute(database))
 
+    def live_calls(self, since_ms: int) -> Iterator[tuple[float, list[Any]]]:
+        """Every live call since then that is there now, oldest first, in pages: the share read so far, and rows."""
+        with self._storage.reading() as database:
+            ends = Metric.select(peewee.fn.MIN(Metric.id), peewee.fn.MAX(Metric.id)).where(Metric.ts >= since_ms)
+            first, last = ends.scalar(database, as_tuple=True)
+        after = (first or 0) - 1
+        live = (Metric.ts >= since_ms) & ~Metric.shadow
+        while first is not None and after < last:
+            with self._storage.reading() as database:
+                query = Metric.select().where((Metric.id > after) & (Metric.id <= last) & live).order_by(Metric.id)
+                rows = list(query.limit(_PAGE_ROWS).namedtuples().execute(database))
+            after = rows[-1].id if len(rows) == _PAGE_ROWS else last
+            yield (after - first + 1) / (last - first + 1), rows
+
     def close(self) -> None:
         self._storage.close()
 
@@ -154,25 +190,23 @@ class Store:
         return int(State.select(State.value).where(State.name == ROLLED_TO).scalar(database) or 0)
 
     def _fold(self, database: peewee.Database, rolled_to: int) -> None:
-        """Sums up the rows behind `rolled_to` into their ten minutes and into the totals, a bounded number a turn."""
-        fresh: dict[tuple[int, Key], Tally] = defaultdict(Tally)
+        """Adds the rows behind `rolled_to` to their sums, a bounded number a turn."""
+        fresh: dict[Bucket, dict[Key, Tally]] = defaultdict(lambda: defaultdict(Tally))
         last = rolled_to
         for row in _rows(database, f"id > ? ORDER BY id LIMIT {_FOLD_ROWS}", rolled_to):
-            fresh[row.ts // 1000 // BUCKET_S * BUCKET_S, _key(row)].add(row)
+            fresh[BUCKET_S, row.ts // 1000 // BUCKET_S * BUCKET_S][_key(row)].add(row)
             last = row.id
         if last == rolled_to:
             return
-        for (bucket, key), tally in list(fresh.items()):
-            if bucket != _TOTAL:  # a row of 1970 is there already
-                fresh[_TOTAL, key].merge(tally)
-        for (bucket, key), tally in fresh.items():
-            same = (Rollup.bucket == bucket) & (Rollup.backend == key[0]) & (Rollup.model == key[1])
-            same &= (Rollup.route == key[2]) & (Rollup.kind == key[3])
-            for old in Rollup.select().where(same).execute(database):
-                tally.merge(_load(old))
-            Rollup.delete().where(same).execute(database)
-            named = dict(zip(("backend", "model", "route", "kind"), key, strict=True))
-            Rollup.insert(bucket=bucket, **named, **_dump(tally)).execute(database)
+        for (_, begin), tallies in list(fresh.items()):
+            for bucket in (_ALL_TIME, *((span, begin // span * span) for span in SPANS_S[1:])):
+                for key, tally in tallies.items():
+                    fresh[bucket][key].merge(tally)
+        for (span, begin), tallies in fresh.items():
+            for _, key, tally in _sums(database, "span = ? AND bucket = ?", span, begin):
+                if key in tallies:
+                    tallies[key].merge(tally)
+            _put(database, [(span, begin, *key, *_dump(tally)) for key, tally in tallies.items()])
         State.update(value=last).where(State.name == ROLLED_TO).execute(database)
 
 
@@ -205,11 +239,13 @@ def _rows(database: peewee.Database, where: str, *values: Any) -> Iterator[_Row]
 
 def _insert(database: peewee.Database, calls: Sequence[CallRecord]) -> None:
     """One row a call.  In SQL of our own: peewee's insert_many takes twenty times as long to write the statement."""
-    names = ("ts", "ok", "shadow", *_COLUMNS)
+    names = ("ts", "ok", "shadow", "policy", "asked_model", "basis", *_COLUMNS)
     row = f"({', '.join([database.param] * len(names))})"
     values: list[Any] = []
     for call in calls:
-        values += (call.ts_ms, call.outcome == "ok", call.kind != "live", *map(_storable, _values(call)))
+        basis = call.basis
+        asked = (basis.policy, _storable(basis.asked_model), dump(basis)) if basis else (None, None, None)
+        values += (call.ts_ms, call.outcome == "ok", call.kind != "live", *asked, *map(_storable, _values(call)))
     database.execute_sql(f"INSERT INTO metrics ({', '.join(names)}) VALUES {', '.join([row] * len(calls))}", values)
 
 
@@ -235,18 +271,22 @@ def _tally(rows: Iterator[_Row]) -> dict[Key, Tally]:
     return tallies
 
 
-def _rolled_up(rollups: Any) -> dict[Key, Tally]:
-    tallies: dict[Key, Tally] = defaultdict(Tally)
-    for rollup in rollups:
-        tallies[rollup.backend, rollup.model, rollup.route, rollup.kind].merge(_load(rollup))
-    return tallies
+def _sums(database: peewee.Database, where: str, *values: Any) -> Iterator[tuple[Bucket, Key, Tally]]:
+    sql = f"SELECT {', '.join(_SUMS)} FROM llr_sums WHERE {where}".replace("?", database.param)
+    for span, begin, backend, model, route, kind, *counts, latency, ttfb in database.execute_sql(sql, values):
+        tally = Tally(**dict(zip(COUNTS, counts, strict=True)), latency=Spread.load(latency), ttfb=Spread.load(ttfb))
+        yield (span, begin), (backend, model, route, kind), tally
 
 
-def _load(rollup: Any) -> Tally:
-    counts = {name: getattr(rollup, name) for name in COUNTS}
-    return Tally(**counts, latency=Spread.load(rollup.latency), ttfb=Spread.load(rollup.ttfb))
+def _put(database: peewee.Database, sums: Sequence[Sequence[Any]]) -> None:
+    """Writes sums, in place of what there was."""
+    row = f"({', '.join([database.param] * len(_SUMS))})"
+    update = ", ".join(f"{name} = excluded.{name}" for name in _SUMS[6:])
+    for some in (sums[at : at + _PUT_ROWS] for at in range(0, len(sums), _PUT_ROWS)):
+        sql = f"INSERT INTO llr_sums ({', '.join(_SUMS)}) VALUES {', '.join([row] * len(some))}"
+        conflict = f"ON CONFLICT ({', '.join(_SUMS[:6])}) DO UPDATE SET {update}"
+        database.execute_sql(f"{sql} {conflict}", [value for values in some for value in values])
 
 
-def _dump(tally: Tally) -> dict[str, Any]:
-    counts = {name: getattr(tally, name) for name in COUNTS}
-    return {**counts, "latency": tally.latency.dump(), "ttfb": tally.ttfb.dump()}
+def _dump(tally: Tally) -> tuple[Any, ...]:
+    return (*(getattr(tally, name) for name in COUNTS), tally.latency.dump(), tally.ttfb.dump())

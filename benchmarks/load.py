@@ -56,9 +56,9 @@ class Client:
         self._sock.close()
 
 
-def sequential(ports: dict[str, int], rounds: int, body: str = BODY) -> dict[str, dict[str, float]]:
+def sequential(ports: dict[str, int], rounds: int, body: str = BODY, path: str = PATH) -> dict[str, dict[str, float]]:
     """p50 and p95 in ms of each port, asked in turn so that the machine's noise hits all alike."""
-    clients = {name: Client(port, body) for name, port in ports.items()}
+    clients = {name: Client(port, body, path) for name, port in ports.items()}
     times: dict[str, list[float]] = {name: [] for name in ports}
     for number in range(rounds + 20):
         for name, client in clients.items():
@@ -89,3 +89,10 @@ def throughput(port: int, seconds: float, pids: Iterable[int] = (), connections:
 
 def quantile(values: list[float], percent: int) -> float:
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+def long_body() -> str:
+    """A conversation of about 200,000 tokens."""
+    text = "The quick brown fox jumps over the lazy dog. " * 440  # about 5,000 tokens
+    turns = [{"role": "user" if turn % 2 == 0 else "assistant", "content": text} for turn in range(41)]
+    return json.dumps({"model": "auto", "messages": turns})
