@@ -13,6 +13,7 @@ from typing import Any
 
 import gevent
 
+from app import logs
 from app.backends import BACKEND_TYPES
 from app.backends.slots import SLOTS_FD, Slots
 from app.background.hangups import EVERY_S, Hangups
@@ -33,9 +34,11 @@ from app.types import CallRecord, Observations, Policy, Target
 log = logging.getLogger("llr.runtime")
 
 _FLUSH_S = 0.5
+_LOG_S = 0.2
 _OBSERVE_S = 1.0
 _DISCOVER_S = 30.0
 _PRUNE_S = 60.0
+_CATCH_UP_S = 5.0
 _REPORT_S = 1.0
 _WORKER_STALE_MS = 10_000
 _HOUR_MS = 3_600_000
@@ -79,8 +82,10 @@ class Runtime:
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._loops = (
             Loop("writing metrics", _FLUSH_S, lambda: self.lane.run(self.recorder.flush)),
+            Loop("writing the log", _LOG_S, lambda: self.lane.run(logs.flush)),
             Loop("observing backends", _OBSERVE_S, self._observe),
             Loop("discovering models", _DISCOVER_S, self._discover),
+            Loop("summing up metrics", _CATCH_UP_S, self._catch_up),
             Loop("pruning metrics", _PRUNE_S, self._prune),
             Loop("trimming conversations", _PRUNE_S, self._trim),
             Loop("reporting this worker", _REPORT_S, self._report),
@@ -119,6 +124,7 @@ class Runtime:
 
     def start(self) -> None:
         self._running = True
+        logs.let_wait(True)
         self.lane.start()
         self.state_lane.start()
         self.shadow.start()
@@ -146,6 +152,7 @@ class Runtime:
         self.state_lane.run(self.conversations.close)
         self.state_lane.stop()
         self._running = False
+        logs.let_wait(False)
         for upstream in self.upstreams.values():
             upstream.backend.close()
 
@@ -170,6 +177,13 @@ class Runtime:
         self.look_up_names(resolve)
         backends = {name: upstream.backend for name, upstream in self.upstreams.items()}
         self._facts = replace(self._facts, models={**self._facts.models, **discover(backends, self._locality.local)})
+
+    def _catch_up(self) -> None:
+        try:
+            while self.lane.run(self.store.catch_up):
+                gevent.sleep(0.05)
+        except StoreError as error:
+            log.debug("summing up waits: %s", error)
 
     def _prune(self) -> None:
         before = now_ms() - int(self.settings.retention_days * 86_400_000)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from app.backends import BACKEND_TYPES
 from app.errors import BackendError
-from app.routing.locality import is_cloud_model
+from app.routing.locality import is_address, is_cloud_model, is_inside
 from app.types import BackendConfig, Timeouts
 
 _WAIT_S = 2.0
@@ -49,12 +50,18 @@ def look_around(environ: Mapping[str, str]) -> Found:
 
 
 def ollama_endpoint(host: str) -> str:
-    """OLLAMA_HOST as Ollama itself reads it: a host, a host:port or a URL; 0.0.0.0 means this machine."""
-    host = host.strip() or "localhost:11434"
-    scheme, _, rest = host.rpartition("://")
-    rest = rest.strip("/").replace("0.0.0.0", "localhost")
-    has_port = ":" in rest.rpartition("]")[2]
-    return f"{scheme or 'http'}://{rest}" if has_port or scheme else f"http://{rest}:11434"
+    """OLLAMA_HOST as Ollama itself reads it: a host, a host:port, a :port or a URL; 0.0.0.0 means this machine."""
+    scheme, _, rest = host.strip().rpartition("://")
+    if rest.count(":") > 1 and "[" not in rest:
+        rest = f"[{rest}]"
+    try:
+        parts = urlsplit(f"//{rest}")
+        name, port = parts.hostname or "", parts.port
+    except ValueError:
+        return "http://localhost:11434"
+    name = "localhost" if name in ("", "0.0.0.0", "::") else f"[{name}]" if ":" in name else name
+    port = port or (None if scheme else 11434)
+    return f"{scheme or 'http'}://{name}" + (f":{port}" if port else "") + parts.path.rstrip("/")
 
 
 def families(models: tuple[str, ...]) -> dict[str, str]:
@@ -77,10 +84,16 @@ def write(found: Found) -> str:
     first = "local" if found.models else found.hosted[0] if found.hosted else "echo"
     fallbacks = [kind for kind in found.hosted if kind != first]
     fallback = f"\n    fallback: [{', '.join(fallbacks)}]        # tried in order when it fails" if fallbacks else ""
-    private = _PRIVATE.format(first=first) if found.models or not found.hosted else _NO_LOCAL
+    private = _PRIVATE.format(first=first) if _has_local(found) else _NO_LOCAL
     hosted = "".join(_HOSTED[kind] for kind in found.hosted)
     routes = f"routes:                          # top to bottom, the first match wins\n{private}"
     return f"{_HEAD}backends:\n{local}{hosted}\n{routes}  - default: {first}{fallback}\n"
+
+
+def _has_local(found: Found) -> bool:
+    """Whether private requests have a place to go: an Ollama that is not at a public address, or the echo."""
+    host = urlsplit(found.ollama).hostname or ""
+    return not (is_address(host) and not is_inside(host)) if found.models else not found.hosted
 
 
 _HEAD = """\

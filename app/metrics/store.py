@@ -9,30 +9,39 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from itertools import chain
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import peewee
 
 from app.metrics.tally import COUNTS, Spread, Tally
 from app.storage import Storage
-from app.storage.model import DROPPED, ROLLED_TO, Metric, Rollup, State, Worker
+from app.storage.model import DROPPED, ROLLED_TO, Metric, State, Sums, Worker
 from app.types import CallRecord
 
 BUCKET_S = 600
+SPANS_S = (BUCKET_S, 3600, 86_400)  # what calls are summed up by; each a multiple of the one before
+_ALL_TIME = (0, 0)  # span and bucket of the sums that only ever grow
 _EXACT_ROWS = 20_000  # windows of up to so many rows are summed up from the rows themselves
 _FOLD_ROWS = 5_000  # rows summed up in one transaction
+_PUT_ROWS = 500  # sums written in one statement
+_END_OF_TIME_S = 2**53
 _BUSY_MS = 200  # wait for another writer; the batch is kept when it was not enough
 
 _MOST_CHARS = 200
 _MOST = 2**31 - 1  # what an integer column holds; nobody counted further
 
 Key = tuple[str, str, str, str]  # backend, model, route, kind
+Bucket = tuple[int, int]  # span and begin, in s
 
 _COLUMNS = (
-    "ts_ms", "backend", "model", "route", "surface", "stream", "task", "complexity", "latency_ms", "ttfb_ms", "outcome",
-    "error", "fallback_for", "input_tokens", "output_tokens", "cost_usd", "request_id", "kind",
+    "backend", "model", "route", "surface", "stream", "task", "complexity", "latency_ms", "ttfb_ms", "outcome", "error",
+    "fallback_for", "input_tokens", "output_tokens", "cost_usd", "request_id", "kind",
     "reason", "destination", "sent_bytes",
 )  # fmt: skip
+_values = attrgetter(*_COLUMNS)
+_SUMS = ("span", "bucket", "backend", "model", "route", "kind", *COUNTS, "latency", "ttfb")
 
 
 class Store:
@@ -47,13 +56,24 @@ class Store:
         with self._storage.transaction() as database:
             rolled_to = self._lock(database)
             if calls:
-                Metric.insert_many([_row(call) for call in calls]).execute(database)
+                _insert(database, calls)
             if dropped:
                 State.update(value=State.value + dropped).where(State.name == DROPPED).execute(database)
             self._fold(database, rolled_to)
 
+    def catch_up(self) -> bool:
+        """Sums up rows that nobody has yet, of a database that another program or a killed worker left.  True when
+        there may be more of them."""
+        with self._storage.reading() as database:
+            last = Metric.select(peewee.fn.MAX(Metric.id)).scalar(database) or 0
+            if last <= self._rolled_to(database):
+                return False
+        with self._storage.transaction() as database:
+            self._fold(database, self._lock(database))
+        return True
+
     def prune(self, before_ms: int, most: int = 1000) -> int:
-        """Deletes at most `most` of the rows older than `before_ms`, and their rollups.  The newest row stays, so
+        """Deletes at most `most` of the rows older than `before_ms`, and their sums.  The newest row stays, so
         that ids go on rising.  Returns how many went."""
         with self._storage.transaction() as database:
             rolled_to = self._lock(database)
@@ -64,8 +84,8 @@ class Store:
                 .limit(most)
             )
             gone = Metric.delete().where(Metric.id.in_(oldest)).execute(database)
-            first_kept = before_ms // 1000 // BUCKET_S * BUCKET_S
-            Rollup.delete().where((Rollup.bucket > 0) & (Rollup.bucket < first_kept)).execute(database)
+            over = Sums.bucket + Sums.span <= before_ms // 1000
+            Sums.delete().where((Sums.span > 0) & over).execute(database)
             return int(gone)
 
     def report_worker(self, name: str, now_ms: int, document: Mapping[str, Any]) -> None:
@@ -97,25 +117,29 @@ class Store:
 
     def tallies(self, since_ms: int) -> dict[Key, Tally]:
         """What the calls since then amount to.  Few rows are summed up exactly; of many, all but the edges of the
-        window come from the rollups."""
+        window come from the sums."""
         with self._storage.reading() as database:
             window = Metric.ts >= since_ms
             many = Metric.select(Metric.id).where(window).limit(_EXACT_ROWS + 1).count(database) > _EXACT_ROWS
             if not many:
-                return _tally(self._rows(database, window))
-            first_bucket = max(1, -(-since_ms // 1000 // BUCKET_S)) * BUCKET_S
-            rolled_to = self._rolled_to(database)
-            edge = window & (Metric.ts < first_bucket * 1000)
-            tail = (Metric.ts >= first_bucket * 1000) & (Metric.id > rolled_to)
-            totals = _rolled_up(Rollup.select().where(Rollup.bucket >= first_bucket).execute(database))
-            for key, tally in _tally(self._rows(database, edge | tail)).items():
+                return _tally(_rows(database, "ts >= ?", since_ms))
+            totals: dict[Key, Tally] = defaultdict(Tally)
+            begin_s = begin = max(1, -(-since_ms // 1000 // BUCKET_S)) * BUCKET_S
+            for span, coarser in zip(SPANS_S, (*SPANS_S[1:], None), strict=True):
+                end = -(-begin // coarser) * coarser if coarser else _END_OF_TIME_S
+                for _, key, tally in _sums(database, "span = ? AND bucket >= ? AND bucket < ?", span, begin, end):
+                    totals[key].merge(tally)
+                begin = end
+            edge = _rows(database, "ts >= ? AND ts < ?", since_ms, begin_s * 1000)
+            tail = _rows(database, "id > ? AND ts >= ?", self._rolled_to(database), begin_s * 1000)
+            for key, tally in _tally(chain(edge, tail)).items():
                 totals[key].merge(tally)
             return totals
 
     def totals(self) -> dict[Key, Tally]:
         """All calls ever made, pruned rows included."""
         with self._storage.reading() as database:
-            return _rolled_up(Rollup.select().where(Rollup.bucket == 0).execute(database))
+            return {key: tally for _, key, tally in _sums(database, "span = 0")}
 
     def dropped(self) -> int:
         """Rows that never reached the database because the queue was full."""
@@ -150,69 +174,101 @@ class Store:
         return int(State.select(State.value).where(State.name == ROLLED_TO).scalar(database) or 0)
 
     def _fold(self, database: peewee.Database, rolled_to: int) -> None:
-        """Sums up the rows behind `rolled_to` into their ten minutes and into the totals, a bounded number a turn."""
-        rows = list(self._rows(database, Metric.id > rolled_to, _FOLD_ROWS))
-        if not rows:
+        """Adds the rows behind `rolled_to` to their sums, a bounded number a turn."""
+        fresh: dict[Bucket, dict[Key, Tally]] = defaultdict(lambda: defaultdict(Tally))
+        last = rolled_to
+        for row in _rows(database, f"id > ? ORDER BY id LIMIT {_FOLD_ROWS}", rolled_to):
+            fresh[BUCKET_S, row.ts // 1000 // BUCKET_S * BUCKET_S][_key(row)].add(row)
+            last = row.id
+        if last == rolled_to:
             return
-        fresh: dict[tuple[int, Key], Tally] = defaultdict(Tally)
-        for row in rows:
-            for bucket in {0, row.ts // 1000 // BUCKET_S * BUCKET_S}:
-                fresh[bucket, _key(row)].add(row)
-        for (bucket, key), tally in fresh.items():
-            same = (Rollup.bucket == bucket) & (Rollup.backend == key[0]) & (Rollup.model == key[1])
-            same &= (Rollup.route == key[2]) & (Rollup.kind == key[3])
-            for old in Rollup.select().where(same).execute(database):
-                tally.merge(_load(old))
-            Rollup.delete().where(same).execute(database)
-            named = dict(zip(("backend", "model", "route", "kind"), key, strict=True))
-            Rollup.insert(bucket=bucket, **named, **_dump(tally)).execute(database)
-        State.update(value=rows[-1].id).where(State.name == ROLLED_TO).execute(database)
-
-    def _rows(self, database: peewee.Database, where: Any, most: int | None = None) -> Iterator[Any]:
-        query = Metric.select().where(where).order_by(Metric.id)
-        if most is not None:
-            query = query.limit(most)
-        return iter(query.namedtuples().iterator(database))
+        for (_, begin), tallies in list(fresh.items()):
+            for bucket in (_ALL_TIME, *((span, begin // span * span) for span in SPANS_S[1:])):
+                for key, tally in tallies.items():
+                    fresh[bucket][key].merge(tally)
+        for (span, begin), tallies in fresh.items():
+            for _, key, tally in _sums(database, "span = ? AND bucket = ?", span, begin):
+                if key in tallies:
+                    tallies[key].merge(tally)
+            _put(database, [(span, begin, *key, *_dump(tally)) for key, tally in tallies.items()])
+        State.update(value=last).where(State.name == ROLLED_TO).execute(database)
 
 
-def _row(call: CallRecord) -> dict[str, Any]:
-    row = {name: _storable(getattr(call, name)) for name in _COLUMNS}
-    del row["ts_ms"]
-    return {**row, "ts": call.ts_ms, "ok": call.outcome == "ok", "shadow": call.kind != "live"}
+class _Row(NamedTuple):
+    """What sums are made of, of one row."""
+
+    id: int
+    ts: int
+    backend: str
+    model: str | None
+    route: str | None
+    kind: str | None
+    shadow: bool
+    outcome: str | None
+    ok: bool
+    error: str | None
+    fallback_for: str | None
+    latency_ms: int
+    ttfb_ms: int | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+
+
+def _rows(database: peewee.Database, where: str, *values: Any) -> Iterator[_Row]:
+    """Rows in plain SQL, for there can be many; `where` has a `?` for each value."""
+    sql = f"SELECT {', '.join(_Row._fields)} FROM metrics WHERE {where}".replace("?", database.param)
+    return map(_Row._make, database.execute_sql(sql, values))
+
+
+def _insert(database: peewee.Database, calls: Sequence[CallRecord]) -> None:
+    """One row a call.  In SQL of our own: peewee's insert_many takes twenty times as long to write the statement."""
+    names = ("ts", "ok", "shadow", *_COLUMNS)
+    row = f"({', '.join([database.param] * len(names))})"
+    values: list[Any] = []
+    for call in calls:
+        values += (call.ts_ms, call.outcome == "ok", call.kind != "live", *map(_storable, _values(call)))
+    database.execute_sql(f"INSERT INTO metrics ({', '.join(names)}) VALUES {', '.join([row] * len(calls))}", values)
 
 
 def _storable(value: Any) -> Any:
     """Clients name models and backends count tokens: what no database takes must not cost the whole batch."""
-    if isinstance(value, str):
+    if type(value) is int:
+        return None if value > _MOST else value
+    if type(value) is str and not (len(value) <= _MOST_CHARS and value.isprintable()):
         return "".join(char if char.isprintable() else "?" for char in value[:_MOST_CHARS])
-    return None if type(value) is int and value > _MOST else value
+    return value
 
 
-def _key(row: Any) -> Key:
+def _key(row: _Row) -> Key:
     """Clients may name any model: what is not there gets no sums of its own."""
     model = "" if row.error == "http_404" else row.model or ""
     return row.backend, model, row.route or "", row.kind or ("shadow" if row.shadow else "live")
 
 
-def _tally(rows: Iterator[Any]) -> dict[Key, Tally]:
+def _tally(rows: Iterator[_Row]) -> dict[Key, Tally]:
     tallies: dict[Key, Tally] = defaultdict(Tally)
     for row in rows:
         tallies[_key(row)].add(row)
     return tallies
 
 
-def _rolled_up(rollups: Any) -> dict[Key, Tally]:
-    tallies: dict[Key, Tally] = defaultdict(Tally)
-    for rollup in rollups:
-        tallies[rollup.backend, rollup.model, rollup.route, rollup.kind].merge(_load(rollup))
-    return tallies
+def _sums(database: peewee.Database, where: str, *values: Any) -> Iterator[tuple[Bucket, Key, Tally]]:
+    sql = f"SELECT {', '.join(_SUMS)} FROM llr_sums WHERE {where}".replace("?", database.param)
+    for span, begin, backend, model, route, kind, *counts, latency, ttfb in database.execute_sql(sql, values):
+        tally = Tally(**dict(zip(COUNTS, counts, strict=True)), latency=Spread.load(latency), ttfb=Spread.load(ttfb))
+        yield (span, begin), (backend, model, route, kind), tally
 
 
-def _load(rollup: Any) -> Tally:
-    counts = {name: getattr(rollup, name) for name in COUNTS}
-    return Tally(**counts, latency=Spread.load(rollup.latency), ttfb=Spread.load(rollup.ttfb))
+def _put(database: peewee.Database, sums: Sequence[Sequence[Any]]) -> None:
+    """Writes sums, in place of what there was."""
+    row = f"({', '.join([database.param] * len(_SUMS))})"
+    update = ", ".join(f"{name} = excluded.{name}" for name in _SUMS[6:])
+    for some in (sums[at : at + _PUT_ROWS] for at in range(0, len(sums), _PUT_ROWS)):
+        sql = f"INSERT INTO llr_sums ({', '.join(_SUMS)}) VALUES {', '.join([row] * len(some))}"
+        conflict = f"ON CONFLICT ({', '.join(_SUMS[:6])}) DO UPDATE SET {update}"
+        database.execute_sql(f"{sql} {conflict}", [value for values in some for value in values])
 
 
-def _dump(tally: Tally) -> dict[str, Any]:
-    counts = {name: getattr(tally, name) for name in COUNTS}
-    return {**counts, "latency": tally.latency.dump(), "ttfb": tally.ttfb.dump()}
+def _dump(tally: Tally) -> tuple[Any, ...]:
+    return (*(getattr(tally, name) for name in COUNTS), tally.latency.dump(), tally.ttfb.dump())

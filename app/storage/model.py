@@ -1,7 +1,7 @@
 """The tables, and how an older database becomes a current one.
 
 `metrics` has one row a call; its first columns are those of the original program, whose databases are upgraded in
-place.  `rollups` holds the same calls summed up by ten minutes, so that a summary costs the same on a million rows.
+place.  `llr_sums` holds the same calls summed up, so that a summary costs the same on a million rows.
 `llr_responses` keeps what /v1/responses needs for continuation.
 Queries name their database themselves: no model is bound to one.
 """
@@ -16,8 +16,8 @@ from peewee import (
     BooleanField,
     CompositeKey,
     Database,
+    DoubleField,
     Field,
-    FloatField,
     IntegerField,
     Model,
     PostgresqlDatabase,
@@ -48,7 +48,7 @@ class Metric(Model):
     ttfb_ms = IntegerField(null=True)
     input_tokens = IntegerField(null=True)
     output_tokens = IntegerField(null=True)
-    cost_usd = FloatField(null=True)
+    cost_usd = DoubleField(null=True)
     outcome = TextField(null=True)  # ok | error | cancelled
     request_id = TextField(null=True)
     kind = TextField(null=True)  # live | shadow | probe
@@ -61,7 +61,7 @@ class Metric(Model):
 
 
 class Rollup(Model):
-    """Calls of ten minutes (`bucket`, Unix s), or of all time (bucket 0, which only ever grows)."""
+    """What `llr_sums` was before there were several spans."""
 
     bucket = IntegerField()
     backend = TextField()
@@ -75,7 +75,7 @@ class Rollup(Model):
     input_tokens = BigIntegerField()
     output_tokens = BigIntegerField()
     priced = IntegerField()
-    cost_usd = FloatField()
+    cost_usd = DoubleField()
     latency = TextField()  # Spread.dump()
     ttfb = TextField()
 
@@ -84,8 +84,33 @@ class Rollup(Model):
         primary_key = CompositeKey("bucket", "backend", "model", "route", "kind")
 
 
+class Sums(Model):
+    """Calls of `span` seconds from `bucket` (Unix s) on; of all time where both are 0."""
+
+    span = IntegerField()
+    bucket = BigIntegerField()
+    backend = TextField()
+    model = TextField()
+    route = TextField()
+    kind = TextField()
+    calls = BigIntegerField()
+    successes = BigIntegerField()
+    cancelled = BigIntegerField()
+    fallbacks = BigIntegerField()
+    input_tokens = BigIntegerField()
+    output_tokens = BigIntegerField()
+    priced = BigIntegerField()
+    cost_usd = DoubleField()
+    latency = TextField()  # Spread.dump()
+    ttfb = TextField()
+
+    class Meta:
+        table_name = "llr_sums"
+        primary_key = CompositeKey("span", "bucket", "backend", "model", "route", "kind")
+
+
 class State(Model):
-    """Small facts: `rolled_to` (the last row that is in the rollups), `dropped` (rows lost to a full queue)."""
+    """Small facts: `rolled_to` (the last row that is in the sums), `dropped` (rows lost to a full queue)."""
 
     name = TextField(primary_key=True)
     value = BigIntegerField(default=0)
@@ -165,6 +190,14 @@ def _v3_egress(database: Database) -> None:
     _add_missing_columns(database)
 
 
+def _v4_spans(database: Database) -> None:
+    """The sums are made anew from the rows."""
+    with database.bind_ctx([Rollup, Sums, State]):
+        database.create_tables([Sums], safe=True)
+        database.drop_tables([Rollup], safe=True)
+        State.update(value=0).where(State.name == ROLLED_TO).execute()
+
+
 def _nullable(field: Field[Any]) -> Field[Any]:
     """A column that can be added to a table with rows."""
     added = field.clone()
@@ -172,7 +205,7 @@ def _nullable(field: Field[Any]) -> Field[Any]:
     return added
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables, _v2_conversations, _v3_egress)
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables, _v2_conversations, _v3_egress, _v4_spans)
 """Numbered by position, from 1.  A change of the tables is a new function at the end; none is ever edited."""
 
 

@@ -81,4 +81,6 @@ def error_headers(request_id: str, error: RouterError) -> dict[str, str]:
 
 def printable(text: str) -> str:
     """Fit for a header: a client may have put anything into `model`."""
+    if text.isascii() and text.isprintable():
+        return text[:200]
     return "".join(char if char.isascii() and char.isprintable() else "?" for char in text)[:200]

@@ -93,8 +93,8 @@ def test_a_row_holds_the_whole_record(store: Store, file: Path) -> None:
     call = build.record(
         request_id="llr-1", ts_ms=NOW, kind="live", backend="cloud", model="gpt", route="task=code", stream=True,
         surface="responses", task="code", complexity="high", latency_ms=1234, ttfb_ms=56, outcome="ok", error=None,
-        fallback_for="local", input_tokens=7, output_tokens=9, cost_usd=0.125, reason="fallback", destination="api.example:443",
-        sent_bytes=321,
+        fallback_for="local", input_tokens=7, output_tokens=9, cost_usd=0.125, reason="fallback",
+        destination="api.example:443", sent_bytes=321,
     )  # fmt: skip
     store.write([call])
     assert [name for _, name, *_ in query(file, "PRAGMA table_info(metrics)")] == COLUMNS
@@ -338,9 +338,9 @@ def test_old_rows_go_in_small_steps_and_totals_never_fall(store: Store, file: Pa
         assert facts(store.totals()) == before
     assert steps == [40] * (old // 40) + [old % 40]
     assert query(file, "SELECT count(*), min(ts) >= ? FROM metrics", limit) == [(301 - old, 1)]
-    assert query(file, "SELECT count(*) FROM rollups WHERE bucket > 0 AND bucket < ?", limit // 1000 - BUCKET_S) == [
-        (0,)
-    ]
+    assert query(
+        file, "SELECT count(*) FROM llr_sums WHERE span > 0 AND bucket + span <= ?", limit // 1000 - BUCKET_S
+    ) == [(0,)]
     assert count(store.tallies(limit)) == 301 - old
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-from app import POLICY_TEXT, create_app
+from app.factory import POLICY_TEXT, create_app
 
 ECHO = """\
 backends:
