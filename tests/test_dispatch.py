@@ -371,6 +371,30 @@ def test_a_request_that_is_not_private_may_go_anywhere() -> None:
     assert stage.backends["cloud"].calls[0][3] is False
 
 
+# --- what left this machine ---------------------------------------------------------------------
+
+
+def test_a_row_says_where_a_request_went_and_how_much_of_it() -> None:
+    stage = Stage({"cloud": [BackendTimeout("x")], "home": []}, local=frozenset({"home"}))
+    run(stage, "cloud", "home")
+    sent = len(b'{"model":"cloud-model","messages": [{"role": "user", "content": "hello"}]}')
+    assert [(call.backend, call.destination, call.sent_bytes) for call in stage.records] == [
+        ("cloud", "fake", sent),
+        ("home", None, sent - 1),
+    ]
+
+
+def test_what_was_never_sent_has_no_destination() -> None:
+    stage = Stage({"cloud": [], "busy": [], "home": []}, local=frozenset({"home"}), limits={"busy": 1})
+    stage.upstreams["busy"].slots.acquire(0)
+    run(stage, "cloud", "home", private=True)
+    run(stage, "busy", "home")
+    assert [(call.error, call.destination, call.sent_bytes) for call in stage.records if call.error] == [
+        ("privacy", None, None),
+        ("busy", None, None),
+    ]
+
+
 # --- circuits -----------------------------------------------------------------------------------
 
 

@@ -18,6 +18,19 @@ _UNITS_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
 as_json = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 
 
+class Above0(click.FloatRange):
+    """Above 0, at most `most`; click's own range lets `nan` through."""
+
+    def __init__(self, most: float) -> None:
+        super().__init__(0, most, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if number != number:
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
 def runtime() -> Runtime:
     """Raises ClickException with every problem when the policy is not fit to serve."""
     if PROBLEM in current_app.extensions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import click
+from flask.cli import with_appcontext
 
 from app.cli.common import as_json, print_json, runtime, span_ms
 from app.cli.table import table
@@ -15,6 +16,7 @@ from app.storage import StoreError, now_ms
 @click.command()
 @click.option("--since", default="24h", show_default=True, help="30m, 24h, 7d …")
 @as_json
+@with_appcontext
 def egress(since: str, as_json: bool) -> None:
     """Every call to a backend that is not local: when, where to, how much, and why.  Never what was said."""
     store = runtime().store

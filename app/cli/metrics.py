@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 from flask.cli import AppGroup
 
-from app.cli.common import as_json, print_json, runtime
+from app.cli.common import Above0, as_json, print_json, runtime
 from app.cli.table import table
 from app.metrics.summary import ab_report, metrics_summary
 from app.storage import StoreError, now_ms
 
-hours_option = click.option("--hours", type=click.FloatRange(0, 8760, min_open=True), default=24.0, show_default=True)
+hours_option = click.option("--hours", type=Above0(8760), default=24.0, show_default=True)
 
 metrics_group = AppGroup("metrics", help="What was measured.")
 
@@ -46,7 +46,7 @@ def metrics_show(hours: float, as_json: bool) -> None:
 
 
 @metrics_group.command("prune")
-@click.option("--days", type=click.FloatRange(0, min_open=True), help="Default: LLR_RETENTION_DAYS.")
+@click.option("--days", type=Above0(36500), help="Default: LLR_RETENTION_DAYS.")
 def metrics_prune(days: float | None) -> None:
     """Delete rows older than so many days, in small steps."""
     rt = runtime()

@@ -260,6 +260,7 @@ NEED_A_POLICY = [
     ["metrics", "summary"],
     ["metrics", "prune"],
     ["ab", "report"],
+    ["egress"],
 ]
 
 
@@ -280,24 +281,24 @@ def test_a_command_that_needs_a_policy_says_what_is_wrong_with_it(run: Run, tmp_
 
 def test_route_explain(good: Run, tmp_path: Path) -> None:
     lines = good("route", "explain", "write a python function to reverse a string").output.splitlines()
-    assert lines[0].startswith(
-        "task=code  complexity=low  sensitivity=normal  modality=text  family=qwen-coder  tokens="
-    )
-    assert lines[1:] == [
-        "route    task=code",
-        "targets  parrot/echo, then cloud/gpt",
-        "  match    sensitivity=high: no, sensitivity is normal",
-        "  match    task=code: yes",
-        "  privacy  not private: every target may be used",
-        "  model    parrot: echo",
-        "  model    cloud: gpt",
+    assert lines[0].startswith("task        code, confidence ")
+    assert lines[2].startswith("complexity  low, difficulty ")
+    assert lines[4].startswith("tags        sensitivity=normal  modality=text  family=qwen-coder  tokens=")
+    assert lines[5:] == [
+        "route       task=code",
+        "targets     parrot/echo, then cloud/gpt",
+        "  match     sensitivity=high: no, sensitivity is normal",
+        "  match     task=code: yes",
+        "  privacy   not private: every target may be used",
+        "  model     parrot: echo",
+        "  model     cloud: gpt",
     ]
     assert not (tmp_path / "metrics.db").exists(), "nothing is called or written"
 
 
 def test_route_explain_as_json(good: Run) -> None:
     document = json.loads(good("route", "explain", "hi", "--sensitivity", "high", "--json").output)
-    assert list(document) == ["classification", "route", "targets", "trace"]
+    assert list(document) == ["classification", "evidence", "route", "targets", "trace"]
     assert (document["route"], document["targets"]) == ("sensitivity=high", [{"backend": "parrot", "model": "echo"}])
 
 
@@ -316,6 +317,32 @@ def test_route_explain_used_wrongly(good: Run, arguments: list[str]) -> None:
     result = good(*arguments)
     assert result.exit_code == 2
     assert "Usage:" in result.stderr
+
+
+def test_route_classify(good: Run, tmp_path: Path) -> None:
+    lines = ['{"text": "write a python function", "id": 7}', "", '{"messages": [{"role": "user", "content": "hi"}]}']
+    (tmp_path / "in.jsonl").write_text("\n".join(lines) + "\n")
+    for source, text in (("in.jsonl", None), ("-", "\n".join(lines))):
+        result = good("route", "classify", "--jsonl", source, text=text)
+        assert result.exit_code == 0
+        (first, second) = [json.loads(line) for line in result.stdout.splitlines()]
+        assert (first["task"], first["text"], first["id"]) == ("code", "write a python function", 7)
+        assert (second["task"], second["messages"]) == ("general", [{"role": "user", "content": "hi"}])
+
+
+def test_route_classify_names_bad_lines_and_goes_on(run: Run) -> None:
+    result = run("route", "classify", "--jsonl", "-", text='{"text": 5}\n{"text": "hi"}\n{\n[]\n')
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["task"] == "general"
+    assert [line.split(":")[0] for line in result.stderr.splitlines()] == ["line 1", "line 3", "line 4"]
+
+
+def test_route_classify_without_a_policy_needs_none_but_a_wrong_one_is_told(run: Run, tmp_path: Path) -> None:
+    assert run("route", "classify", "--jsonl", "-", text='{"text": "hi"}').exit_code == 0
+    (tmp_path / "policy.yaml").write_text(BAD)
+    result = run("route", "classify", "--jsonl", "-", text='{"text": "hi"}')
+    assert (result.exit_code, result.stderr) == (1, f"Error: ./{BAD_LINE}\n")
+    assert run("route", "classify", "--jsonl", "nowhere.jsonl").exit_code == 2
 
 
 # --- backends -----------------------------------------------------------------------------------
@@ -448,7 +475,40 @@ def test_ab_report(good: Run, tmp_path: Path) -> None:
     assert document["pairs"][0]["recommendation"] == "insufficient-data"
 
 
-@pytest.mark.parametrize("command", [["metrics", "summary"], ["metrics", "prune"], ["ab", "report"]], ids=" ".join)
+def test_egress(good: Run, tmp_path: Path) -> None:
+    now = int(time.time() * 1000)
+    store = Store(str(tmp_path / "metrics.db"))
+    away = {"backend": "cloud", "destination": "api.example:443", "sent_bytes": 321, "model": "gpt"}
+    store.write(
+        [
+            build.record(ts_ms=now),
+            build.record(ts_ms=now - 7_200_000, reason="pin", **away),
+            build.record(ts_ms=now, reason="fallback", **away),
+        ]
+    )
+    store.close()
+    title, pin, fallback, _, last = good("egress").output.splitlines()
+    assert title.split() == ["UTC", "destination", "model", "route", "reason", "bytes"]
+    assert pin.split()[2:] == ["api.example:443", "gpt", "default", "pin", "321"]
+    assert fallback.split()[2:] == ["api.example:443", "gpt", "default", "fallback", "321"]
+    assert last == "2 calls, 642 bytes sent"
+    assert good("egress", "--since", "60m").output.splitlines()[-1] == "1 calls, 321 bytes sent"
+    document = json.loads(good("egress", "--json").output)
+    assert document["total"] == {"calls": 2, "sent_bytes": 642}
+    assert document["destinations"] == {"api.example:443": {"calls": 2, "sent_bytes": 642}}
+    assert [call["reason"] for call in document["calls"]] == ["pin", "fallback"]
+
+
+@pytest.mark.parametrize("since", ["0h", "soon", "24", "-1h", "1w", "1.5h", "", "9999999d"])
+def test_egress_since_what_is_no_time(good: Run, since: str) -> None:
+    result = good("egress", "--since", since)
+    assert result.exit_code == 2
+    assert "is no time span; write 30m, 24h or 7d" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["metrics", "summary"], ["metrics", "prune"], ["ab", "report"], ["egress"]], ids=" ".join
+)
 def test_a_file_that_is_no_database_is_told_and_left_as_it_is(good: Run, tmp_path: Path, command: list[str]) -> None:
     file = tmp_path / "metrics.db"
     file.write_bytes(b"no database " * 100)
@@ -464,7 +524,7 @@ def test_a_file_that_is_no_database_is_told_and_left_as_it_is(good: Run, tmp_pat
 def test_every_command_is_listed_and_explains_itself(run: Run) -> None:
     for group, commands in {
         "policy": ["check", "docs", "show"],
-        "route": ["explain"],
+        "route": ["classify", "explain"],
         "backends": ["list", "probe"],
         "metrics": ["prune", "summary"],
         "ab": ["report"],

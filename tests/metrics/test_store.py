@@ -290,7 +290,7 @@ def facts(tallies: dict[Key, Tally]) -> dict[Key, Any]:
 
 
 def test_sums_and_rows_tell_the_same_of_every_window(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = many_calls(1, 1500, 5)
+    calls = many_calls(1, 800, 5)
     for begin in range(0, len(calls), 100):
         store.write(calls[begin : begin + 100])
     bucket_ms = BUCKET_S * 1000

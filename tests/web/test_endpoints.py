@@ -137,7 +137,7 @@ def test_a_dry_run_calls_nothing(client: Client, tmp_path: Path) -> None:
     made = client()
     fakes = [replace_backend(made, name) for name in ("parrot", "cloud")]
     answer = made.post("/v1/route", json={"model": "cloud", **CHAT})
-    assert list(answer.json) == ["classification", "route", "targets", "trace"]
+    assert list(answer.json) == ["classification", "evidence", "route", "targets", "trace"]
     assert answer.json["route"] == "pin"
     assert answer.json["targets"] == [{"backend": "cloud", "model": "gpt"}]
     tags = answer.json["classification"]
@@ -198,7 +198,21 @@ def test_every_call_is_in_the_metrics_at_once(client: Client, tmp_path: Path) ->
     assert calls == {"parrot": 4, "cloud": 1}
 
 
-@pytest.mark.parametrize("path", ["/v1/metrics", "/v1/ab"])
+def test_what_left_this_machine(client: Client) -> None:
+    made = client()
+    replace_backend(made, "cloud", whole())
+    made.post("/v1/chat/completions", json=CHAT)
+    made.post("/v1/chat/completions", json={**CHAT, "model": "cloud"})
+    report = made.get("/v1/egress").json
+    assert (report["window_hours"], report["total"]["calls"]) == (24, 1)
+    (call,) = report["calls"]
+    assert (call["backend"], call["destination"], call["reason"], call["outcome"]) == ("cloud", "fake", "pin", "ok")
+    assert call["sent_bytes"] == report["total"]["sent_bytes"] > 50
+    assert report["destinations"] == {"fake": report["total"]}
+    assert "hello" not in json.dumps(report)
+
+
+@pytest.mark.parametrize("path", ["/v1/metrics", "/v1/ab", "/v1/egress"])
 @pytest.mark.parametrize(
     "query, hours",
     [
@@ -251,7 +265,7 @@ def test_a_private_request_is_not_mirrored_to_the_cloud(client: Client) -> None:
     assert len(fake.calls) == 1
 
 
-@pytest.mark.parametrize("path", ["/v1/metrics", "/v1/ab", "/metrics"])
+@pytest.mark.parametrize("path", ["/v1/metrics", "/v1/ab", "/v1/egress", "/metrics"])
 def test_a_database_that_cannot_be_read_is_told(client: Client, tmp_path: Path, path: str) -> None:
     (tmp_path / "metrics.db").write_bytes(b"no database " * 100)
     made = client()

@@ -9,7 +9,7 @@ import pytest
 from tests.web.conftest import Client
 
 CHAT: Any = {"messages": [{"role": "user", "content": "hi"}]}
-PATHS = ["/", "/health", "/metrics", "/v1/models", "/v1/metrics", "/v1/ab", "/nowhere"]
+PATHS = ["/", "/health", "/metrics", "/v1/models", "/v1/metrics", "/v1/ab", "/v1/egress", "/nowhere"]
 
 
 def error_of(response: Any) -> dict[str, Any]:
