@@ -10,7 +10,7 @@ run: $(VENV)/run.stamp           ## install, write a first policy when there is 
 	$(BIN)/gunicorn -c gunicorn.conf.py wsgi:app
 
 test: $(VENV)/dev.stamp lint     ## lint, types, import rules, docs current, tests
-	$(BIN)/python -m pytest -m "not llamacpp and not faults"
+	$(BIN)/python -m pytest -m "not clients and not faults and not llamacpp"
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
@@ -45,4 +45,15 @@ test-llamacpp: .venv-llamacpp/stamp   ## the router before a real llama.cpp serv
 .venv-llamacpp/stamp: requirements.txt requirements-dev.txt requirements-llamacpp.txt
 	test -x .venv-llamacpp/bin/python || $(PYTHON) -m venv .venv-llamacpp
 	.venv-llamacpp/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-llamacpp.txt
+	touch $@
+
+.PHONY: test-clients
+test-clients: $(VENV)/dev.stamp .venv-clients/stamp   ## real clients: openai for Python (newest, 1.x) and Node, the AI SDK, Codex
+	$(BIN)/python -m pytest -m e2e tests/clients
+	.venv-clients/bin/python -m pytest -m "e2e or clients" tests/clients tests/e2e/test_openai_sdk.py tests/e2e/test_responses_state.py
+
+.venv-clients/stamp: requirements.txt requirements-clients.txt tests/clients/node/package-lock.json
+	test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-clients.txt
+	PATH="$$PWD/.venv-clients/bin:$$PATH" npm ci --prefix tests/clients/node --ignore-scripts --no-audit --no-fund
 	touch $@

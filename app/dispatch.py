@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.backends.answers import Stream, Whole
@@ -19,14 +19,15 @@ from app.errors import (
 from app.health import Health
 from app.routing.locality import host_of, is_local
 from app.types import (
+    Basis,
     Buffered,
     CallRecord,
     ChatRequest,
     Classification,
     Decision,
     Observations,
-    Price,
     Reply,
+    Step,
     Streamed,
     Target,
 )
@@ -62,6 +63,7 @@ def dispatch(request: ChatRequest, tags: Classification, decision: Decision, via
     for target in _admitted(request, decision, via):
         call = Call(request, tags, decision.route, target, via.upstreams[target.backend], "live", record)
         call.reason, call.fallback_for = _why(target, decision, failures)
+        call.basis = None if failures else decision.basis
         try:
             answer = call_target(request, target, call, via, private=decision.private)
         except BackendError as error:
@@ -80,6 +82,7 @@ def dispatch(request: ChatRequest, tags: Classification, decision: Decision, via
                 body=answer.body,
                 document=answer.document,
                 fallback_for=call.fallback_for,
+                trace=_trace(decision, failures),
                 private=decision.private,
                 native=answer.native,
             )
@@ -90,12 +93,18 @@ def dispatch(request: ChatRequest, tags: Classification, decision: Decision, via
             route=decision.route,
             chunks=chunks,
             fallback_for=call.fallback_for,
+            trace=_trace(decision, failures),
             private=decision.private,
             native=answer.native,
         )
     failed = AllBackendsFailed(failures, private=decision.private)
+    failed.trace = _trace(decision, failures)
     failed.target = (target.backend, target.model)  # the last one tried
     raise failed
+
+
+def _trace(decision: Decision, failures: Sequence[tuple[str, BackendError]]) -> tuple[Step, ...]:
+    return (*decision.trace, *(Step("call", f"{name} failed: {error.kind}") for name, error in failures))
 
 
 def _why(target: Target, decision: Decision, failures: list[tuple[str, BackendError]]) -> tuple[str, str | None]:
@@ -156,6 +165,7 @@ class Call:
         self.stream = request.stream and kind == "live"
         self.reason = kind
         self.fallback_for: str | None = None
+        self.basis: Basis | None = None
         self._destination: str | None = None
         self._sent_bytes: int | None = None
         self._request = request
@@ -201,6 +211,7 @@ class Call:
         if self._slot is not None:
             self._upstream.slots.release(self._slot)
         now = time.monotonic()
+        price = self._upstream.backend.config.price
         read, written = (answer.input_tokens, answer.output_tokens) if answer else (None, None)
         self._record(
             CallRecord(
@@ -224,7 +235,14 @@ class Call:
                 sent_bytes=self._sent_bytes,
                 input_tokens=read,
                 output_tokens=written,
-                cost_usd=_cost(self._upstream.backend.config.price, read, written),
+                cost_usd=price.cost_usd(read, written) if price else None,
+                sensitivity=self._tags.sensitivity,
+                modality=self._tags.modality,
+                family=self._tags.family,
+                tokens=self._tags.tokens,
+                difficulty=self._tags.difficulty,
+                confidence=self._tags.confidence,
+                basis=self.basis,
                 backend_failed=failed,
                 retry_after_s=retry_after_s,
             )
@@ -258,14 +276,3 @@ class _Recorded:
         """Before the end: the client left."""
         self._answer.close()
         self._call.finish("cancelled", self._answer)
-
-
-def _cost(price: Price | None, read: int | None, written: int | None) -> float | None:
-    """USD of a call; None = unknown, which is not 0."""
-    if price is None:
-        return None
-    if price.input == price.output == 0:
-        return 0.0
-    if read is None or written is None:
-        return None
-    return (read * price.input + written * price.output) / 1_000_000

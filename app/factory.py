@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
 from collections.abc import Mapping
 
 from flask import Flask
 
-from app import cli, policy, settings, web
+from app import cli, logs, policy, settings, web
 from app.errors import PolicyError
 from app.runtime import Runtime
 
@@ -36,20 +34,9 @@ def create_app(environ: Mapping[str, str] | None = None) -> Flask:
 
 def _wire(app: Flask, environ: Mapping[str, str]) -> None:
     configured = settings.load(environ)
-    set_up_logging(configured.log_level)
+    logs.set_up(configured.log_level)
     text = environ.get(POLICY_TEXT) or policy.read(configured.policy)
     loaded = policy.load(text, configured.policy, configured)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["runtime"] = Runtime(configured, loaded.policy, environ)
     web.register(app, configured)
-
-
-def set_up_logging(level: str) -> None:
-    """Our lines to standard error, one a request."""
-    log = logging.getLogger("llr")
-    log.setLevel(level.upper())
-    log.propagate = False
-    if not log.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-        log.addHandler(handler)

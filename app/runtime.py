@@ -13,6 +13,7 @@ from typing import Any
 
 import gevent
 
+from app import logs
 from app.backends import BACKEND_TYPES
 from app.backends.slots import SLOTS_FD, Slots
 from app.background.hangups import EVERY_S, Hangups
@@ -33,9 +34,11 @@ from app.types import CallRecord, Observations, Policy, Target
 log = logging.getLogger("llr.runtime")
 
 _FLUSH_S = 0.5
+_LOG_S = 0.2
 _OBSERVE_S = 1.0
 _DISCOVER_S = 30.0
 _PRUNE_S = 60.0
+_CATCH_UP_S = 5.0
 _REPORT_S = 1.0
 _WORKER_STALE_MS = 10_000
 _HOUR_MS = 3_600_000
@@ -48,6 +51,7 @@ class Facts:
 
     latency_ms: Mapping[tuple[str, str], float]
     models: Mapping[str, tuple[str, ...]]
+    answers: Mapping[str, bool]  # whether it told its models when it was asked last; backends never asked are absent
 
 
 class Runtime:
@@ -71,7 +75,7 @@ class Runtime:
         self.shadow = Shadow(policy, self.dispatcher, random.random)
         self._medians = Medians()
         self._locality = Locality(policy.backends)
-        self._facts = Facts({}, {})
+        self._facts = Facts({}, {}, {})
         self._seen_row = 0
         self._running = False
         self._reported: dict[str, Any] | None = None
@@ -79,8 +83,10 @@ class Runtime:
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._loops = (
             Loop("writing metrics", _FLUSH_S, lambda: self.lane.run(self.recorder.flush)),
+            Loop("writing the log", _LOG_S, lambda: self.lane.run(logs.flush)),
             Loop("observing backends", _OBSERVE_S, self._observe),
             Loop("discovering models", _DISCOVER_S, self._discover),
+            Loop("summing up metrics", _CATCH_UP_S, self._catch_up),
             Loop("pruning metrics", _PRUNE_S, self._prune),
             Loop("trimming conversations", _PRUNE_S, self._trim),
             Loop("reporting this worker", _REPORT_S, self._report),
@@ -98,6 +104,10 @@ class Runtime:
             local=self._locality.local,
             models=facts.models,
         )
+
+    def answers(self) -> Mapping[str, bool]:
+        """Whether each local backend answered when it was last asked for its models; the others are not asked."""
+        return self._facts.answers
 
     def claim_trial(self, target: Target) -> bool:
         return self._medians.claim_trial(target, now_ms())
@@ -119,6 +129,7 @@ class Runtime:
 
     def start(self) -> None:
         self._running = True
+        logs.let_wait(True)
         self.lane.start()
         self.state_lane.start()
         self.shadow.start()
@@ -146,6 +157,7 @@ class Runtime:
         self.state_lane.run(self.conversations.close)
         self.state_lane.stop()
         self._running = False
+        logs.let_wait(False)
         for upstream in self.upstreams.values():
             upstream.backend.close()
 
@@ -169,11 +181,23 @@ class Runtime:
     def _discover(self) -> None:
         self.look_up_names(resolve)
         backends = {name: upstream.backend for name, upstream in self.upstreams.items()}
-        self._facts = replace(self._facts, models={**self._facts.models, **discover(backends, self._locality.local)})
+        found = discover(backends, self._locality.local)
+        asked = (name for name in self._locality.local if not backends[name].hosted)
+        answers = {name: name in found for name in asked}
+        self._facts = replace(self._facts, models={**self._facts.models, **found}, answers=answers)
+
+    def _catch_up(self) -> None:
+        try:
+            while self.lane.run(self.store.catch_up):
+                gevent.sleep(0.05)
+        except StoreError as error:
+            log.debug("summing up waits: %s", error)
 
     def _prune(self) -> None:
         before = now_ms() - int(self.settings.retention_days * 86_400_000)
         try:
+            while self.lane.run(self.store.catch_up):
+                gevent.sleep(0.05)
             while self.lane.run(self.store.prune, before):
                 gevent.sleep(0.05)
         except StoreError as error:

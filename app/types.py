@@ -96,6 +96,14 @@ class Price:
     input: float
     output: float
 
+    def cost_usd(self, input_tokens: int | None, output_tokens: int | None) -> float | None:
+        """USD of a call; None = unknown, which is not 0."""
+        if self.input == self.output == 0:
+            return 0.0
+        if input_tokens is None or output_tokens is None:
+            return None
+        return (input_tokens * self.input + output_tokens * self.output) / 1_000_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendConfig:
@@ -194,6 +202,7 @@ class Policy:
     ab: ABTest = ABTest()
     sensitivity: SensitivityRules = SensitivityRules()
     responses: ResponsesRules = ResponsesRules()
+    savings_against: str | None = None  # the backend whose price the savings are reckoned with
     version: str = ""  # short hash of the text, so that two machines can be compared
 
 
@@ -241,6 +250,29 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Observations:
+    """What we believe about the backends now.  Swapped whole, never changed in place."""
+
+    latency_ms: Mapping[tuple[str, str], float] = field(default_factory=dict)  # (backend, model) -> live median
+    cooling: frozenset[str] = frozenset()  # backends whose circuit is open
+    local: frozenset[str] = frozenset()  # backends inside the operator's boundary
+    models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # backend -> models it was seen to hold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Basis:
+    """What a decision was made from, beside the tags, and what came of it: with it the same question can be put to
+    another policy.  Kept with the metrics, so it holds no text of the request."""
+
+    policy: str  # its version
+    asked_model: str | None  # the client's `model`; "" = none that could be ours; None = not fit to be kept
+    output_tokens: int  # room asked for the answer
+    observations: Observations  # as far as they can matter to this request
+    measured: bool  # the primary went first although too slow, to be measured
+    targets: tuple[Target, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """Where a request goes.  `targets` is never empty; the order is the order of tries."""
 
@@ -251,16 +283,7 @@ class Decision:
     reason: str = "route"  # why the first target is first: route, pin, continuation, fit, cooling, spill
     skipped: Target | None = None  # a local primary passed over for its latency: it wants measuring
     private: bool = False  # only local targets may be called
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observations:
-    """What we believe about the backends now.  Swapped whole, never changed in place."""
-
-    latency_ms: Mapping[tuple[str, str], float] = field(default_factory=dict)  # (backend, model) -> live median
-    cooling: frozenset[str] = frozenset()  # backends whose circuit is open
-    local: frozenset[str] = frozenset()  # backends inside the operator's boundary
-    models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # backend -> models it was seen to hold
+    basis: Basis | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +307,7 @@ class Buffered:
     body: bytes
     document: Mapping[str, Any]
     fallback_for: str | None = None
+    trace: tuple[Step, ...] = ()  # the decision's, and what failed since
     private: bool = False
     native: bool = False  # a Response object, not a chat completion
 
@@ -297,6 +321,7 @@ class Streamed:
     route: str
     chunks: Iterator[bytes]
     fallback_for: str | None = None
+    trace: tuple[Step, ...] = ()  # the decision's, and what failed since
     private: bool = False
     native: bool = False  # Responses events, not chat chunks
 
@@ -329,5 +354,12 @@ class CallRecord:
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: float | None = None  # None = unknown
+    sensitivity: str | None = None  # these six: the other tags of the request
+    modality: str | None = None
+    family: str | None = None
+    tokens: int | None = None
+    difficulty: float | None = None
+    confidence: float | None = None
+    basis: Basis | None = None  # of the decision, on the first call of a request
     backend_failed: bool = False  # the backend's fault: counts towards its circuit
     retry_after_s: float | None = None

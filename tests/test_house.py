@@ -34,13 +34,14 @@ from tests.e2e.server import Router
 
 README = Document.read("README.md")
 API = Document.read("docs/api.md")
+CLIENTS = Document.read("docs/clients.md")
 ARCHITECTURE = Document.read("ARCHITECTURE.md")
 OPERATIONS = Document.read("docs/operations.md")
 CONTRIBUTING = Document.read("CONTRIBUTING.md")
 EXAMPLE = (ROOT / "policy.example.yaml").read_text("utf-8")
 PAGES = [
     *(Document.read(name) for name in ("CHANGELOG.md", "docs/classifier.md", "docs/differences.md", "docs/policy.md")),
-    *(README, API, ARCHITECTURE, OPERATIONS, CONTRIBUTING),
+    *(README, API, CLIENTS, ARCHITECTURE, OPERATIONS, CONTRIBUTING),
 ]
 SOURCES = sorted((ROOT / "app").rglob("*.py"))
 ECHO = {"backends": {"echo": {"type": "echo"}}, "routes": [{"default": "echo"}]}
@@ -369,7 +370,7 @@ def test_the_examples_of_readme_and_api_run(router, tmp_path: Path):
     """Every curl and the SDK snippet, as they stand but for the port, against the policy that `flask init` writes where
     it finds nothing."""
     running: Router = router(_first_policy(tmp_path))
-    for page in (README, API):
+    for page in (README, API, CLIENTS):
         for block in page.blocks("sh"):
             if "curl" in block.text:
                 script = block.text.replace("127.0.0.1:3030", f"127.0.0.1:{running.port}")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import requests
+import urllib3
 
 from app.backends.connection import set_read_timeout
 from app.backends.failures import TRANSPORT_ERRORS, said, transport_error
@@ -42,9 +42,11 @@ class Stream:
     backend stops generating.  Not a generator: closing one that was never started would not run its `finally`.
     """
 
-    def __init__(self, response: requests.Response, config: BackendConfig, key: str, *, native: bool = False) -> None:
+    def __init__(
+        self, response: urllib3.BaseHTTPResponse, config: BackendConfig, key: str, *, native: bool = False
+    ) -> None:
         self.native = native
-        self._raw = response.raw
+        self._raw = response
         self._config = config
         self._key = key
         self._watch = ResponsesWatch() if native else StreamWatch()
@@ -137,12 +139,12 @@ class Stream:
         return StreamInterrupted(message, kind=kind, told=told)
 
 
-def read_body(response: requests.Response, timeout_s: float) -> bytes:
+def read_body(response: urllib3.BaseHTTPResponse, timeout_s: float) -> bytes:
     """The whole body, decoded; `timeout_s` bounds each wait.  Raises transport errors, and BackendProtocol for one
     that does not end."""
-    set_read_timeout(response.raw, timeout_s)
+    set_read_timeout(response, timeout_s)
     pieces, size = [], 0
-    while piece := response.raw.read1(_PIECE_BYTES, decode_content=True):
+    while piece := response.read1(_PIECE_BYTES, decode_content=True):
         pieces.append(piece)
         size += len(piece)
         if size > _MAX_ANSWER_BYTES:

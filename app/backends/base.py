@@ -1,7 +1,7 @@
 """One HTTP call to one backend: what is sent, deadlines, and the wait for the first event.
 
-Calls go through a bare HTTPAdapter, not a Session: so there is no cookie jar, no netrc, no proxy from the
-environment and no redirect to be followed.
+Calls go through connections of our own, not a requests.Session: so there is no cookie jar, no netrc, no proxy from
+the environment and no redirect to be followed.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import gevent
-import requests
+import urllib3
 from marshmallow import fields
-from requests.structures import CaseInsensitiveDict
 
 from app.backends.answers import Stream, Whole, read_body
-from app.backends.connection import StaleConnection, adapter
+from app.backends.connection import Connections, StaleConnection
 from app.backends.failures import TRANSPORT_ERRORS, causes, refusal, said, transport_error
 from app.errors import BackendError, BackendProtocol, BackendServerError, BackendTimeout, BackendUnavailable
 from app.types import BackendConfig, ChatRequest, Dialect, Outgoing, Target
@@ -44,9 +43,18 @@ class Backend:
     def __init__(self, config: BackendConfig, environ: Mapping[str, str]) -> None:
         self.config = config
         self._key = environ.get(config.api_key_env, "").strip() if config.api_key_env else ""
-        self._adapter = adapter()
+        self._connections = Connections(config.endpoint, config.timeouts)
         # Private requests use connections that check where they really ended up, unless the operator vouched.
-        self._private_adapter = adapter(inside_only=True) if config.local is None else self._adapter
+        self._private_connections = (
+            Connections(config.endpoint, config.timeouts, inside_only=True)
+            if config.local is None
+            else self._connections
+        )
+
+    @property
+    def missing_key(self) -> str:
+        """The variable that should hold this backend's key and does not; "" when all is well."""
+        return self.config.api_key_env or "" if not self._key else ""
 
     @classmethod
     def normal_endpoint(cls, endpoint: str) -> str:
@@ -68,7 +76,7 @@ class Backend:
         response = self._send("POST", outgoing.path, outgoing.body, private)
         answer = None
         try:
-            if response.status_code >= 300:
+            if response.status >= 300:
                 raise self._refusal(response, target)
             if stream and not _is_document(response):
                 chunks = Stream(response, self.config, self._key, native=outgoing.native)
@@ -81,28 +89,28 @@ class Backend:
             return whole
         finally:
             if answer is None:
-                response.raw.close()
+                response.close()
 
     def discover(self) -> tuple[str, ...]:
         """Names of the models it holds.  Raises BackendError."""
         response = self._send("GET", self.models_path, None, private=False)
         try:
-            if response.status_code != 200:
+            if response.status != 200:
                 raise self._refusal(response, Target(self.config.name, ""))
             return self.model_names(self._whole(response).document)
         finally:
-            response.raw.close()
+            response.close()
 
     def stored(self, method: str, path: str) -> Whole:
         """GET or DELETE of a response that this (native) backend keeps; `path` begins behind `responses_path`.
         Raises BackendError; a refusal passes through as BackendRejected."""
         response = self._send(method, self.responses_path + path, None, private=False)
         try:
-            if response.status_code >= 300:
+            if response.status >= 300:
                 raise self._refusal(response, Target(self.config.name, "", client_named=True))
             return self._whole(response, native=True)
         finally:
-            response.raw.close()
+            response.close()
 
     def model_names(self, document: Mapping[str, Any]) -> tuple[str, ...]:
         """Model names in the answer at `models_path`."""
@@ -110,36 +118,32 @@ class Backend:
         return tuple(str(entry["id"]) for entry in entries if "id" in entry) if isinstance(entries, list) else ()
 
     def close(self) -> None:
-        self._adapter.close()
-        self._private_adapter.close()
+        self._connections.close()
+        self._private_connections.close()
 
-    def _send(self, method: str, path: str, body: bytes | None, private: bool) -> requests.Response:
-        via = self._private_adapter if private else self._adapter
-        prepared = self._prepare(method, path, body)
-        timeout = (self.config.timeouts.connect_s, self.config.timeouts.first_byte_s)
+    def _send(self, method: str, path: str, body: bytes | None, private: bool) -> urllib3.BaseHTTPResponse:
+        via = self._private_connections if private else self._connections
+        headers, timeouts = self._headers(body), self.config.timeouts
         try:
-            # The two bound each wait; the sum of them bounds a head that trickles in.
-            with gevent.Timeout(sum(timeout), BackendTimeout("did not answer in time")):
+            # The deadlines bound each wait; the sum of them bounds a head that trickles in.
+            with gevent.Timeout(timeouts.connect_s + timeouts.first_byte_s, BackendTimeout("did not answer in time")):
                 try:
-                    return via.send(prepared, stream=True, timeout=timeout)
-                except requests.ConnectionError as error:
+                    return via.call(method, path, body, headers)
+                except TRANSPORT_ERRORS as error:
                     if not any(isinstance(cause, StaleConnection) for cause in causes(error)):
                         raise
-                    via.poolmanager.clear()  # a kept connection had died: once more, on a fresh one
-                    return via.send(prepared, stream=True, timeout=timeout)
+                    via.forget()  # a kept connection had died: once more, on a fresh one
+                    return via.call(method, path, body, headers)
         except TRANSPORT_ERRORS as error:
             raise transport_error(error, self.config, self.hint) from None
 
-    def _prepare(self, method: str, path: str, body: bytes | None) -> requests.PreparedRequest:
+    def _headers(self, body: bytes | None) -> dict[str, str]:
         headers = {"Accept": "application/json, text/event-stream", "User-Agent": "local-llm-router"}
         if body is not None:
             headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
         if self.config.api_key_env:
             headers["Authorization"] = f"Bearer {self._usable_key(self.config.api_key_env)}"
-        prepared = requests.PreparedRequest()
-        prepared.method, prepared.url, prepared.body = method, self.config.endpoint + path, body
-        prepared.headers = CaseInsensitiveDict(headers)
-        return prepared
+        return headers
 
     def _usable_key(self, variable: str) -> str:
         if not self._key:
@@ -148,7 +152,7 @@ class Backend:
             raise BackendUnavailable(f"{variable} holds characters that no key has", kind="no_key")
         return self._key
 
-    def _whole(self, response: requests.Response, native: bool = False) -> Whole:
+    def _whole(self, response: urllib3.BaseHTTPResponse, native: bool = False) -> Whole:
         """The body as one JSON object that is no error."""
         try:
             body = read_body(response, self.config.timeouts.idle_s)
@@ -161,16 +165,16 @@ class Backend:
             raise BackendServerError("answered 200 with an error", kind="error_body", said=said(document, self._key))
         return Whole(body, document, native=native)
 
-    def _refusal(self, response: requests.Response, target: Target) -> BackendError:
+    def _refusal(self, response: urllib3.BaseHTTPResponse, target: Target) -> BackendError:
         try:
             body = read_body(response, min(_ERROR_BODY_S, self.config.timeouts.idle_s))
         except (*TRANSPORT_ERRORS, BackendError):
             body = b""
         retry_after = response.headers.get("Retry-After")
-        return refusal(response.status_code, retry_after, body, target, self.config, self._key)
+        return refusal(response.status, retry_after, body, target, self.config, self._key)
 
 
-def _is_document(response: requests.Response) -> bool:
+def _is_document(response: urllib3.BaseHTTPResponse) -> bool:
     """A JSON or HTML page in answer to `stream: true`; anything else, also unnamed, is read as events."""
     kind = response.headers.get("Content-Type", "").lower()
     return "json" in kind or "html" in kind

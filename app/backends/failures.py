@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 import time
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import requests
 import urllib3
 
 from app.errors import (
@@ -26,19 +26,18 @@ from app.errors import (
 from app.types import BackendConfig, Target
 from app.wire import sse
 
-TRANSPORT_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
-"""All that sending and reading may raise: raw reads raise urllib3's errors, not those of requests."""
+TRANSPORT_ERRORS = (urllib3.exceptions.HTTPError, OSError)
+"""All that sending and reading may raise."""
 
 _MAX_SAID = 500  # characters of a backend's own error text
 _TEMPORARY = (408, 409, 425)
-_TLS = (requests.exceptions.SSLError, urllib3.exceptions.SSLError)
-_TIMEOUTS = (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)
+_TIMEOUTS = (TimeoutError, urllib3.exceptions.TimeoutError)
 # urllib3 counts a refused connection among the connect time-outs.
 _NOT_CONNECTED = urllib3.exceptions.NewConnectionError
 
 
 def transport_error(error: Exception, config: BackendConfig, hint: str = "") -> BackendError:
-    """Our error for one of requests', urllib3's or the socket's, which all nest.  `hint` says what to do."""
+    """Our error for one of urllib3's or the socket's, which all nest.  `hint` says what to do."""
     at = config.endpoint
     nested = list(causes(error))
 
@@ -47,13 +46,13 @@ def transport_error(error: Exception, config: BackendConfig, hint: str = "") -> 
 
     if has(urllib3.exceptions.NameResolutionError):
         return BackendUnavailable(f"no such host at {at}", kind="dns")
-    if has(*_TLS):
+    if has(urllib3.exceptions.SSLError, ssl.SSLError):
         return BackendUnavailable(f"TLS failed at {at}", kind="tls")
     if has(ConnectionRefusedError):
         return BackendUnavailable(f"connection refused at {at}{hint}")
     if has(_NOT_CONNECTED):
         return BackendUnavailable(f"cannot connect to {at}{hint}", kind="unreachable")
-    if has(requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError):
+    if has(urllib3.exceptions.ConnectTimeoutError):
         return BackendTimeout(f"no connection within {config.timeouts.connect_s:g} s at {at}")
     if has(*_TIMEOUTS):
         return BackendTimeout("did not answer in time")
@@ -63,7 +62,7 @@ def transport_error(error: Exception, config: BackendConfig, hint: str = "") -> 
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and all it wraps: requests and urllib3 nest theirs in args, `reason` and the context."""
+    """The error and all it wraps: urllib3 nests its own in args, `reason` and the context."""
     todo: list[object] = [error]
     seen: set[int] = set()
     while todo:

@@ -7,12 +7,14 @@ from flask.cli import AppGroup
 
 from app import policy
 from app.cli.common import as_json, print_json, runtime
+from app.cli.replay import policy_replay
 from app.cli.table import table
 from app.errors import PolicyError
 from app.policy.check import check
 from app.policy.docs import reference
 
-policy_group = AppGroup("policy", help="Check, show and document the policy.")
+policy_group = AppGroup("policy", help="Check, show and document the policy; try another on past requests.")
+policy_group.add_command(policy_replay)
 
 
 @policy_group.command("check", with_appcontext=False)

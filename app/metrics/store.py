@@ -9,30 +9,41 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import peewee
 
 from app.metrics.tally import COUNTS, Spread, Tally
+from app.routing.basis import dump
 from app.storage import Storage
-from app.storage.model import DROPPED, ROLLED_TO, Metric, Rollup, State, Worker
+from app.storage.model import DROPPED, ROLLED_TO, Metric, State, Sums, Worker
 from app.types import CallRecord
 
 BUCKET_S = 600
+SPANS_S = (BUCKET_S, 3600, 86_400)  # what calls are summed up by; each a multiple of the one before
+_ALL_TIME = (0, 0)  # span and bucket of the sums that only ever grow
 _EXACT_ROWS = 20_000  # windows of up to so many rows are summed up from the rows themselves
+_PAGE_ROWS = 2_000  # of a long read, so that it keeps no transaction open
 _FOLD_ROWS = 5_000  # rows summed up in one transaction
+_PUT_ROWS = 500  # sums written in one statement
+_END_OF_TIME_S = 2**53
 _BUSY_MS = 200  # wait for another writer; the batch is kept when it was not enough
 
 _MOST_CHARS = 200
 _MOST = 2**31 - 1  # what an integer column holds; nobody counted further
 
 Key = tuple[str, str, str, str]  # backend, model, route, kind
+Bucket = tuple[int, int]  # span and begin, in s
+Steps = dict[int, dict[tuple[str, str], Tally]]  # begin of a step, Unix s -> (backend, model) -> its live calls
 
 _COLUMNS = (
-    "ts_ms", "backend", "model", "route", "surface", "stream", "task", "complexity", "latency_ms", "ttfb_ms", "outcome",
-    "error", "fallback_for", "input_tokens", "output_tokens", "cost_usd", "request_id", "kind",
-    "reason", "destination", "sent_bytes",
+    "backend", "model", "route", "surface", "stream", "task", "complexity", "latency_ms", "ttfb_ms", "outcome", "error",
+    "fallback_for", "input_tokens", "output_tokens", "cost_usd", "request_id", "kind",
+    "reason", "destination", "sent_bytes", "sensitivity", "modality", "family", "tokens", "difficulty", "confidence",
 )  # fmt: skip
+_values = attrgetter(*_COLUMNS)
+_SUMS = ("span", "bucket", "backend", "model", "route", "kind", *COUNTS, "latency", "ttfb")
 
 
 class Store:
@@ -47,13 +58,24 @@ class Store:
         with self._storage.transaction() as database:
             rolled_to = self._lock(database)
             if calls:
-                Metric.insert_many([_row(call) for call in calls]).execute(database)
+                _insert(database, calls)
             if dropped:
                 State.update(value=State.value + dropped).where(State.name == DROPPED).execute(database)
             self._fold(database, rolled_to)
 
+    def catch_up(self) -> bool:
+        """Sums up rows that nobody has yet, of a database that another program or a killed worker left.  True when
+        there may be more of them."""
+        with self._storage.reading() as database:
+            last = Metric.select(peewee.fn.MAX(Metric.id)).scalar(database) or 0
+            if last <= self._rolled_to(database):
+                return False
+        with self._storage.transaction() as database:
+            self._fold(database, self._lock(database))
+        return True
+
     def prune(self, before_ms: int, most: int = 1000) -> int:
-        """Deletes at most `most` of the rows older than `before_ms`, and their rollups.  The newest row stays, so
+        """Deletes at most `most` of the rows older than `before_ms`, and their sums.  The newest row stays, so
         that ids go on rising.  Returns how many went."""
         with self._storage.transaction() as database:
             rolled_to = self._lock(database)
@@ -64,8 +86,8 @@ class Store:
                 .limit(most)
             )
             gone = Metric.delete().where(Metric.id.in_(oldest)).execute(database)
-            first_kept = before_ms // 1000 // BUCKET_S * BUCKET_S
-            Rollup.delete().where((Rollup.bucket > 0) & (Rollup.bucket < first_kept)).execute(database)
+            over = Sums.bucket + Sums.span <= before_ms // 1000
+            Sums.delete().where((Sums.span > 0) & over).execute(database)
             return int(gone)
 
     def report_worker(self, name: str, now_ms: int, document: Mapping[str, Any]) -> None:
@@ -96,26 +118,38 @@ class Store:
             return int(last), list(query.namedtuples().execute(database))
 
     def tallies(self, since_ms: int) -> dict[Key, Tally]:
-        """What the calls since then amount to.  Few rows are summed up exactly; of many, all but the edges of the
-        window come from the rollups."""
+        """What the calls since then amount to."""
+        return self.history(since_ms, 0)[0]
+
+    def history(self, since_ms: int, step_s: int) -> tuple[dict[Key, Tally], Steps]:
+        """What the calls since then amount to, and the live ones of them over time, in steps of a multiple of BUCKET_S
+        (0: no steps).  Few rows are summed up exactly; of many, all but the edges of the window come from the sums."""
+        found = _History(step_s)
         with self._storage.reading() as database:
             window = Metric.ts >= since_ms
             many = Metric.select(Metric.id).where(window).limit(_EXACT_ROWS + 1).count(database) > _EXACT_ROWS
             if not many:
-                return _tally(self._rows(database, window))
-            first_bucket = max(1, -(-since_ms // 1000 // BUCKET_S)) * BUCKET_S
-            rolled_to = self._rolled_to(database)
-            edge = window & (Metric.ts < first_bucket * 1000)
-            tail = (Metric.ts >= first_bucket * 1000) & (Metric.id > rolled_to)
-            totals = _rolled_up(Rollup.select().where(Rollup.bucket >= first_bucket).execute(database))
-            for key, tally in _tally(self._rows(database, edge | tail)).items():
-                totals[key].merge(tally)
-            return totals
+                found.add(_rows(database, "ts >= ?", since_ms))
+                return found.totals, found.steps
+            begin_s = begin = max(1, -(-since_ms // 1000 // BUCKET_S)) * BUCKET_S
+            spans = [span for span in SPANS_S if step_s % span == 0]  # a longer one does not fit into a step
+            for span, coarser in zip(spans, (*spans[1:], None), strict=True):
+                end = -(-begin // coarser) * coarser if coarser else _END_OF_TIME_S
+                found.merge(_sums(database, "span = ? AND bucket >= ? AND bucket < ?", span, begin, end))
+                begin = end
+            found.add(_rows(database, "ts >= ? AND ts < ?", since_ms, begin_s * 1000))
+            found.add(_rows(database, "id > ? AND ts >= ?", self._rolled_to(database), begin_s * 1000))
+            return found.totals, found.steps
+
+    def latest(self, most: int) -> list[Any]:
+        """The newest calls of every kind, newest first, as rows with the columns of `metrics`."""
+        with self._storage.reading() as database:
+            return list(Metric.select().order_by(Metric.id.desc()).limit(most).namedtuples().execute(database))
 
     def totals(self) -> dict[Key, Tally]:
         """All calls ever made, pruned rows included."""
         with self._storage.reading() as database:
-            return _rolled_up(Rollup.select().where(Rollup.bucket == 0).execute(database))
+            return {key: tally for _, key, tally in _sums(database, "span = 0")}
 
     def dropped(self) -> int:
         """Rows that never reached the database because the queue was full."""
@@ -136,6 +170,20 @@ class Store:
             query = Metric.select(*columns, *sizes).where((Metric.ts >= since_ms) & Metric.destination.is_null(False))
             return list(query.order_by(Metric.id).namedtuples().execute(database))
 
+    def live_calls(self, since_ms: int) -> Iterator[tuple[float, list[Any]]]:
+        """Every live call since then that is there now, oldest first, in pages: the share read so far, and rows."""
+        with self._storage.reading() as database:
+            ends = Metric.select(peewee.fn.MIN(Metric.id), peewee.fn.MAX(Metric.id)).where(Metric.ts >= since_ms)
+            first, last = ends.scalar(database, as_tuple=True)
+        after = (first or 0) - 1
+        live = (Metric.ts >= since_ms) & ~Metric.shadow
+        while first is not None and after < last:
+            with self._storage.reading() as database:
+                query = Metric.select().where((Metric.id > after) & (Metric.id <= last) & live).order_by(Metric.id)
+                rows = list(query.limit(_PAGE_ROWS).namedtuples().execute(database))
+            after = rows[-1].id if len(rows) == _PAGE_ROWS else last
+            yield (after - first + 1) / (last - first + 1), rows
+
     def close(self) -> None:
         self._storage.close()
 
@@ -150,69 +198,122 @@ class Store:
         return int(State.select(State.value).where(State.name == ROLLED_TO).scalar(database) or 0)
 
     def _fold(self, database: peewee.Database, rolled_to: int) -> None:
-        """Sums up the rows behind `rolled_to` into their ten minutes and into the totals, a bounded number a turn."""
-        rows = list(self._rows(database, Metric.id > rolled_to, _FOLD_ROWS))
-        if not rows:
+        """Adds the rows behind `rolled_to` to their sums, a bounded number a turn."""
+        fresh: dict[Bucket, dict[Key, Tally]] = defaultdict(lambda: defaultdict(Tally))
+        last = rolled_to
+        for row in _rows(database, f"id > ? ORDER BY id LIMIT {_FOLD_ROWS}", rolled_to):
+            fresh[BUCKET_S, row.ts // 1000 // BUCKET_S * BUCKET_S][_key(row)].add(row)
+            last = row.id
+        if last == rolled_to:
             return
-        fresh: dict[tuple[int, Key], Tally] = defaultdict(Tally)
-        for row in rows:
-            for bucket in {0, row.ts // 1000 // BUCKET_S * BUCKET_S}:
-                fresh[bucket, _key(row)].add(row)
-        for (bucket, key), tally in fresh.items():
-            same = (Rollup.bucket == bucket) & (Rollup.backend == key[0]) & (Rollup.model == key[1])
-            same &= (Rollup.route == key[2]) & (Rollup.kind == key[3])
-            for old in Rollup.select().where(same).execute(database):
-                tally.merge(_load(old))
-            Rollup.delete().where(same).execute(database)
-            named = dict(zip(("backend", "model", "route", "kind"), key, strict=True))
-            Rollup.insert(bucket=bucket, **named, **_dump(tally)).execute(database)
-        State.update(value=rows[-1].id).where(State.name == ROLLED_TO).execute(database)
-
-    def _rows(self, database: peewee.Database, where: Any, most: int | None = None) -> Iterator[Any]:
-        query = Metric.select().where(where).order_by(Metric.id)
-        if most is not None:
-            query = query.limit(most)
-        return iter(query.namedtuples().iterator(database))
+        for (_, begin), tallies in list(fresh.items()):
+            for bucket in (_ALL_TIME, *((span, begin // span * span) for span in SPANS_S[1:])):
+                for key, tally in tallies.items():
+                    fresh[bucket][key].merge(tally)
+        for (span, begin), tallies in fresh.items():
+            for _, key, tally in _sums(database, "span = ? AND bucket = ?", span, begin):
+                if key in tallies:
+                    tallies[key].merge(tally)
+            _put(database, [(span, begin, *key, *_dump(tally)) for key, tally in tallies.items()])
+        State.update(value=last).where(State.name == ROLLED_TO).execute(database)
 
 
-def _row(call: CallRecord) -> dict[str, Any]:
-    row = {name: _storable(getattr(call, name)) for name in _COLUMNS}
-    del row["ts_ms"]
-    return {**row, "ts": call.ts_ms, "ok": call.outcome == "ok", "shadow": call.kind != "live"}
+class _Row(NamedTuple):
+    """What sums are made of, of one row."""
+
+    id: int
+    ts: int
+    backend: str
+    model: str | None
+    route: str | None
+    kind: str | None
+    shadow: bool
+    outcome: str | None
+    ok: bool
+    error: str | None
+    fallback_for: str | None
+    reason: str | None
+    latency_ms: int
+    ttfb_ms: int | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+
+
+def _rows(database: peewee.Database, where: str, *values: Any) -> Iterator[_Row]:
+    """Rows in plain SQL, for there can be many; `where` has a `?` for each value."""
+    sql = f"SELECT {', '.join(_Row._fields)} FROM metrics WHERE {where}".replace("?", database.param)
+    return map(_Row._make, database.execute_sql(sql, values))
+
+
+def _insert(database: peewee.Database, calls: Sequence[CallRecord]) -> None:
+    """One row a call.  In SQL of our own: peewee's insert_many takes twenty times as long to write the statement."""
+    names = ("ts", "ok", "shadow", "policy", "asked_model", "basis", *_COLUMNS)
+    row = f"({', '.join([database.param] * len(names))})"
+    values: list[Any] = []
+    for call in calls:
+        basis = call.basis
+        asked = (basis.policy, _storable(basis.asked_model), dump(basis)) if basis else (None, None, None)
+        values += (call.ts_ms, call.outcome == "ok", call.kind != "live", *asked, *map(_storable, _values(call)))
+    database.execute_sql(f"INSERT INTO metrics ({', '.join(names)}) VALUES {', '.join([row] * len(calls))}", values)
 
 
 def _storable(value: Any) -> Any:
     """Clients name models and backends count tokens: what no database takes must not cost the whole batch."""
-    if isinstance(value, str):
+    if type(value) is int:
+        return None if value > _MOST else value
+    if type(value) is str and not (len(value) <= _MOST_CHARS and value.isprintable()):
         return "".join(char if char.isprintable() else "?" for char in value[:_MOST_CHARS])
-    return None if type(value) is int and value > _MOST else value
+    return value
 
 
-def _key(row: Any) -> Key:
+def _key(row: _Row) -> Key:
     """Clients may name any model: what is not there gets no sums of its own."""
     model = "" if row.error == "http_404" else row.model or ""
     return row.backend, model, row.route or "", row.kind or ("shadow" if row.shadow else "live")
 
 
-def _tally(rows: Iterator[Any]) -> dict[Key, Tally]:
-    tallies: dict[Key, Tally] = defaultdict(Tally)
-    for row in rows:
-        tallies[_key(row)].add(row)
-    return tallies
+class _History:
+    """Tallies by key, and those of live calls by steps of time."""
+
+    def __init__(self, step_s: int) -> None:
+        self.totals: dict[Key, Tally] = defaultdict(Tally)
+        self.steps: Steps = defaultdict(lambda: defaultdict(Tally))
+        self._step_s = step_s
+
+    def add(self, rows: Iterator[_Row]) -> None:
+        for row in rows:
+            key = _key(row)
+            self.totals[key].add(row)
+            if self._step_s and key[3] == "live":
+                self._step(row.ts // 1000, key).add(row)
+
+    def merge(self, sums: Iterator[tuple[Bucket, Key, Tally]]) -> None:
+        for (_, begin), key, tally in sums:
+            self.totals[key].merge(tally)
+            if self._step_s and key[3] == "live":
+                self._step(begin, key).merge(tally)
+
+    def _step(self, at_s: int, key: Key) -> Tally:
+        return self.steps[at_s // self._step_s * self._step_s][key[:2]]
 
 
-def _rolled_up(rollups: Any) -> dict[Key, Tally]:
-    tallies: dict[Key, Tally] = defaultdict(Tally)
-    for rollup in rollups:
-        tallies[rollup.backend, rollup.model, rollup.route, rollup.kind].merge(_load(rollup))
-    return tallies
+def _sums(database: peewee.Database, where: str, *values: Any) -> Iterator[tuple[Bucket, Key, Tally]]:
+    sql = f"SELECT {', '.join(_SUMS)} FROM llr_sums WHERE {where}".replace("?", database.param)
+    for span, begin, backend, model, route, kind, *counts, latency, ttfb in database.execute_sql(sql, values):
+        tally = Tally(**dict(zip(COUNTS, counts, strict=True)), latency=Spread.load(latency), ttfb=Spread.load(ttfb))
+        yield (span, begin), (backend, model, route, kind), tally
 
 
-def _load(rollup: Any) -> Tally:
-    counts = {name: getattr(rollup, name) for name in COUNTS}
-    return Tally(**counts, latency=Spread.load(rollup.latency), ttfb=Spread.load(rollup.ttfb))
+def _put(database: peewee.Database, sums: Sequence[Sequence[Any]]) -> None:
+    """Writes sums, in place of what there was."""
+    row = f"({', '.join([database.param] * len(_SUMS))})"
+    update = ", ".join(f"{name} = excluded.{name}" for name in _SUMS[6:])
+    for some in (sums[at : at + _PUT_ROWS] for at in range(0, len(sums), _PUT_ROWS)):
+        sql = f"INSERT INTO llr_sums ({', '.join(_SUMS)}) VALUES {', '.join([row] * len(some))}"
+        conflict = f"ON CONFLICT ({', '.join(_SUMS[:6])}) DO UPDATE SET {update}"
+        database.execute_sql(f"{sql} {conflict}", [value for values in some for value in values])
 
 
-def _dump(tally: Tally) -> dict[str, Any]:
-    counts = {name: getattr(tally, name) for name in COUNTS}
-    return {**counts, "latency": tally.latency.dump(), "ttfb": tally.ttfb.dump()}
+def _dump(tally: Tally) -> tuple[Any, ...]:
+    return (*(getattr(tally, name) for name in COUNTS), tally.latency.dump(), tally.ttfb.dump())

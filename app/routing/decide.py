@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from app.errors import ContextTooLong, NoEligibleBackend
+from app.routing.basis import kept_name, relevant
 from app.routing.locality import is_local
 from app.types import (
     BackendConfig,
+    Basis,
     ChatRequest,
     Classification,
     Decision,
@@ -45,6 +47,7 @@ class _Choice:
     budget_ms: float | None = None
     targets: tuple[Target, ...] = ()
     skipped: Target | None = None
+    measured: bool = False
     trace: list[Step] = field(default_factory=list)
 
     @property
@@ -93,6 +96,14 @@ def decide(
         reason=choice.reason,
         skipped=choice.skipped,
         private=choice.private,
+        basis=Basis(
+            policy=policy.version,
+            asked_model=kept_name(request.model, pinned=choice.route == "pin", private=choice.private),
+            output_tokens=choice.output_tokens,
+            observations=relevant(observations, policy, request.model),
+            measured=choice.measured,
+            targets=choice.targets,
+        ),
     )
 
 
@@ -228,6 +239,7 @@ def _budget(choice: _Choice) -> None:
         return
     local = is_local(primary, choice.observations)
     if not local and choice.trial(primary):
+        choice.measured = True
         choice.note("budget", f"{because}; tried first all the same, to measure it")
         return
     rest = tuple(target for target in choice.targets if target not in (primary, faster))

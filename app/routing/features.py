@@ -9,6 +9,7 @@ the words themselves (`=word>` in the closing ones), `#fence` the shape of the t
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def shape(text: str, head: str, first: list[str]) -> list[str]:
         "#or?": "or" in first and end.endswith("?"),
         "#options": len(_OPTION.findall(end)) >= 2,
         "#dashes": looked.count("\n- ") >= 2,
-        "#digits": any(word.isdigit() for word in first),
+        "#digits": any(map(str.isdigit, first)),
         "#numbers": len(_NUMBER.findall(looked)) >= 3,
         "#dotted": _DOTTED.search(head) is not None,
         "#mixed": _MIXED.search(head) is not None,
@@ -97,8 +98,8 @@ def shape(text: str, head: str, first: list[str]) -> list[str]:
     }
     symbols = sum(map(looked.count, _SYMBOLS)) * 100 / (len(looked) + 1)
     return [
-        f"#size{sum(len(text) > size for size in _SIZES)}",
-        *_steps("#marks", sum(mark in lower for mark in _CODE_MARKS), (1, 2, 4, 6)),
+        f"#size{bisect_left(_SIZES, len(text))}",
+        *_steps("#marks", sum(map(lower.__contains__, _CODE_MARKS)), (1, 2, 4, 6)),
         *_steps("#names", len(_NAME.findall(looked)), (1, 2, 4)),
         *_steps("#calls", len(_CALL.findall(looked)), (1, 2, 4)),
         *_steps("#math symbols" if math else "#symbols", symbols, (1, 2, 4, 8)),

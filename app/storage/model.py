@@ -1,7 +1,7 @@
 """The tables, and how an older database becomes a current one.
 
 `metrics` has one row a call; its first columns are those of the original program, whose databases are upgraded in
-place.  `rollups` holds the same calls summed up by ten minutes, so that a summary costs the same on a million rows.
+place.  `llr_sums` holds the same calls summed up, so that a summary costs the same on a million rows.
 `llr_responses` keeps what /v1/responses needs for continuation.
 Queries name their database themselves: no model is bound to one.
 """
@@ -16,8 +16,8 @@ from peewee import (
     BooleanField,
     CompositeKey,
     Database,
+    DoubleField,
     Field,
-    FloatField,
     IntegerField,
     Model,
     PostgresqlDatabase,
@@ -48,44 +48,57 @@ class Metric(Model):
     ttfb_ms = IntegerField(null=True)
     input_tokens = IntegerField(null=True)
     output_tokens = IntegerField(null=True)
-    cost_usd = FloatField(null=True)
+    cost_usd = DoubleField(null=True)
     outcome = TextField(null=True)  # ok | error | cancelled
     request_id = TextField(null=True)
     kind = TextField(null=True)  # live | shadow | probe
     reason = TextField(null=True)  # why this target: route | pin | spill | fallback | …
     destination = TextField(null=True)  # host:port, of calls to targets that are not local: the egress ledger
     sent_bytes = IntegerField(null=True)
+    sensitivity = TextField(null=True)
+    modality = TextField(null=True)
+    family = TextField(null=True)
+    tokens = IntegerField(null=True)
+    difficulty = DoubleField(null=True)
+    confidence = DoubleField(null=True)
+    policy = TextField(null=True)  # these three on the first call of a request: what its decision was made from
+    asked_model = TextField(null=True)
+    basis = TextField(null=True)  # JSON, as routing/basis.py writes it
 
     class Meta:
         table_name = "metrics"
 
 
-class Rollup(Model):
-    """Calls of ten minutes (`bucket`, Unix s), or of all time (bucket 0, which only ever grows)."""
+class Sums(Model):
+    """Calls of `span` seconds from `bucket` (Unix s) on; of all time where both are 0."""
 
-    bucket = IntegerField()
+    span = IntegerField()
+    bucket = BigIntegerField()
     backend = TextField()
     model = TextField()
     route = TextField()
     kind = TextField()
-    calls = IntegerField()
-    successes = IntegerField()
-    cancelled = IntegerField()
-    fallbacks = IntegerField()
+    calls = BigIntegerField()
+    requests = BigIntegerField()
+    spills = BigIntegerField()
+    successes = BigIntegerField()
+    cancelled = BigIntegerField()
+    fallbacks = BigIntegerField()
     input_tokens = BigIntegerField()
     output_tokens = BigIntegerField()
-    priced = IntegerField()
-    cost_usd = FloatField()
+    counted = BigIntegerField()
+    priced = BigIntegerField()
+    cost_usd = DoubleField()
     latency = TextField()  # Spread.dump()
     ttfb = TextField()
 
     class Meta:
-        table_name = "rollups"
-        primary_key = CompositeKey("bucket", "backend", "model", "route", "kind")
+        table_name = "llr_sums"
+        primary_key = CompositeKey("span", "bucket", "backend", "model", "route", "kind")
 
 
 class State(Model):
-    """Small facts: `rolled_to` (the last row that is in the rollups), `dropped` (rows lost to a full queue)."""
+    """Small facts: `rolled_to` (the last row that is in the sums), `dropped` (rows lost to a full queue)."""
 
     name = TextField(primary_key=True)
     value = BigIntegerField(default=0)
@@ -135,12 +148,15 @@ class StoredItem(Model):
 ROLLED_TO, DROPPED = "rolled_to", "dropped"
 
 
+_TABLES = (Metric, Sums, State, Worker, StoredResponse, StoredItem)
+
+
 def _v1_tables(database: Database) -> None:
     """The original's table gets our columns; what is missing is made."""
-    with database.bind_ctx([Metric, Rollup, State, Worker]):
+    with database.bind_ctx(_TABLES):
         if Metric.table_exists():
             _add_missing_columns(database)
-        database.create_tables([Metric, Rollup, State, Worker], safe=True)
+        database.create_tables(_TABLES, safe=True)
         for name in (ROLLED_TO, DROPPED):
             State.insert(name=name, value=0).on_conflict_ignore().execute()
 
@@ -155,16 +171,6 @@ def _add_missing_columns(database: Database) -> None:
     migrate(*(migrator.add_column(table, field.column_name, _nullable(field)) for field in missing))
 
 
-def _v2_conversations(database: Database) -> None:
-    with database.bind_ctx([StoredResponse, StoredItem]):
-        database.create_tables([StoredResponse, StoredItem], safe=True)
-
-
-def _v3_egress(database: Database) -> None:
-    """reason, destination, sent_bytes."""
-    _add_missing_columns(database)
-
-
 def _nullable(field: Field[Any]) -> Field[Any]:
     """A column that can be added to a table with rows."""
     added = field.clone()
@@ -172,7 +178,7 @@ def _nullable(field: Field[Any]) -> Field[Any]:
     return added
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables, _v2_conversations, _v3_egress)
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables,)
 """Numbered by position, from 1.  A change of the tables is a new function at the end; none is ever edited."""
 
 

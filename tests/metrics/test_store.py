@@ -17,6 +17,7 @@ from app.metrics import store as store_module
 from app.metrics.store import BUCKET_S, Key, Store
 from app.metrics.tally import Tally, merged
 from app.storage import StoreError
+from app.storage.model import Metric
 from app.types import CallRecord
 from tests import build
 
@@ -35,11 +36,7 @@ CREATE TABLE metrics (
 CREATE INDEX idx_metrics_ts ON metrics(ts);
 """
 SHADOW = ",\n  shadow INTEGER NOT NULL DEFAULT 0"
-COLUMNS = [
-    "id", "ts", "backend", "latency_ms", "ok", "error", "fallback_for", "shadow", "model", "route", "surface", "stream",
-    "task", "complexity", "ttfb_ms", "input_tokens", "output_tokens", "cost_usd", "outcome", "request_id", "kind",
-    "reason", "destination", "sent_bytes",
-]  # fmt: skip
+COLUMNS = [field.column_name for field in Metric._meta.sorted_fields]
 
 
 @pytest.fixture
@@ -98,7 +95,8 @@ def test_a_row_holds_the_whole_record(store: Store, file: Path) -> None:
     )  # fmt: skip
     store.write([call])
     assert [name for _, name, *_ in query(file, "PRAGMA table_info(metrics)")] == COLUMNS
-    assert query(file, "SELECT * FROM metrics") == [
+    names = COLUMNS[: COLUMNS.index("sensitivity")]
+    assert query(file, f"SELECT {', '.join(names)} FROM metrics") == [
         (
             1, NOW, "cloud", 1234, 1, None, "local", 0, "gpt", "task=code", "responses", 1, "code", "high", 56, 7, 9,
             0.125, "ok", "llr-1", "live", "fallback", "api.example:443", 321,
@@ -338,9 +336,9 @@ def test_old_rows_go_in_small_steps_and_totals_never_fall(store: Store, file: Pa
         assert facts(store.totals()) == before
     assert steps == [40] * (old // 40) + [old % 40]
     assert query(file, "SELECT count(*), min(ts) >= ? FROM metrics", limit) == [(301 - old, 1)]
-    assert query(file, "SELECT count(*) FROM rollups WHERE bucket > 0 AND bucket < ?", limit // 1000 - BUCKET_S) == [
-        (0,)
-    ]
+    assert query(
+        file, "SELECT count(*) FROM llr_sums WHERE span > 0 AND bucket + span <= ?", limit // 1000 - BUCKET_S
+    ) == [(0,)]
     assert count(store.tallies(limit)) == 301 - old
 
 

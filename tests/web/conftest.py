@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-from app import create_app
-from app.factory import POLICY_TEXT
+from app.factory import POLICY_TEXT, create_app
 
 ECHO = """\
 backends:

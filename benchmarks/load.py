@@ -1,0 +1,98 @@
+"""One request after the other, and many at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import statistics
+import subprocess
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks.processes import cpu_s
+
+BODY = json.dumps(
+    {
+        "model": "auto",
+        "messages": [
+            {"role": "system", "content": "You are a helpful assistant."},
+            {"role": "user", "content": "Explain in three sentences why the sky is blue and why sunsets are red."},
+        ],
+        "temperature": 0.7,
+        "max_tokens": 200,
+    }
+)
+PATH = "/v1/chat/completions"
+
+
+class Client:
+    """One kept connection, as lean as Python allows."""
+
+    def __init__(self, port: int, body: str = BODY, path: str = PATH) -> None:
+        self._sock = socket.create_connection(("127.0.0.1", port))
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        raw = body.encode()
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        self._request = f"{head}Content-Length: {len(raw)}\r\n\r\n".encode() + raw
+
+    def ask(self) -> float:
+        """Milliseconds until the whole answer was there; it must be a 200."""
+        begun = time.perf_counter_ns()
+        self._sock.sendall(self._request)
+        data = b""
+        while True:
+            data += self._sock.recv(65536)
+            head, mark, body = data.partition(b"\r\n\r\n")
+            found = re.search(rb"(?i)content-length: (\d+)", head) if mark else None
+            if found and len(body) >= int(found[1]):
+                break
+        assert data.startswith(b"HTTP/1.1 200"), data[:500]
+        return (time.perf_counter_ns() - begun) / 1e6
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+def sequential(ports: dict[str, int], rounds: int, body: str = BODY, path: str = PATH) -> dict[str, dict[str, float]]:
+    """p50 and p95 in ms of each port, asked in turn so that the machine's noise hits all alike."""
+    clients = {name: Client(port, body, path) for name, port in ports.items()}
+    times: dict[str, list[float]] = {name: [] for name in ports}
+    for number in range(rounds + 20):
+        for name, client in clients.items():
+            took = client.ask()
+            if number >= 20:
+                times[name].append(took)
+    for client in clients.values():
+        client.close()
+    return {name: {"p50_ms": quantile(values, 50), "p95_ms": quantile(values, 95)} for name, values in times.items()}
+
+
+def throughput(port: int, seconds: float, pids: Iterable[int] = (), connections: int = 32) -> dict[str, float]:
+    """wrk's requests a second; with `pids` also their CPU microseconds a request."""
+    pids = list(pids)
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(Path(__file__).with_name("post.lua"))]
+    before = cpu_s(pids)
+    run = [*command, f"http://127.0.0.1:{port}{PATH}"]
+    done = subprocess.run(run, capture_output=True, text=True, check=True, env={**os.environ, "BENCH_BODY": BODY})
+    used = cpu_s(pids) - before
+    if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
+        raise RuntimeError(done.stdout)
+    served = re.search(r"(\d+) requests in ([\d.]+)(\w+)", done.stdout)
+    rate = re.search(r"Requests/sec:\s*([\d.]+)", done.stdout)
+    assert served and rate, done.stdout
+    result = {"per_second": float(rate[1])}
+    return result | ({"cpu_us": used / int(served[1]) * 1e6} if pids else {})
+
+
+def quantile(values: list[float], percent: int) -> float:
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+def long_body() -> str:
+    """A conversation of about 200,000 tokens."""
+    text = "The quick brown fox jumps over the lazy dog. " * 440  # about 5,000 tokens
+    turns = [{"role": "user" if turn % 2 == 0 else "assistant", "content": text} for turn in range(41)]
+    return json.dumps({"model": "auto", "messages": turns})
