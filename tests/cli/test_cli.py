@@ -284,7 +284,7 @@ def test_a_command_that_needs_a_policy_says_what_is_wrong_with_it(run: Run, tmp_
 
 
 def test_route_explain(good: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")  # narrower ones fold the lines
+    monkeypatch.setenv("COLUMNS", "500")  # narrower ones fold the lines
     lines = good("route", "explain", "write a python function to reverse a string").output.splitlines()
     assert lines[0].startswith("task        code, confidence ")
     assert lines[2].startswith("complexity  low, difficulty ")

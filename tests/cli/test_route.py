@@ -47,7 +47,7 @@ def rows(done: Result) -> list[dict[str, Any]]:
 
 
 def test_explain_reads_at_a_glance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")  # narrower ones fold the lines
+    monkeypatch.setenv("COLUMNS", "500")  # narrower ones fold the lines
     lines = flask(tmp_path, "route", "explain", "Fix this Python function").stdout.splitlines()
     assert lines[0] == "task        code, confidence 1.00, runner-up general"
     assert lines[1].startswith("            tech words +4.2, codenoun words +2.4, tech words at the start +0.9")
