@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.backends.answers import Stream, Whole
@@ -27,6 +27,7 @@ from app.types import (
     Decision,
     Observations,
     Reply,
+    Step,
     Streamed,
     Target,
 )
@@ -81,6 +82,7 @@ def dispatch(request: ChatRequest, tags: Classification, decision: Decision, via
                 body=answer.body,
                 document=answer.document,
                 fallback_for=call.fallback_for,
+                trace=_trace(decision, failures),
                 private=decision.private,
                 native=answer.native,
             )
@@ -91,12 +93,18 @@ def dispatch(request: ChatRequest, tags: Classification, decision: Decision, via
             route=decision.route,
             chunks=chunks,
             fallback_for=call.fallback_for,
+            trace=_trace(decision, failures),
             private=decision.private,
             native=answer.native,
         )
     failed = AllBackendsFailed(failures, private=decision.private)
+    failed.trace = _trace(decision, failures)
     failed.target = (target.backend, target.model)  # the last one tried
     raise failed
+
+
+def _trace(decision: Decision, failures: Sequence[tuple[str, BackendError]]) -> tuple[Step, ...]:
+    return (*decision.trace, *(Step("call", f"{name} failed: {error.kind}") for name, error in failures))
 
 
 def _why(target: Target, decision: Decision, failures: list[tuple[str, BackendError]]) -> tuple[str, str | None]:

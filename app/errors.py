@@ -45,6 +45,7 @@ class RouterError(Exception):
     param: str | None = None
     retry_after_s: float | None = None
     route: str | None = None  # set once the request was routed
+    trace: Sequence[Any] = ()  # types.Step, once the request was routed
     target: tuple[str, str] | None = None  # (backend, model) that is to blame
 
     def __init__(

@@ -43,7 +43,7 @@ def run(request: ChatRequest, rt: Runtime) -> Reply:
     try:
         return dispatch(request, tags, decision, rt.dispatcher, record)
     except RouterError as error:
-        error.route = decision.route
+        error.route, error.trace = decision.route, error.trace or decision.trace
         raise
 
 

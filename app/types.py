@@ -202,6 +202,7 @@ class Policy:
     ab: ABTest = ABTest()
     sensitivity: SensitivityRules = SensitivityRules()
     responses: ResponsesRules = ResponsesRules()
+    savings_against: str | None = None  # the backend whose price the savings are reckoned with
     version: str = ""  # short hash of the text, so that two machines can be compared
 
 
@@ -306,6 +307,7 @@ class Buffered:
     body: bytes
     document: Mapping[str, Any]
     fallback_for: str | None = None
+    trace: tuple[Step, ...] = ()  # the decision's, and what failed since
     private: bool = False
     native: bool = False  # a Response object, not a chat completion
 
@@ -319,6 +321,7 @@ class Streamed:
     route: str
     chunks: Iterator[bytes]
     fallback_for: str | None = None
+    trace: tuple[Step, ...] = ()  # the decision's, and what failed since
     private: bool = False
     native: bool = False  # Responses events, not chat chunks
 

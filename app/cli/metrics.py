@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 from flask.cli import AppGroup
 
+from app.background.observe import resolve
 from app.cli.common import Above0, as_json, print_json, runtime
 from app.cli.table import table
-from app.metrics.summary import ab_report, metrics_summary
+from app.metrics.summary import ab_report, metrics_summary, overview
 from app.storage import StoreError, now_ms
 
 hours_option = click.option("--hours", type=Above0(8760), default=24.0, show_default=True)
@@ -22,8 +23,10 @@ def metrics_show(hours: float, as_json: bool) -> None:
     """Calls, success, latency, tokens and cost by backend and route."""
     rt = runtime()
     try:
+        rt.look_up_names(resolve)
         tallies = rt.store.tallies(now_ms() - int(hours * 3_600_000))
-        summary = metrics_summary(tallies, hours, {"rows_dropped": rt.store.dropped()})
+        extra = overview(tallies, rt.policy, rt.observations())
+        summary = metrics_summary(tallies, hours, {**extra, "rows_dropped": rt.store.dropped()})
     except StoreError as error:
         raise click.ClickException(str(error)) from None
     if as_json:

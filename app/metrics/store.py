@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -36,6 +35,7 @@ _MOST = 2**31 - 1  # what an integer column holds; nobody counted further
 
 Key = tuple[str, str, str, str]  # backend, model, route, kind
 Bucket = tuple[int, int]  # span and begin, in s
+Steps = dict[int, dict[tuple[str, str], Tally]]  # begin of a step, Unix s -> (backend, model) -> its live calls
 
 _COLUMNS = (
     "backend", "model", "route", "surface", "stream", "task", "complexity", "latency_ms", "ttfb_ms", "outcome", "error",
@@ -118,30 +118,44 @@ class Store:
             return int(last), list(query.namedtuples().execute(database))
 
     def tallies(self, since_ms: int) -> dict[Key, Tally]:
-        """What the calls since then amount to.  Few rows are summed up exactly; of many, all but the edges of the
-        window come from the sums."""
+        """What the calls since then amount to."""
+        return self.history(since_ms, 0)[0]
+
+    def history(self, since_ms: int, step_s: int) -> tuple[dict[Key, Tally], Steps]:
+        """What the calls since then amount to, and the live ones of them over time, in steps of a multiple of BUCKET_S
+        (0: no steps).  Few rows are summed up exactly; of many, all but the edges of the window come from the sums."""
+        found = _History(step_s)
         with self._storage.reading() as database:
             window = Metric.ts >= since_ms
             many = Metric.select(Metric.id).where(window).limit(_EXACT_ROWS + 1).count(database) > _EXACT_ROWS
             if not many:
-                return _tally(_rows(database, "ts >= ?", since_ms))
-            totals: dict[Key, Tally] = defaultdict(Tally)
+                found.add(_rows(database, "ts >= ?", since_ms))
+                return found.totals, found.steps
             begin_s = begin = max(1, -(-since_ms // 1000 // BUCKET_S)) * BUCKET_S
-            for span, coarser in zip(SPANS_S, (*SPANS_S[1:], None), strict=True):
+            spans = [span for span in SPANS_S if step_s % span == 0]  # a longer one does not fit into a step
+            for span, coarser in zip(spans, (*spans[1:], None), strict=True):
                 end = -(-begin // coarser) * coarser if coarser else _END_OF_TIME_S
-                for _, key, tally in _sums(database, "span = ? AND bucket >= ? AND bucket < ?", span, begin, end):
-                    totals[key].merge(tally)
+                found.merge(_sums(database, "span = ? AND bucket >= ? AND bucket < ?", span, begin, end))
                 begin = end
-            edge = _rows(database, "ts >= ? AND ts < ?", since_ms, begin_s * 1000)
-            tail = _rows(database, "id > ? AND ts >= ?", self._rolled_to(database), begin_s * 1000)
-            for key, tally in _tally(chain(edge, tail)).items():
-                totals[key].merge(tally)
-            return totals
+            found.add(_rows(database, "ts >= ? AND ts < ?", since_ms, begin_s * 1000))
+            found.add(_rows(database, "id > ? AND ts >= ?", self._rolled_to(database), begin_s * 1000))
+            return found.totals, found.steps
+
+    def latest(self, most: int) -> list[Any]:
+        """The newest calls of every kind, newest first, as rows with the columns of `metrics`."""
+        with self._storage.reading() as database:
+            return list(Metric.select().order_by(Metric.id.desc()).limit(most).namedtuples().execute(database))
 
     def totals(self) -> dict[Key, Tally]:
         """All calls ever made, pruned rows included."""
         with self._storage.reading() as database:
             return {key: tally for _, key, tally in _sums(database, "span = 0")}
+
+    def newest_ms(self) -> int | None:
+        """When the latest call ended, by the clock of the machine that wrote it."""
+        with self._storage.reading() as database:
+            newest: int | None = Metric.select(peewee.fn.MAX(Metric.ts)).scalar(database)
+            return newest
 
     def dropped(self) -> int:
         """Rows that never reached the database because the queue was full."""
@@ -224,6 +238,7 @@ class _Row(NamedTuple):
     ok: bool
     error: str | None
     fallback_for: str | None
+    reason: str | None
     latency_ms: int
     ttfb_ms: int | None
     input_tokens: int | None
@@ -264,11 +279,29 @@ def _key(row: _Row) -> Key:
     return row.backend, model, row.route or "", row.kind or ("shadow" if row.shadow else "live")
 
 
-def _tally(rows: Iterator[_Row]) -> dict[Key, Tally]:
-    tallies: dict[Key, Tally] = defaultdict(Tally)
-    for row in rows:
-        tallies[_key(row)].add(row)
-    return tallies
+class _History:
+    """Tallies by key, and those of live calls by steps of time."""
+
+    def __init__(self, step_s: int) -> None:
+        self.totals: dict[Key, Tally] = defaultdict(Tally)
+        self.steps: Steps = defaultdict(lambda: defaultdict(Tally))
+        self._step_s = step_s
+
+    def add(self, rows: Iterator[_Row]) -> None:
+        for row in rows:
+            key = _key(row)
+            self.totals[key].add(row)
+            if self._step_s and key[3] == "live":
+                self._step(row.ts // 1000, key).add(row)
+
+    def merge(self, sums: Iterator[tuple[Bucket, Key, Tally]]) -> None:
+        for (_, begin), key, tally in sums:
+            self.totals[key].merge(tally)
+            if self._step_s and key[3] == "live":
+                self._step(begin, key).merge(tally)
+
+    def _step(self, at_s: int, key: Key) -> Tally:
+        return self.steps[at_s // self._step_s * self._step_s][key[:2]]
 
 
 def _sums(database: peewee.Database, where: str, *values: Any) -> Iterator[tuple[Bucket, Key, Tally]]:

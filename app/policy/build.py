@@ -25,6 +25,7 @@ def build(data: Mapping[str, Any], settings: Settings, version: str) -> Policy:
         ab=ABTest(**ab),
         sensitivity=SensitivityRules(**sensitivity),
         responses=ResponsesRules(**responses),
+        savings_against=(data.get("savings") or {}).get("against"),
         version=version,
     )
 

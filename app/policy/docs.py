@@ -65,6 +65,10 @@ of the request. A detector can only make a request private, never the other way 
 What `/v1/responses` keeps in the database, for `previous_response_id` and retrieval: prompts and answers, as clients of
 that API expect. A client says `"store": false` to have nothing kept. Chat requests are never kept.
 """,
+    "savings": """\
+The dashboard and `/v1/metrics` then say what the same tokens would have cost at that backend, and what was saved. Give
+every backend a `price`, your own machine `{input: 0, output: 0}`: what is not known is shown as unknown.
+""",
 }
 _DETECTORS = {
     "api_key": "keys of well-known services (`sk-…`, `ghp_…`, `AKIA…` …), and `api_key = …` with a long value",

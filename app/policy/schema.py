@@ -182,6 +182,10 @@ class ResponsesSchema(StrictSchema):
     )
 
 
+class SavingsSchema(StrictSchema):
+    against = Text(required=True, metadata=_help("the backend whose `price` all tokens are reckoned with"))
+
+
 class PolicySchema(StrictSchema):
     backends = fields.Dict(
         keys=Text(),
@@ -202,3 +206,4 @@ class PolicySchema(StrictSchema):
         SensitivitySchema, metadata=_help("makes requests private by what is in them; absent = by header only")
     )
     responses = fields.Nested(ResponsesSchema, metadata=_help("what /v1/responses keeps"))
+    savings = fields.Nested(SavingsSchema, metadata=_help("what the dashboard compares the cost with"))

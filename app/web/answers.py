@@ -67,7 +67,8 @@ def _buffered(request: ChatRequest, surface: Surface) -> Response:
         logged.write(error.status, None, error)
         raise
     logged.write(200, reply)
-    response = Response(body, 200, headers.answer_headers(request.request_id, reply), mimetype="application/json")
+    known = headers.answer_headers(request.request_id, reply, http.environ)
+    response = Response(body, 200, known, mimetype="application/json")
     response.call_on_close(hold_back(http.environ.get("gunicorn.socket")))
     return response
 
@@ -83,7 +84,7 @@ def _streamed(request: ChatRequest, surface: Surface) -> Response:
     except BaseException:
         feed.close()
         raise
-    known = headers.answer_headers(request.request_id, reply)
+    known = headers.answer_headers(request.request_id, reply, http.environ)
     response = Response(feed, 200, known, mimetype="text/event-stream", direct_passthrough=True)
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Accel-Buffering"] = "no"  # nginx passes each event on at once

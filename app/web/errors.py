@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask import Flask, Response, g
+from flask import request as http
 from werkzeug.exceptions import HTTPException
 
 from app.errors import BackendRejected, NotFound, RequestError, RouterError, envelope
@@ -28,7 +29,7 @@ def render(error: RouterError) -> Response:
     """The answer for an error."""
     text = json.dumps(document(error), ensure_ascii=False).encode("utf-8", "backslashreplace")
     response = Response(text, status=error.status, mimetype="application/json")
-    response.headers.update(headers.error_headers(g.get("request_id", ""), error))
+    response.headers.update(headers.error_headers(g.get("request_id", ""), error, http.environ))
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     if error.status == 401:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gevent
@@ -11,9 +11,11 @@ from flask import Request
 from werkzeug.exceptions import HTTPException
 
 from app.errors import BodyTooLarge, RequestError, RouterError, UnsupportedMediaType
-from app.types import SENSITIVITIES, Buffered, Reply, Streamed
+from app.types import SENSITIVITIES, Buffered, Reply, Step, Streamed
 
 _SENSITIVITY = "HTTP_X_LLR_SENSITIVITY"
+_EXPLAIN = "HTTP_X_LLR_EXPLAIN"
+_MOST_TRACE = 1000  # characters: some proxies take 4 kB of headers in all
 _LIKE_OURS = ("HTTP_X_LLR", "HTTP_XLLR", "HTTP_LLR")  # a letter or a hyphen missed
 _KNOWN = {"HTTP_X_LLR_SENSITIVITY", "HTTP_X_LLR_EXPLAIN", "HTTP_X_LLR_REQUEST_ID"}
 _BODY_S = 300.0  # for a whole body
@@ -85,7 +87,7 @@ def new_request_id() -> str:
     return f"llr-{secrets.token_hex(12)}"
 
 
-def answer_headers(request_id: str, reply: Reply | None) -> dict[str, str]:
+def answer_headers(request_id: str, reply: Reply | None, environ: Mapping[str, Any]) -> dict[str, str]:
     """X-LLR headers of an answer; without a reply (still waiting for a backend) only the request's id is known."""
     headers = {"X-LLR-Request-Id": request_id}
     if isinstance(reply, (Buffered, Streamed)):
@@ -94,20 +96,30 @@ def answer_headers(request_id: str, reply: Reply | None) -> dict[str, str]:
         headers["X-LLR-Route"] = printable(reply.route)
         if reply.fallback_for:
             headers["X-LLR-Fallback-For"] = reply.fallback_for
+        headers |= _explained(reply.trace, environ)
     return headers
 
 
-def error_headers(request_id: str, error: RouterError) -> dict[str, str]:
+def error_headers(request_id: str, error: RouterError, environ: Mapping[str, Any]) -> dict[str, str]:
     headers = {"X-LLR-Request-Id": request_id}
     if error.route:
         headers["X-LLR-Route"] = printable(error.route)
     if error.target:
         headers["X-LLR-Backend"], headers["X-LLR-Model"] = error.target[0], printable(error.target[1])
-    return headers
+    return headers | _explained(error.trace, environ)
 
 
-def printable(text: str) -> str:
+def _explained(trace: Sequence[Step], environ: Mapping[str, Any]) -> dict[str, str]:
+    """The trace, where the client asked for it with `X-LLR-Explain: 1`.  The rules that did not match are left out:
+    POST /v1/route names them."""
+    if not trace or environ.get(_EXPLAIN, "").strip().lower() not in ("1", "true", "yes"):
+        return {}
+    steps = (f"{step.stage}: {step.outcome}" for step in trace if step.stage != "match" or ": no, " not in step.outcome)
+    return {"X-LLR-Trace": printable("; ".join(steps), _MOST_TRACE)}
+
+
+def printable(text: str, most: int = 200) -> str:
     """Fit for a header: a client may have put anything into `model`."""
     if text.isascii() and text.isprintable():
-        return text[:200]
-    return "".join(char if char.isascii() and char.isprintable() else "?" for char in text)[:200]
+        return text[:most]
+    return "".join(char if char.isascii() and char.isprintable() else "?" for char in text)[:most]

@@ -7,7 +7,7 @@ from flask import request as http
 
 from app.errors import RouterError
 from app.metrics.prometheus import Snapshot, exposition
-from app.metrics.summary import ab_report, egress_report, metrics_summary, window_hours
+from app.metrics.summary import ab_report, egress_report, metrics_summary, overview, window_hours
 from app.runtime import Runtime
 from app.storage import StoreError, now_ms
 from app.web import errors
@@ -53,7 +53,8 @@ def prometheus() -> Response:
 
 def _summary(rt: Runtime, hours: float) -> dict[str, object]:
     tallies = rt.store.tallies(_since(hours))
-    return metrics_summary(tallies, hours, {"rows_dropped": rt.store.dropped()})
+    extra = overview(tallies, rt.policy, rt.observations())
+    return metrics_summary(tallies, hours, {**extra, "rows_dropped": rt.store.dropped()})
 
 
 def _exposition(rt: Runtime) -> bytes:
