@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 from app.dispatch import dispatch
 from app.errors import RouterError
@@ -16,7 +17,9 @@ from app.types import CallRecord, ChatRequest, Classification, Decision, Evidenc
 
 def plan(request: ChatRequest, rt: Runtime, trial: Trial = no_trial) -> tuple[Classification, Decision]:
     """What would happen to a request.  Calls nothing and changes nothing.  Raises NoEligibleBackend, ContextTooLong."""
+    time.sleep(0)  # the other requests' turn, here and below: with a large body each step takes its time
     request = detect(request, rt.detectors)
+    time.sleep(0)
     tags = classify(request, rt.policy.complexity)
     return tags, decide(request, tags, rt.policy, rt.observations(), trial)
 

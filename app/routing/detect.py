@@ -165,19 +165,22 @@ def _is_media(text: str) -> bool:
     return head is not None and text.isascii() and not text[head.end() :].encode().translate(None, _BASE64)
 
 
-def _texts(document: Any) -> Iterator[str]:
-    """Every string and every long number in a document, but the data of images and sound."""
+def _texts(document: Any) -> set[str]:
+    """Every string and every long number in a document, but the data of images and sound.  What comes again and again,
+    names of members above all, is there once."""
+    found: set[str] = set()
     todo = [document]
     while todo:
         item = todo.pop()
         if isinstance(item, str):
-            if not _is_media(item):
-                yield item
-        elif type(item) is int:
+            if not (item.startswith("data:") and _is_media(item)):
+                found.add(item)
+        elif isinstance(item, int):
             if item >= _LONG_NUMBER:
-                yield str(item)
-        elif isinstance(item, Mapping):
-            todo.extend(item.values())
-            yield from item
+                found.add(str(item))
         elif isinstance(item, (list, tuple)):
-            todo.extend(item)
+            todo += item
+        elif isinstance(item, Mapping):
+            todo += item
+            todo += item.values()
+    return found

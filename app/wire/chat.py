@@ -17,6 +17,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 _MOST_NESTED = 200  # levels: what reads and writes the body after the parser must not run out of stack
+_MOST_MEMBERS = 1000  # of the body itself; the API has some forty
 _value_at = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 _pairs_of = json.JSONDecoder(object_pairs_hook=tuple).decode
 _skip_space = re.compile(r"[ \t\n\r]*").match
@@ -106,6 +107,8 @@ def _scan_object(text: str) -> JsonBody:
         start = _space(text, _expect(":", text, at))
         document[name], end = _value_at(text, start)
         spans.append((name, start, end))
+        if len(spans) > _MOST_MEMBERS:
+            raise RequestError(f"The request body has more than {_MOST_MEMBERS} members.")
         at = _space(text, end)
         if text[at : at + 1] == "}":
             break

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,20 +62,6 @@ def test_the_cost_of_a_day_is_that_of_its_hours(store: Store, monkeypatch: pytes
     assert len(seen) <= 2 * 3 * (24 + 6), (
         "two spreads, three keys: an entry an hour, and the ten minutes of the first one"
     )
-
-
-def test_a_database_of_the_last_version_is_summed_up_anew(tmp_path: Path) -> None:
-    first = Store(str(tmp_path / "metrics.db"))
-    fill(first)
-    first.close()
-    database = sqlite3.connect(tmp_path / "metrics.db")
-    database.executescript("ALTER TABLE llr_sums DROP COLUMN spills; PRAGMA user_version = 4")
-    database.close()
-    store = Store(str(tmp_path / "metrics.db"))
-    while store.catch_up():
-        pass
-    assert sum(tally.requests for tally in store.totals().values()) == 1152
-    store.close()
 
 
 def test_the_latest_calls(store: Store) -> None:

@@ -113,6 +113,15 @@ def test_the_models(client: Client) -> None:
     assert all(before - 5 <= entry["created"] <= before + 5 for entry in answer["data"])
 
 
+def test_a_model_that_two_backends_hold_is_listed_once_for_the_first(client: Client) -> None:
+    made = client(
+        "backends: {a: {type: echo, models: [m, b]}, b: {type: echo, families: {llama: m, gemma: n}}}\n"
+        "routes: [default: a]"
+    )
+    listed = [(entry["id"], entry["owned_by"]) for entry in made.get("/v1/models").json["data"]]
+    assert listed == [("auto", "router"), ("a", "router"), ("b", "router"), ("m", "a"), ("n", "b")]
+
+
 @pytest.mark.parametrize("name", ["auto", "parrot", "echo:1b", "org/echo", "gpt"])
 @pytest.mark.parametrize("quoted", [False, True])
 def test_one_model(client: Client, name: str, quoted: bool) -> None:

@@ -294,6 +294,13 @@ def test_nesting_is_bounded_well_below_what_the_stack_holds(levels: int, fine: b
                 chat.parse(raw)
 
 
+def test_the_number_of_members_is_bounded() -> None:
+    raw = "{" + MESSAGES + "".join(f',"k{n}":0' for n in range(999)) + "}"
+    assert chat.parse(raw.encode())
+    with pytest.raises(RequestError, match="more than 1000 members"):
+        chat.parse((raw[:-1] + ',"one":0}').encode())
+
+
 @pytest.mark.parametrize("name", ["Model", "MODEL", "mod\\u0065l", "mOdEl"])
 def test_other_spellings_of_model_are_replaced_too(name: str) -> None:
     """Servers written in Go take them for `model`, and the last one counts: `x:cloud` would leave the machine."""
