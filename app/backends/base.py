@@ -6,6 +6,7 @@ the environment and no redirect to be followed.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -93,11 +94,21 @@ class Backend:
 
     def discover(self) -> tuple[str, ...]:
         """Names of the models it holds.  Raises BackendError."""
-        response = self._send("GET", self.models_path, None, private=False)
+        return self.model_names(self.ask(self.models_path))
+
+    def runs_with(self, model: str) -> int | None:  # noqa: ARG002
+        """Tokens of context that the server really gives a model; None when it does not say.  Raises BackendError."""
+        return None
+
+    def ask(self, path: str, question: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+        """What the server tells about itself: the document at a path, or its answer to a question posted there.
+        Raises BackendError."""
+        body = None if question is None else json.dumps(question).encode()
+        response = self._send("GET" if body is None else "POST", path, body, private=False)
         try:
             if response.status != 200:
                 raise self._refusal(response, Target(self.config.name, ""))
-            return self.model_names(self._whole(response).document)
+            return self._whole(response).document
         finally:
             response.close()
 

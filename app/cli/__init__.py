@@ -6,6 +6,7 @@ from flask import Flask
 
 from app.cli.backends import backends_group
 from app.cli.common import PROBLEM
+from app.cli.doctor import doctor
 from app.cli.egress import egress
 from app.cli.init import init
 from app.cli.metrics import ab_group, metrics_group
@@ -16,6 +17,7 @@ __all__ = ["PROBLEM", "register"]
 
 COMMANDS = (
     init,
+    doctor,
     policy_group,
     route_group,
     backends_group,

@@ -151,6 +151,12 @@ class Store:
         with self._storage.reading() as database:
             return {key: tally for _, key, tally in _sums(database, "span = 0")}
 
+    def newest_ms(self) -> int | None:
+        """When the latest call ended, by the clock of the machine that wrote it."""
+        with self._storage.reading() as database:
+            newest: int | None = Metric.select(peewee.fn.MAX(Metric.ts)).scalar(database)
+            return newest
+
     def dropped(self) -> int:
         """Rows that never reached the database because the queue was full."""
         with self._storage.reading() as database:
