@@ -229,6 +229,7 @@ class Sign:
 
     feature: str
     points: float
+    words: tuple[str, ...] = ()  # of the prompt, that made it speak
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

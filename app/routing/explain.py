@@ -8,7 +8,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from app.types import Decision, Evidence
+from app.types import Decision, Evidence, Sign
+
+_MOST_WORDS = 4
 
 
 def explanation(evidence: Evidence, decision: Decision) -> dict[str, Any]:
@@ -17,13 +19,18 @@ def explanation(evidence: Evidence, decision: Decision) -> dict[str, Any]:
         "classification": dataclasses.asdict(evidence.tags),
         "evidence": {
             "runner_up": evidence.runner_up,
-            "task": [{"sign": in_words(sign.feature), "points": sign.points} for sign in evidence.task_signs],
-            "difficulty": [{"sign": sign.feature, "points": sign.points} for sign in evidence.difficulty_signs],
+            "task": [_said(in_words(sign.feature), sign) for sign in evidence.task_signs],
+            "difficulty": [_said(sign.feature, sign) for sign in evidence.difficulty_signs],
         },
         "route": decision.route,
         "targets": [{"backend": target.backend, "model": target.model} for target in decision.targets],
         "trace": [{"stage": step.stage, "outcome": step.outcome} for step in decision.trace],
     }
+
+
+def _said(name: str, sign: Sign) -> dict[str, Any]:
+    words = ", ".join(sign.words[:_MOST_WORDS]) + (" …" if len(sign.words) > _MOST_WORDS else "")
+    return {"sign": f"{name} ({words})" if words else name, "points": sign.points}
 
 
 def in_words(feature: str) -> str:

@@ -50,8 +50,8 @@ def test_explain_reads_at_a_glance(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("COLUMNS", "500")  # narrower ones fold the lines
     lines = flask(tmp_path, "route", "explain", "Fix this Python function").stdout.splitlines()
     assert lines[0] == "task        code, confidence 1.00, runner-up general"
-    assert lines[1].startswith("            tech words +4.2, codenoun words +2.4, tech words at the start +0.9")
-    assert lines[1].endswith("deictic words at the start -0.6")
+    assert lines[1].startswith("            tech words (python) +4.2, codenoun words (function) +2.4, tech")
+    assert lines[1].endswith(", deictic words at the start (this) -0.6")
     assert lines[2] == "complexity  high, difficulty 0.20"
     assert lines[3] == "            code +1.5, size -1.2"
     assert lines[4] == "tags        sensitivity=normal  modality=text  family=qwen-coder  tokens=10"
