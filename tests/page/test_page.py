@@ -64,18 +64,18 @@ def office(url: str) -> dict[str, Any]:
 def a_day(rows: int) -> Iterator[CallRecord]:
     """Calls of a day in an office, the same every time: busy by day, quiet at night, a bad hour."""
     chance, now = random.Random(7), int(time.time() * 1000)
-    routes = ["sensitivity=high", "complexity=high,task=code", "modality=image", "default"]
+    routes = ["sensitivity=high", "task=code,complexity=high", "modality=image", "default"]
     hours = [1 + 9 * max(0.0, 1 - abs((hour % 24) - 13) / 7) for hour in range(24)]
     zone = time.localtime(now / 1000).tm_hour
     weights = [hours[(zone - ago) % 24] for ago in range(24)]
-    ages = sorted(chance.choices(range(24), weights, k=rows), reverse=True)
-    for number, ago in enumerate(ages):
-        ts = now - int((ago + chance.random()) * 3_600_000)
+    ages = sorted((hour + chance.random() for hour in chance.choices(range(24), weights, k=rows)), reverse=True)
+    for number, age in enumerate(ages):
+        ago, ts = int(age), now - int(age * 3_600_000)
         route = chance.choices(routes, [8, 12, 5, 75])[0]
         bad = ago == 9 and route != "sensitivity=high" and chance.random() < 0.4
-        away = bad or route == "complexity=high,task=code" or (route == "default" and chance.random() < 0.1)
+        away = bad or route == "task=code,complexity=high" or (route == "default" and chance.random() < 0.1)
         backend = "frontier" if away else "local"
-        models = {"modality=image": "gemma3:12b", "complexity=high,task=code": "qwen2.5-coder:7b"}
+        models = {"modality=image": "gemma3:12b", "task=code,complexity=high": "qwen2.5-coder:7b"}
         model = "gpt-4o" if away else models.get(route, "llama3.1:8b")
         kind = "live" if chance.random() < 0.97 else "shadow"
         outcome = chance.choices(["ok", "error", "cancelled"], [97, 2, 1])[0]
