@@ -21,7 +21,8 @@ from gunicorn.workers.ggevent import GeventWorker as _GeventWorker
 _HERE = Path(__file__).resolve().parent
 _POLICY_TEXT = "_LLR_POLICY_TEXT"  # read by app/factory.py
 _SLOTS_FD = "_LLR_SLOTS_FD"  # read by app/backends/slots.py
-_REST_S = 1.0
+_UNREAD_MS = 120_000  # a client that takes nothing for so long has left; its place at the backend is wanted
+_REST_S = 3.0
 _REST_PIECE_BYTES = 4096
 _LOOPBACK = ("127.", "localhost", "::1", "[::1]")
 
@@ -54,15 +55,18 @@ _REFUSALS = {
 
 
 class _Worker(_GeventWorker):
-    """gunicorn's own, but for two things.
+    """gunicorn's own, but for three things.
 
     What is no proper HTTP is refused in the router's own words: gunicorn would quote it, in its answer and in its log,
-    and behind a wrong Content-Length that is the prompt.  And the rest of a body that was refused is not read for ever.
+    and behind a wrong Content-Length that is the prompt.  The rest of a body that was refused is not read for ever.
+    And a client that no longer takes anything has left, which is no error.
     """
 
     def handle_request(self, listener_name, req, sock, addr):
         try:
             super().handle_request(listener_name, req, sock, addr)
+        except TimeoutError:  # _UNREAD_MS
+            raise StopIteration from None
         finally:
             at_end = _read_rest(req.body)
         if not at_end:
@@ -162,6 +166,13 @@ def on_starting(server):
     server.slots_file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the master lives
     os.environ[_SLOTS_FD] = str(server.slots_file.fileno())
     sys.stderr.write(f"local-llm-router listens on http://{bind}\n")
+
+
+def when_ready(server):
+    """What the listening sockets have, the accepted ones inherit.  Only Linux knows this."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        for listener in server.LISTENERS:
+            listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MS)
 
 
 def on_reload(server):

@@ -87,6 +87,7 @@ def dispatch(request: ChatRequest, tags: Classification, decision: Decision, via
                 native=answer.native,
             )
         call.first_byte()
+        via.health.answered(target.backend, request.request_id)
         chunks = _Recorded(answer, call)
         return Streamed(
             target=target,

@@ -422,16 +422,31 @@ def test_when_all_circuits_are_open_the_first_is_tried_first() -> None:
 
 
 def test_after_the_cooldown_one_request_is_the_trial() -> None:
-    stage = Stage({"a": [FakeStream(b"1")], "b": []})
+    stage = Stage({"a": [], "b": []})
+    seen = []
+
+    def meanwhile() -> Any:
+        other = dispatch(build.request(request_id="other"), TAGS, decision("a", "b"), stage.via, stage.record)
+        seen.append(other.target.backend)
+        return FakeStream(b"1")
+
+    stage.backends["a"].answers = [meanwhile, whole()]
     open_circuit(stage, "a")
     stage.now += 10
     trial = dispatch(build.request(request_id="trial", stream=True), TAGS, decision("a", "b"), stage.via, stage.record)
-    assert trial.target.backend == "a"
-    other = dispatch(build.request(request_id="other"), TAGS, decision("a", "b"), stage.via, stage.record)
-    assert other.target.backend == "b"
+    assert (trial.target.backend, seen) == ("a", ["b"])
+    assert run(stage, "a", "b").target.backend == "a"  # the trial's stream has begun: that is answer enough
     drained(trial)
-    stage.backends["a"].answers = [whole()]
-    assert run(stage, "a", "b").target.backend == "a"
+
+
+def test_a_trial_stream_that_breaks_opens_the_circuit_again() -> None:
+    stage = Stage({"a": [FakeStream(b"1", StreamInterrupted("broke"))], "b": []})
+    open_circuit(stage, "a")
+    stage.now += 10
+    trial = dispatch(build.request(request_id="trial", stream=True), TAGS, decision("a", "b"), stage.via, stage.record)
+    with pytest.raises(StreamInterrupted):
+        drained(trial)
+    assert stage.health.states()["a"] == "open"
 
 
 def test_a_circuit_that_opens_during_the_request_counts_at_once() -> None:

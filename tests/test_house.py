@@ -328,6 +328,16 @@ def test_every_make_target_is_documented():
         assert set(re.findall(r"(?:`|^)make ([a-z-]+)", page.text, re.MULTILINE)) <= targets, page.path
 
 
+def test_the_page_of_clients_names_the_versions_that_are_tested():
+    named = " ".join(row[2] for row in CLIENTS.rows("client", "API", "tested with"))
+    packages = json.loads((ROOT / "tests/clients/node/package.json").read_text("utf-8"))["dependencies"]
+    for name in ("openai", "ai", "@ai-sdk/openai", "@openai/codex"):
+        assert packages[name] in named, name
+    for file in ("requirements-dev.txt", "requirements-clients.txt"):
+        (version,) = re.findall(r"^openai==(\S+)", (ROOT / file).read_text("utf-8"), re.MULTILINE)
+        assert version in named, file
+
+
 # --- the pages themselves -----------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ _EXPLAIN = "HTTP_X_LLR_EXPLAIN"
 _MOST_TRACE = 1000  # characters: some proxies take 4 kB of headers in all
 _LIKE_OURS = ("HTTP_X_LLR", "HTTP_XLLR", "HTTP_LLR")  # a letter or a hyphen missed
 _KNOWN = {"HTTP_X_LLR_SENSITIVITY", "HTTP_X_LLR_EXPLAIN", "HTTP_X_LLR_REQUEST_ID"}
+_BODY_S = 300.0  # for a whole body
 _PIECE_BYTES = 1024 * 1024
 _CHUNKED_PIECE_BYTES = 4096  # it may come as so many chunks
 _FORM = "application/x-www-form-urlencoded"  # what curl says when nobody tells it otherwise
@@ -60,15 +61,23 @@ def body(request: Request) -> bytes:
     return raw
 
 
+class _TooSlow(RequestError):
+    status = 408
+
+    def __init__(self) -> None:
+        super().__init__(f"The request body did not arrive within {_BODY_S:g} s.")
+
+
 def _read(request: Request) -> bytes:
     """The body in pieces, with a turn for the other greenlets after each: a fast sender would let nobody else run."""
     size, pieces = _PIECE_BYTES if request.content_length is not None else _CHUNKED_PIECE_BYTES, []
     try:
-        while piece := request.stream.read(size):
-            pieces.append(piece)
-            gevent.sleep(0)
-        return b"".join(pieces)
-    except HTTPException:
+        with gevent.Timeout(_BODY_S, _TooSlow):
+            while piece := request.stream.read(size):
+                pieces.append(piece)
+                gevent.sleep(0)
+            return b"".join(pieces)
+    except (HTTPException, RouterError):
         raise
     except Exception as error:  # the server's, for broken chunks; its text may quote the body
         raise RequestError(f"The request body cannot be read: {type(error).__name__}.") from None

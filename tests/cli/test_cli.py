@@ -13,6 +13,7 @@ import pytest
 from click.testing import Result
 
 from app import create_app, policy
+from app.cli import surroundings
 from app.metrics.store import Store
 from app.policy.docs import reference
 from app.settings import Settings
@@ -50,6 +51,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
             monkeypatch.delenv(name)
     monkeypatch.setenv("FLASK_RUN_FROM_CLI", "true")
     monkeypatch.setenv("LLR_LOG_LEVEL", "error")
+    monkeypatch.setattr(surroundings, "LOCAL_SERVERS", ())  # whatever else runs on this machine
 
     def invoke(*arguments: str, text: str | None = None) -> Result:
         result = create_app().test_cli_runner().invoke(args=arguments, input=text)
@@ -116,7 +118,9 @@ def test_init_uses_the_models_that_ollama_holds(
         ("default", "local", ("openai",)),
     ]
     assert "sk-something" not in (tmp_path / "policy.yaml").read_text()
-    assert [request.path for request in server.requests] == ["/api/tags"]
+    assert [request.path for request in server.requests] == ["/api/tags", "/api/ps"]
+    report = json.loads(run("policy", "show", "--json").stdout)
+    assert report["backends"]["local"]["price"] == {"input": 0, "output": 0}
 
 
 def test_init_with_keys_alone(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,11 @@ Edits = Mapping[str, tuple[str, str]]  # file -> (what stands there once, what s
 
 NO_GATE: Edits = {"app/dispatch.py": ("if private and not local:", "if not request:")}
 NO_STAGE: Edits = {"app/routing/decide.py": ("for stage in (_privacy, _fit,", "for stage in (_fit,")}
+# Minutes become seconds: a body that does not come, a client that does not read.
+HASTY: Edits = {
+    "app/web/headers.py": ("_BODY_S = 300.0", "_BODY_S = 2.0"),
+    "gunicorn.conf.py": ("_UNREAD_MS = 120_000", "_UNREAD_MS = 2_000"),
+}
 # On this "machine" 127.0.0.2 is a public address.  Linux answers there without being asked to.
 SMALL_LOOPBACK: Edits = {"app/routing/locality.py": ('"127.0.0.0/8"', '"127.0.0.1/32"')}
 

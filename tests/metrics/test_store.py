@@ -438,6 +438,15 @@ def test_a_database_that_nobody_has_a_driver_for() -> None:
         store.write([build.record()])
 
 
+def test_the_password_of_a_database_url_is_not_told() -> None:
+    """With a driver there is nobody at this port, without one there is no driver: an error either way."""
+    store = Store("postgresql://me:hunter2@127.0.0.1:9/db")
+    with pytest.raises(StoreError) as caught:
+        store.write([build.record()])
+    assert str(caught.value).startswith("postgresql://127.0.0.1:9/db: ")
+    assert "hunter2" not in str(caught.value)
+
+
 # --- several processes --------------------------------------------------------------------------
 
 
