@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.server import Answer, Router, chat_body
+from tests.e2e.server import Answer, Router, chat_body, wait_until
 from tests.fakes.upstream import Upstream
 
 pytestmark = pytest.mark.e2e
@@ -351,6 +351,7 @@ def test_no_header_and_no_log_line_can_be_made_with_a_models_name(house: House, 
     (sent,) = house.up.chats
     assert {name for name, _ in sent.headers} & {"Set-Cookie", "X-Evil"} == set()
     assert sent.json["model"] == f"local/a{nasty}b".removeprefix("local/")
+    wait_until(lambda: house.router.log_text()[before:].endswith("\n"), 5, "the line of the request")
     said = house.router.log_text()[before:]
     assert len(said.splitlines()) == 1 and said.isascii() and said.rstrip("\n").isprintable(), said
 
