@@ -11,7 +11,7 @@ from app.cli.replay import policy_replay
 from app.cli.table import table
 from app.errors import PolicyError
 from app.policy.check import check
-from app.policy.docs import reference
+from app.policy.docs import keys, reference
 
 policy_group = AppGroup("policy", help="Check, show and document the policy; try another on past requests.")
 policy_group.add_command(policy_replay)
@@ -19,12 +19,19 @@ policy_group.add_command(policy_replay)
 
 @policy_group.command("check", with_appcontext=False)
 @click.argument("file", required=False)
-def policy_check(file: str | None) -> None:
+@as_json
+def policy_check(file: str | None, as_json: bool) -> None:
     """Is FILE (default: LLR_POLICY; - reads standard input) fit to serve?"""
     try:
         loaded = check(file)
     except PolicyError as error:
+        if as_json:
+            print_json({"ok": False, "problems": error.problems, "warnings": []})
+            raise SystemExit(1) from None
         raise click.ClickException(f"the policy is not fit to serve\n{error.message}") from None
+    if as_json:
+        print_json({"ok": True, "problems": [], "warnings": loaded.warnings, "version": loaded.policy.version})
+        return
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}", err=True)
     count = f"{len(loaded.policy.backends)} backends, {len(loaded.policy.routes)} routes"
@@ -56,6 +63,10 @@ def policy_show(as_json: bool) -> None:
 
 
 @policy_group.command("docs", with_appcontext=False)
-def policy_docs() -> None:
+@as_json
+def policy_docs(as_json: bool) -> None:
     """The reference of every policy key, as docs/policy.md holds it."""
-    click.echo(reference(), nl=False)
+    if as_json:
+        print_json(keys())
+    else:
+        click.echo(reference(), nl=False)

@@ -14,6 +14,7 @@ from flask.cli import AppGroup
 from app import pipeline
 from app.background.observe import resolve
 from app.cli.common import PROBLEM, as_json, print_json, runtime
+from app.cli.table import folded
 from app.errors import NoPolicy, RequestError, RouterError
 from app.routing.classify import classify
 from app.routing.detect import Detectors
@@ -42,9 +43,9 @@ def route_explain(prompt: str, model: str, sensitivity: str, as_json: bool) -> N
         print_json(found)
         return
     for name, text in _lines(found):
-        click.echo(f"{name:11} {text}")
+        click.echo(folded(name, text, 12))
     for step in found["trace"]:
-        click.echo(f"  {step['stage']:9} {step['outcome']}")
+        click.echo(folded(f"  {step['stage']}", step["outcome"], 12))
 
 
 def _request(body: chat.ChatBody, model: str = "auto", sensitivity: str = "normal") -> ChatRequest:
@@ -72,7 +73,8 @@ def _points(signs: Sequence[Mapping[str, Any]]) -> str:
 
 @route_group.command("classify")
 @click.option("--jsonl", "lines", type=click.File("rb"), required=True, help="FILE, or - for standard input.")
-def route_classify(lines: BinaryIO) -> None:
+@click.option("--json", "_", is_flag=True, help="As JSON; it always is.")
+def route_classify(lines: BinaryIO, _: bool) -> None:
     """Adds every tag to each line of FILE: {"text": …} or a chat body.  Needs no policy; uses the cuts and detectors of
     one that is there.  A bad line is reported with its number; the exit status is then 1."""
     cuts, detectors = _rules()

@@ -82,6 +82,25 @@ _DETECTORS = {
 }
 
 
+def keys() -> list[dict[str, str]]:
+    """Every key: its section, name, what may stand there, its default, what it means."""
+    own = {
+        f"backends.NAME of type {name}": type("Own", (Schema,), dict(kind.policy_fields))().fields
+        for name, kind in BACKEND_TYPES.items()
+    }
+    sections: dict[str, Fields] = {"Top level": PolicySchema().fields, "backends.NAME": BackendSchema().fields, **own}
+    sections |= {"routes[n]": RouteSchema().fields, "routes[n].match": MatchSchema().fields}
+    for name, field in PolicySchema().fields.items():
+        if isinstance(field, fields.Nested):
+            sections[name] = field.schema.fields
+    columns = ("section", "key", "value", "default", "meaning")
+    return [
+        dict(zip(columns, (section, *row), strict=True))
+        for section, members in sections.items()
+        for row in _rows(members)
+    ]
+
+
 def reference() -> str:
     """The whole page."""
     sections = [
@@ -128,16 +147,16 @@ def _section(title: str, members: Fields, text: str = "") -> str:
 
 
 def _table(members: Fields) -> str:
-    rows = "\n".join(_rows(members))
+    rows = "\n".join(f"| `{key}` | {' | '.join(rest)} |" for key, *rest in _rows(members))
     return f"| key | value | default | meaning |\n| --- | --- | --- | --- |\n{rows}\n"
 
 
-def _rows(members: Fields, prefix: str = "") -> Iterator[str]:
+def _rows(members: Fields, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
     for name, field in members.items():
         assert isinstance(field, fields.Field)
         key = prefix + (field.data_key or name)
         default = "**required**" if field.required else field.metadata.get("default") or "-"
-        yield f"| `{key}` | {_kind(field)} | {default} | {field.metadata.get('help', '')} |"
+        yield key, _kind(field), default, field.metadata.get("help", "")
         if isinstance(field, fields.Nested) and key in ("price", "timeouts"):
             yield from _rows(field.schema.fields, f"{key}.")
 

@@ -19,6 +19,8 @@ from app.storage.model import upgrade
 
 _BUSY_MS = 200  # wait for another writer; what could not be written is kept for the next turn
 
+_MISSING = -1  # for an inode
+
 
 class StoreError(Exception):
     """The database cannot be used now; the message says why in one line."""
@@ -71,15 +73,15 @@ class Storage:
         return self._database
 
     def _moved(self) -> bool:
-        """The file was deleted or replaced under us."""
-        return self._inode is not None and self._file_inode() != self._inode
+        """The file was deleted or replaced under us; deleted perhaps while it was being opened."""
+        return self._inode is not None and (self._inode == _MISSING or self._file_inode() != self._inode)
 
     def _file_inode(self) -> int | None:
         if "://" in self.location or self.location == ":memory:":
             return None
         with contextlib.suppress(OSError):
             return Path(self.location).stat().st_ino
-        return -1
+        return _MISSING
 
 
 def connect(location: str) -> peewee.Database:

@@ -283,7 +283,8 @@ def test_a_command_that_needs_a_policy_says_what_is_wrong_with_it(run: Run, tmp_
 # --- route --------------------------------------------------------------------------------------
 
 
-def test_route_explain(good: Run, tmp_path: Path) -> None:
+def test_route_explain(good: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "500")  # narrower ones fold the lines
     lines = good("route", "explain", "write a python function to reverse a string").output.splitlines()
     assert lines[0].startswith("task        code, confidence ")
     assert lines[2].startswith("complexity  low, difficulty ")
@@ -427,6 +428,7 @@ def test_metrics_summary(good: Run, tmp_path: Path) -> None:
         "default        2      1.0       0     100     200   5    7  0.5",
         "task=code      1      0.0       0     300     300   0    0    -",
         "",
+        "3 requests in 24 hours: 100.0% answered locally, 0.0% spilled",
     ]
     document = json.loads(good("metrics", "summary", "--json", "--hours", "72").output)
     assert document["window_hours"] == 72
@@ -434,7 +436,7 @@ def test_metrics_summary(good: Run, tmp_path: Path) -> None:
 
 
 def test_metrics_summary_of_nothing(good: Run) -> None:
-    assert good("metrics", "summary").output == "nothing yet\n\nnothing yet\n\n"
+    assert good("metrics", "summary").output == "nothing yet\n\nnothing yet\n\n0 requests in 24 hours\n"
 
 
 @pytest.mark.parametrize("hours", ["0", "-1", "8761", "soon", "nan", "inf"])

@@ -46,7 +46,8 @@ def rows(done: Result) -> list[dict[str, Any]]:
 # --- explain ------------------------------------------------------------------------------------
 
 
-def test_explain_reads_at_a_glance(tmp_path: Path) -> None:
+def test_explain_reads_at_a_glance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "500")  # narrower ones fold the lines
     lines = flask(tmp_path, "route", "explain", "Fix this Python function").stdout.splitlines()
     assert lines[0] == "task        code, confidence 1.00, runner-up general"
     assert lines[1].startswith("            tech words (python) +4.2, codenoun words (function) +2.4, tech")
