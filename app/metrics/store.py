@@ -117,7 +117,7 @@ class Store:
     def tallies(self, since_ms: int) -> dict[Key, Tally]:
         """What the calls since then amount to.  Few rows are summed up exactly; of many, all but the edges of the
         window come from the sums."""
-        with self._storage.reading() as database:
+        with self._storage.snapshot() as database:
             window = Metric.ts >= since_ms
             many = Metric.select(Metric.id).where(window).limit(_EXACT_ROWS + 1).count(database) > _EXACT_ROWS
             if not many:
