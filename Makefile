@@ -10,7 +10,7 @@ run: $(VENV)/run.stamp           ## install, write a first policy when there is 
 	$(BIN)/gunicorn -c gunicorn.conf.py wsgi:app
 
 test: $(VENV)/dev.stamp lint     ## lint, types, import rules, docs current, tests
-	$(BIN)/python -m pytest -m "not llamacpp and not postgres"
+	$(BIN)/python -m pytest -m "not clients and not faults and not llamacpp and not postgres"
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
@@ -34,6 +34,10 @@ $(VENV)/dev.stamp: requirements-dev.txt $(VENV)/run.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
+.PHONY: test-faults
+test-faults: $(VENV)/dev.stamp   ## the long suites: private requests, clients and faults by the thousand
+	$(BIN)/python -m pytest -m faults tests/faults
+
 .PHONY: test-llamacpp
 test-llamacpp: .venv-llamacpp/stamp   ## the router before a real llama.cpp server (compiled from source the first time)
 	.venv-llamacpp/bin/python -m pytest -m llamacpp tests/llamacpp
@@ -55,3 +59,14 @@ test-postgres: .venv-postgres/stamp   ## the store and two routers on a real Pos
 .PHONY: bench
 bench: $(VENV)/dev.stamp   ## latency, throughput, streams, a million rows; needs wrk (Debian: apt-get install wrk)
 	$(BIN)/python -m benchmarks
+
+.PHONY: test-clients
+test-clients: $(VENV)/dev.stamp .venv-clients/stamp   ## real clients: openai for Python (newest, 1.x) and Node, the AI SDK, Codex
+	$(BIN)/python -m pytest -m e2e tests/clients
+	.venv-clients/bin/python -m pytest -m "e2e or clients" tests/clients tests/e2e/test_openai_sdk.py tests/e2e/test_responses_state.py
+
+.venv-clients/stamp: requirements.txt requirements-clients.txt tests/clients/node/package-lock.json
+	test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-clients.txt
+	PATH="$$PWD/.venv-clients/bin:$$PATH" npm ci --prefix tests/clients/node --ignore-scripts --no-audit --no-fund
+	touch $@

@@ -4,6 +4,9 @@ Imports nothing of ours: the packages behind it would load ssl before the gevent
 reason the policy is checked in a process of its own.
 """
 
+import contextlib
+import gc
+import json
 import os
 import socket
 import subprocess
@@ -11,9 +14,16 @@ import sys
 import tempfile
 from pathlib import Path
 
+import gevent
+from gunicorn.http import errors as _errors
+from gunicorn.workers.ggevent import GeventWorker as _GeventWorker
+
 _HERE = Path(__file__).resolve().parent
-_POLICY_TEXT = "_LLR_POLICY_TEXT"  # read by create_app
+_POLICY_TEXT = "_LLR_POLICY_TEXT"  # read by app/factory.py
 _SLOTS_FD = "_LLR_SLOTS_FD"  # read by app/backends/slots.py
+_UNREAD_MS = 120_000  # a client that takes nothing for so long has left; its place at the backend is wanted
+_REST_S = 3.0
+_REST_PIECE_BYTES = 4096
 _LOOPBACK = ("127.", "localhost", "::1", "[::1]")
 
 
@@ -27,12 +37,64 @@ def _cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _read_rest(body):
+    """Reads on for a moment, so that a client that is still sending gets to read its answer.  Whether all was read."""
+    with contextlib.suppress(Exception), gevent.Timeout(_REST_S, False):
+        while body.read(_REST_PIECE_BYTES):
+            gevent.sleep(0)
+        return True
+    return False
+
+
+_REFUSALS = {
+    _errors.LimitRequestLine: (414, "URI Too Long"),
+    _errors.LimitRequestHeaders: (431, "Request Header Fields Too Large"),
+    _errors.ExpectationFailed: (417, "Expectation Failed"),
+    _errors.UnsupportedTransferCoding: (501, "Not Implemented"),
+}
+
+
+class _Worker(_GeventWorker):
+    """gunicorn's own, but for three things.
+
+    What is no proper HTTP is refused in the router's own words: gunicorn would quote it, in its answer and in its log,
+    and behind a wrong Content-Length that is the prompt.  The rest of a body that was refused is not read for ever.
+    And a client that no longer takes anything has left, which is no error.
+    """
+
+    def handle_request(self, listener_name, req, sock, addr):
+        try:
+            super().handle_request(listener_name, req, sock, addr)
+        except TimeoutError:  # _UNREAD_MS
+            raise StopIteration from None
+        finally:
+            at_end = _read_rest(req.body)
+        if not at_end:
+            raise StopIteration  # closes the connection
+
+    def handle_error(self, req, client, addr, exc):
+        if not isinstance(exc, _errors.ParseException):
+            super().handle_error(req, client, addr, exc)
+            return
+        kind = type(exc).__name__
+        status, reason = _REFUSALS.get(type(exc), (400, "Bad Request"))
+        self.log.warning("refused a request that cannot be read: %s", kind)
+        message = f"This cannot be read as an HTTP request: {kind}."
+        error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+        body = json.dumps({"error": error})
+        head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        try:
+            client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        except OSError as error:
+            self.log.debug("nobody heard of it: %s", error)
+
+
 _host = os.environ.get("LLR_HOST", "").strip() or "127.0.0.1"
 _port = _number("LLR_PORT", 3030, 1, 65535)
 
 bind = f"[{_host}]:{_port}" if ":" in _host and not _host.startswith("[") else f"{_host}:{_port}"
 workers = _number("LLR_WORKERS", min(4, _cores()), 1, 64)
-worker_class = "gevent"
+worker_class = _Worker
 worker_connections = 1000
 graceful_timeout = _number("LLR_GRACEFUL_TIMEOUT", 30, 1, 3600)
 timeout = 120  # seconds without a sign of life from a worker's event loop
@@ -41,6 +103,7 @@ chdir = str(_HERE)
 errorlog = "-"
 loglevel = "warning"  # requests are logged by the router itself
 proc_name = "local-llm-router"
+http_parser = "python"  # gunicorn_h1c, where it happens to be installed, takes folded headers and bare line feeds
 control_socket_disable = True  # gunicorn would open one in the home folder
 # Header names with underscores are passed on, so that X_LLR_Sensitivity cannot be lost on the way: it then counts
 # beside X-LLR-Sensitivity.  No header of ours grants anything, so none can be smuggled.
@@ -105,6 +168,13 @@ def on_starting(server):
     sys.stderr.write(f"local-llm-router listens on http://{bind}\n")
 
 
+def when_ready(server):
+    """What the listening sockets have, the accepted ones inherit.  Only Linux knows this."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        for listener in server.LISTENERS:
+            listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MS)
+
+
 def on_reload(server):
     """SIGHUP: new workers get the new policy if it is good, else the last good one."""
     if _check(server.log):
@@ -114,6 +184,10 @@ def on_reload(server):
 
 
 def post_worker_init(worker):
+    # A large body is a hundred thousand objects; by default Python would search them all for garbage again and again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     worker.wsgi.extensions["runtime"].start()
 
 

@@ -2,8 +2,8 @@
 
 import sys
 
-from app import create_app
 from app.errors import PolicyError
+from app.factory import create_app
 
 try:
     app = application = create_app()

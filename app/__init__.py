@@ -1,42 +1,12 @@
-"""local-llm-router.  create_app() is the composition root: the only place that wires things together."""
+"""local-llm-router.  Importing it loads nothing, so that `app.routing.classify` can be used without Flask."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-
-from flask import Flask
-
-from app import cli, logs, policy, settings, web
-from app.errors import PolicyError
-from app.runtime import Runtime
-
-POLICY_TEXT = "_LLR_POLICY_TEXT"  # the policy as gunicorn's master last found it good; absent = read the file
+from importlib import import_module
+from typing import Any
 
 
-def create_app(environ: Mapping[str, str] | None = None) -> Flask:
-    """The WSGI application.  Starts nothing: gunicorn's worker hooks call `extensions["runtime"].start()`.
-
-    Raises PolicyError for a wrong policy or LLR_ variable; under the `flask` command the application then has its
-    commands and nothing else, so that `flask init` and `flask policy check` can mend it.
-    """
-    environ = os.environ if environ is None else environ
-    app = Flask(__name__, static_folder=None)
-    cli.register(app)
-    try:
-        _wire(app, environ)
-    except PolicyError as error:
-        if "FLASK_RUN_FROM_CLI" not in environ:
-            raise
-        app.extensions[cli.PROBLEM] = error
-    return app
-
-
-def _wire(app: Flask, environ: Mapping[str, str]) -> None:
-    configured = settings.load(environ)
-    logs.set_up(configured.log_level)
-    text = environ.get(POLICY_TEXT) or policy.read(configured.policy)
-    loaded = policy.load(text, configured.policy, configured)
-    app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.extensions["runtime"] = Runtime(configured, loaded.policy, environ)
-    web.register(app, configured)
+def create_app(environ: Mapping[str, str] | None = None) -> Any:
+    """The WSGI application, see app/factory.py."""
+    return import_module("app.factory").create_app(environ)

@@ -29,7 +29,8 @@ _TRIM_EVERY = 50  # turns
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One request and its answer.  A native turn is kept by its backend; we only know whose it is."""
+    """One request and its answer.  A native turn is kept by its backend; we only know whose it is, and the ids of the
+    items in its answer, which a client may refer to."""
 
     id: str
     ts_ms: int
@@ -40,11 +41,16 @@ class Turn:
     private: bool
     input: tuple[dict[str, Any], ...] = ()
     response: dict[str, Any] | None = None
+    their_items: tuple[str, ...] = ()
 
     @property
     def items(self) -> list[dict[str, Any]]:
         """Input and output items, in order: the turn as history."""
         return [*self.input, *(self.response or {}).get("output", ())]
+
+    @property
+    def item_ids(self) -> list[str]:
+        return [*self.their_items, *(item["id"] for item in self.items if item.get("id"))]
 
 
 class Conversations:
@@ -117,16 +123,20 @@ class Conversations:
             next_id = None if turn.native else turn.previous_id
         return turns[::-1]
 
-    def items(self, ids: Iterable[str]) -> dict[str, tuple[dict[str, Any], Turn]]:
-        """Kept items by id, each with its turn; an unknown id is left out.  Raises StoreError."""
+    def items(self, ids: Iterable[str]) -> dict[str, tuple[dict[str, Any] | None, Turn]]:
+        """Kept items by id, each with its turn; None for one that a backend keeps; an unknown id is left out.  Raises
+        StoreError."""
         wanted = set(ids)
         with self._storage.reading() as database:
-            where = StoredItem.select(StoredItem.response_id).where(StoredItem.id.in_(wanted)).distinct()
-            holders = {str(row[0]) for row in where.tuples().execute(database)}
-        turns = [turn for holder in holders if (turn := self.turn(holder))]
-        found = {}
-        for turn in (*turns, *self._waiting.values()):
-            found.update({item["id"]: (item, turn) for item in turn.items if item.get("id") in wanted})
+            rows = StoredItem.select(StoredItem.id, StoredItem.response_id).where(StoredItem.id.in_(wanted))
+            holders = {str(item): str(holder) for item, holder in rows.tuples().execute(database)}
+        for waiting in self._waiting.values():
+            holders |= dict.fromkeys(wanted & set(waiting.item_ids), waiting.id)
+        turns = {holder: self.turn(holder) for holder in set(holders.values())}
+        found: dict[str, tuple[dict[str, Any] | None, Turn]] = {}
+        for name, holder in holders.items():
+            if turn := turns[holder]:
+                found[name] = (next((item for item in turn.items if item.get("id") == name), None), turn)
         return found
 
     def delete(self, response_id: str) -> bool:
@@ -157,9 +167,12 @@ class Conversations:
         }
         insert = StoredResponse.insert(id=turn.id, **columns)
         insert.on_conflict(conflict_target=[StoredResponse.id], update=columns).execute(database)
-        ids = [{"id": item["id"], "response_id": turn.id} for item in turn.items if item.get("id")]
-        if ids:
-            StoredItem.insert_many(ids).on_conflict_ignore().execute(database)
+        if ids := [{"id": name, "response_id": turn.id} for name in dict.fromkeys(turn.item_ids)]:
+            # An item that is said again is held by the newest turn, which lives longest.
+            newest = StoredItem.insert_many(ids).on_conflict(
+                conflict_target=[StoredItem.id], preserve=[StoredItem.response_id]
+            )
+            newest.execute(database)
 
 
 def _turn(row: Any) -> Turn:

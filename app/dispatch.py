@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.backends.answers import Stream, Whole
@@ -17,16 +17,17 @@ from app.errors import (
     StreamInterrupted,
 )
 from app.health import Health
-from app.routing.locality import is_local
+from app.routing.locality import host_of, is_local
 from app.types import (
+    Basis,
     Buffered,
     CallRecord,
     ChatRequest,
     Classification,
     Decision,
     Observations,
-    Price,
     Reply,
+    Step,
     Streamed,
     Target,
 )
@@ -61,13 +62,16 @@ def dispatch(request: ChatRequest, tags: Classification, decision: Decision, via
     failures: list[tuple[str, BackendError]] = []
     for target in _admitted(request, decision, via):
         call = Call(request, tags, decision.route, target, via.upstreams[target.backend], "live", record)
-        call.fallback_for = decision.primary if target.backend != decision.primary else None
+        call.reason, call.fallback_for = _why(target, decision, failures)
+        call.basis = None if failures else decision.basis
         try:
             answer = call_target(request, target, call, via, private=decision.private)
         except BackendError as error:
             if not error.next_target:
+                if decision.private:
+                    error = error.in_our_words()
                 error.target = (target.backend, target.model)
-                raise
+                raise error from None
             failures.append((target.backend, error))
             continue
         if isinstance(answer, Whole):
@@ -78,31 +82,53 @@ def dispatch(request: ChatRequest, tags: Classification, decision: Decision, via
                 body=answer.body,
                 document=answer.document,
                 fallback_for=call.fallback_for,
+                trace=_trace(decision, failures),
                 private=decision.private,
                 native=answer.native,
             )
         call.first_byte()
+        via.health.answered(target.backend, request.request_id)
         chunks = _Recorded(answer, call)
         return Streamed(
             target=target,
             route=decision.route,
             chunks=chunks,
             fallback_for=call.fallback_for,
+            trace=_trace(decision, failures),
             private=decision.private,
             native=answer.native,
         )
-    raise AllBackendsFailed(failures, private=decision.private)
+    failed = AllBackendsFailed(failures, private=decision.private)
+    failed.trace = _trace(decision, failures)
+    failed.target = (target.backend, target.model)  # the last one tried
+    raise failed
+
+
+def _trace(decision: Decision, failures: Sequence[tuple[str, BackendError]]) -> tuple[Step, ...]:
+    return (*decision.trace, *(Step("call", f"{name} failed: {error.kind}") for name, error in failures))
+
+
+def _why(target: Target, decision: Decision, failures: list[tuple[str, BackendError]]) -> tuple[str, str | None]:
+    """(reason, fallback_for) of a call.  Who goes first for its latency or its window stands in for nobody."""
+    moved = decision.reason in ("spill", "fit")
+    first = decision.targets[0].backend if moved else decision.primary
+    if target.backend == first:
+        return ("fallback" if failures else decision.reason), None
+    return ("fallback" if failures else "cooling"), first
 
 
 def call_target(request: ChatRequest, target: Target, call: Call, via: Dispatcher, *, private: bool) -> Whole | Stream:
     """One call: the privacy gate, a place, the backend.  On failure the call is recorded and BackendError raised;
     on success finishing (and recording) `call` is the caller's."""
     upstream = via.upstreams[target.backend]
+    local = is_local(target, via.observations())
     try:
-        if private and not is_local(target, via.observations()):
+        if private and not local:
             raise PrivacyViolation("the request is private and this backend is not local: not called")
         call.take_place()
-        answer = upstream.backend.open(request, target, stream=call.stream, private=private)
+        outgoing = upstream.backend.prepare(request, target, stream=call.stream)
+        call.sending(len(outgoing.body), local=local)
+        answer = upstream.backend.open(outgoing, target, stream=call.stream, private=private)
     except BackendError as error:
         call.fail(error)
         raise
@@ -138,7 +164,11 @@ class Call:
     ) -> None:
         """`kind` is live, shadow or probe; only live calls stream."""
         self.stream = request.stream and kind == "live"
+        self.reason = kind
         self.fallback_for: str | None = None
+        self.basis: Basis | None = None
+        self._destination: str | None = None
+        self._sent_bytes: int | None = None
         self._request = request
         self._tags = tags
         self._route = route
@@ -154,6 +184,11 @@ class Call:
     def take_place(self) -> None:
         """Waits for a place under the backend's `maxConcurrency`.  Raises BackendBusy."""
         self._slot = self._upstream.slots.acquire(self._upstream.backend.config.timeouts.first_byte_s)
+
+    def sending(self, size_bytes: int, *, local: bool) -> None:
+        """From here on something may have left: the row says how much, and where to when that is not local."""
+        self._sent_bytes = size_bytes
+        self._destination = None if local else host_of(self._upstream.backend.config.endpoint)
 
     def first_byte(self) -> None:
         self._first_byte = time.monotonic()
@@ -177,6 +212,7 @@ class Call:
         if self._slot is not None:
             self._upstream.slots.release(self._slot)
         now = time.monotonic()
+        price = self._upstream.backend.config.price
         read, written = (answer.input_tokens, answer.output_tokens) if answer else (None, None)
         self._record(
             CallRecord(
@@ -194,10 +230,20 @@ class Call:
                 ttfb_ms=round((self._first_byte - self._started) * 1000) if self._first_byte else None,
                 outcome=outcome,
                 error=None if outcome == "cancelled" else error,
+                reason=self.reason,
                 fallback_for=self.fallback_for,
+                destination=self._destination,
+                sent_bytes=self._sent_bytes,
                 input_tokens=read,
                 output_tokens=written,
-                cost_usd=_cost(self._upstream.backend.config.price, read, written),
+                cost_usd=price.cost_usd(read, written) if price else None,
+                sensitivity=self._tags.sensitivity,
+                modality=self._tags.modality,
+                family=self._tags.family,
+                tokens=self._tags.tokens,
+                difficulty=self._tags.difficulty,
+                confidence=self._tags.confidence,
+                basis=self.basis,
                 backend_failed=failed,
                 retry_after_s=retry_after_s,
             )
@@ -231,14 +277,3 @@ class _Recorded:
         """Before the end: the client left."""
         self._answer.close()
         self._call.finish("cancelled", self._answer)
-
-
-def _cost(price: Price | None, read: int | None, written: int | None) -> float | None:
-    """USD of a call; None = unknown, which is not 0."""
-    if price is None:
-        return None
-    if price.input == price.output == 0:
-        return 0.0
-    if read is None or written is None:
-        return None
-    return (read * price.input + written * price.output) / 1_000_000

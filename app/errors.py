@@ -45,6 +45,7 @@ class RouterError(Exception):
     param: str | None = None
     retry_after_s: float | None = None
     route: str | None = None  # set once the request was routed
+    trace: Sequence[Any] = ()  # types.Step, once the request was routed
     target: tuple[str, str] | None = None  # (backend, model) that is to blame
 
     def __init__(
@@ -80,6 +81,10 @@ class PolicyError(RouterError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
+
+
+class NoPolicy(PolicyError):
+    """There is no policy file."""
 
 
 # --- the client's side --------------------------------------------------------------------------
@@ -152,6 +157,10 @@ class BackendError(RouterError):
         if kind is not None:
             self.kind = kind
 
+    def in_our_words(self) -> BackendError:
+        """For private requests."""
+        return self
+
     def told(self) -> str:
         """The message with what the backend said."""
         return f"{self.message}: {self.said}" if self.said else self.message
@@ -207,6 +216,11 @@ class BackendRejected(BackendError):
     def __init__(self, message: str, *, document: Mapping[str, Any] | None = None, **detail: Any) -> None:
         super().__init__(message, **detail)
         self.document = document
+
+    def in_our_words(self) -> BackendRejected:
+        """The same without anything that the backend wrote: it may quote the prompt."""
+        text = f"The backend {self.message}: it does not accept this request. (Why is not passed on, it is private.)"
+        return BackendRejected(text, kind=self.kind, status=self.status, retry_after_s=self.retry_after_s)
 
 
 class PrivacyViolation(BackendError):

@@ -55,6 +55,13 @@ class Health:
         circuit.trial = request_id
         return True
 
+    def answered(self, backend: str, request_id: str) -> None:
+        """A stream has begun.  When it was the trial the circuit closes now, not at the stream's end; should the
+        stream break, that one failure opens it again."""
+        circuit = self._circuits.get(backend)
+        if circuit is not None and circuit.trial == request_id:
+            circuit.failures, circuit.open_s, circuit.until, circuit.trial = _FAILURES_TO_OPEN - 1, 0.0, 0.0, ""
+
     def note(self, call: CallRecord) -> None:
         """Every finished call, whatever its kind, tells something about its backend."""
         circuit = self._circuits.setdefault(call.backend, _Circuit())

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 from app.dispatch import dispatch
 from app.errors import RouterError
 from app.routing.classify import classify
+from app.routing.classify import explain as evidence
 from app.routing.decide import Trial, decide, no_trial
 from app.routing.detect import Detectors
 from app.runtime import Runtime
-from app.types import CallRecord, ChatRequest, Classification, Decision, Reply
+from app.types import CallRecord, ChatRequest, Classification, Decision, Evidence, Reply
 
 
 def plan(request: ChatRequest, rt: Runtime, trial: Trial = no_trial) -> tuple[Classification, Decision]:
     """What would happen to a request.  Calls nothing and changes nothing.  Raises NoEligibleBackend, ContextTooLong."""
+    time.sleep(0)  # the other requests' turn, here and below: with a large body each step takes its time
     request = detect(request, rt.detectors)
-    tags = classify(request)
+    time.sleep(0)
+    tags = classify(request, rt.policy.complexity)
     return tags, decide(request, tags, rt.policy, rt.observations(), trial)
+
+
+def explain(request: ChatRequest, rt: Runtime) -> tuple[Evidence, Decision]:
+    """`plan`, with what spoke for the tags.  It can hold words of the prompt: show it, never keep it."""
+    tags, decision = plan(request, rt)
+    return dataclasses.replace(evidence(request, rt.policy.complexity), tags=tags), decision
 
 
 def run(request: ChatRequest, rt: Runtime) -> Reply:
@@ -26,13 +36,14 @@ def run(request: ChatRequest, rt: Runtime) -> Reply:
 
     def record(call: CallRecord) -> None:
         rt.record(call)
-        rt.shadow.offer(request, tags, decision, call)
+        if request.continues is None:  # what a backend keeps is not there to be mirrored
+            rt.shadow.offer(request, tags, decision, call)
 
     rt.shadow.measure(request, tags, decision)
     try:
         return dispatch(request, tags, decision, rt.dispatcher, record)
     except RouterError as error:
-        error.route = decision.route
+        error.route, error.trace = decision.route, error.trace or decision.trace
         raise
 
 

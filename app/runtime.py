@@ -51,6 +51,7 @@ class Facts:
 
     latency_ms: Mapping[tuple[str, str], float]
     models: Mapping[str, tuple[str, ...]]
+    answers: Mapping[str, bool]  # whether it told its models when it was asked last; backends never asked are absent
 
 
 class Runtime:
@@ -74,7 +75,7 @@ class Runtime:
         self.shadow = Shadow(policy, self.dispatcher, random.random)
         self._medians = Medians()
         self._locality = Locality(policy.backends)
-        self._facts = Facts({}, {})
+        self._facts = Facts({}, {}, {})
         self._seen_row = 0
         self._running = False
         self._reported: dict[str, Any] | None = None
@@ -103,6 +104,10 @@ class Runtime:
             local=self._locality.local,
             models=facts.models,
         )
+
+    def answers(self) -> Mapping[str, bool]:
+        """Whether each local backend answered when it was last asked for its models; the others are not asked."""
+        return self._facts.answers
 
     def claim_trial(self, target: Target) -> bool:
         return self._medians.claim_trial(target, now_ms())
@@ -176,7 +181,10 @@ class Runtime:
     def _discover(self) -> None:
         self.look_up_names(resolve)
         backends = {name: upstream.backend for name, upstream in self.upstreams.items()}
-        self._facts = replace(self._facts, models={**self._facts.models, **discover(backends, self._locality.local)})
+        found = discover(backends, self._locality.local)
+        asked = (name for name in self._locality.local if not backends[name].hosted)
+        answers = {name: name in found for name in asked}
+        self._facts = replace(self._facts, models={**self._facts.models, **found}, answers=answers)
 
     def _catch_up(self) -> None:
         try:
@@ -188,6 +196,8 @@ class Runtime:
     def _prune(self) -> None:
         before = now_ms() - int(self.settings.retention_days * 86_400_000)
         try:
+            while self.lane.run(self.store.catch_up):
+                gevent.sleep(0.05)
             while self.lane.run(self.store.prune, before):
                 gevent.sleep(0.05)
         except StoreError as error:

@@ -43,8 +43,9 @@ class Body(Protocol):
         """The request in chat shape: what is classified."""
 
     @property
-    def original(self) -> JsonObject:
-        """The request as it came, with all that goes along with it: what is searched for private text."""
+    def original(self) -> Any:
+        """The request as it came, with all that goes along with it: what is searched for private text.  JSON whose
+        objects may be tuples of (name, value), because a name may be repeated."""
 
     def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:
         """The chat body as JSON bytes for one target.  `stream` differs from the client's own only for shadow calls."""
@@ -95,6 +96,14 @@ class Price:
     input: float
     output: float
 
+    def cost_usd(self, input_tokens: int | None, output_tokens: int | None) -> float | None:
+        """USD of a call; None = unknown, which is not 0."""
+        if self.input == self.output == 0:
+            return 0.0
+        if input_tokens is None or output_tokens is None:
+            return None
+        return (input_tokens * self.input + output_tokens * self.output) / 1_000_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendConfig:
@@ -113,6 +122,7 @@ class BackendConfig:
     max_concurrency: int = 0  # 0 = no limit
     api_key_env: str | None = None
     responses: str = "chat"  # native: it speaks the Responses API itself
+    own: Mapping[str, Any] = field(default_factory=dict)  # keys of its type alone (Backend.policy_fields)
 
     def context_window(self, model: str) -> int | None:
         """Tokens that fit into `model`'s window, or None when the policy does not say."""
@@ -148,6 +158,14 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Cuts:
+    """`complexity:`; where `difficulty` becomes medium and high."""
+
+    medium: float = 0.35
+    high: float = 0.65
+
+
+@dataclass(frozen=True, slots=True)
 class ABTest:
     """`ab:`; candidates maps a primary to the backend that is tried beside it."""
 
@@ -180,9 +198,11 @@ class Policy:
 
     backends: Mapping[str, BackendConfig]
     routes: tuple[Route, ...]  # top to bottom; the last is the default
+    complexity: Cuts = Cuts()
     ab: ABTest = ABTest()
     sensitivity: SensitivityRules = SensitivityRules()
     responses: ResponsesRules = ResponsesRules()
+    savings_against: str | None = None  # the backend whose price the savings are reckoned with
     version: str = ""  # short hash of the text, so that two machines can be compared
 
 
@@ -204,19 +224,12 @@ class Classification:
 
 
 @dataclass(frozen=True, slots=True)
-class Cuts:
-    """Where `difficulty` becomes medium and high."""
-
-    medium: float = 0.35
-    high: float = 0.65
-
-
-@dataclass(frozen=True, slots=True)
 class Sign:
     """One feature that spoke, and with how many points (below 0: against)."""
 
     feature: str
     points: float
+    words: tuple[str, ...] = ()  # of the prompt, that made it speak
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,18 +251,6 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """Where a request goes.  `targets` is never empty; the order is the order of tries."""
-
-    route: str
-    targets: tuple[Target, ...]
-    trace: tuple[Step, ...]
-    primary: str  # the backend the route or pin names first, before any reordering
-    skipped: Target | None = None  # a local primary passed over for its latency: it wants measuring
-    private: bool = False  # only local targets may be called
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Observations:
     """What we believe about the backends now.  Swapped whole, never changed in place."""
 
@@ -257,6 +258,42 @@ class Observations:
     cooling: frozenset[str] = frozenset()  # backends whose circuit is open
     local: frozenset[str] = frozenset()  # backends inside the operator's boundary
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # backend -> models it was seen to hold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Basis:
+    """What a decision was made from, beside the tags, and what came of it: with it the same question can be put to
+    another policy.  Kept with the metrics, so it holds no text of the request."""
+
+    policy: str  # its version
+    asked_model: str | None  # the client's `model`; "" = none that could be ours; None = not fit to be kept
+    output_tokens: int  # room asked for the answer
+    observations: Observations  # as far as they can matter to this request
+    measured: bool  # the primary went first although too slow, to be measured
+    targets: tuple[Target, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Where a request goes.  `targets` is never empty; the order is the order of tries."""
+
+    route: str
+    targets: tuple[Target, ...]
+    trace: tuple[Step, ...]
+    primary: str  # the backend the route or pin names first, before any reordering
+    reason: str = "route"  # why the first target is first: route, pin, continuation, fit, cooling, spill
+    skipped: Target | None = None  # a local primary passed over for its latency: it wants measuring
+    private: bool = False  # only local targets may be called
+    basis: Basis | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One request as it is sent to one target."""
+
+    path: str
+    body: bytes
+    native: bool = False  # a Responses body instead of chat
 
 
 # --- what comes back ----------------------------------------------------------------------------
@@ -271,6 +308,7 @@ class Buffered:
     body: bytes
     document: Mapping[str, Any]
     fallback_for: str | None = None
+    trace: tuple[Step, ...] = ()  # the decision's, and what failed since
     private: bool = False
     native: bool = False  # a Response object, not a chat completion
 
@@ -284,6 +322,7 @@ class Streamed:
     route: str
     chunks: Iterator[bytes]
     fallback_for: str | None = None
+    trace: tuple[Step, ...] = ()  # the decision's, and what failed since
     private: bool = False
     native: bool = False  # Responses events, not chat chunks
 
@@ -309,9 +348,19 @@ class CallRecord:
     ttfb_ms: int | None  # to the first byte of content; None when none came
     outcome: str  # ok | error | cancelled
     error: str | None = None  # short kind: timeout, refused, http_503 …
-    fallback_for: str | None = None  # the primary this call stood in for
+    reason: str = "route"  # Decision.reason, or fallback, shadow, probe
+    fallback_for: str | None = None  # the backend that failed or cools down, for which this call stood in
+    destination: str | None = None  # host:port of a target that is not local
+    sent_bytes: int | None = None  # size of the body that was sent; None when it came to nothing before
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: float | None = None  # None = unknown
+    sensitivity: str | None = None  # these six: the other tags of the request
+    modality: str | None = None
+    family: str | None = None
+    tokens: int | None = None
+    difficulty: float | None = None
+    confidence: float | None = None
+    basis: Basis | None = None  # of the decision, on the first call of a request
     backend_failed: bool = False  # the backend's fault: counts towards its circuit
     retry_after_s: float | None = None

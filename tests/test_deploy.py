@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import configparser
+import json
 import re
 from pathlib import Path
 
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from app.errors import BodyTooLarge
+from app.metrics.prometheus import Snapshot, exposition
+from app.metrics.tally import Spread, Tally
 from app.policy import load
 from app.settings import VARIABLES, Settings
+from tests.documents import Document, names
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
@@ -63,3 +68,78 @@ def test_the_compose_policy_loads() -> None:
     assert not loaded.warnings
     assert loaded.policy.backends["local"].local  # the sensitive route needs it proven before the container is up
     assert f"/config/{name}" in (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
+
+
+# --- Prometheus and Grafana ---------------------------------------------------------------------
+
+DASHBOARD = json.loads((DEPLOY / "grafana-dashboard.json").read_text(encoding="utf-8"))
+ALERTS = yaml.safe_load((DEPLOY / "prometheus-alerts.yaml").read_text(encoding="utf-8"))
+
+
+def exported() -> dict[str, set[str]]:
+    """Every sample name of /metrics with its labels, and those that a recording of it goes by."""
+    some = Tally(1, latency=spread(50), ttfb=spread(5))
+    workers = {"w": {"in_flight": {"e": 0}, "waiting": {"e": 0}, "circuit_open": {"e": 0}, "queued": 0}}
+    live, shadow = ("e", "m", "default", "live"), ("e", "m", "default", "shadow")
+    text = exposition(Snapshot({live: some, shadow: some}, {live: some}, workers, 0)).decode()
+    samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+    found: dict[str, set[str]] = {}
+    for sample in samples:
+        found.setdefault(sample.name, set()).update(sample.labels)
+    return found
+
+
+def spread(value: float) -> Spread:
+    made = Spread()
+    made.add(value)
+    return made
+
+
+def dashboard_expressions() -> list[str]:
+    return [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+
+
+def alert_expressions() -> list[str]:
+    return [rule["expr"] for group in ALERTS["groups"] for rule in group["rules"]]
+
+
+def test_expressions_name_only_what_is_exported() -> None:
+    known = exported()
+    for expression in [*dashboard_expressions(), *alert_expressions()]:
+        named = set(re.findall(r"\bllr_\w+", expression))
+        assert named and named <= known.keys(), expression
+        labels = set().union(*(known[name] for name in named))
+        for used in re.findall(r"by \(([^)]*)\)", expression):
+            assert {label.strip() for label in used.split(",")} <= labels, expression
+        assert set(re.findall(r"(\w+)=~?\"", expression)) <= labels, expression
+
+
+def test_the_dashboard_shows_every_metric() -> None:
+    shown = set(re.findall(r"\bllr_\w+", " ".join(dashboard_expressions())))
+    missing = {re.sub(r"_(bucket|sum|count)$", "", name) for name in exported()} - {
+        re.sub(r"_bucket$", "", name) for name in shown
+    }
+    assert not missing
+
+
+def test_the_dashboard_is_whole() -> None:
+    panels = DASHBOARD["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        assert place["x"] + place["w"] <= 24 and not cells & taken, panel["title"]
+        taken |= cells
+        assert panel["datasource"]["uid"] == "${datasource}" and panel["title"]
+    assert {variable["name"] for variable in DASHBOARD["templating"]["list"]} == {"datasource", "backend"}
+
+
+def test_alerts_say_what_and_why() -> None:
+    rules = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+    assert len({rule["alert"] for rule in rules}) == len(rules) >= 8
+    for rule in rules:
+        assert rule["labels"]["severity"] in ("info", "warning", "critical")
+        assert rule["annotations"].keys() == {"summary", "description"}
+    listed = {name for row in Document.read("docs/operations.md").rows("alert") for name in names(row[0])}
+    assert listed == {rule["alert"] for rule in rules}

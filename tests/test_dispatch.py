@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from app.errors import (
     ClientGone,
     PrivacyViolation,
     StreamInterrupted,
+    envelope,
 )
 from app.types import Buffered, Classification, Decision, Price, Reply, Streamed, Target
 from tests import build
@@ -30,14 +32,15 @@ from tests.fakes.backends import FakeStream, Stage, whole
 TAGS = Classification("code", "low", "normal", "text", "any", 10)
 
 
-def decision(*names: str, private: bool = False, primary: str | None = None) -> Decision:
+def decision(*names: str, private: bool = False, primary: str | None = None, reason: str = "route") -> Decision:
     targets = tuple(Target(name, f"{name}-model") for name in names)
-    return Decision(route="r1", targets=targets, trace=(), primary=primary or names[0], private=private)
+    first = primary or names[0]
+    return Decision(route="r1", targets=targets, trace=(), primary=first, reason=reason, private=private)
 
 
-def run(stage: Stage, *names: str, stream: bool = False, private: bool = False, primary: str | None = None) -> Reply:
-    request = build.request(stream=stream)
-    return dispatch(request, TAGS, decision(*names, private=private, primary=primary), stage.via, stage.record)
+def run(stage: Stage, *names: str, stream: bool = False, **fields: Any) -> Reply:
+    """`fields` are those of `decision`."""
+    return dispatch(build.request(stream=stream), TAGS, decision(*names, **fields), stage.via, stage.record)
 
 
 def lines(stage: Stage) -> list[tuple[Any, ...]]:
@@ -117,9 +120,10 @@ def test_each_backend_is_tried_once_in_order() -> None:
 
 def test_a_shifted_primary_is_no_fallback_and_a_fallback_that_went_first_is_one() -> None:
     stage = Stage({"slow": [], "fast": [BackendTimeout("x")]})
-    reply = run(stage, "fast", "slow", primary="slow")
-    assert reply.fallback_for is None
-    assert lines(stage) == [("fast", "error", "timeout", "slow"), ("slow", "ok", None, None)]
+    reply = run(stage, "fast", "slow", primary="slow", reason="spill")
+    assert reply.fallback_for == "fast"
+    assert lines(stage) == [("fast", "error", "timeout", None), ("slow", "ok", None, "fast")]
+    assert [call.reason for call in stage.records] == ["spill", "fallback"]
 
 
 def test_the_clients_own_mistake_ends_it() -> None:
@@ -170,6 +174,20 @@ def test_the_message_names_each_backend_and_what_happened() -> None:
     assert caught.value.message == (
         "a: connection refused at http://x; b: answered 500: CUDA out of memory"
     )  # fmt: skip
+
+
+def test_the_clients_mistake_in_a_private_request_is_worded_by_us() -> None:
+    """The backend's document may quote the prompt."""
+    quoting = {"message": "no: my secret", "code": "my secret"}
+    error = BackendRejected(
+        "answered 422", kind="http_422", status=422, document={"error": quoting}, said="my secret", code="my secret"
+    )
+    stage = Stage({"a": [error]}, local=frozenset({"a"}))
+    with pytest.raises(BackendRejected) as caught:
+        run(stage, "a", private=True)
+    assert (caught.value.status, caught.value.document, caught.value.target) == (422, None, ("a", "a-model"))
+    assert "secret" not in json.dumps(envelope(caught.value)) and "answered 422" in caught.value.message
+    assert lines(stage) == [("a", "error", "http_422", None)]
 
 
 def test_what_a_backend_said_of_a_private_request_is_not_repeated() -> None:
@@ -353,6 +371,30 @@ def test_a_request_that_is_not_private_may_go_anywhere() -> None:
     assert stage.backends["cloud"].calls[0][3] is False
 
 
+# --- what left this machine ---------------------------------------------------------------------
+
+
+def test_a_row_says_where_a_request_went_and_how_much_of_it() -> None:
+    stage = Stage({"cloud": [BackendTimeout("x")], "home": []}, local=frozenset({"home"}))
+    run(stage, "cloud", "home")
+    sent = len(b'{"model":"cloud-model","messages": [{"role": "user", "content": "hello"}]}')
+    assert [(call.backend, call.destination, call.sent_bytes) for call in stage.records] == [
+        ("cloud", "fake", sent),
+        ("home", None, sent - 1),
+    ]
+
+
+def test_what_was_never_sent_has_no_destination() -> None:
+    stage = Stage({"cloud": [], "busy": [], "home": []}, local=frozenset({"home"}), limits={"busy": 1})
+    stage.upstreams["busy"].slots.acquire(0)
+    run(stage, "cloud", "home", private=True)
+    run(stage, "busy", "home")
+    assert [(call.error, call.destination, call.sent_bytes) for call in stage.records if call.error] == [
+        ("privacy", None, None),
+        ("busy", None, None),
+    ]
+
+
 # --- circuits -----------------------------------------------------------------------------------
 
 
@@ -367,6 +409,7 @@ def test_an_open_circuit_is_tried_last() -> None:
     reply = run(stage, "a", "b", "c")
     assert reply.target.backend == "a"
     assert lines(stage) == [("b", "error", "timeout", "a"), ("c", "error", "timeout", "a"), ("a", "ok", None, None)]
+    assert [call.reason for call in stage.records] == ["cooling", "fallback", "fallback"]
     assert stage.health.states()["a"] == "closed"
 
 
@@ -379,16 +422,31 @@ def test_when_all_circuits_are_open_the_first_is_tried_first() -> None:
 
 
 def test_after_the_cooldown_one_request_is_the_trial() -> None:
-    stage = Stage({"a": [FakeStream(b"1")], "b": []})
+    stage = Stage({"a": [], "b": []})
+    seen = []
+
+    def meanwhile() -> Any:
+        other = dispatch(build.request(request_id="other"), TAGS, decision("a", "b"), stage.via, stage.record)
+        seen.append(other.target.backend)
+        return FakeStream(b"1")
+
+    stage.backends["a"].answers = [meanwhile, whole()]
     open_circuit(stage, "a")
     stage.now += 10
     trial = dispatch(build.request(request_id="trial", stream=True), TAGS, decision("a", "b"), stage.via, stage.record)
-    assert trial.target.backend == "a"
-    other = dispatch(build.request(request_id="other"), TAGS, decision("a", "b"), stage.via, stage.record)
-    assert other.target.backend == "b"
+    assert (trial.target.backend, seen) == ("a", ["b"])
+    assert run(stage, "a", "b").target.backend == "a"  # the trial's stream has begun: that is answer enough
     drained(trial)
-    stage.backends["a"].answers = [whole()]
-    assert run(stage, "a", "b").target.backend == "a"
+
+
+def test_a_trial_stream_that_breaks_opens_the_circuit_again() -> None:
+    stage = Stage({"a": [FakeStream(b"1", StreamInterrupted("broke"))], "b": []})
+    open_circuit(stage, "a")
+    stage.now += 10
+    trial = dispatch(build.request(request_id="trial", stream=True), TAGS, decision("a", "b"), stage.via, stage.record)
+    with pytest.raises(StreamInterrupted):
+        drained(trial)
+    assert stage.health.states()["a"] == "open"
 
 
 def test_a_circuit_that_opens_during_the_request_counts_at_once() -> None:

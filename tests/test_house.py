@@ -34,13 +34,14 @@ from tests.e2e.server import Router
 
 README = Document.read("README.md")
 API = Document.read("docs/api.md")
+CLIENTS = Document.read("docs/clients.md")
 ARCHITECTURE = Document.read("ARCHITECTURE.md")
 OPERATIONS = Document.read("docs/operations.md")
 CONTRIBUTING = Document.read("CONTRIBUTING.md")
 EXAMPLE = (ROOT / "policy.example.yaml").read_text("utf-8")
 PAGES = [
     *(Document.read(name) for name in ("CHANGELOG.md", "docs/classifier.md", "docs/differences.md", "docs/policy.md")),
-    *(README, API, ARCHITECTURE, OPERATIONS, CONTRIBUTING),
+    *(README, API, CLIENTS, ARCHITECTURE, OPERATIONS, CONTRIBUTING),
 ]
 SOURCES = sorted((ROOT / "app").rglob("*.py"))
 ECHO = {"backends": {"echo": {"type": "echo"}}, "routes": [{"default": "echo"}]}
@@ -327,6 +328,16 @@ def test_every_make_target_is_documented():
         assert set(re.findall(r"(?:`|^)make ([a-z-]+)", page.text, re.MULTILINE)) <= targets, page.path
 
 
+def test_the_page_of_clients_names_the_versions_that_are_tested():
+    named = " ".join(row[2] for row in CLIENTS.rows("client", "API", "tested with"))
+    packages = json.loads((ROOT / "tests/clients/node/package.json").read_text("utf-8"))["dependencies"]
+    for name in ("openai", "ai", "@ai-sdk/openai", "@openai/codex"):
+        assert packages[name] in named, name
+    for file in ("requirements-dev.txt", "requirements-clients.txt"):
+        (version,) = re.findall(r"^openai==(\S+)", (ROOT / file).read_text("utf-8"), re.MULTILINE)
+        assert version in named, file
+
+
 # --- the pages themselves -----------------------------------------------------------------------
 
 
@@ -369,7 +380,7 @@ def test_the_examples_of_readme_and_api_run(router, tmp_path: Path):
     """Every curl and the SDK snippet, as they stand but for the port, against the policy that `flask init` writes where
     it finds nothing."""
     running: Router = router(_first_policy(tmp_path))
-    for page in (README, API):
+    for page in (README, API, CLIENTS):
         for block in page.blocks("sh"):
             if "curl" in block.text:
                 script = block.text.replace("127.0.0.1:3030", f"127.0.0.1:{running.port}")

@@ -6,18 +6,20 @@ the environment and no redirect to be followed.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import gevent
 import urllib3
 from marshmallow import fields
 
 from app.backends.answers import Stream, Whole, read_body
 from app.backends.connection import Connections, StaleConnection
 from app.backends.failures import TRANSPORT_ERRORS, causes, refusal, said, transport_error
-from app.errors import BackendError, BackendProtocol, BackendServerError, BackendUnavailable
-from app.types import BackendConfig, ChatRequest, Dialect, Target
+from app.errors import BackendError, BackendProtocol, BackendServerError, BackendTimeout, BackendUnavailable
+from app.types import BackendConfig, ChatRequest, Dialect, Outgoing, Target
 from app.wire import sse
 
 _ERROR_BODY_S = 5.0  # wait for each piece of an error's body
@@ -50,44 +52,63 @@ class Backend:
             else self._connections
         )
 
+    @property
+    def missing_key(self) -> str:
+        """The variable that should hold this backend's key and does not; "" when all is well."""
+        return self.config.api_key_env or "" if not self._key else ""
+
     @classmethod
     def normal_endpoint(cls, endpoint: str) -> str:
         """The endpoint as `chat_path` and `models_path` expect it."""
         return endpoint.rstrip("/")
 
-    def open(self, request: ChatRequest, target: Target, *, stream: bool, private: bool) -> Whole | Stream:
-        """Sends the request.  Returns the whole answer, or a stream whose first event has come and is no error.
-        Raises BackendError."""
-        deadline = time.monotonic() + self.config.timeouts.first_byte_s
-        path, body, native = self.chat_path, None, False
+    def prepare(self, request: ChatRequest, target: Target, *, stream: bool) -> Outgoing:
+        """What is sent for a request.  `stream` differs from the client's own only for shadow calls."""
         if self.config.responses == "native":
             body = request.body.native(target.model, stream=stream)
-        if body is not None:
-            path, native = self.responses_path, True
-        else:
-            body = request.body.encode(target.model, self.dialect, stream=stream)
-        response = self._send("POST", path, body, private)
+            if body is not None:
+                return Outgoing(self.responses_path, body, native=True)
+        return Outgoing(self.chat_path, request.body.encode(target.model, self.dialect, stream=stream))
+
+    def open(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Whole | Stream:
+        """Sends it.  Returns the whole answer, or a stream whose first event has come and is no error.
+        Raises BackendError."""
+        deadline = time.monotonic() + self.config.timeouts.first_byte_s
+        response = self._send("POST", outgoing.path, outgoing.body, private)
         answer = None
         try:
             if response.status >= 300:
                 raise self._refusal(response, target)
             if stream and not _is_document(response):
-                chunks = Stream(response, self.config, self._key, native=native)
+                chunks = Stream(response, self.config, self._key, native=outgoing.native)
                 chunks.wait_for_first(deadline)
                 answer = chunks
                 return answer
-            return self._whole(response, native)
+            whole = self._whole(response, outgoing.native)
+            if not outgoing.native and not whole.document.get("choices"):
+                raise BackendProtocol("answered 200 without a choice")
+            return whole
         finally:
             if answer is None:
                 response.close()
 
     def discover(self) -> tuple[str, ...]:
         """Names of the models it holds.  Raises BackendError."""
-        response = self._send("GET", self.models_path, None, private=False)
+        return self.model_names(self.ask(self.models_path))
+
+    def runs_with(self, model: str) -> int | None:  # noqa: ARG002
+        """Tokens of context that the server really gives a model; None when it does not say.  Raises BackendError."""
+        return None
+
+    def ask(self, path: str, question: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+        """What the server tells about itself: the document at a path, or its answer to a question posted there.
+        Raises BackendError."""
+        body = None if question is None else json.dumps(question).encode()
+        response = self._send("GET" if body is None else "POST", path, body, private=False)
         try:
             if response.status != 200:
                 raise self._refusal(response, Target(self.config.name, ""))
-            return self.model_names(self._whole(response).document)
+            return self._whole(response).document
         finally:
             response.close()
 
@@ -113,15 +134,17 @@ class Backend:
 
     def _send(self, method: str, path: str, body: bytes | None, private: bool) -> urllib3.BaseHTTPResponse:
         via = self._private_connections if private else self._connections
-        headers = self._headers(body)
+        headers, timeouts = self._headers(body), self.config.timeouts
         try:
-            try:
-                return via.send(method, path, body, headers)
-            except urllib3.exceptions.HTTPError as error:
-                if not any(isinstance(cause, StaleConnection) for cause in causes(error)):
-                    raise
-                via.forget()  # a kept connection had died: once more, on a fresh one
-                return via.send(method, path, body, headers)
+            # The deadlines bound each wait; the sum of them bounds a head that trickles in.
+            with gevent.Timeout(timeouts.connect_s + timeouts.first_byte_s, BackendTimeout("did not answer in time")):
+                try:
+                    return via.call(method, path, body, headers)
+                except TRANSPORT_ERRORS as error:
+                    if not any(isinstance(cause, StaleConnection) for cause in causes(error)):
+                        raise
+                    via.forget()  # a kept connection had died: once more, on a fresh one
+                    return via.call(method, path, body, headers)
         except TRANSPORT_ERRORS as error:
             raise transport_error(error, self.config, self.hint) from None
 

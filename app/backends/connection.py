@@ -24,7 +24,6 @@ from app.routing.locality import is_inside
 from app.types import Timeouts
 
 _POOL_SIZE = 1000  # gunicorn's worker_connections: no more calls than that run at once
-_NEVER = urllib3.Retry(False)  # nothing is sent twice by urllib3: retries are ours and the dispatcher's
 _CORK = getattr(socket, "TCP_CORK", None)  # Linux
 
 
@@ -107,52 +106,52 @@ class _InsideTLSPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _InsideTLS
 
 
-class Connections:
-    """The connections to one backend."""
+class Connections(HTTPAdapter):
+    """requests' adapter for one backend, without what it does anew for each call: finding the pool, setting up TLS,
+    and collecting cookies."""
 
     def __init__(self, endpoint: str, timeouts: Timeouts, *, inside_only: bool = False) -> None:
+        super().__init__(pool_connections=2, pool_maxsize=_POOL_SIZE, max_retries=0)  # retries are the dispatcher's
         self._endpoint = endpoint
-        self._path = urlsplit(endpoint).path
+        self._origin_chars = len(endpoint) - len(urlsplit(endpoint).path)
         self._timeout = urllib3.Timeout(connect=timeouts.connect_s, read=timeouts.first_byte_s)
-        self._adapter = HTTPAdapter(pool_connections=2, pool_maxsize=_POOL_SIZE)
         pools = (_InsidePool, _InsideTLSPool) if inside_only else (_Pool, _TLSPool)
-        self._adapter.poolmanager.pool_classes_by_scheme = dict(zip(("http", "https"), pools, strict=True))
+        self.poolmanager.pool_classes_by_scheme = dict(zip(("http", "https"), pools, strict=True))
         self._pool: urllib3.HTTPConnectionPool | None = None
 
-    def send(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
-        """The answer's head; its body is still to be read.  No redirect is followed.  Raises urllib3's errors,
-        StaleConnection somewhere among their causes, and OSError."""
-        if self._pool is None:
-            self._pool = self._open()
-        return self._pool.urlopen(
-            method,
-            self._path + path,
-            body=body,
-            headers=headers,
-            timeout=self._timeout,
-            retries=_NEVER,
-            redirect=False,
-            assert_same_host=False,
-            preload_content=False,
-            decode_content=False,
-        )
+    def call(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        """The answer's head; its body is still to be read.  No redirect is followed.  Raises requests' errors,
+        StaleConnection somewhere among their causes."""
+        request = requests.PreparedRequest()
+        request.method, request.url, request.body = method, self._endpoint + path, body
+        request.headers = headers  # type: ignore[assignment]  # a plain dict is all that is read
+        answer = self.send(request, stream=True, timeout=self._timeout)  # type: ignore[arg-type]  # urllib3's own is read too
+        return cast(urllib3.BaseHTTPResponse, answer.raw)
 
     def forget(self) -> None:
         """Closes the connections that are kept."""
-        self._adapter.poolmanager.clear()
+        self.poolmanager.clear()
         self._pool = None
 
-    def close(self) -> None:
-        self._adapter.close()
-        self._pool = None
+    # --- what requests asks for each call ---
 
-    def _open(self) -> urllib3.HTTPConnectionPool:
-        """requests' adapter knows how to verify a server; what else it does for each call is not wanted here."""
-        somewhere = requests.PreparedRequest()
-        somewhere.url = self._endpoint
-        pool = self._adapter.get_connection_with_tls_context(somewhere, verify=True)
-        self._adapter.cert_verify(pool, self._endpoint, verify=True, cert=None)  # type: ignore[no-untyped-call]
-        return cast(urllib3.HTTPConnectionPool, pool)
+    def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
+        if self._pool is None:
+            pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
+            super().cert_verify(pool, self._endpoint, verify, cert)  # type: ignore[no-untyped-call]
+            self._pool = cast(urllib3.HTTPConnectionPool, pool)
+        return self._pool
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Done when the pool was made."""
+
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:  # noqa: ARG002
+        return str(request.url)[self._origin_chars :]
+
+    def build_response(self, req: Any, resp: Any) -> requests.Response:  # noqa: ARG002
+        response = requests.Response()
+        response.raw = resp
+        return response
 
 
 def hold_back(sock: Any) -> Callable[[], None]:

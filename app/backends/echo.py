@@ -6,13 +6,14 @@ For the first minute after an installation, and for tests of clients.
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from app.backends.answers import Whole
 from app.backends.base import Backend
-from app.types import ChatRequest, JsonObject, Target
+from app.types import JsonObject, Outgoing, Target
 from app.wire import sse
 
 _NOTE = "[echo: no model is set up, this is your own text] "
@@ -24,13 +25,14 @@ class EchoBackend(Backend):
     default_endpoint = "http://localhost"  # never called
     default_models = ("echo",)
 
-    def open(self, request: ChatRequest, target: Target, *, stream: bool, private: bool) -> Whole | EchoStream:  # type: ignore[override]  # noqa: ARG002
-        text = _NOTE + _last_text(request.body.chat)
-        head = {"id": f"chatcmpl-{request.request_id}", "created": int(time.time()), "model": target.model}
+    def open(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Whole | EchoStream:  # type: ignore[override]  # noqa: ARG002
+        chat = json.loads(outgoing.body)
+        text = _NOTE + _last_text(chat)
+        head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": target.model}
         usage = {"prompt_tokens": len(text.split()), "completion_tokens": len(text.split())}
         usage["total_tokens"] = sum(usage.values())
         if stream:
-            return EchoStream(head, text, usage, request.body.chat)
+            return EchoStream(head, text, usage, chat)
         message = {"role": "assistant", "content": text}
         choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
         document = {**head, "object": "chat.completion", "choices": choices, "usage": usage}

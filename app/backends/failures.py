@@ -90,7 +90,8 @@ def refusal(
     if status >= 500 or status in _TEMPORARY:
         return BackendServerError(message, kind=kind, said=text, retry_after_s=wait)
     if status == 404 and not target.client_named:
-        return BackendDenied(f"{message}; is the model {target.model} there?", kind=kind, said=text)
+        asked = f"; is the model {target.model} there?" if target.model else ""
+        return BackendDenied(message + asked, kind=kind, said=text)
     named = {name: value for name, value in error_fields(document).items() if name != "message"}
     return BackendRejected(message, kind=kind, status=status, document=document, said=text, retry_after_s=wait, **named)
 

@@ -20,3 +20,8 @@ class LlamaCppBackend(Backend):
     @classmethod
     def normal_endpoint(cls, endpoint: str) -> str:
         return endpoint.rstrip("/").removesuffix("/v1")
+
+    def runs_with(self, model: str) -> int | None:  # noqa: ARG002 - it serves one
+        settings = self.ask("/props").get("default_generation_settings")
+        size = settings.get("n_ctx") if isinstance(settings, dict) else None
+        return size if isinstance(size, int) else None

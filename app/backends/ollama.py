@@ -1,10 +1,13 @@
 """Ollama's OpenAI-compatible API.  Facts: https://github.com/ollama/ollama/blob/main/docs/api.md and openai.md."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from app.backends.base import Backend
 from app.types import Dialect
+
+_NUM_CTX = re.compile(r"^num_ctx\s+(\d+)", re.MULTILINE)
 
 
 class OllamaBackend(Backend):
@@ -24,3 +27,11 @@ class OllamaBackend(Backend):
     def model_names(self, document: Mapping[str, Any]) -> tuple[str, ...]:
         entries = document.get("models")
         return tuple(str(entry["name"]) for entry in entries if "name" in entry) if isinstance(entries, list) else ()
+
+    def runs_with(self, model: str) -> int | None:
+        """Of a loaded model what it was loaded with, else what its Modelfile says."""
+        for entry in self.ask("/api/ps").get("models") or ():
+            if entry.get("name") == model and isinstance(entry.get("context_length"), int):
+                return int(entry["context_length"])
+        found = _NUM_CTX.search(str(self.ask("/api/show", {"model": model}).get("parameters") or ""))
+        return int(found[1]) if found else None

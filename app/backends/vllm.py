@@ -16,3 +16,9 @@ class VllmBackend(Backend):
     @classmethod
     def normal_endpoint(cls, endpoint: str) -> str:
         return endpoint.rstrip("/").removesuffix("/v1")
+
+    def runs_with(self, model: str) -> int | None:
+        for entry in self.ask(self.models_path).get("data") or ():
+            if entry.get("id") == model and isinstance(entry.get("max_model_len"), int):
+                return int(entry["max_model_len"])
+        return None

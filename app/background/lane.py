@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from gevent.threadpool import ThreadPool
 
@@ -27,10 +27,26 @@ class Lane:
         """The result of `work(*arguments)`; other greenlets go on meanwhile.  Raises what it raises."""
         if self._thread is None:
             return work(*arguments)
-        result: T = self._thread.apply(work, arguments)
-        return result
+        result = self._thread.apply(_attempt, (work, arguments))
+        if isinstance(result, _Raised):
+            raise result.error
+        return cast(T, result)
 
     def stop(self) -> None:
         if self._thread is not None:
             self._thread.kill()
             self._thread = None
+
+
+class _Raised:
+    """An exception on its way back: gevent would print the traceback of one raised in the thread, handled or not."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def _attempt(work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    try:
+        return work(*arguments)
+    except Exception as error:
+        return _Raised(error)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from app.backends.base import Backend
 from app.errors import BackendError
-from app.routing.locality import is_inside
+from app.routing.locality import host_name, is_inside
 from app.types import BackendConfig, CallRecord, Target
 
 log = logging.getLogger("llr.background")
@@ -77,7 +77,7 @@ class Locality:
         """A name that does not resolve, or also leads outside, is not local."""
         local = set()
         for name, config in self._configs.items():
-            if config.local or (config.local is None and _inside(resolve(host_of(config.endpoint)))):
+            if config.local or (config.local is None and _inside(resolve(host_name(config.endpoint)))):
                 local.add(name)
         if self.local != local:
             log.info("local backends now: %s", ", ".join(sorted(local)) or "none")
@@ -86,10 +86,6 @@ class Locality:
 
 def _inside(addresses: list[str]) -> bool:
     return bool(addresses) and all(is_inside(address) for address in addresses)
-
-
-def host_of(endpoint: str) -> str:
-    return endpoint.partition("://")[2].partition("/")[0].rpartition("@")[2].rsplit(":", 1)[0].strip("[]")
 
 
 def resolve(host: str) -> list[str]:

@@ -22,12 +22,19 @@ _MEASURE_EVERY_S = 2.0
 
 
 class Shadow:
-    def __init__(self, policy: Policy, via: Dispatcher, random: Callable[[], float]) -> None:
-        """`random` gives numbers from 0 to 1."""
+    def __init__(
+        self,
+        policy: Policy,
+        via: Dispatcher,
+        random: Callable[[], float],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`random` gives numbers from 0 to 1, `clock` monotonic seconds."""
         self._ab: ABTest = policy.ab
         self._policy = policy
         self._via = via
         self._random = random
+        self._clock = clock
         self._pool: gevent.pool.Pool | None = None  # None = in place (unstarted)
         self._measuring: dict[str, float] = {}  # backend -> monotonic s when its last measurement began
         self._busy: set[str] = set()  # backends being measured now
@@ -63,7 +70,7 @@ class Shadow:
         target = decision.skipped
         if target is None or target.backend in self._busy:
             return
-        now = time.monotonic()
+        now = self._clock()
         if now - self._measuring.get(target.backend, -_MEASURE_EVERY_S) < _MEASURE_EVERY_S:
             return
         self._measuring[target.backend] = now

@@ -1,92 +1,110 @@
-"""The first policy: what is there to route to, and a commented file that uses it."""
+"""The first policy: a commented text that fits what was found.  Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
 
 from app.backends import BACKEND_TYPES
-from app.errors import BackendError
-from app.routing.locality import is_cloud_model
-from app.types import BackendConfig, Timeouts
+from app.cli.surroundings import Found, Model, Server
+from app.routing.locality import is_address, is_inside
 
-_WAIT_S = 2.0
-_VISION = ("vision", "llava", "-vl", "gemma3", "minicpm-v", "moondream")
-_NO_CHAT = ("embed", "bge-", "minilm", "rerank")
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What `flask init` saw: an Ollama with models (or none), and hosted backends whose key is set."""
-
-    ollama: str
-    models: tuple[str, ...]
-    hosted: tuple[str, ...]  # types
-    note: str
+_CODE = ("code", "devstral", "codestral")
+_VISION = (
+    "vision", "llava", "-vl", "vl:", "gemma3", "minicpm-v", "moondream", "pixtral", "llama4", "mistral-small3",
+    "internvl", "smolvlm",
+)  # fmt: skip
+_BLIND = ("gemma3:1b", "gemma3:270m", "gemma3n")  # called like their seeing relatives
+_COMFORTABLE_BYTES = 16_000_000_000  # a larger model is slow, or does not fit, on most machines
 
 
-def look_around(environ: Mapping[str, str]) -> Found:
-    """Asks Ollama for its models (2 s at most); looks for keys in the environment.  Asks nobody else."""
-    endpoint = ollama_endpoint(environ.get("OLLAMA_HOST", ""))
-    kind = BACKEND_TYPES["ollama"]
-    config = BackendConfig(
-        name="local",
-        type="ollama",
-        endpoint=kind.normal_endpoint(endpoint),
-        timeouts=Timeouts(_WAIT_S, _WAIT_S, _WAIT_S),
-    )
-    ollama = kind(config, {})
-    try:
-        held = ollama.discover()
-        note = f"Ollama at {endpoint} holds {len(held)} models"
-    except BackendError as error:
-        held, note = (), f"no Ollama: {error.message}"
-    finally:
-        ollama.close()
-    models = tuple(name for name in held if not is_cloud_model(name) and not any(word in name for word in _NO_CHAT))
-    keys = (("openai", "OPENAI_API_KEY"), ("sarmalink", "SARMALINK_API_KEY"))
-    return Found(endpoint, models, tuple(kind for kind, name in keys if environ.get(name, "").strip()), note)
-
-
-def ollama_endpoint(host: str) -> str:
-    """OLLAMA_HOST as Ollama itself reads it: a host, a host:port or a URL; 0.0.0.0 means this machine."""
-    host = host.strip() or "localhost:11434"
-    scheme, _, rest = host.rpartition("://")
-    rest = rest.strip("/").replace("0.0.0.0", "localhost")
-    has_port = ":" in rest.rpartition("]")[2]
-    return f"{scheme or 'http'}://{rest}" if has_port or scheme else f"http://{rest}:11434"
-
-
-def families(models: tuple[str, ...]) -> dict[str, str]:
-    """Which model serves which family, by name: coders, those that see, and the first of the rest."""
-    chosen: dict[str, str] = {}
+def families(models: Sequence[Model]) -> dict[str, str]:
+    """Which model serves which family: by name coders, those that see, and the rest; of several the best fitting."""
+    kinds: dict[str, list[Model]] = {}
     for model in models:
-        name = model.lower()
-        if "code" in name:
-            chosen.setdefault("qwen-coder", model)
-        elif any(word in name for word in _VISION):
-            chosen.setdefault("gemma", model)
-        else:
-            chosen.setdefault("llama", model)
-    return chosen
+        name = model.name.lower()
+        sees = model.sees or (any(word in name for word in _VISION) and not name.startswith(_BLIND))
+        kind = "qwen-coder" if any(word in name for word in _CODE) else "gemma" if sees else "llama"
+        kinds.setdefault(kind, []).append(model)
+    return {kind: best(found).name for kind, found in kinds.items()}
+
+
+def best(models: Sequence[Model]) -> Model:
+    """The largest that is comfortable, else the smallest; the first where sizes are not told."""
+    comfortable = [model for model in models if model.size_bytes <= _COMFORTABLE_BYTES]
+    if comfortable:
+        return max(comfortable, key=lambda model: model.size_bytes)
+    return min(models, key=lambda model: model.size_bytes)
 
 
 def write(found: Found) -> str:
     """The text of a policy for what was found."""
-    local = _ollama(found) if found.models else "" if found.hosted else _ECHO
-    first = "local" if found.models else found.hosted[0] if found.hosted else "echo"
-    fallbacks = [kind for kind in found.hosted if kind != first]
-    fallback = f"\n    fallback: [{', '.join(fallbacks)}]        # tried in order when it fails" if fallbacks else ""
-    private = _PRIVATE.format(first=first) if found.models or not found.hosted else _NO_LOCAL
-    hosted = "".join(_HOSTED[kind] for kind in found.hosted)
-    routes = f"routes:                          # top to bottom, the first match wins\n{private}"
-    return f"{_HEAD}backends:\n{local}{hosted}\n{routes}  - default: {first}{fallback}\n"
+    names = [server.backend for server in found.servers] + list(found.hosted)
+    local = [server.backend for server in found.servers if _is_inside(server)]
+    backends = [*(_server(server) for server in found.servers), *(_HOSTED[kind] for kind in found.hosted)]
+    if not names:
+        names, local, backends = ["echo"], ["echo"], [_ECHO]
+    private = _route("sensitivity: high", local, "never leaves the machine", _PRIVATE) if local else _NO_LOCAL
+    default = f"  - default: {names[0]}\n{_fallback(names[1:])}"
+    return "".join((_HEAD, "backends:\n", *backends, _ROUTES, private, *_elsewhere(found), default))
 
 
+def _is_inside(server: Server) -> bool:
+    """Whether private requests may go there: not to a public address."""
+    host = urlsplit(server.endpoint).hostname or ""
+    return not is_address(host) or is_inside(host)
+
+
+def _elsewhere(found: Found) -> Iterator[str]:
+    """A route for what the first server has no model for, and another one has."""
+    has = {server.backend: families(server.models) for server in found.servers}
+    first, *others = [server.backend for server in found.servers] or [""]
+    for family, condition in (("qwen-coder", "task: code"), ("gemma", "modality: image")):
+        better = [name for name in others if family in has[name]]
+        if first and family not in has[first]:
+            if better:
+                yield _route(condition, [better[0], first], "")
+            elif family == "gemma" and found.hosted:
+                yield _route(condition, list(found.hosted), "no local model sees")
+
+
+def _route(condition: str, names: Sequence[str], reason: str, comment: str = "") -> str:
+    because = f"    reason: {reason}\n" if reason else ""
+    return f"  - match: {{{condition}}}{comment}\n    backend: {names[0]}\n{_fallback(names[1:])}{because}"
+
+
+def _fallback(names: Sequence[str]) -> str:
+    return f"    fallback: [{', '.join(names)}]        # tried in order when it fails\n" if names else ""
+
+
+def _server(server: Server) -> str:
+    chosen = families(server.models)
+    default = chosen.get("llama") or best(server.models).name
+    window = next((model.window for model in server.models if model.name == default and model.window), None)
+    studio = BACKEND_TYPES[server.type].hosted
+    lines = [f"  {server.backend}:", f"    type: {server.type}"]
+    lines += ["    local: true                  # it runs on this machine", '    apiKeyEnv: ""'] if studio else []
+    lines += [f"    endpoint: {server.endpoint}", f'    model: "{default}"']
+    if len(server.models) > 1:
+        lines.append("    families:                    # which model for which kind of request")
+        lines += [f'      {family}: "{model}"' for family, model in chosen.items()]
+    lines.append("    price: {input: 0, output: 0}")
+    lines += [f"    contextWindow: {window}"] if window else _UNKNOWN_WINDOW if server.type == "ollama" else []
+    spare = [model.name for model in server.models if model.name not in (default, *chosen.values())]
+    lines += [f"    # there is also {name}" for name in spare[:8]]
+    return "\n".join(lines) + "\n"
+
+
+_UNKNOWN_WINDOW = [
+    "    # contextWindow: 16384       # what Ollama runs with (OLLAMA_CONTEXT_LENGTH): say it, or long prompts are cut",
+]
 _HEAD = """\
 # Written by `flask init`. Every key is explained in policy.example.yaml and docs/policy.md.
-# After a change: `flask policy check`, then send the router SIGHUP.
+# After a change: `flask policy check`, then send the router SIGHUP. `flask doctor` says what could be better.
 
+"""
+_ROUTES = """
+routes:                          # top to bottom, the first match wins
 """
 _ECHO = """\
   echo:
@@ -105,21 +123,7 @@ _HOSTED = {
     model: smart                 # key from SARMALINK_API_KEY
 """,
 }
-_PRIVATE = """\
-  - match: {{sensitivity: high}}   # requests with the header X-LLR-Sensitivity: high
-    backend: {first}
-    reason: never leaves the machine
-"""
+_PRIVATE = "   # requests with the header X-LLR-Sensitivity: high"
 _NO_LOCAL = """\
   # Without a local backend, requests with X-LLR-Sensitivity: high are refused (503).
 """
-
-
-def _ollama(found: Found) -> str:
-    chosen = families(found.models)
-    default = chosen.get("llama") or found.models[0]
-    lines = "".join(f'      {family}: "{model}"\n' for family, model in chosen.items())
-    return (
-        f"  local:\n    type: ollama\n    endpoint: {found.ollama}\n"
-        f'    model: "{default}"\n    families:                    # which model for which kind of request\n{lines}'
-    )

@@ -1,25 +1,74 @@
-"""Plain text tables: numbers to the right, words to the left."""
+"""Plain text tables that fit the terminal: numbers to the right, words to the left, long words folded."""
 
 from __future__ import annotations
 
+import re
+import shutil
+import textwrap
 from collections.abc import Sequence
 
+_GAP = 2
+_NARROWEST = 8  # a column of words is not folded further
+_NUMBER = re.compile(r"-?[\d.]+(e[-+]\d+)?[kMG]?|-")
+_BREAK = re.compile(r"(?<=[,/])(?=[^/ ])")
+_MARK = " \u200b"  # a space for textwrap, which is taken out again
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Lines of aligned columns; `-` for None."""
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[object]], width: int | None = None) -> str:
+    """Lines of aligned columns, at most `width` wide (default: the terminal, or 80) by folding words, never numbers;
+    `-` for None."""
     if not rows:
         return "nothing yet"
     cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
+    numbers = [all(_NUMBER.fullmatch(row[n]) for row in cells) for n in range(len(titles))]
     widths = [max(len(title), *(len(row[n]) for row in cells)) for n, title in enumerate(titles)]
-    right = [
-        all(isinstance(row[n], (int, float, type(None))) and row[n] is not True for row in rows)
-        for n in range(len(titles))
-    ]
+    _narrow(widths, numbers, width or shutil.get_terminal_size((80, 24)).columns)
+    return "\n".join(line for row in (titles, *cells) for line in _lines(row, widths, numbers))
 
-    def line(row: Sequence[str]) -> str:
-        pairs = zip(row, widths, right, strict=True)
-        return "  ".join(
-            cell.rjust(width) if to_right else cell.ljust(width) for cell, width, to_right in pairs
-        ).rstrip()
 
-    return "\n".join(line(row) for row in (titles, *cells))
+def shortened(number: float) -> str:
+    """`950`, `12.3k`, `54.2M`"""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if number >= limit:
+            return f"{number / (1e3 if unit == 'k' else limit):.3g}{unit}"
+    return f"{number:.6g}"
+
+
+def folded(title: str, text: str, indent: int) -> str:
+    """A title and its text, which begins behind `indent` characters on every line."""
+    width = max(40, shutil.get_terminal_size((80, 24)).columns)
+    return textwrap.fill(
+        text, width, initial_indent=f"{title:{indent}}", subsequent_indent=" " * indent, break_on_hyphens=False
+    )
+
+
+def _narrow(widths: list[int], numbers: Sequence[bool], width: int) -> None:
+    """Takes from the widest column of words until the line fits, or nothing more can be taken."""
+    over = sum(widths) + _GAP * (len(widths) - 1) - width
+    while over > 0:
+        words = [n for n in range(len(widths)) if not numbers[n] and widths[n] > _NARROWEST]
+        if not words:
+            return
+        widths[max(words, key=lambda n: widths[n])] -= 1
+        over -= 1
+
+
+def _lines(row: Sequence[str], widths: Sequence[int], numbers: Sequence[bool]) -> list[str]:
+    folded = [_fold(cell, width) for cell, width in zip(row, widths, strict=True)]
+    lines = []
+    for at in range(max(map(len, folded))):
+        parts = [cell[at] if at < len(cell) else "" for cell in folded]
+        aligned = (
+            part.rjust(width) if right else part.ljust(width)
+            for part, width, right in zip(parts, widths, numbers, strict=True)
+        )
+        lines.append((" " * _GAP).join(aligned).rstrip())
+    return lines
+
+
+def _fold(cell: str, width: int) -> list[str]:
+    """At spaces, and behind the commas and slashes of rules, models and addresses."""
+    if len(cell) <= width:
+        return [cell]
+    lines = textwrap.wrap(_BREAK.sub(_MARK, cell), width, break_on_hyphens=False)
+    return [line.replace(_MARK, "").replace(_MARK.strip(), "") for line in lines]

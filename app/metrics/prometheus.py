@@ -35,6 +35,7 @@ _COUNTERS: tuple[tuple[str, str, Callable[[Tally], float]], ...] = (
     ("llr_backend_success", "Live calls that were answered well.", lambda tally: tally.successes),
     ("llr_backend_cancelled", "Live calls whose client left.", lambda tally: tally.cancelled),
     ("llr_backend_fallback", "Live calls that stood in for another backend.", lambda tally: tally.fallbacks),
+    ("llr_backend_spill", "Of them those sent there before anything was tried.", lambda tally: tally.spills),
     ("llr_backend_input_tokens", "Input tokens, where the backend told.", lambda tally: tally.input_tokens),
     ("llr_backend_output_tokens", "Output tokens, where the backend told.", lambda tally: tally.output_tokens),
     ("llr_backend_cost_usd", "USD, where price and tokens are known.", lambda tally: tally.cost_usd),

@@ -9,7 +9,7 @@ from app.metrics.store import Store
 from app.storage import StoreError
 from app.types import CallRecord
 
-_BATCH = 1000
+_BATCH = 500  # a row has over 30 columns, and SQLite takes 32,766 values a statement
 log = logging.getLogger("llr.metrics")
 
 

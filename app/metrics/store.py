@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 import peewee
 
 from app.metrics.tally import COUNTS, Spread, Tally
+from app.routing.basis import dump
 from app.storage import Storage
 from app.storage.model import DROPPED, ROLLED_TO, Metric, State, Sums, Worker
 from app.types import CallRecord
@@ -24,6 +24,7 @@ BUCKET_S = 600
 SPANS_S = (BUCKET_S, 3600, 86_400)  # what calls are summed up by; each a multiple of the one before
 _ALL_TIME = (0, 0)  # span and bucket of the sums that only ever grow
 _EXACT_ROWS = 20_000  # windows of up to so many rows are summed up from the rows themselves
+_PAGE_ROWS = 2_000  # of a long read, so that it keeps no transaction open
 _FOLD_ROWS = 5_000  # rows summed up in one transaction
 _PUT_ROWS = 500  # sums written in one statement
 _END_OF_TIME_S = 2**53
@@ -34,10 +35,12 @@ _MOST = 2**31 - 1  # what an integer column holds; nobody counted further
 
 Key = tuple[str, str, str, str]  # backend, model, route, kind
 Bucket = tuple[int, int]  # span and begin, in s
+Steps = dict[int, dict[tuple[str, str], Tally]]  # begin of a step, Unix s -> (backend, model) -> its live calls
 
 _COLUMNS = (
     "backend", "model", "route", "surface", "stream", "task", "complexity", "latency_ms", "ttfb_ms", "outcome", "error",
     "fallback_for", "input_tokens", "output_tokens", "cost_usd", "request_id", "kind",
+    "reason", "destination", "sent_bytes", "sensitivity", "modality", "family", "tokens", "difficulty", "confidence",
 )  # fmt: skip
 _values = attrgetter(*_COLUMNS)
 _SUMS = ("span", "bucket", "backend", "model", "route", "kind", *COUNTS, "latency", "ttfb")
@@ -115,30 +118,44 @@ class Store:
             return int(last), list(query.namedtuples().execute(database))
 
     def tallies(self, since_ms: int) -> dict[Key, Tally]:
-        """What the calls since then amount to.  Few rows are summed up exactly; of many, all but the edges of the
-        window come from the sums."""
+        """What the calls since then amount to."""
+        return self.history(since_ms, 0)[0]
+
+    def history(self, since_ms: int, step_s: int) -> tuple[dict[Key, Tally], Steps]:
+        """What the calls since then amount to, and the live ones of them over time, in steps of a multiple of BUCKET_S
+        (0: no steps).  Few rows are summed up exactly; of many, all but the edges of the window come from the sums."""
+        found = _History(step_s)
         with self._storage.snapshot() as database:
             window = Metric.ts >= since_ms
             many = Metric.select(Metric.id).where(window).limit(_EXACT_ROWS + 1).count(database) > _EXACT_ROWS
             if not many:
-                return _tally(_rows(database, "ts >= ?", since_ms))
-            totals: dict[Key, Tally] = defaultdict(Tally)
+                found.add(_rows(database, "ts >= ?", since_ms))
+                return found.totals, found.steps
             begin_s = begin = max(1, -(-since_ms // 1000 // BUCKET_S)) * BUCKET_S
-            for span, coarser in zip(SPANS_S, (*SPANS_S[1:], None), strict=True):
+            spans = [span for span in SPANS_S if step_s % span == 0]  # a longer one does not fit into a step
+            for span, coarser in zip(spans, (*spans[1:], None), strict=True):
                 end = -(-begin // coarser) * coarser if coarser else _END_OF_TIME_S
-                for _, key, tally in _sums(database, "span = ? AND bucket >= ? AND bucket < ?", span, begin, end):
-                    totals[key].merge(tally)
+                found.merge(_sums(database, "span = ? AND bucket >= ? AND bucket < ?", span, begin, end))
                 begin = end
-            edge = _rows(database, "ts >= ? AND ts < ?", since_ms, begin_s * 1000)
-            tail = _rows(database, "id > ? AND ts >= ?", self._rolled_to(database), begin_s * 1000)
-            for key, tally in _tally(chain(edge, tail)).items():
-                totals[key].merge(tally)
-            return totals
+            found.add(_rows(database, "ts >= ? AND ts < ?", since_ms, begin_s * 1000))
+            found.add(_rows(database, "id > ? AND ts >= ?", self._rolled_to(database), begin_s * 1000))
+            return found.totals, found.steps
+
+    def latest(self, most: int) -> list[Any]:
+        """The newest calls of every kind, newest first, as rows with the columns of `metrics`."""
+        with self._storage.reading() as database:
+            return list(Metric.select().order_by(Metric.id.desc()).limit(most).namedtuples().execute(database))
 
     def totals(self) -> dict[Key, Tally]:
         """All calls ever made, pruned rows included."""
         with self._storage.reading() as database:
             return {key: tally for _, key, tally in _sums(database, "span = 0")}
+
+    def newest_ms(self) -> int | None:
+        """When the latest call ended, by the clock of the machine that wrote it."""
+        with self._storage.reading() as database:
+            newest: int | None = Metric.select(peewee.fn.MAX(Metric.ts)).scalar(database)
+            return newest
 
     def dropped(self) -> int:
         """Rows that never reached the database because the queue was full."""
@@ -150,6 +167,28 @@ class Store:
         with self._storage.reading() as database:
             rows = Worker.select().where(Worker.ts >= since_ms).namedtuples().execute(database)
             return {row.name: json.loads(row.document) for row in rows}
+
+    def egress(self, since_ms: int) -> list[Any]:
+        """Every call since then that went beyond the local backends, oldest first."""
+        columns = (Metric.ts, Metric.destination, Metric.backend, Metric.model, Metric.route, Metric.reason)
+        sizes = (Metric.sent_bytes, Metric.input_tokens, Metric.output_tokens, Metric.outcome, Metric.request_id)
+        with self._storage.reading() as database:
+            query = Metric.select(*columns, *sizes).where((Metric.ts >= since_ms) & Metric.destination.is_null(False))
+            return list(query.order_by(Metric.id).namedtuples().execute(database))
+
+    def live_calls(self, since_ms: int) -> Iterator[tuple[float, list[Any]]]:
+        """Every live call since then that is there now, oldest first, in pages: the share read so far, and rows."""
+        with self._storage.reading() as database:
+            ends = Metric.select(peewee.fn.MIN(Metric.id), peewee.fn.MAX(Metric.id)).where(Metric.ts >= since_ms)
+            first, last = ends.scalar(database, as_tuple=True)
+        after = (first or 0) - 1
+        live = (Metric.ts >= since_ms) & ~Metric.shadow
+        while first is not None and after < last:
+            with self._storage.reading() as database:
+                query = Metric.select().where((Metric.id > after) & (Metric.id <= last) & live).order_by(Metric.id)
+                rows = list(query.limit(_PAGE_ROWS).namedtuples().execute(database))
+            after = rows[-1].id if len(rows) == _PAGE_ROWS else last
+            yield (after - first + 1) / (last - first + 1), rows
 
     def close(self) -> None:
         self._storage.close()
@@ -199,6 +238,7 @@ class _Row(NamedTuple):
     ok: bool
     error: str | None
     fallback_for: str | None
+    reason: str | None
     latency_ms: int
     ttfb_ms: int | None
     input_tokens: int | None
@@ -214,11 +254,13 @@ def _rows(database: peewee.Database, where: str, *values: Any) -> Iterator[_Row]
 
 def _insert(database: peewee.Database, calls: Sequence[CallRecord]) -> None:
     """One row a call.  In SQL of our own: peewee's insert_many takes twenty times as long to write the statement."""
-    names = ("ts", "ok", "shadow", *_COLUMNS)
+    names = ("ts", "ok", "shadow", "policy", "asked_model", "basis", *_COLUMNS)
     row = f"({', '.join([database.param] * len(names))})"
     values: list[Any] = []
     for call in calls:
-        values += (call.ts_ms, call.outcome == "ok", call.kind != "live", *map(_storable, _values(call)))
+        basis = call.basis
+        asked = (basis.policy, _storable(basis.asked_model), dump(basis)) if basis else (None, None, None)
+        values += (call.ts_ms, call.outcome == "ok", call.kind != "live", *asked, *map(_storable, _values(call)))
     database.execute_sql(f"INSERT INTO metrics ({', '.join(names)}) VALUES {', '.join([row] * len(calls))}", values)
 
 
@@ -237,11 +279,29 @@ def _key(row: _Row) -> Key:
     return row.backend, model, row.route or "", row.kind or ("shadow" if row.shadow else "live")
 
 
-def _tally(rows: Iterator[_Row]) -> dict[Key, Tally]:
-    tallies: dict[Key, Tally] = defaultdict(Tally)
-    for row in rows:
-        tallies[_key(row)].add(row)
-    return tallies
+class _History:
+    """Tallies by key, and those of live calls by steps of time."""
+
+    def __init__(self, step_s: int) -> None:
+        self.totals: dict[Key, Tally] = defaultdict(Tally)
+        self.steps: Steps = defaultdict(lambda: defaultdict(Tally))
+        self._step_s = step_s
+
+    def add(self, rows: Iterator[_Row]) -> None:
+        for row in rows:
+            key = _key(row)
+            self.totals[key].add(row)
+            if self._step_s and key[3] == "live":
+                self._step(row.ts // 1000, key).add(row)
+
+    def merge(self, sums: Iterator[tuple[Bucket, Key, Tally]]) -> None:
+        for (_, begin), key, tally in sums:
+            self.totals[key].merge(tally)
+            if self._step_s and key[3] == "live":
+                self._step(begin, key).merge(tally)
+
+    def _step(self, at_s: int, key: Key) -> Tally:
+        return self.steps[at_s // self._step_s * self._step_s][key[:2]]
 
 
 def _sums(database: peewee.Database, where: str, *values: Any) -> Iterator[tuple[Bucket, Key, Tally]]:

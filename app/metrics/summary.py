@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from app.metrics.store import Key
 from app.metrics.tally import Spread, Tally, merged
-from app.types import ABTest
+from app.routing.locality import is_local
+from app.types import ABTest, Observations, Policy, Target
 
 _ENOUGH_SAMPLES = 20
 
@@ -41,6 +42,47 @@ def metrics_summary(tallies: Mapping[Key, Tally], hours: float, extra: Mapping[s
             if model
         ],
         **extra,
+    }
+
+
+def overview(tallies: Mapping[Key, Tally], policy: Policy, observations: Observations) -> dict[str, Any]:
+    """`total` and `savings` of `/v1/metrics`: what belongs to no backend alone."""
+    live = {key: tally for key, tally in tallies.items() if key[3] == "live"}
+    total = merged(live.values())
+    local = (tally for key, tally in live.items() if is_local(Target(key[0], key[1]), observations))
+    at_home = merged(local).successes
+    return {
+        "total": {
+            **_entry(total),
+            "requests": total.requests,
+            "spill_rate": round(total.spills / total.requests, 4) if total.requests else None,
+            "local_share": round(at_home / total.successes, 4) if total.successes else None,
+        },
+        "savings": savings(_grouped(live, 0), policy),
+    }
+
+
+def savings(backends: Mapping[str, Tally], policy: Policy) -> dict[str, Any] | None:
+    """What the same tokens would have cost at the backend that the policy compares with; None without one.
+
+    Only calls whose tokens are known count.  `saved_usd` is null while a price that it needs is unknown."""
+    if policy.savings_against is None:
+        return None
+    price = policy.backends[policy.savings_against].price
+    total = merged(backends.values())
+    unpriced = sorted(name for name, tally in backends.items() if tally.counted > tally.priced)
+    cost = None if unpriced else total.cost_usd
+    there = None
+    if price is not None:
+        there = (total.input_tokens * price.input + total.output_tokens * price.output) / 1_000_000
+    return {
+        "against": policy.savings_against,
+        "calls": total.calls,
+        "counted_calls": total.counted,
+        "there_usd": None if there is None else round(there, 6),
+        "here_usd": None if cost is None else round(cost, 6),
+        "saved_usd": None if there is None or cost is None else round(there - cost, 6),
+        "unpriced": unpriced,
     }
 
 
@@ -97,6 +139,7 @@ def _entry(tally: Tally) -> dict[str, Any]:
         "cancelled": tally.cancelled,
         "fallbacks": tally.fallbacks,
         "fallback_rate": round(tally.fallbacks / tally.calls, 4) if tally.calls else None,
+        "spills": tally.spills,
         "avg_latency": _round(tally.latency.average),
         "p50_latency": _round(tally.latency.percentile(0.5)),
         "p95_latency": _round(tally.latency.percentile(0.95)),
@@ -145,3 +188,19 @@ def _round(value: float | None) -> float | None:
 
 def _plain(value: float) -> float:
     return int(value) if value == int(value) else value
+
+
+def egress_report(rows: Iterable[Any]) -> dict[str, Any]:
+    """`/v1/egress`: calls beyond the local backends, with totals by destination.  No content."""
+    names = (
+        "ts", "destination", "backend", "model", "route", "reason", "sent_bytes", "input_tokens", "output_tokens",
+        "outcome", "request_id",
+    )  # fmt: skip
+    calls = [{name: getattr(row, name) for name in names} for row in rows]
+    destinations: dict[str, dict[str, int]] = {}
+    for call in calls:
+        sums = destinations.setdefault(call["destination"], {"calls": 0, "sent_bytes": 0})
+        sums["calls"] += 1
+        sums["sent_bytes"] += call["sent_bytes"] or 0
+    total = {name: sum(sums[name] for sums in destinations.values()) for name in ("calls", "sent_bytes")}
+    return {"total": total, "destinations": destinations, "calls": calls}

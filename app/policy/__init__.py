@@ -15,7 +15,7 @@ from typing import Any
 
 from marshmallow import ValidationError
 
-from app.errors import PolicyError, redact
+from app.errors import NoPolicy, PolicyError, redact
 from app.policy import yaml_source
 from app.policy.build import Resolve, build
 from app.policy.cross_check import CrossCheck
@@ -41,7 +41,7 @@ def read(path: str) -> str:
             raise _too_large(path)
         return file.read_text("utf-8")
     except FileNotFoundError:
-        raise PolicyError(
+        raise NoPolicy(
             [f"{path}: no such file. `flask init` writes a first policy; LLR_POLICY names another"]
         ) from None
     except UnicodeDecodeError as error:

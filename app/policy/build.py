@@ -9,20 +9,23 @@ from urllib.parse import urlsplit
 from app.backends import BACKEND_TYPES
 from app.routing.locality import is_address, is_inside, is_loopback_name
 from app.settings import Settings
-from app.types import ABTest, BackendConfig, Policy, Price, ResponsesRules, Route, SensitivityRules, Timeouts
+from app.types import ABTest, BackendConfig, Cuts, Policy, Price, ResponsesRules, Route, SensitivityRules, Timeouts
 
 Resolve = Callable[[str], Sequence[str]]
 """Host name -> its addresses; empty when it does not resolve."""
 
 
 def build(data: Mapping[str, Any], settings: Settings, version: str) -> Policy:
-    ab, sensitivity, responses = (data.get(name) or {} for name in ("ab", "sensitivity", "responses"))
+    names = ("complexity", "ab", "sensitivity", "responses")
+    complexity, ab, sensitivity, responses = (data.get(name) or {} for name in names)
     return Policy(
         backends={name: _backend(name, given, settings) for name, given in data["backends"].items()},
         routes=tuple(_route(given) for given in data["routes"]),
-        ab=ABTest(**ab) if ab else ABTest(),
-        sensitivity=SensitivityRules(**sensitivity) if sensitivity else SensitivityRules(),
-        responses=ResponsesRules(**responses) if responses else ResponsesRules(),
+        complexity=Cuts(**complexity),
+        ab=ABTest(**ab),
+        sensitivity=SensitivityRules(**sensitivity),
+        responses=ResponsesRules(**responses),
+        savings_against=(data.get("savings") or {}).get("against"),
         version=version,
     )
 
@@ -53,6 +56,7 @@ def _backend(name: str, given: Mapping[str, Any], settings: Settings) -> Backend
         price=Price(**given["price"]) if given.get("price") else None,
         max_concurrency=int(given.get("max_concurrency") or 0),
         api_key_env=given.get("api_key_env", kind.default_key_env) or None,
+        own={name: given[name] for name in kind.policy_fields if name in given},
         responses=given.get("responses") or ("native" if kind.native_at_default and is_default else "chat"),
     )
 
@@ -80,8 +84,8 @@ def _label(match: Mapping[str, Any]) -> str:
         if isinstance(condition, frozenset):
             parts.append(f"{name}={'|'.join(sorted(condition))}")
         else:
-            low = "" if condition.min is None else f"{condition.min:g}"
-            high = "" if condition.max is None else f"{condition.max:g}"
+            low = "" if condition.min is None else f"{condition.min:.15g}"
+            high = "" if condition.max is None else f"{condition.max:.15g}"
             parts.append(f"{name}={low}..{high}")
     return ",".join(parts) or "any"
 

@@ -27,7 +27,7 @@ class CrossCheck:
         self.warnings: list[str] = []
 
     def problems(self) -> list[str]:
-        found = [*self._backends(), *self._routes(), *self._ab()]
+        found = [*self._backends(), *self._routes(), *self._ab(), *self._savings()]
         return [self._source.problem(path, text) for path, text in found]
 
     def _backends(self) -> Iterable[tuple[yaml_source.Path, str]]:
@@ -101,6 +101,15 @@ class CrossCheck:
             yield from self._known(path, candidate)
             if primary == candidate:
                 yield path, "a backend cannot be its own candidate"
+
+    def _savings(self) -> Iterable[tuple[yaml_source.Path, str]]:
+        savings = self._source.data.get("savings")
+        against = savings.get("against") if isinstance(savings, dict) else None
+        path = ("savings", "against")
+        yield from self._known(path, against)
+        given = (self._data.get("backends") or {}).get(against) if isinstance(against, str) else None
+        if given is not None and not given.get("price"):
+            self.warnings.append(self._source.problem(path, f"{against!r} has no `price`: savings stay unknown"))
 
 
 def _wants_private(match: object) -> bool:

@@ -43,10 +43,15 @@ Routes are walked from top to bottom and the first match wins. The last one has 
 request passes over every route that has no local target.
 """
 _MATCH = """\
-All conditions must hold. A condition is a word, or a list of words (any of them); for `tokens` it is `{min, max}`, both
-included, either of which may be left out. `flask route explain "some prompt"` prints the tags of a prompt.
+All conditions must hold. A condition is a word, or a list of words (any of them); for numbers (`tokens`, `difficulty`,
+`confidence`) it is `{min, max}`, both included, either of which may be left out. `flask route explain "some prompt"`
+prints the tags of a prompt and what spoke for them; [classifier.md](classifier.md) says how they are made.
 """
 _TEXTS = {
+    "complexity": """\
+`difficulty` says from 0 to 1 how likely a small local model is not enough. The tag `complexity` says it in three words:
+low below `medium`, high from `high` on. A request of more than 8,000 tokens is never low.
+""",
     "ab": """\
 A sample of the requests that a primary answered well is sent to its candidate too: buffered, in the background, at most
 four at a time in each worker. The client never sees that answer. A private request is never mirrored to a candidate
@@ -60,6 +65,10 @@ of the request. A detector can only make a request private, never the other way 
 What `/v1/responses` keeps in the database, for `previous_response_id` and retrieval: prompts and answers, as clients of
 that API expect. A client says `"store": false` to have nothing kept. Chat requests are never kept.
 """,
+    "savings": """\
+The dashboard and `/v1/metrics` then say what the same tokens would have cost at that backend, and what was saved. Give
+every backend a `price`, your own machine `{input: 0, output: 0}`: what is not known is shown as unknown.
+""",
 }
 _DETECTORS = {
     "api_key": "keys of well-known services (`sk-…`, `ghp_…`, `AKIA…` …), and `api_key = …` with a long value",
@@ -71,6 +80,25 @@ _DETECTORS = {
     "email": "e-mail addresses",
     "phone": "phone numbers with a country code, and US numbers",
 }
+
+
+def keys() -> list[dict[str, str]]:
+    """Every key: its section, name, what may stand there, its default, what it means."""
+    own = {
+        f"backends.NAME of type {name}": type("Own", (Schema,), dict(kind.policy_fields))().fields
+        for name, kind in BACKEND_TYPES.items()
+    }
+    sections: dict[str, Fields] = {"Top level": PolicySchema().fields, "backends.NAME": BackendSchema().fields, **own}
+    sections |= {"routes[n]": RouteSchema().fields, "routes[n].match": MatchSchema().fields}
+    for name, field in PolicySchema().fields.items():
+        if isinstance(field, fields.Nested):
+            sections[name] = field.schema.fields
+    columns = ("section", "key", "value", "default", "meaning")
+    return [
+        dict(zip(columns, (section, *row), strict=True))
+        for section, members in sections.items()
+        for row in _rows(members)
+    ]
 
 
 def reference() -> str:
@@ -119,16 +147,16 @@ def _section(title: str, members: Fields, text: str = "") -> str:
 
 
 def _table(members: Fields) -> str:
-    rows = "\n".join(_rows(members))
+    rows = "\n".join(f"| `{key}` | {' | '.join(rest)} |" for key, *rest in _rows(members))
     return f"| key | value | default | meaning |\n| --- | --- | --- | --- |\n{rows}\n"
 
 
-def _rows(members: Fields, prefix: str = "") -> Iterator[str]:
+def _rows(members: Fields, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
     for name, field in members.items():
         assert isinstance(field, fields.Field)
         key = prefix + (field.data_key or name)
         default = "**required**" if field.required else field.metadata.get("default") or "-"
-        yield f"| `{key}` | {_kind(field)} | {default} | {field.metadata.get('help', '')} |"
+        yield key, _kind(field), default, field.metadata.get("help", "")
         if isinstance(field, fields.Nested) and key in ("price", "timeouts"):
             yield from _rows(field.schema.fields, f"{key}.")
 

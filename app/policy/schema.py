@@ -24,7 +24,9 @@ from app.policy.fields import (
     Words,
 )
 from app.routing.detect import DETECTORS, PatternError, check_pattern
-from app.types import COMPLEXITIES, FAMILIES, MODALITIES, SENSITIVITIES, TASKS
+from app.types import COMPLEXITIES, FAMILIES, MODALITIES, SENSITIVITIES, TASKS, Cuts
+
+_CUTS = Cuts()
 
 
 def _help(text: str, default: str = "") -> dict[str, Any]:
@@ -98,6 +100,10 @@ class MatchSchema(StrictSchema):
     modality = Condition(MODALITIES, metadata=_help("image when any message holds one"))
     family = Condition(FAMILIES, metadata=_help("the model family that fits the task"))
     tokens = Condition(None, metadata=_help("estimated input tokens, as {min, max}"))
+    difficulty = Condition(
+        None, 1, metadata=_help("how likely a small local model is not enough, 0 to 1, as {min, max}")
+    )
+    confidence = Condition(None, 1, metadata=_help("how sure the classifier is of the task, 0 to 1, as {min, max}"))
 
 
 class RouteSchema(StrictSchema):
@@ -123,6 +129,18 @@ class RouteSchema(StrictSchema):
         elif "match" not in original or "backend" not in original:
             missing = " and ".join(f"`{key}`" for key in ("match", "backend") if key not in original)
             raise ValidationError(f"needs {missing} (or `default: NAME` in the last route)")
+
+
+class ComplexitySchema(StrictSchema):
+    medium = Number(
+        0, 1, load_default=_CUTS.medium, metadata=_help("from this `difficulty` on it is medium", f"{_CUTS.medium}")
+    )
+    high = Number(0, 1, load_default=_CUTS.high, metadata=_help("from this one on it is high", f"{_CUTS.high}"))
+
+    @validates_schema
+    def _rising(self, data: Any, **_: Any) -> None:
+        if data["medium"] >= data["high"]:
+            raise ValidationError(f"medium ({data['medium']:g}) must be below high ({data['high']:g})")
 
 
 class ABSchema(StrictSchema):
@@ -164,6 +182,10 @@ class ResponsesSchema(StrictSchema):
     )
 
 
+class SavingsSchema(StrictSchema):
+    against = Text(required=True, metadata=_help("the backend whose `price` all tokens are reckoned with"))
+
+
 class PolicySchema(StrictSchema):
     backends = fields.Dict(
         keys=Text(),
@@ -178,8 +200,10 @@ class PolicySchema(StrictSchema):
         metadata=_help("top to bottom, the first match wins; the last is `default`"),
         error_messages={"invalid": "must be a list of routes"},
     )
+    complexity = fields.Nested(ComplexitySchema, metadata=_help("where the tag `complexity` is cut from `difficulty`"))
     ab = fields.Nested(ABSchema, metadata=_help("mirrors a sample of live requests to a candidate"))
     sensitivity = fields.Nested(
         SensitivitySchema, metadata=_help("makes requests private by what is in them; absent = by header only")
     )
     responses = fields.Nested(ResponsesSchema, metadata=_help("what /v1/responses keeps"))
+    savings = fields.Nested(SavingsSchema, metadata=_help("what the dashboard compares the cost with"))

@@ -7,9 +7,11 @@ What is read of a conversation is in `reading`, what speaks for a task in `featu
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 from app.routing.difficulty import HARD_WEIGHT, difficulty, signs
-from app.routing.features import features
+from app.routing.difficulty import words_of as hard_words
+from app.routing.features import features, words_of
 from app.routing.model import MODEL, likelihoods
 from app.routing.reading import Ask, read, read_text
 from app.types import ChatRequest, Classification, Cuts, Evidence, Sign
@@ -21,6 +23,7 @@ LARGE_TOKENS = 8_000  # small models lose the thread: never low
 EVIDENCE_SIGNS = 8
 DEFAULT_CUTS = Cuts()
 
+K = TypeVar("K", str, tuple[str, str])
 Chances = Mapping[str, float]  # task -> its likelihood; vision, which the body shows, is not among them
 
 _FAMILIES = {"code": "qwen-coder", "general": "llama", "summarisation": "llama"}
@@ -36,6 +39,11 @@ def classify_text(text: str, cuts: Cuts = DEFAULT_CUTS) -> Classification:
     return _tags(read_text(text), "normal", cuts)
 
 
+def difficulty_text(text: str) -> float:
+    """How likely a small local model is not enough for one prompt, 0 to 1."""
+    return classify_text(text).difficulty
+
+
 def explain(request: ChatRequest, cuts: Cuts = DEFAULT_CUTS) -> Evidence:
     """Every tag of a request and what spoke for it."""
     ask = read(request.body.chat)
@@ -46,7 +54,10 @@ def explain(request: ChatRequest, cuts: Cuts = DEFAULT_CUTS) -> Evidence:
         tags=tags,
         runner_up=others[0],
         task_signs=_task_signs(ask, tags.task, others[0]),
-        difficulty_signs=_loudest(_difficulty_points(ask, tags.task, chances)),
+        difficulty_signs=tuple(
+            Sign(name, points, hard_words(name, _hard_text(ask)))
+            for name, points in _loudest(_difficulty_points(ask, tags.task, chances))
+        ),
     )
 
 
@@ -117,24 +128,28 @@ def _is_follow_up(ask: Ask) -> bool:
 
 
 def _difficulty_points(ask: Ask, task: str, chances: Chances) -> dict[str, float]:
-    """What each sign adds; a short follow-up is as hard as what it follows."""
-    text = f"{ask.before}\n{ask.text}" if _is_follow_up(ask) else ask.text
-    weights = MODEL.difficulty
-    return {name: sign * weights.get(name, HARD_WEIGHT) for name, sign in signs(text, task, chances["code"]).items()}
+    """What each sign adds."""
+    found, weights = signs(_hard_text(ask), task, chances["code"]), MODEL.difficulty
+    return {name: sign * weights.get(name, HARD_WEIGHT) for name, sign in found.items()}
+
+
+def _hard_text(ask: Ask) -> str:
+    """A short follow-up is as hard as what it follows."""
+    return f"{ask.before}\n{ask.text}" if _is_follow_up(ask) else ask.text
 
 
 def _task_signs(ask: Ask, task: str, runner_up: str) -> tuple[Sign, ...]:
     if task not in MODEL.labels:
         return (Sign("image part", 1.0),)
-    return _loudest(
-        {
-            where + name: MODEL.margin(name, task, runner_up) * share
-            for text, where, share in _voices(ask)
-            for name in features(text)
-        }
-    )
+    texts = {where: text for text, where, _ in _voices(ask)}
+    points = {
+        (where, name): MODEL.margin(name, task, runner_up) * share
+        for text, where, share in _voices(ask)
+        for name in features(text)
+    }
+    return tuple(Sign(where + name, value, words_of(name, texts[where])) for (where, name), value in _loudest(points))
 
 
-def _loudest(points: Mapping[str, float]) -> tuple[Sign, ...]:
+def _loudest(points: Mapping[K, float]) -> list[tuple[K, float]]:
     ordered = sorted(points.items(), key=lambda item: (-abs(item[1]), item[0]))
-    return tuple(Sign(name, round(value, 3)) for name, value in ordered[:EVIDENCE_SIGNS] if round(value, 3))
+    return [(name, round(value, 3)) for name, value in ordered[:EVIDENCE_SIGNS] if round(value, 3)]

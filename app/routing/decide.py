@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from app.errors import ContextTooLong, NoEligibleBackend
+from app.routing.basis import kept_name, relevant
 from app.routing.locality import is_local
 from app.types import (
     BackendConfig,
+    Basis,
     ChatRequest,
     Classification,
     Decision,
@@ -41,9 +43,11 @@ class _Choice:
     output_tokens: int  # room asked for the answer
     trial: Trial
     route: str = ""
+    reason: str = "route"
     budget_ms: float | None = None
     targets: tuple[Target, ...] = ()
     skipped: Target | None = None
+    measured: bool = False
     trace: list[Step] = field(default_factory=list)
 
     @property
@@ -77,7 +81,7 @@ def decide(
     if choice.private:
         choice.note("privacy", f"private, because of {request.sensitivity_from or 'the header'}")
     if request.continues:
-        choice.route, choice.targets = "continuation", (request.continues,)
+        choice.route, choice.reason, choice.targets = "continuation", "continuation", (request.continues,)
         choice.note("match", f"goes on at {_name(request.continues)}, which keeps the conversation")
     else:
         _match(choice, request.model)
@@ -89,8 +93,17 @@ def decide(
         targets=choice.targets,
         trace=tuple(choice.trace),
         primary=primary,
+        reason=choice.reason,
         skipped=choice.skipped,
         private=choice.private,
+        basis=Basis(
+            policy=policy.version,
+            asked_model=kept_name(request.model, pinned=choice.route == "pin", private=choice.private),
+            output_tokens=choice.output_tokens,
+            observations=relevant(observations, policy, request.model),
+            measured=choice.measured,
+            targets=choice.targets,
+        ),
     )
 
 
@@ -100,7 +113,7 @@ def decide(
 def _match(choice: _Choice, model: str) -> None:
     pinned = pin(model, choice.policy, choice.observations, choice.tags.family)
     if pinned:
-        choice.route, choice.targets = "pin", pinned
+        choice.route, choice.reason, choice.targets = "pin", "pin", pinned
         choice.note("match", f"pinned by model {_quote(model)}")
         return
     if model and model.lower() != "auto":
@@ -191,6 +204,8 @@ def _fit(choice: _Choice) -> None:
             choice.note("fit", f"dropped {_name(target)}: about {needed} tokens, its window holds {window}")
         else:
             kept.append(target)
+    if kept and kept[0] != choice.targets[0]:
+        choice.reason = "fit"
     choice.targets = tuple(kept)
     if not kept:
         raise ContextTooLong(
@@ -202,6 +217,8 @@ def _fit(choice: _Choice) -> None:
 def _health(choice: _Choice) -> None:
     cooling = tuple(target for target in choice.targets if target.backend in choice.observations.cooling)
     if cooling:
+        if choice.targets[0] in cooling and len(cooling) < len(choice.targets):
+            choice.reason = "cooling"
         choice.targets = tuple(target for target in choice.targets if target not in cooling) + cooling
         for target in cooling:
             choice.note("health", f"{_name(target)} is cooling down after failures: last")
@@ -222,10 +239,11 @@ def _budget(choice: _Choice) -> None:
         return
     local = is_local(primary, choice.observations)
     if not local and choice.trial(primary):
+        choice.measured = True
         choice.note("budget", f"{because}; tried first all the same, to measure it")
         return
     rest = tuple(target for target in choice.targets if target not in (primary, faster))
-    choice.targets = (faster, primary, *rest)
+    choice.targets, choice.reason = (faster, primary, *rest), "spill"
     choice.skipped = primary if local else None
     choice.note("budget", f"{because}; {_name(faster)} goes first at {choice.expected_ms(faster):.0f} ms")
 

@@ -12,10 +12,13 @@ from typing import Any
 
 import re2
 
-from app.types import JsonObject, SensitivityRules
+from app.types import SensitivityRules
 
 _MAX_PATTERN = 1000  # characters
 _MAX_CANDIDATES = 2000
+_MEDIA = re.compile(r"data:(?:image|audio|video)/[a-z0-9.+-]{1,40}(?:;[a-z0-9=.+-]{1,40}){0,3},")
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
+_LONG_NUMBER = 10**8  # shorter ones are no card, account or telephone number
 _LINES = "(?m)"  # the texts of a request are joined by line ends: ^ and $ of a pattern are those of a line
 _options = re2.Options()
 _options.log_errors = False
@@ -128,9 +131,10 @@ class Detectors:
         if self._checks:
             self._any.Compile()
 
-    def find(self, *documents: JsonObject) -> str | None:
-        """The name of the first detector that finds something in any text of the request, names of members
-        included; None when there is nothing.  Linear in the size of the texts."""
+    def find(self, *documents: Any) -> str | None:
+        """The name of the first detector that finds something in any text or number of the request, names of members
+        included; None when there is nothing.  Linear in the size of the texts.  Objects may be mappings or tuples of
+        pairs."""
         if not self._checks:
             return None
         text = "\n".join(part for document in documents for part in _texts(document))
@@ -155,16 +159,28 @@ def _any_passes(is_it: Callable[[str], bool], candidates: Iterable[Any]) -> bool
     return any(number >= _MAX_CANDIDATES or is_it(found.group().decode()) for number, found in enumerate(candidates))
 
 
-def _texts(document: Any) -> Iterator[str]:
-    """Every string in a document but the data of images and sound."""
+def _is_media(text: str) -> bool:
+    """A data URL of base64 digits and nothing else: what only begins like an image is text."""
+    head = _MEDIA.match(text)
+    return head is not None and text.isascii() and not text[head.end() :].encode().translate(None, _BASE64)
+
+
+def _texts(document: Any) -> set[str]:
+    """Every string and every long number in a document, but the data of images and sound.  What comes again and again,
+    names of members above all, is there once."""
+    found: set[str] = set()
     todo = [document]
     while todo:
         item = todo.pop()
         if isinstance(item, str):
-            if not item.startswith(("data:image/", "data:audio/", "data:video/")):
-                yield item
-        elif isinstance(item, Mapping):
-            todo.extend(item.values())
-            yield from item
+            if not (item.startswith("data:") and _is_media(item)):
+                found.add(item)
+        elif isinstance(item, int):
+            if item >= _LONG_NUMBER:
+                found.add(str(item))
         elif isinstance(item, (list, tuple)):
-            todo.extend(item)
+            todo += item
+        elif isinstance(item, Mapping):
+            todo += item
+            todo += item.values()
+    return found

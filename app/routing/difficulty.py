@@ -43,6 +43,21 @@ def signs(text: str, task: str, code: float) -> dict[str, float]:
     }
 
 
+_LISTS = {
+    "fact": ("lookup",),
+    "reading": ("reading",),
+    "judgement": ("law", "morals"),
+    "science": ("science", "medicine", "economics"),
+    "hard": HARD_LISTS,
+}
+
+
+def words_of(sign: str, text: str) -> tuple[str, ...]:
+    """The words of `text` that made a sign speak; none for `size` and `code`."""
+    read = text[:READ_CHARS]
+    return tuple(entry for name in _LISTS.get(sign, ()) for entry in LEXICON.entries(name, tokens(read), read))
+
+
 def _hard(lists: dict[str, int]) -> float:
     found = min(4, sum(lists.get(name, 0) for name in HARD_LISTS))
     return math.sqrt(found) if found > 1 or HARD_ALONE & lists.keys() else 0.0

@@ -59,6 +59,17 @@ def features(text: str) -> list[str]:
     ]
 
 
+def words_of(feature: str, text: str) -> tuple[str, ...]:
+    """The words of `text` that made a feature of word lists speak; none for other features."""
+    if feature.startswith(("=", "#")):
+        return ()
+    head, tail = ends(text)
+    part = tail if feature.endswith(">") else head
+    words = tokens(part)[:OPENING_WORDS] if feature.startswith("<") else tokens(part)
+    lists = feature.strip("<>*").split("+")
+    return tuple(dict.fromkeys(entry for name in lists for entry in LEXICON.entries(name, words, part)))
+
+
 def ends(text: str) -> tuple[str, str]:
     """The opening and the closing words.  Of a long text the first and the last line, if they are short."""
     head, tail = text[:HEAD_CHARS], text[HEAD_CHARS:][-TAIL_CHARS:]

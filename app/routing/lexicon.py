@@ -43,6 +43,13 @@ class Lexicon:
                         lists.setdefault(entry.replace("_", " "), []).append(name)
         self._lists = {entry: tuple(names) for entry, names in lists.items()}
 
+    def entries(self, name: str, words: Sequence[str], text: str = "") -> list[str]:
+        """The entries of one list that are among `words` or, for wide scripts, in `text`; for people to read."""
+        triples = zip(words, words[1:], words[2:], strict=False)
+        spoken = [*words, *map(" ".join, pairwise(words)), *map(" ".join, triples)]
+        found = [entry for entry in spoken if name in self._lists.get(entry, ())]
+        return list(dict.fromkeys([*found, *(entry for entry, own in self._wide if own == name and entry in text)]))
+
     def count(self, words: Sequence[str], text: str = "") -> dict[str, int]:
         """List name -> how many of its entries are among `words` or, for wide scripts, in `text`."""
         pairs = map(" ".join, pairwise(words))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from urllib.parse import urlsplit
 
 from app.types import Observations, Target
 
@@ -52,8 +53,9 @@ def is_loopback_name(host: str) -> bool:
 
 
 def is_cloud_model(model: str) -> bool:
-    """An Ollama model that the local daemon hands on to its maker's cloud: `name:cloud`, `name:120b-cloud`."""
-    model = model.strip().lower()
+    """An Ollama model that the local daemon hands on to its maker's cloud: `name:cloud`, `name:120b-cloud`.  A digest
+    behind the tag (`name:tag@sha256:…`) changes nothing."""
+    model = model.lower().partition("@")[0].strip()
     tag = model.rpartition(":")[2] if ":" in model else ""
     return tag.endswith("cloud") or model.endswith("-cloud")
 
@@ -61,3 +63,13 @@ def is_cloud_model(model: str) -> bool:
 def is_local(target: Target, observations: Observations) -> bool:
     """Whether a private request may reach this target."""
     return target.backend in observations.local and not is_cloud_model(target.model)
+
+
+def host_of(endpoint: str) -> str:
+    """`https://api.example:8443/v1` -> `api.example:8443`"""
+    return endpoint.partition("://")[2].partition("/")[0]
+
+
+def host_name(endpoint: str) -> str:
+    """The same without the port; an IPv6 address without its brackets."""
+    return urlsplit(endpoint).hostname or ""

@@ -42,7 +42,7 @@ class Ask:
 
 def read(chat: JsonObject) -> Ask:
     """The ask in a chat body of any shape."""
-    messages = [m for m in _items(chat.get("messages")) if isinstance(m, Mapping)]
+    messages: list[Mapping[str, Any]] = [m for m in _items(chat.get("messages")) if isinstance(m, dict)]
     turns = _user_turns(messages)
     return Ask(
         text=next(turns, ""),
@@ -144,7 +144,7 @@ def _texts(content: object) -> Iterator[str]:
     for part in _items(content):
         if isinstance(part, str):
             yield part
-        elif isinstance(part, Mapping):
+        elif isinstance(part, dict):
             text = part.get("text")
             if isinstance(text, str):
                 yield text
@@ -155,7 +155,7 @@ def _has_image(message: Mapping[str, Any]) -> bool:
 
 
 def _is_image(part: object) -> bool:
-    if not isinstance(part, Mapping):
+    if not isinstance(part, dict):
         return False
     kind = part.get("type")
     return (isinstance(kind, str) and kind in IMAGE_TYPES) or "image_url" in part

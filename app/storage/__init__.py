@@ -21,6 +21,8 @@ from app.storage.model import upgrade
 
 _BUSY_MS = 200  # wait for another writer; what could not be written is kept for the next turn
 
+_MISSING = -1  # for an inode
+
 
 # A PostgreSQL that is far away or gone must not hold the lane for long.  Seconds to connect; milliseconds for a
 # statement, for a lock another machine holds, and for bytes that nobody acknowledges.
@@ -41,6 +43,7 @@ class Storage:
     def __init__(self, location: str) -> None:
         """`location` is LLR_DB: an SQLite path, or a database URL."""
         self.location = location
+        self.name = _shown(location)  # for people: a URL may hold a password
         self._database: peewee.Database | None = None
         self._inode: int | None = None
 
@@ -67,7 +70,7 @@ class Storage:
         except (peewee.PeeweeException, sqlite3.Error, OSError, UnicodeDecodeError) as error:
             self.close()
             said = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise StoreError(f"{_shown(self.location)}: {said}") from error
+            raise StoreError(f"{self.name}: {said}") from error
 
     def close(self) -> None:
         if self._database is not None:
@@ -90,15 +93,15 @@ class Storage:
         return self._database
 
     def _moved(self) -> bool:
-        """The file was deleted or replaced under us."""
-        return self._inode is not None and self._file_inode() != self._inode
+        """The file was deleted or replaced under us; deleted perhaps while it was being opened."""
+        return self._inode is not None and (self._inode == _MISSING or self._file_inode() != self._inode)
 
     def _file_inode(self) -> int | None:
         if "://" in self.location or self.location == ":memory:":
             return None
         with contextlib.suppress(OSError):
             return Path(self.location).stat().st_ino
-        return -1
+        return _MISSING
 
 
 def problem(location: str) -> str | None:

@@ -61,33 +61,21 @@ class Metric(Model):
     outcome = TextField(null=True)  # ok | error | cancelled
     request_id = TextField(null=True)
     kind = TextField(null=True)  # live | shadow | probe
+    reason = TextField(null=True)  # why this target: route | pin | spill | fallback | …
+    destination = TextField(null=True)  # host:port, of calls to targets that are not local: the egress ledger
+    sent_bytes = IntegerField(null=True)
+    sensitivity = TextField(null=True)
+    modality = TextField(null=True)
+    family = TextField(null=True)
+    tokens = IntegerField(null=True)
+    difficulty = DoubleField(null=True)
+    confidence = DoubleField(null=True)
+    policy = TextField(null=True)  # these three on the first call of a request: what its decision was made from
+    asked_model = TextField(null=True)
+    basis = TextField(null=True)  # JSON, as routing/basis.py writes it
 
     class Meta:
         table_name = "metrics"
-
-
-class Rollup(Model):
-    """What `llr_sums` was before there were several spans."""
-
-    bucket = IntegerField()
-    backend = TextField()
-    model = TextField()
-    route = TextField()
-    kind = TextField()
-    calls = IntegerField()
-    successes = IntegerField()
-    cancelled = IntegerField()
-    fallbacks = IntegerField()
-    input_tokens = BigIntegerField()
-    output_tokens = BigIntegerField()
-    priced = IntegerField()
-    cost_usd = DoubleField()
-    latency = TextField()  # Spread.dump()
-    ttfb = TextField()
-
-    class Meta:
-        table_name = "rollups"
-        primary_key = CompositeKey("bucket", "backend", "model", "route", "kind")
 
 
 class Sums(Model):
@@ -100,11 +88,14 @@ class Sums(Model):
     route = TextField()
     kind = TextField()
     calls = BigIntegerField()
+    requests = BigIntegerField()
+    spills = BigIntegerField()
     successes = BigIntegerField()
     cancelled = BigIntegerField()
     fallbacks = BigIntegerField()
     input_tokens = BigIntegerField()
     output_tokens = BigIntegerField()
+    counted = BigIntegerField()
     priced = BigIntegerField()
     cost_usd = DoubleField()
     latency = TextField()  # Spread.dump()
@@ -166,37 +157,27 @@ class StoredItem(Model):
 ROLLED_TO, DROPPED = "rolled_to", "dropped"
 
 
+_TABLES = (Metric, Sums, State, Worker, StoredResponse, StoredItem)
+
+
 def _v1_tables(database: Database) -> None:
     """The original's table gets our columns; what is missing is made."""
-    with database.bind_ctx([Metric, Rollup, State, Worker]):
+    with database.bind_ctx(_TABLES):
         if Metric.table_exists():
-            present = {column.name for column in database.get_columns(Metric._meta.table_name)}
-            migrator = (
-                SqliteMigrator(database) if isinstance(database, SqliteDatabase) else PostgresqlMigrator(database)
-            )
-            migrate(
-                *(
-                    migrator.add_column(Metric._meta.table_name, field.column_name, _nullable(field))
-                    for field in Metric._meta.sorted_fields
-                    if field.column_name not in present
-                )
-            )
-        database.create_tables([Metric, Rollup, State, Worker], safe=True)
+            _add_missing_columns(database)
+        database.create_tables(_TABLES, safe=True)
         for name in (ROLLED_TO, DROPPED):
             State.insert(name=name, value=0).on_conflict_ignore().execute()
 
 
-def _v2_conversations(database: Database) -> None:
-    with database.bind_ctx([StoredResponse, StoredItem]):
-        database.create_tables([StoredResponse, StoredItem], safe=True)
-
-
-def _v3_spans(database: Database) -> None:
-    """The sums are made anew from the rows."""
-    with database.bind_ctx([Rollup, Sums, State]):
-        database.create_tables([Sums], safe=True)
-        database.drop_tables([Rollup], safe=True)
-        State.update(value=0).where(State.name == ROLLED_TO).execute()
+def _add_missing_columns(database: Database) -> None:
+    """The table `metrics` gets the columns of the model that it lacks."""
+    table = Metric._meta.table_name
+    present = {column.name for column in database.get_columns(table)}
+    sqlite = isinstance(database, SqliteDatabase)
+    migrator = SqliteMigrator(database) if sqlite else PostgresqlMigrator(database)
+    missing = [field for field in Metric._meta.sorted_fields if field.column_name not in present]
+    migrate(*(migrator.add_column(table, field.column_name, _nullable(field)) for field in missing))
 
 
 def _nullable(field: Field[Any]) -> Field[Any]:
@@ -206,7 +187,7 @@ def _nullable(field: Field[Any]) -> Field[Any]:
     return added
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables, _v2_conversations, _v3_spans)
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables,)
 """Numbered by position, from 1.  A change of the tables is a new function at the end; none is ever edited."""
 
 _UPGRADE_LOCK = 5_241_752  # any number, the same on every machine

@@ -17,12 +17,12 @@ BLUEPRINTS = (
     explain.blueprint,  # POST /v1/route
     metrics.blueprint,  # GET /v1/metrics, /metrics, /v1/ab
     health.blueprint,  # GET /health
-    page.blueprint,  # GET /
+    page.blueprint,  # GET and POST /
 )
 
 
 def register(app: Flask, settings: Settings) -> None:
-    guard = Guard(settings)
+    guard = app.extensions["guard"] = Guard(settings)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     errors.install(app)
 

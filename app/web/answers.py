@@ -67,7 +67,8 @@ def _buffered(request: ChatRequest, surface: Surface) -> Response:
         logged.write(error.status, None, error)
         raise
     logged.write(200, reply)
-    response = Response(body, 200, headers.answer_headers(request.request_id, reply), mimetype="application/json")
+    known = headers.answer_headers(request.request_id, reply, http.environ)
+    response = Response(body, 200, known, mimetype="application/json")
     response.call_on_close(hold_back(http.environ.get("gunicorn.socket")))
     return response
 
@@ -83,7 +84,7 @@ def _streamed(request: ChatRequest, surface: Surface) -> Response:
     except BaseException:
         feed.close()
         raise
-    known = headers.answer_headers(request.request_id, reply)
+    known = headers.answer_headers(request.request_id, reply, http.environ)
     response = Response(feed, 200, known, mimetype="text/event-stream", direct_passthrough=True)
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Accel-Buffering"] = "no"  # nginx passes each event on at once
@@ -100,6 +101,7 @@ class Feed:
         self._sock = sock
         self._queue: gevent.queue.Queue = gevent.queue.Queue(_AHEAD)
         self._between_events = True  # a comment may only stand there
+        self._silent = False  # the client waited for the head already: it gets a comment at once
         self._over = False
         self._log = RequestLog(request)
         self._pump = gevent.spawn(self._run)
@@ -109,6 +111,7 @@ class Feed:
         try:
             first = self._get(wait_s)
         except gevent.queue.Empty:
+            self._silent = True
             return None
         if isinstance(first, RouterError):
             self._end(first.status, first)
@@ -119,6 +122,9 @@ class Feed:
         return self
 
     def __next__(self) -> bytes:
+        if self._silent:
+            self._silent = False
+            return sse.KEEP_ALIVE
         while not self._over:
             try:
                 item = self._get(SILENCE_S)

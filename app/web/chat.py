@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from flask import Blueprint, Response, g
 from flask import request as http
 
-from app.errors import RouterError, StreamInterrupted, envelope
+from app.errors import RouterError, StreamInterrupted
 from app.types import Buffered, ChatRequest, Reply
-from app.web import answers, headers
+from app.web import answers, errors, headers
 from app.wire import chat, sse
 from app.wire.chat_stream import as_chunk
 
@@ -18,13 +18,13 @@ blueprint = Blueprint("chat", __name__)
 
 @blueprint.post("/v1/chat/completions")
 def chat_completions() -> Response:
-    return answers.answer(read_request(), ChatSurface())
+    return answers.answer(read_request(headers.body(http)), ChatSurface())
 
 
-def read_request() -> ChatRequest:
+def read_request(raw: bytes) -> ChatRequest:
     """The chat request of this HTTP request.  Raises RequestError."""
     private = headers.sensitivity(http.environ)
-    body = chat.parse(headers.body(http))
+    body = chat.parse(raw)
     return ChatRequest(
         request_id=g.request_id,
         surface="chat",
@@ -53,4 +53,4 @@ class ChatSurface:
                 yield b"\n\n" + self.failure(error)  # the break may have come inside an event
 
     def failure(self, error: RouterError) -> bytes:
-        return sse.event(envelope(error))
+        return sse.event(errors.document(error))

@@ -6,8 +6,11 @@ import json
 import logging
 import math
 import traceback
+from collections.abc import Mapping
+from typing import Any
 
 from flask import Flask, Response, g
+from flask import request as http
 from werkzeug.exceptions import HTTPException
 
 from app.errors import BackendRejected, NotFound, RequestError, RouterError, envelope
@@ -23,18 +26,22 @@ def install(app: Flask) -> None:
 
 
 def render(error: RouterError) -> Response:
-    """The answer for an error.  A backend's own error document passes through when it is the client's mistake."""
-    document = envelope(error)
-    if isinstance(error, BackendRejected) and error.document is not None:
-        document = dict(error.document)
-    text = json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    """The answer for an error."""
+    text = json.dumps(document(error), ensure_ascii=False).encode("utf-8", "backslashreplace")
     response = Response(text, status=error.status, mimetype="application/json")
-    response.headers.update(headers.error_headers(g.get("request_id", ""), error))
+    response.headers.update(headers.error_headers(g.get("request_id", ""), error, http.environ))
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
+
+
+def document(error: RouterError) -> Mapping[str, Any]:
+    """The envelope; a backend's own error document passes through when it is the client's mistake."""
+    if isinstance(error, BackendRejected) and error.document is not None:
+        return error.document
+    return envelope(error)
 
 
 def _http(error: HTTPException) -> Response:

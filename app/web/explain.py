@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from flask import Blueprint, Response, g, jsonify
+from flask import Blueprint, Response, jsonify
 from flask import request as http
 
 from app import pipeline
-from app.errors import RequestError
 from app.routing.explain import explanation
-from app.types import ChatRequest
-from app.web import headers
+from app.web import chat, headers, responses
 from app.web.answers import runtime
-from app.wire import chat
-from app.wire.responses import ResponsesBody, parse
+from app.wire.chat import read_object
 
 blueprint = Blueprint("explain", __name__)
 
 
 @blueprint.post("/v1/route")
 def route() -> Response:
-    private = headers.sensitivity(http.environ)
-    request = _read(headers.body(http), private)
-    tags, decision = pipeline.plan(request, runtime())
-    answer = jsonify(explanation(tags, decision))
+    """Takes a Responses body (it has `input`, or goes on from a response), or a chat body."""
+    rt, raw = runtime(), headers.body(http)
+    asked = read_object(raw).document
+    is_chat = "messages" in asked or not {"input", "previous_response_id"} & asked.keys()
+    request = chat.read_request(raw) if is_chat else responses.read_request(rt, raw)[0]
+    answer = jsonify(explanation(*pipeline.explain(request, rt)))
     answer.headers["X-LLR-Request-Id"] = request.request_id
     return answer
-
-
-def _read(raw: bytes, private: str) -> ChatRequest:
-    """A chat body has `messages`, a Responses body has `input`."""
-    document = chat.read_object(raw).document
-    if "messages" in document:
-        body: Any = chat.parse(raw)
-    elif "input" in document:
-        body = ResponsesBody(parse(document))
-    else:
-        raise RequestError("Send a chat body (`messages`) or a Responses body (`input`).", param="messages")
-    return ChatRequest(
-        request_id=g.request_id,
-        surface="responses" if "messages" not in document else "chat",
-        body=body,
-        model=chat.model_of(document),
-        stream=bool(document.get("stream")),
-        sensitivity=private,
-    )

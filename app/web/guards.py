@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from urllib.parse import urlsplit
 
@@ -11,8 +12,11 @@ from app.errors import NotAllowed
 from app.routing.locality import is_loopback_name
 from app.settings import Settings
 
-_ALLOWED_HEADERS = "Authorization, Content-Type, X-LLR-Sensitivity, X-LLR-Explain"
-_EXPOSED_HEADERS = "X-LLR-Request-Id, X-LLR-Backend, X-LLR-Model, X-LLR-Route, X-LLR-Fallback-For"
+_EXPOSED_HEADERS = "X-LLR-Request-Id, X-LLR-Backend, X-LLR-Model, X-LLR-Route, X-LLR-Fallback-For, X-LLR-Trace"
+
+
+COOKIE = "llr_page"
+PAGE = "/"
 
 
 class Guard:
@@ -28,12 +32,31 @@ class Guard:
         if not self._serves_host(environ.get("HTTP_HOST", "")):
             raise NotAllowed("This Host is not served here; name it in LLR_ALLOWED_HOSTS.", code="host_not_allowed")
         origin = environ.get("HTTP_ORIGIN")
-        if origin is not None and not self._serves_origin(origin):
+        if origin is not None and not (self._serves_origin(origin) or self._is_our_page(request, origin)):
             raise NotAllowed(
                 "Pages of this Origin may not come in. Name it in LLR_ALLOWED_ORIGINS.", code="origin_not_allowed"
             )
-        if self._keys and request.method != "OPTIONS" and request.path != "/health":
+        its_own = request.path == PAGE and request.method in ("GET", "HEAD", "POST")  # check_page, which may ask for it
+        if self._keys and request.method != "OPTIONS" and request.path != "/health" and not its_own:
             self._check_key(environ.get("HTTP_AUTHORIZATION", ""))
+
+    @property
+    def wants_key(self) -> bool:
+        return bool(self._keys)
+
+    def check_page(self, request: Request) -> None:
+        """The page takes a key like every URL, or the mark of a browser that once gave one.  Raises NotAllowed."""
+        given = request.cookies.get(COOKIE, "").encode("latin-1", "replace")
+        known = [hmac.compare_digest(given, _mark(key).encode()) for key in self._keys]
+        if not any(known) and self._keys:
+            self._check_key(request.environ.get("HTTP_AUTHORIZATION", ""))
+
+    def mark_for(self, given: str) -> str | None:
+        """The mark of whoever knows this key; None when it is no key.  It opens the page and nothing else, and the
+        key cannot be had from it: browsers send cookies to every port of a host."""
+        raw = given.strip().encode("utf-8", "replace")
+        right = [key for key in self._keys if hmac.compare_digest(raw, key)]
+        return _mark(right[0]) if right else None
 
     def add_cors(self, request: Request, response: Response) -> None:
         """Tells a browser that this (allowed) Origin may read the answer."""
@@ -44,8 +67,15 @@ class Guard:
             response.headers.add("Vary", "Origin")
             if request.method == "OPTIONS":
                 response.headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE, OPTIONS"
-                response.headers["Access-Control-Allow-Headers"] = _ALLOWED_HEADERS
+                wanted = request.environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS")  # SDKs add some of their own
+                response.headers["Access-Control-Allow-Headers"] = wanted or "Authorization, Content-Type"
                 response.headers["Access-Control-Max-Age"] = "600"
+
+    def _is_our_page(self, request: Request, origin: str) -> bool:
+        """A form of our own page, asked for by a name in LLR_ALLOWED_HOSTS (and not merely by any)."""
+        host = request.environ.get("HTTP_HOST", "").lower()
+        named = host in self._hosts or _name_of(host) in self._hosts
+        return request.path == PAGE and named and origin.lower() in (f"http://{host}", f"https://{host}")
 
     def _serves_host(self, host: str) -> bool:
         """An absent Host (HTTP/1.0) comes from no browser."""
@@ -73,6 +103,10 @@ class Guard:
         if scheme.lower() != "bearer" or not any(right):
             text = "Wrong or missing key. Send `Authorization: Bearer KEY` with one of the keys in LLR_API_KEYS."
             raise NotAllowed(text, status=401, type="invalid_request_error", code="invalid_api_key")
+
+
+def _mark(key: bytes) -> str:
+    return hmac.new(key, b"local-llm-router page", hashlib.sha256).hexdigest()
 
 
 def _name_of(host: str) -> str:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import gevent
 from flask import Request
+from werkzeug.exceptions import HTTPException
 
 from app.errors import BodyTooLarge, RequestError, RouterError, UnsupportedMediaType
-from app.types import SENSITIVITIES, Buffered, Reply, Streamed
+from app.types import SENSITIVITIES, Buffered, Reply, Step, Streamed
 
 _SENSITIVITY = "HTTP_X_LLR_SENSITIVITY"
+_EXPLAIN = "HTTP_X_LLR_EXPLAIN"
+_MOST_TRACE = 1000  # characters: some proxies take 4 kB of headers in all
+_LIKE_OURS = ("HTTP_X_LLR", "HTTP_XLLR", "HTTP_LLR")  # a letter or a hyphen missed
 _KNOWN = {"HTTP_X_LLR_SENSITIVITY", "HTTP_X_LLR_EXPLAIN", "HTTP_X_LLR_REQUEST_ID"}
+_BODY_S = 300.0  # for a whole body
+_PIECE_BYTES = 1024 * 1024
+_CHUNKED_PIECE_BYTES = 4096  # it may come as so many chunks
 _FORM = "application/x-www-form-urlencoded"  # what curl says when nobody tells it otherwise
 
 
@@ -23,14 +31,14 @@ def sensitivity(environ: Mapping[str, Any]) -> str:
     some proxies pass: so a contradiction shows up here.
     """
     for name in environ:
-        if name.startswith("HTTP_X_LLR_") and name not in _KNOWN:
+        if name.startswith(_LIKE_OURS) and name not in _KNOWN:
             header = name[5:].replace("_", "-").title()
             raise RequestError(f"No header {header[:60]!r} is known; did you mean X-LLR-Sensitivity?")
     raw = environ.get(_SENSITIVITY)
     if raw is None:
         return "normal"
-    values = {part.strip().lower() for part in raw.split(",")}
-    if len(values) == 1 and values <= set(SENSITIVITIES):
+    values = {part.strip(" \t").lower() for part in raw.split(",")}
+    if raw.isascii() and len(values) == 1 and values <= set(SENSITIVITIES):
         return str(values.pop())
     raise RequestError("X-LLR-Sensitivity must be normal or high, once.", param="X-LLR-Sensitivity")
 
@@ -42,17 +50,44 @@ def body(request: Request) -> bytes:
         raise UnsupportedMediaType(f"Content-Type {kind[:60]!r} is not read here; send application/json.")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Compressed request bodies are not read here; send the JSON as it is.")
-    limit = request.max_content_length
-    if limit is not None and (request.content_length or 0) > limit:
+    limit, told = request.max_content_length, request.content_length or 0
+    if limit is not None and told <= limit:
+        request.max_content_length = limit + 1  # where a chunked body, whose length nobody told, is cut off
+    raw = _read(request) if limit is None or told <= limit else b""
+    if limit is not None and max(told, len(raw)) > limit:
         raise BodyTooLarge(f"The request body is larger than {limit} bytes.")
-    return request.get_data(cache=False)
+    if len(raw) < told:
+        raise RequestError("The request body is shorter than its Content-Length.")
+    return raw
+
+
+class _TooSlow(RequestError):
+    status = 408
+
+    def __init__(self) -> None:
+        super().__init__(f"The request body did not arrive within {_BODY_S:g} s.")
+
+
+def _read(request: Request) -> bytes:
+    """The body in pieces, with a turn for the other greenlets after each: a fast sender would let nobody else run."""
+    size, pieces = _PIECE_BYTES if request.content_length is not None else _CHUNKED_PIECE_BYTES, []
+    try:
+        with gevent.Timeout(_BODY_S, _TooSlow):
+            while piece := request.stream.read(size):
+                pieces.append(piece)
+                gevent.sleep(0)
+            return b"".join(pieces)
+    except (HTTPException, RouterError):
+        raise
+    except Exception as error:  # the server's, for broken chunks; its text may quote the body
+        raise RequestError(f"The request body cannot be read: {type(error).__name__}.") from None
 
 
 def new_request_id() -> str:
     return f"llr-{secrets.token_hex(12)}"
 
 
-def answer_headers(request_id: str, reply: Reply | None) -> dict[str, str]:
+def answer_headers(request_id: str, reply: Reply | None, environ: Mapping[str, Any]) -> dict[str, str]:
     """X-LLR headers of an answer; without a reply (still waiting for a backend) only the request's id is known."""
     headers = {"X-LLR-Request-Id": request_id}
     if isinstance(reply, (Buffered, Streamed)):
@@ -61,20 +96,30 @@ def answer_headers(request_id: str, reply: Reply | None) -> dict[str, str]:
         headers["X-LLR-Route"] = printable(reply.route)
         if reply.fallback_for:
             headers["X-LLR-Fallback-For"] = reply.fallback_for
+        headers |= _explained(reply.trace, environ)
     return headers
 
 
-def error_headers(request_id: str, error: RouterError) -> dict[str, str]:
+def error_headers(request_id: str, error: RouterError, environ: Mapping[str, Any]) -> dict[str, str]:
     headers = {"X-LLR-Request-Id": request_id}
     if error.route:
         headers["X-LLR-Route"] = printable(error.route)
     if error.target:
         headers["X-LLR-Backend"], headers["X-LLR-Model"] = error.target[0], printable(error.target[1])
-    return headers
+    return headers | _explained(error.trace, environ)
 
 
-def printable(text: str) -> str:
+def _explained(trace: Sequence[Step], environ: Mapping[str, Any]) -> dict[str, str]:
+    """The trace, where the client asked for it with `X-LLR-Explain: 1`.  The rules that did not match are left out:
+    POST /v1/route names them."""
+    if not trace or environ.get(_EXPLAIN, "").strip().lower() not in ("1", "true", "yes"):
+        return {}
+    steps = (f"{step.stage}: {step.outcome}" for step in trace if step.stage != "match" or ": no, " not in step.outcome)
+    return {"X-LLR-Trace": printable("; ".join(steps), _MOST_TRACE)}
+
+
+def printable(text: str, most: int = 200) -> str:
     """Fit for a header: a client may have put anything into `model`."""
     if text.isascii() and text.isprintable():
-        return text[:200]
-    return "".join(char if char.isascii() and char.isprintable() else "?" for char in text)[:200]
+        return text[:most]
+    return "".join(char if char.isascii() and char.isprintable() else "?" for char in text)[:most]

@@ -1,4 +1,4 @@
-"""GET /v1/metrics, /metrics, /v1/ab: what operators and Prometheus read.  All from the database all workers share."""
+"""GET /v1/metrics, /metrics, /v1/ab, /v1/egress: what operators and Prometheus read, of all workers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from flask import request as http
 
 from app.errors import RouterError
 from app.metrics.prometheus import Snapshot, exposition
-from app.metrics.summary import ab_report, metrics_summary, window_hours
+from app.metrics.summary import ab_report, egress_report, metrics_summary, overview, window_hours
 from app.runtime import Runtime
 from app.storage import StoreError, now_ms
 from app.web import errors
@@ -36,6 +36,13 @@ def ab() -> Response:
     return jsonify(ab_report(rt.read(rt.store.tallies, _since(hours)), rt.policy.ab, hours))
 
 
+@blueprint.get("/v1/egress")
+def egress() -> Response:
+    rt, hours = runtime(), window_hours(http.args.get("hours"))
+    report = egress_report(rt.read(rt.store.egress, _since(hours)))
+    return jsonify({"window_hours": hours, **report})
+
+
 @blueprint.get("/metrics")
 def prometheus() -> Response:
     rt = runtime()
@@ -46,7 +53,8 @@ def prometheus() -> Response:
 
 def _summary(rt: Runtime, hours: float) -> dict[str, object]:
     tallies = rt.store.tallies(_since(hours))
-    return metrics_summary(tallies, hours, {"rows_dropped": rt.store.dropped()})
+    extra = overview(tallies, rt.policy, rt.observations())
+    return metrics_summary(tallies, hours, {**extra, "rows_dropped": rt.store.dropped()})
 
 
 def _exposition(rt: Runtime) -> bytes:

@@ -15,18 +15,18 @@ blueprint = Blueprint("models", __name__)
 
 @blueprint.get("/v1/models")
 def models() -> Response:
-    return jsonify({"object": "list", "data": list(_listed(runtime()).values())})
+    return jsonify({"object": "list", "data": list(listed(runtime()).values())})
 
 
 @blueprint.get("/v1/models/<path:name>")
 def model(name: str) -> Response:
-    entry = _listed(runtime()).get(name)
+    entry = listed(runtime()).get(name)
     if entry is None:
         raise NotFound(f"The model {name[:80]!r} does not exist here.", param="model", code="model_not_found")
     return jsonify(entry)
 
 
-def _listed(rt: Runtime) -> dict[str, dict[str, Any]]:
+def listed(rt: Runtime) -> dict[str, dict[str, Any]]:
     """Entries by id; of two with one id the first stays."""
     entries = {"auto": _entry("auto", "router", rt)}
     for name in rt.policy.backends:

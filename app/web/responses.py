@@ -17,11 +17,11 @@ from app.conversations import Turn
 from app.errors import NotFound, RequestError, RouterError, StreamInterrupted
 from app.runtime import Runtime
 from app.storage import StoreError, now_ms
-from app.types import Buffered, ChatRequest, Reply, Target
+from app.types import Buffered, ChatRequest, JsonObject, Reply, Target
 from app.web import answers, errors, headers
 from app.wire import chat, sse
 from app.wire.responses import ResponsesBody, ResponsesRequest, from_chat, input_list, kept_items, parse
-from app.wire.responses_native import response_id
+from app.wire.responses_native import item_ids, response_in
 from app.wire.responses_stream import EventStream, translate
 
 blueprint = Blueprint("responses", __name__)
@@ -31,7 +31,7 @@ log = logging.getLogger("llr.conversations")
 @blueprint.post("/v1/responses")
 def responses() -> Response:
     rt = answers.runtime()
-    request, asked = read_request(rt)
+    request, asked = read_request(rt, headers.body(http))
     return answers.answer(request, ResponsesSurface(rt, request, asked))
 
 
@@ -82,16 +82,17 @@ def _at_backend(turn: Turn, method: str, path: str) -> Response:
     return Response(upstream.backend.stored(method, path).body, mimetype="application/json")
 
 
-def read_request(rt: Runtime) -> tuple[ChatRequest, ResponsesRequest]:
+def read_request(rt: Runtime, raw: bytes) -> tuple[ChatRequest, ResponsesRequest]:
     """The request as the pipeline runs it, and as it was asked.  Raises RequestError."""
     private = headers.sensitivity(http.environ)
-    received = chat.read_object(headers.body(http))
+    received = chat.read_object(raw)
     asked = parse(received.document)
     past = _Past(rt, asked)
+    asked = asked.after(past.history)
     request = ChatRequest(
         request_id=g.request_id,
         surface="responses",
-        body=ResponsesBody(asked, past.history, past.stored, received),
+        body=ResponsesBody(asked, past.history, past.stored, received, kept_elsewhere=past.keeper is not None),
         model=asked.model,
         stream=asked.stream,
         sensitivity="high" if past.private else private,
@@ -108,22 +109,27 @@ class _Past:
         self.history: list[dict[str, Any]] = []
         self.stored: dict[str, dict[str, Any]] = {}
         self.private = False
-        self.keeper: Target | None = None
         turns: list[Turn] = []
         if asked.previous_response_id:
             turns = rt.state_lane.run(rt.conversations.chain, asked.previous_response_id)
-            if turns[-1].native:
-                self.keeper = _keeper(rt, turns[-1])
             self.history = [item for turn in turns for item in turn.items]
-        if asked.references and self.keeper is None:
+        elsewhere = turns[-1:] if turns and turns[-1].native else []
+        if asked.references:
             found = rt.state_lane.run(rt.conversations.items, asked.references)
-            self.stored = {name: item for name, (item, _) in found.items()}
+            self.stored = {name: item for name, (item, _) in found.items() if item is not None}
+            elsewhere += [turn for item, turn in found.values() if item is None]
             turns = [*turns, *(turn for _, turn in found.values())]
+        self.keeper = _keeper(rt, elsewhere)
         self.private = any(turn.private for turn in turns)
 
 
-def _keeper(rt: Runtime, turn: Turn) -> Target:
-    """The backend that keeps a conversation: only it can go on with it."""
+def _keeper(rt: Runtime, turns: list[Turn]) -> Target | None:
+    """The backend that keeps these turns: only it can go on with them."""
+    if not turns:
+        return None
+    if len({turn.backend for turn in turns}) > 1:
+        raise RequestError("input refers to items that different backends keep.", param="input", code="item_not_found")
+    turn = max(turns, key=lambda turn: turn.ts_ms)
     config = rt.policy.backends.get(turn.backend)
     if config is None or config.responses != "native":
         raise RequestError(
@@ -146,7 +152,7 @@ class ResponsesSurface:
 
     def document(self, reply: Buffered) -> bytes:
         if reply.native:
-            self._keep_native(reply, reply.document.get("id"))
+            self._keep_native(reply, reply.document)
             return reply.body
         self._heed_rules(reply)
         response = from_chat(
@@ -184,17 +190,17 @@ class ResponsesSurface:
 
     def _native_events(self, reply: Reply) -> Iterator[bytes]:
         if isinstance(reply, Buffered):
-            self._keep_native(reply, reply.document.get("id"))
+            self._keep_native(reply, reply.document)
             kind = f"response.{reply.document.get('status', 'completed')}"
             yield sse.event({"type": kind, "sequence_number": 0, "response": reply.document}, kind)
             return
         splitter, known = sse.Splitter(), False
         try:
             for piece in reply.chunks:
-                for event in splitter.feed(piece) if not known else ():
-                    if not known and (found := response_id(event)):
+                for event in splitter.feed(piece):
+                    if response := response_in(event, ends_only=known):
                         known = True
-                        self._keep_native(reply, found)
+                        self._keep_native(reply, response)  # whose it is at once, its items at the end
                 yield piece
         except StreamInterrupted as error:
             if not error.told:
@@ -212,10 +218,11 @@ class ResponsesSurface:
             items = tuple(kept_items(self._body.input, _new_id))
             self._keep_turn(reply, self._id, native=False, items=items, response=response)
 
-    def _keep_native(self, reply: Reply, name: object) -> None:
+    def _keep_native(self, reply: Reply, response: JsonObject) -> None:
         """Only whose it is: the turn itself is kept by its backend."""
+        name = response.get("id")
         if self._asked.store and isinstance(name, str):
-            self._keep_turn(reply, name, native=True)
+            self._keep_turn(reply, name, native=True, their_items=item_ids(response))
 
     def _keep_turn(
         self,
@@ -225,6 +232,7 @@ class ResponsesSurface:
         native: bool,
         items: tuple[dict[str, Any], ...] = (),
         response: dict[str, Any] | None = None,
+        their_items: tuple[str, ...] = (),
     ) -> None:
         turn = Turn(
             id=name,
@@ -236,6 +244,7 @@ class ResponsesSurface:
             private=reply.private,
             input=items,
             response=response,
+            their_items=their_items,
         )
         try:
             self._rt.state_lane.run(self._rt.conversations.keep, turn)

@@ -16,7 +16,10 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+_MOST_NESTED = 200  # levels: what reads and writes the body after the parser must not run out of stack
+_MOST_MEMBERS = 1000  # of the body itself; the API has some forty
 _value_at = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
+_pairs_of = json.JSONDecoder(object_pairs_hook=tuple).decode
 _skip_space = re.compile(r"[ \t\n\r]*").match
 
 
@@ -30,11 +33,14 @@ class JsonBody:
 
     def with_members(self, members: Mapping[str, str]) -> bytes:
         """The body with the named members' values replaced by raw JSON text, or put in front when they are absent.
-        Every other byte stays as it came."""
+        Every other byte stays as it came.
+
+        `Model` counts as `model`: some servers (those in Go) read names so, and the last one counts for them.
+        """
         pieces, at = [], 0
         for name, start, end in self.spans:
-            if name in members:
-                pieces += [self.text[at:start], members[name]]
+            if (folded := name.casefold()) in members:
+                pieces += [self.text[at:start], members[folded]]
                 at = end
         pieces.append(self.text[at:])
         text = "".join(pieces)
@@ -44,21 +50,45 @@ class JsonBody:
             text = text[:opening] + (added if self.document else added[:-1]) + text[opening:]
         return text.encode("utf-8")
 
+    def pairs(self) -> Any:
+        """The body again, with objects as tuples of (name, value): all that is sent, values of a repeated name too."""
+        try:
+            return _pairs_of(self.text)
+        except RecursionError:  # inside a value that a later one of the same name replaced
+            raise _too_deep() from None
+
 
 def read_object(raw: bytes) -> JsonBody:
     """Parses a request body.  Raises RequestError when it is not one JSON object in UTF-8."""
     if not raw:
         raise RequestError("The request body is empty; send a JSON object.")
     try:
-        return _scan_object(raw.decode("utf-8-sig"))
+        body = _scan_object(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise RequestError(f"The request body is not UTF-8 (byte {error.start}).") from None
     except RecursionError:
-        raise RequestError("The request body is nested too deeply.") from None
+        raise _too_deep() from None
     except json.JSONDecodeError as error:  # `msg` holds no part of the body
         raise RequestError(f"The request body is not valid JSON: {error.msg} at character {error.pos}.") from None
     except ValueError as error:  # NaN, or an integer longer than Python converts
         raise RequestError(f"The request body is not valid JSON: {error}.") from None
+    if _is_too_deep(body.document):
+        raise _too_deep()
+    return body
+
+
+def _too_deep() -> RequestError:
+    return RequestError("The request body is nested too deeply.")
+
+
+def _is_too_deep(document: JsonObject) -> bool:
+    level: list[Any] = [document]
+    for _ in range(_MOST_NESTED):
+        values = (value for item in level for value in (item.values() if type(item) is dict else item))
+        level = [value for value in values if type(value) is dict or type(value) is list]
+        if not level:
+            return False
+    return True
 
 
 def _scan_object(text: str) -> JsonBody:
@@ -77,6 +107,8 @@ def _scan_object(text: str) -> JsonBody:
         start = _space(text, _expect(":", text, at))
         document[name], end = _value_at(text, start)
         spans.append((name, start, end))
+        if len(spans) > _MOST_MEMBERS:
+            raise RequestError(f"The request body has more than {_MOST_MEMBERS} members.")
         at = _space(text, end)
         if text[at : at + 1] == "}":
             break
@@ -109,8 +141,8 @@ class ChatBody:
         return self.json.document
 
     @property
-    def original(self) -> JsonObject:
-        return self.json.document
+    def original(self) -> Any:
+        return self.json.pairs()
 
     def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:  # noqa: ARG002 - chat passes through
         """The client's bytes with `model` replaced; a shadow call also has its streaming switched off."""
@@ -139,6 +171,11 @@ def parse(raw: bytes) -> ChatBody:
         raise RequestError("`stream` must be true or false.", param="stream")
     model_of(body.document)
     return ChatBody(body)
+
+
+def of_text(text: str) -> ChatBody:
+    """The body of one user message."""
+    return parse(json.dumps({"messages": [{"role": "user", "content": text}]}).encode())
 
 
 def _check_content(message: JsonObject, where: str) -> None:

@@ -9,7 +9,7 @@ items = kept_items(body.input, new_id)           # for the store, beside respons
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from app.errors import BackendProtocol, RequestError
@@ -40,18 +40,22 @@ class ResponsesBody:
         history: Sequence[JsonObject] = (),
         stored: Mapping[str, JsonObject] | None = None,
         received: JsonBody | None = None,
+        *,
+        kept_elsewhere: bool = False,
     ) -> None:
         """`received` is the body as it came, for backends that speak this API themselves; `history` holds the items of
-        the chain that is continued, `stored` those that `request.references` names.  Raises RequestError for what
-        has no chat form, before anything is sent."""
+        the chain that is continued, `stored` those that `request.references` names.  With `kept_elsewhere` a backend
+        goes on with what it keeps, and may know the other references.  Raises RequestError for what has no chat form,
+        before anything is sent."""
         known = {str(item["id"]) for item in history if item.get("id")}
         self._request = request
         self._history = tuple(history)
+        self._stored = dict(stored or {})
         self._received = received
-        self.input = _resolved(request.input, stored or {}, known)  # what is new, references resolved
+        self.input = _resolved(request.input, self._stored, known, kept_elsewhere)  # what is new, references resolved
         self._items = [*history, *self.input]
         self._chat = self._translate(request.model, Dialect())
-        if not self._chat["messages"] and not request.previous_response_id:
+        if not self._chat["messages"] and not request.previous_response_id and not kept_elsewhere:
             raise RequestError("input holds nothing that a model could read.", param="input")
 
     @property
@@ -59,8 +63,10 @@ class ResponsesBody:
         return self._chat
 
     @property
-    def original(self) -> JsonObject:
-        return {"instructions": self._request.instructions, "items": self._items, "echo": self._request.echo}
+    def original(self) -> Any:
+        if self._received is None:
+            return {"instructions": self._request.instructions, "items": self._items, "echo": self._request.echo}
+        return [self._received.pairs(), *self._history, *self.input]  # native backends get every member
 
     def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:
         chat = self._translate(model, dialect)
@@ -70,16 +76,22 @@ class ResponsesBody:
         return text.encode("utf-8", "backslashreplace")  # a lone surrogate leaves as its JSON escape
 
     def native(self, model: str, *, stream: bool) -> bytes | None:
-        """The client's own bytes with `model` replaced; with the history put in front when we keep that."""
+        """The client's own bytes with `model` replaced; with what we keep put in, since only we know its ids."""
         if self._received is None:
             return None
         members = {"model": json.dumps(model)}
         if self._request.stream and not stream:
             members["stream"] = "false"
+        if self._history or self._stored:
+            members["input"] = json.dumps([*_foreign(self._history), *self._foreign_input()])
         if self._history:
-            past = [_foreign(item) for item in self._history if item_type(item) != "reasoning"]
-            members |= {"input": json.dumps([*past, *self.input]), "previous_response_id": "null"}
+            members["previous_response_id"] = "null"
         return self._received.with_members(members)
+
+    def _foreign_input(self) -> Iterator[JsonObject]:
+        for item in self.input:
+            ours = self._stored.get(str(item.get("id"))) is item
+            yield from _foreign([item]) if ours else [item]
 
     def _translate(self, model: str, dialect: Dialect) -> dict[str, Any]:
         request = self._request
@@ -199,15 +211,20 @@ def _shown(item: JsonObject) -> dict[str, Any]:
     return shown
 
 
-def _foreign(item: JsonObject) -> dict[str, Any]:
-    """An item of ours for a backend that keeps items itself and does not know our ids."""
-    return {name: value for name, value in item.items() if name not in ("id", "status")}
+def _foreign(items: Sequence[JsonObject]) -> list[dict[str, Any]]:
+    """Items of ours for a backend that keeps items itself: it knows neither our ids nor our reasoning."""
+    return [
+        {name: value for name, value in item.items() if name not in ("id", "status")}
+        for item in items
+        if item_type(item) != "reasoning"
+    ]
 
 
 def _resolved(
-    items: Sequence[JsonObject], stored: Mapping[str, JsonObject], known: Collection[str]
+    items: Sequence[JsonObject], stored: Mapping[str, JsonObject], known: Collection[str], kept_elsewhere: bool
 ) -> list[JsonObject]:
-    """`items` with every reference replaced by what it refers to; what the chain holds is not said twice."""
+    """`items` with every reference replaced by what it refers to; what the chain holds is not said twice, and what
+    is kept elsewhere stays a reference."""
     resolved = []
     for item in items:
         if item_type(item) != "item_reference":
@@ -216,6 +233,8 @@ def _resolved(
             continue
         elif found := stored.get(item["id"]):
             resolved.append(found)
+        elif kept_elsewhere:
+            resolved.append(item)
         else:
             raise RequestError(f"No stored item has the id {item['id']!r}.", param="input", code="item_not_found")
     return resolved

@@ -69,13 +69,15 @@ class Assembler:
             self.problem = "the backend sent a tool call without a name"
             return
         for item in list(self._open):
-            whole = not cut or (item is not self._open[-1] and item.complete)
-            self._close(item, "completed" if whole else "incomplete")
+            if not cut or (item is not self._open[-1] and item.complete):
+                self._close(item, "completed")
+            else:
+                self._cut(item)
 
     def abandon(self) -> None:
         """Close everything after a failure."""
         for item in list(self._open):
-            self._close(item, "incomplete")
+            self._cut(item)
 
     # --- items ---
 
@@ -124,6 +126,14 @@ class Assembler:
         if item is self._text:
             self._text = None
         self.output.append(item.end(status))
+
+    def _cut(self, item: Item) -> None:
+        """Close an item that more should have followed.  Half a custom call is left open: its input is free text, and
+        clients run what is done, whatever its status says.  Half a function call does not parse."""
+        if isinstance(item, CustomCallItem) and not item.complete:
+            self._open.remove(item)
+        else:
+            self._close(item, "incomplete")
 
     # --- calls ---
 

@@ -51,9 +51,17 @@ def native_usage(response: JsonObject) -> tuple[int | None, int | None]:
     return read, written
 
 
-def response_id(event: bytes) -> str | None:
-    """The id in a `response.created` event, or in any event that holds a Response."""
+def response_in(event: bytes, *, ends_only: bool) -> JsonObject | None:
+    """The Response that an event holds; with `ends_only` of terminal events, the others are not even parsed."""
+    if ends_only and not any(end.encode() in event for end in _ENDS):
+        return None
     document = sse.json_of(sse.data_of(event) or b"") or {}
     response = document.get("response")
-    found = response.get("id") if isinstance(response, Mapping) else None
-    return found if isinstance(found, str) else None
+    return response if isinstance(response, Mapping) and isinstance(response.get("id"), str) else None
+
+
+def item_ids(response: JsonObject) -> tuple[str, ...]:
+    """The ids of the items in a Response."""
+    output = response.get("output")
+    items = [item for item in output if isinstance(item, Mapping)] if isinstance(output, list) else []
+    return tuple(item["id"] for item in items if isinstance(item.get("id"), str))

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.errors import RequestError
@@ -23,6 +23,7 @@ _NEEDED = {  # what an item cannot be translated without
     "function_call_output": ("call_id",),
     "custom_tool_call_output": ("call_id",),
 }
+_TOOL_CARRIERS = ("additional_tools", "tool_search_output")  # items that bring tools
 _ROLES = ("user", "assistant", "system", "developer")
 _KINDS: dict[Any, str] = {
     str: "a string",
@@ -60,6 +61,10 @@ class ResponsesRequest:
         """Ids of stored items that the input points to."""
         return tuple(item["id"] for item in self.input if item_type(item) == "item_reference")
 
+    def after(self, history: Sequence[JsonObject]) -> ResponsesRequest:
+        """The request when it goes on from `history`: tools that came as items of it are there still."""
+        return replace(self, toolbox=self.toolbox.after(_carried(history, "history")))
+
 
 def item_type(item: JsonObject) -> str:
     """The type of an input item; a message and a reference may leave it out."""
@@ -82,10 +87,11 @@ def parse(fields: JsonObject) -> ResponsesRequest:
         "text": {"format": text_format, **_sent(text, "verbosity")},
         "reasoning": {"effort": reasoning.get("effort"), "summary": reasoning.get("summary")},
     }
+    items = _input(fields)
     return ResponsesRequest(
         model=(_read(fields, "model", str) or "").strip(),
-        input=_input(fields),
-        toolbox=Toolbox(tools, choice, parallel),
+        input=items,
+        toolbox=Toolbox((*tools, *_carried(items, "input")), choice, parallel),
         echo=echo,
         stream=_read(fields, "stream", bool) or False,
         store=echo["store"],
@@ -166,6 +172,16 @@ def _input(fields: JsonObject) -> tuple[JsonObject, ...]:
     for at, item in enumerate(value):
         _check_item(item, f"input[{at}]")
     return tuple(value)
+
+
+def _carried(items: Sequence[JsonObject], where: str) -> list[JsonObject]:
+    """The tools that items bring with them (Codex sends all of its tools so for some models)."""
+    return [
+        tool
+        for at, item in enumerate(items)
+        if item_type(item) in _TOOL_CARRIERS
+        for tool in parse_tools(item.get("tools"), f"{where}[{at}].tools")
+    ]
 
 
 def _check_item(item: Any, where: str) -> None:

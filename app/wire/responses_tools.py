@@ -1,7 +1,8 @@
 """Responses tools as chat functions, and the way back from a chat function's name.
 
 Functions and custom tools are offered; the tools of a namespace are offered under a flat name; tools that only
-OpenAI can run (web search and the like) have no chat equivalent and are left out.
+OpenAI can run (web search and the like) have no chat equivalent and are left out.  Tools may also come inside the
+input, as an item that makes them available from there on; a chat backend is offered all of them from the start.
 """
 
 from __future__ import annotations
@@ -39,9 +40,11 @@ class Toolbox:
         choice: str | JsonObject | None = None,
         parallel: bool | None = None,
     ) -> None:
+        self._tools = tuple(tools)
         self._choice = choice
         self._parallel = parallel
         self._by_wire_name: dict[str, Tool] = {}
+        self._wire_names: dict[tuple[str | None, str], str] = {}
         for tool in tools:  # plain names first: they are sent as they are
             if tool["type"] in ("function", "custom"):
                 self._offer(tool, None, str(tool["name"]))
@@ -50,7 +53,10 @@ class Toolbox:
                 for tool in space["tools"]:
                     if tool["type"] in ("function", "custom"):
                         self._offer(tool, space["name"], self._free_name(space["name"], tool["name"]))
-        self._wire_names = {(tool.namespace, tool.name): name for name, tool in self._by_wire_name.items()}
+
+    def after(self, tools: Sequence[JsonObject]) -> Toolbox:
+        """This one with older tools too; where two have one name, ours is offered."""
+        return Toolbox((*tools, *self._tools), self._choice, self._parallel) if tools else self
 
     def members(self) -> dict[str, Any]:
         """The members of a chat body that speak of tools; none when nothing is offered."""
@@ -79,8 +85,11 @@ class Toolbox:
             members = {key: tool.get(key) for key in ("description", "parameters", "strict")}
             function = {"name": wire_name, **{key: value for key, value in members.items() if value is not None}}
         self._by_wire_name[wire_name] = Tool(tool["type"], tool["name"], namespace, function)
+        self._wire_names[namespace, tool["name"]] = wire_name
 
     def _free_name(self, namespace: str, name: str) -> str:
+        if known := self._wire_names.get((namespace, name)):
+            return known
         wire_name, attempt = flat_name(namespace, name), 1
         while wire_name in self._by_wire_name:
             attempt += 1
@@ -126,30 +135,35 @@ def _names(entry: JsonObject, tool: Tool) -> bool:
 # --- reading what the client sent ----------------------------------------------------------------
 
 
-def parse_tools(value: Any) -> tuple[dict[str, Any], ...]:
-    """`tools` in Responses shape, checked as far as we read it."""
+def parse_tools(value: Any, where: str = "tools") -> tuple[dict[str, Any], ...]:
+    """`tools` in Responses shape, checked as far as we read it; `where` is their place in the body."""
     if value is None:
         return ()
     if not isinstance(value, list):
-        raise RequestError("tools must be an array.", param="tools")
-    return tuple(_parse_tool(tool, f"tools[{at}]") for at, tool in enumerate(value))
+        raise RequestError(f"{where} must be an array.", param=_field(where))
+    return tuple(_parse_tool(tool, f"{where}[{at}]") for at, tool in enumerate(value))
+
+
+def _field(where: str) -> str:
+    """The top-level field of a place such as `input[3].tools[0]`."""
+    return where.partition("[")[0]
 
 
 def _parse_tool(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not isinstance(value.get("type"), str):
-        raise RequestError(f"{where} must be an object with a type.", param="tools")
+        raise RequestError(f"{where} must be an object with a type.", param=_field(where))
     tool: dict[str, Any] = dict(value)
     if tool["type"] == "function" and isinstance(tool.get("function"), Mapping):
         tool |= tool.pop("function")  # chat's nested shape, which some clients send here too
     if tool["type"] in ("function", "custom", "namespace") and not (
         isinstance(tool.get("name"), str) and tool["name"].strip()
     ):
-        raise RequestError(f"{where} needs a name.", param="tools")
+        raise RequestError(f"{where} needs a name.", param=_field(where))
     if tool["type"] == "function":
         return {"type": "function", "name": "", "description": None, "parameters": None, "strict": None} | tool
     if tool["type"] == "namespace":
         if not isinstance(tool.get("tools"), list):
-            raise RequestError(f"{where}.tools must be an array.", param="tools")
+            raise RequestError(f"{where}.tools must be an array.", param=_field(where))
         tool["tools"] = [_parse_tool(inner, f"{where}.tools[{at}]") for at, inner in enumerate(tool["tools"])]
     return tool
 

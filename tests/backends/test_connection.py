@@ -37,7 +37,8 @@ def backend(up: Upstream) -> Iterator[Backend]:
 
 
 def ask(backend: Backend) -> None:
-    backend.open(REQUEST, Target("b", "m"), stream=False, private=False).close()
+    target = Target("b", "m")
+    backend.open(backend.prepare(REQUEST, target, stream=False), target, stream=False, private=False).close()
 
 
 @pytest.mark.parametrize("end", [CLOSE, RESET])

@@ -101,6 +101,7 @@ FAULTS = [
     Fault("negative_chunk_size", replies.bad_chunk_size(b"-5")),
     Fault("malformed_json", reply(200, b'{"choices": [}')),
     Fault("json_that_is_no_object", reply(200, b"[1, 2]")),
+    Fault("json_without_choices", reply(200, b"{}")),
     Fault("empty_body", reply(200, b"")),
     Fault("no_content", [b"HTTP/1.1 204 No Content\r\n\r\n"]),
     Fault("html_with_200", replies.html()),
@@ -462,6 +463,15 @@ def test_our_key_never_shows(stage: Stage, status: int):
     assert SECRET not in stage.router.log_text()
 
 
+def test_a_head_that_trickles_is_no_way_round_the_deadline(stage: Stage):
+    """Every line of it comes within the deadline, the end of it never does."""
+    steps: list[replies.Step] = [b"HTTP/1.1 200 OK\r\n"]
+    for number in range(90):
+        steps += [b"X-Line-%d: x\r\n" % number, 0.1]
+    stage.up.script(steps, path=stage.path("slow_head"))
+    assert stage.ask("slow_head", timeout=5).text == "from spare"
+
+
 def descriptors(pids: list[int]) -> int:
     return sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
 
@@ -489,3 +499,11 @@ def test_nothing_leaks(stage: Stage):
     stage.up.wait_quiet()
     wait_until(lambda: descriptors(pids) <= before + 4, 5, f"descriptors to fall to {before}, now {descriptors(pids)}")
     assert stage.router.worker_pids() == pids
+
+
+@pytest.mark.usefixtures("played")
+def test_the_log_stays_quiet(stage: Stage):
+    """After all that: no traceback, no prompt text."""
+    log = stage.router.log_text()
+    assert "Traceback" not in log
+    assert "word word" not in log

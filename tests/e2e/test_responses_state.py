@@ -144,6 +144,66 @@ def test_a_private_conversation_is_not_stored_unless_the_policy_says_so(upstream
     assert not cloud.chats
 
 
+def native_house(cloud, local, router, default: str):
+    policy = {
+        "backends": {
+            "cloud": {"type": "openai", "endpoint": f"{cloud.url}/v1", "model": "big", "responses": "native"},
+            "other": {"type": "openai", "endpoint": f"{cloud.url}/v1", "model": "big", "responses": "native"},
+            "local": {"type": "ollama", "endpoint": local.url, "models": ["m:1"]},
+        },
+        "routes": [{"default": default, "fallback": "local"}],
+    }
+    return router(policy, workers=2, env={"OPENAI_API_KEY": "key-for-tests"})
+
+
+def native_answer(name: str) -> dict:
+    message = {"type": "message", "id": f"msg_{name}", "role": "assistant", "content": []}
+    return {"id": f"resp_{name}", "object": "response", "status": "completed", "output": [message]}
+
+
+def native_stream(name: str):
+    created = {"type": "response.created", "response": {**native_answer(name), "output": []}}
+    done = {"type": "response.completed", "response": native_answer(name)}
+    return replies.sse(replies.event(created) + replies.event(done), finish=False)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_items_that_a_native_backend_keeps_are_referred_to_there(upstream, router, stream):
+    """The AI SDK's second step: it refers to what the first one answered."""
+    cloud, local = upstream(), upstream()
+    running = native_house(cloud, local, router, "cloud")
+    cloud.script(native_stream("a") if stream else replies.reply(200, native_answer("a")), path="/responses")
+    running.post("/v1/responses", {"input": "q", "stream": stream})
+    more = {"input": [{"type": "item_reference", "id": "msg_a"}, {"role": "user", "content": "?"}]}
+    for answer in range(3):  # at whichever worker
+        cloud.script(replies.reply(200, native_answer(f"b{answer}")), path="/responses")
+        assert running.post("/v1/responses", more).status == 200
+        assert cloud.requests[-1].json["input"] == more["input"]
+    cloud.script(replies.error(503, "down"), path="/responses")
+    assert running.post("/v1/responses", more).status == 502
+    assert running.post("/v1/responses", more, {"X-LLR-Sensitivity": "high"}).status == 503
+    assert not local.chats
+
+    cloud.script(replies.reply(200, native_answer("c")), path="/responses")
+    running.post("/v1/responses", {"model": "other", "input": "q"})
+    both = {"input": [{"type": "item_reference", "id": "msg_a"}, {"type": "item_reference", "id": "msg_c"}]}
+    assert running.post("/v1/responses", both).error["code"] == "item_not_found"
+
+
+def test_items_of_ours_are_written_out_for_a_native_backend(upstream, router):
+    cloud, local = upstream(), upstream()
+    running = native_house(cloud, local, router, "cloud")
+    local.script(say("first answer"))
+    first = running.post("/v1/responses", {"model": "local", "input": "first question"}).json
+    cloud.script(replies.reply(200, native_answer("a")), path="/responses")
+    reference = {"type": "item_reference", "id": first["output"][0]["id"]}
+    question = {"role": "user", "content": "second question"}
+    assert running.post("/v1/responses", {"input": [reference, question]}).headers["X-LLR-Backend"] == "cloud"
+    said, asked = cloud.requests[-1].json["input"]
+    assert (said["role"], said["content"][0]["text"], "id" in said) == ("assistant", "first answer", False)
+    assert asked == question
+
+
 NATIVE = {
     "id": "resp_theirs",
     "object": "response",

@@ -11,7 +11,7 @@ from app.backends.base import Backend
 from app.backends.slots import Slots
 from app.dispatch import Dispatcher, Upstream
 from app.health import Health
-from app.types import BackendConfig, CallRecord, ChatRequest, Observations, Price, Target, Timeouts
+from app.types import BackendConfig, CallRecord, ChatRequest, Observations, Outgoing, Price, Target, Timeouts
 
 
 class FakeStream:
@@ -59,8 +59,13 @@ class FakeBackend(Backend):
         self.answers = list(answers) or [whole()]
         self.calls: list[tuple[ChatRequest, Target, bool, bool]] = []  # request, target, stream, private
 
-    def open(self, request: ChatRequest, target: Target, *, stream: bool, private: bool) -> Any:
-        self.calls.append((request, target, stream, private))
+    def prepare(self, request: ChatRequest, target: Target, *, stream: bool) -> Outgoing:
+        self._request = request
+        return super().prepare(request, target, stream=stream)
+
+    def open(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Any:
+        assert outgoing == super().prepare(self._request, target, stream=stream)
+        self.calls.append((self._request, target, stream, private))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, BaseException):
             raise answer

@@ -101,7 +101,7 @@ def error_document(message: str = "it broke", type: str = "server_error", code: 
 
 
 def event(document: Any) -> bytes:
-    return b"data: " + json.dumps(document, ensure_ascii=False).encode() + b"\n\n"
+    return b"data: " + json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n\n"
 
 
 # --- HTTP ---------------------------------------------------------------------------------------
@@ -123,7 +123,8 @@ def to_bytes(body: Any) -> bytes:
     """Bytes as they are, text as UTF-8, anything else as JSON."""
     if isinstance(body, bytes):
         return body
-    return body.encode() if isinstance(body, str) else json.dumps(body, ensure_ascii=False).encode()
+    text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate as its JSON escape
 
 
 def reply(

@@ -122,6 +122,8 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
+        if self.upstream.eavesdropping:
+            self.upstream.heard += data
         self.arrived.set()
 
     def pause_writing(self) -> None:
@@ -272,6 +274,8 @@ class Upstream:
     delay_s: float = 0.0  # before the answer
     gap_s: float = 0.0  # between tokens of a stream
     recording: bool = True  # False keeps no request: for long runs
+    eavesdropping: bool = False  # True keeps every byte that arrives, understood or not, in `heard`
+    heard: bytearray = field(default_factory=bytearray, init=False)
     requests: list[Received] = field(default_factory=list, init=False)
     connections: int = field(default=0, init=False)  # accepted so far
     answered: int = field(default=0, init=False)  # scripts played to the end

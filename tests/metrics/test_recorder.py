@@ -79,6 +79,16 @@ def test_rows_wait_while_the_database_is_out_of_reach_and_keep_their_order(tmp_p
     bench.close()
 
 
+def test_a_batch_that_could_not_be_written_goes_back_to_the_front(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, 5000)
+    bench.record(*range(1500))
+    assert bench.recorder.flush() is False
+    bench.repair()
+    assert bench.recorder.flush() is True
+    assert rows(bench.file) == [f"r{number}" for number in range(1500)]
+    bench.close()
+
+
 def test_the_queue_is_bounded_drops_the_oldest_and_counts_them(tmp_path: Path) -> None:
     bench = Bench(tmp_path, 10)
     bench.record(*range(25))

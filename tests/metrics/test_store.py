@@ -17,6 +17,7 @@ from app.metrics import store as store_module
 from app.metrics.store import BUCKET_S, Key, Store
 from app.metrics.tally import Tally, merged
 from app.storage import StoreError
+from app.storage.model import Metric
 from app.types import CallRecord
 from tests import build
 
@@ -35,10 +36,7 @@ CREATE TABLE metrics (
 CREATE INDEX idx_metrics_ts ON metrics(ts);
 """
 SHADOW = ",\n  shadow INTEGER NOT NULL DEFAULT 0"
-COLUMNS = [
-    "id", "ts", "backend", "latency_ms", "ok", "error", "fallback_for", "shadow", "model", "route", "surface", "stream",
-    "task", "complexity", "ttfb_ms", "input_tokens", "output_tokens", "cost_usd", "outcome", "request_id", "kind",
-]  # fmt: skip
+COLUMNS = [field.column_name for field in Metric._meta.sorted_fields]
 
 
 @pytest.fixture
@@ -92,14 +90,16 @@ def test_a_row_holds_the_whole_record(store: Store, file: Path) -> None:
     call = build.record(
         request_id="llr-1", ts_ms=NOW, kind="live", backend="cloud", model="gpt", route="task=code", stream=True,
         surface="responses", task="code", complexity="high", latency_ms=1234, ttfb_ms=56, outcome="ok", error=None,
-        fallback_for="local", input_tokens=7, output_tokens=9, cost_usd=0.125,
+        fallback_for="local", input_tokens=7, output_tokens=9, cost_usd=0.125, reason="fallback",
+        destination="api.example:443", sent_bytes=321,
     )  # fmt: skip
     store.write([call])
     assert [name for _, name, *_ in query(file, "PRAGMA table_info(metrics)")] == COLUMNS
-    assert query(file, "SELECT * FROM metrics") == [
+    names = COLUMNS[: COLUMNS.index("sensitivity")]
+    assert query(file, f"SELECT {', '.join(names)} FROM metrics") == [
         (
             1, NOW, "cloud", 1234, 1, None, "local", 0, "gpt", "task=code", "responses", 1, "code", "high", 56, 7, 9,
-            0.125, "ok", "llr-1", "live",
+            0.125, "ok", "llr-1", "live", "fallback", "api.example:443", 321,
         )
     ]  # fmt: skip
 
@@ -288,7 +288,7 @@ def facts(tallies: dict[Key, Tally]) -> dict[Key, Any]:
 
 
 def test_sums_and_rows_tell_the_same_of_every_window(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = many_calls(1, 1500, 5)
+    calls = many_calls(1, 800, 5)
     for begin in range(0, len(calls), 100):
         store.write(calls[begin : begin + 100])
     bucket_ms = BUCKET_S * 1000
@@ -436,6 +436,15 @@ def test_a_database_that_nobody_has_a_driver_for() -> None:
     store = Store("nosuch://user@host/db")
     with pytest.raises(StoreError, match="LLR_DB"):
         store.write([build.record()])
+
+
+def test_the_password_of_a_database_url_is_not_told() -> None:
+    """With a driver there is nobody at this port, without one there is no driver: an error either way."""
+    store = Store("postgresql://me:hunter2@127.0.0.1:9/db")
+    with pytest.raises(StoreError) as caught:
+        store.write([build.record()])
+    assert str(caught.value).startswith("postgresql://127.0.0.1:9/db: ")
+    assert "hunter2" not in str(caught.value)
 
 
 # --- several processes --------------------------------------------------------------------------

@@ -32,8 +32,8 @@ def nearest_rank(values: list[float], share: float) -> float:
 
 def row(**fields: Any) -> Any:
     known = {
-        "outcome": "ok", "ok": True, "fallback_for": None, "input_tokens": None, "output_tokens": None,
-        "cost_usd": None, "latency_ms": 100, "ttfb_ms": None,
+        "outcome": "ok", "ok": True, "fallback_for": None, "reason": "route", "input_tokens": None,
+        "output_tokens": None, "cost_usd": None, "latency_ms": 100, "ttfb_ms": None,
     }  # fmt: skip
     return SimpleNamespace(**{**known, **fields})
 
@@ -125,6 +125,9 @@ def test_every_count() -> None:
     )
     assert {name: getattr(made, name) for name in COUNTS} == {
         "calls": 4,
+        "requests": 4,
+        "spills": 0,
+        "counted": 1,
         "successes": 2,
         "cancelled": 1,
         "fallbacks": 2,
@@ -135,6 +138,19 @@ def test_every_count() -> None:
     }
     assert made.latency == spread(100, 300, 200), "a cancelled call says nothing about latency"
     assert made.ttfb == spread(20, 40)
+
+
+@pytest.mark.parametrize(
+    "reason, fallback_for, requests, spills",
+    [
+        ("route", None, 1, 0), ("pin", None, 1, 0), ("continuation", None, 1, 0), ("fit", None, 1, 0),
+        ("spill", None, 1, 1), ("cooling", "a", 1, 1), ("fallback", "a", 0, 0),
+        (None, None, 1, 0), (None, "a", 0, 0),  # rows of the original have no reason
+    ],
+)  # fmt: skip
+def test_requests_and_spills(reason: str | None, fallback_for: str | None, requests: int, spills: int) -> None:
+    made = tally(row(reason=reason, fallback_for=fallback_for))
+    assert (made.requests, made.spills) == (requests, spills)
 
 
 @pytest.mark.parametrize("ok, successes", [(True, 1), (1, 1), (False, 0), (0, 0)])

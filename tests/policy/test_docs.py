@@ -28,9 +28,11 @@ def test_every_section_is_there_once_and_in_order() -> None:
         "## backends.NAME",
         "## routes[n]",
         "## routes[n].match",
+        "## complexity",
         "## ab",
         "## sensitivity",
         "## responses",
+        "## savings",
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import socket
@@ -19,8 +20,20 @@ import yaml
 from app import policy
 from app.errors import PolicyError
 from app.policy.check import main, resolver
+from app.policy.schema import MatchSchema
 from app.settings import Settings
-from app.types import ABTest, BackendConfig, Price, Range, ResponsesRules, Route, SensitivityRules, Timeouts
+from app.types import (
+    ABTest,
+    BackendConfig,
+    Classification,
+    Cuts,
+    Price,
+    Range,
+    ResponsesRules,
+    Route,
+    SensitivityRules,
+    Timeouts,
+)
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -193,6 +206,24 @@ responses: {store: false, storePrivate: true, ttlHours: 1.5, maxRows: 7}
     )
     assert rules.sensitivity == SensitivityRules(("api_key", "email"), ("(?i)project bluebird",))
     assert rules.responses == ResponsesRules(store=False, store_private=True, ttl_hours=1.5, max_rows=7)
+
+
+def test_the_cuts_of_complexity() -> None:
+    assert load(GOOD).policy.complexity == Cuts(0.35, 0.65) == Cuts()
+    assert load(GOOD + "complexity: {high: 0.9}\n").policy.complexity == Cuts(0.35, 0.9)
+    assert load(GOOD + "complexity: {medium: 0, high: 1}\n").policy.complexity == Cuts(0, 1)
+
+
+def test_what_the_classifier_says_is_what_a_policy_can_match_on() -> None:
+    keys = [field.data_key or name for name, field in MatchSchema().fields.items()]
+    assert keys == [field.name for field in dataclasses.fields(Classification)]
+
+
+def test_numbers_in_a_match_are_ranges_and_stand_in_the_label() -> None:
+    match = "{difficulty: {min: 0.35, max: 0.8}, confidence: {max: 0.5}, tokens: {min: 1234567}}"
+    route = load(GOOD.replace("{task: code}", match)).policy.routes[0]
+    assert route.match == {"difficulty": Range(0.35, 0.8), "confidence": Range(max=0.5), "tokens": Range(1234567)}
+    assert route.label == "tokens=1234567..,difficulty=0.35..0.8,confidence=..0.5"
 
 
 def test_deadlines_come_from_the_settings_where_the_policy_sets_none() -> None:

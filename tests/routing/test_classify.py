@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -286,3 +288,15 @@ def test_long_conversations_are_fast() -> None:
     tags = classify(body)
     assert time.perf_counter() - begin < 0.05
     assert tags.tokens > 200_000
+
+
+def test_it_is_used_alone_without_any_package() -> None:
+    """-S leaves site-packages out, -I the environment: nothing but the standard library is there."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from app.routing.classify import classify_text, difficulty_text\n"
+        "print(classify_text('git rebase fails').task, 0 < difficulty_text('hi') < 1)"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code, root], capture_output=True, text=True, check=True)
+    assert done.stdout == "code True\n"

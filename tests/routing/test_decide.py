@@ -54,7 +54,9 @@ def shown(target: Target) -> str:
 @pytest.mark.parametrize("case", TABLE["cases"], ids=lambda case: case["name"])
 def test_a_decision(case: dict[str, Any]) -> None:
     known = {"name", "policy", "tags", "asked", "out", "seen", "trial", "targets", "route"}
-    assert set(case) <= known | {"primary", "skipped", "says", "asks", "error"}, "a key of the table is misspelt"
+    assert set(case) <= known | {"primary", "skipped", "says", "asks", "error", "why", "goes_on"}, (
+        "a key of the table is misspelt"
+    )
     body = {"messages": [{"role": "user", "content": "x"}], **({"max_tokens": case["out"]} if "out" in case else {})}
     asked: list[str] = []
 
@@ -63,7 +65,8 @@ def test_a_decision(case: dict[str, Any]) -> None:
         return target.backend in case.get("trial", ())
 
     def decided() -> Any:
-        request = build.request(body, model=case.get("asked", ""))
+        keeper = Target(*case["goes_on"].split("/")) if "goes_on" in case else None
+        request = build.request(body, model=case.get("asked", ""), continues=keeper)
         return decide(
             request,
             tags(**case.get("tags", {})),
@@ -81,6 +84,8 @@ def test_a_decision(case: dict[str, Any]) -> None:
     assert [shown(target) for target in decision.targets] == case["targets"]
     assert decision.route == case["route"]
     assert decision.private == (case.get("tags", {}).get("sensitivity") == "high")
+    if "why" in case:
+        assert decision.reason == case["why"]
     if "primary" in case:
         assert decision.primary == case["primary"]
     if "skipped" in case:

@@ -204,6 +204,11 @@ MAIL = "me@example.com"
         {"lone": f"\udfff {MAIL} \ud83d"},
         {"emoji": f"😀{MAIL}😀"},
         {"control": f"\x00\x1f{MAIL}"},
+        {"url": f"data:image/png;base64,{MAIL}"},
+        {"text": f"data:image/ is how it begins, {MAIL} is in it"},
+        {"url": f"data:image/svg+xml;utf8,<svg><text>{MAIL}</text></svg>"},
+        {"url": f"data:image/{MAIL};base64,AAAA"},
+        (("role", "user"), ("content", MAIL), ("content", "hi")),
     ],
 )
 def test_it_looks_everywhere(document: dict[str, Any]) -> None:
@@ -214,15 +219,18 @@ def test_it_looks_everywhere(document: dict[str, Any]) -> None:
     "document",
     [
         {},
-        {"messages": [{"content": [{"image_url": {"url": "data:image/png;base64,me@example.com"}}]}]},
         {"input_audio": {"data": "data:audio/wav;base64," + "A" * 1000}},
         {"a": None, "b": 1, "c": 1.5, "d": True, "e": []},
         {"a": "me@exam", "b": "ple.com"},
-        {"n": 4111111111111111},
+        {"n": 411111111, "m": -4111111111111111, "f": 4111111111111111.0},
     ],
 )
 def test_what_it_does_not_read(document: dict[str, Any]) -> None:
     assert ALL.find(document) is None
+
+
+def test_numbers_are_read_too() -> None:
+    assert ALL.find({"metadata": {"card": 4111111111111111}}) == "credit_card"
 
 
 def test_all_documents_are_read() -> None:

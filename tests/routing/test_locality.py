@@ -71,6 +71,8 @@ def test_loopback_names(name: str, loopback: bool) -> None:
         (" qwen3-coder:480b-cloud ", True),
         ("library/kimi:cloud", True),
         ("some-cloud", True),
+        ("gpt-oss:120b-cloud@sha256:0123456789abcdef", True),
+        ("llama3:8b@sha256:0123456789abcdef", False),
         ("registry:5000/name:cloud", True),
         ("cloud", False),
         ("llama3:8b", False),

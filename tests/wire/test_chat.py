@@ -55,7 +55,7 @@ def test_every_byte_but_the_models_name_passes(text: str) -> None:
         ('{"model":null,' + MESSAGES + "}", '{"model":"m2",' + MESSAGES + "}"),
         ('{"model":"a",' + MESSAGES + ',"model":"b"}', '{"model":"m2",' + MESSAGES + ',"model":"m2"}'),
         ('{"mod\\u0065l":"a",' + MESSAGES + "}", '{"mod\\u0065l":"m2",' + MESSAGES + "}"),
-        ('{"Model":"a",' + MESSAGES + "}", '{"model":"m2","Model":"a",' + MESSAGES + "}"),
+        ('{"Model":"a",' + MESSAGES + "}", '{"model":"m2","Model":"m2",' + MESSAGES + "}"),
         ('{"model":"a",' + MESSAGES + ',"stream":true}', '{"model":"m2",' + MESSAGES + ',"stream":true}'),
     ],
     ids=["absent", "absent behind space", "null", "twice", "escaped name", "other case", "stream stays"],
@@ -262,4 +262,48 @@ def test_usage_is_what_the_backend_says(usage: Any, counts: tuple[int | None, in
 
 def test_what_is_searched_for_private_text_is_the_whole_body() -> None:
     body = chat.parse(b'{"user":"me@example.com",' + MESSAGES.encode() + b"}")
-    assert body.original == {"user": "me@example.com", "messages": [{"role": "user", "content": "x"}]}
+    message = (("role", "user"), ("content", "x"))
+    assert body.original == (("user", "me@example.com"), ("messages", [message]))
+
+
+def test_a_value_that_a_later_one_replaces_is_searched_too() -> None:
+    """It is sent on all the same, and the backend may read the first."""
+    body = chat.parse(b'{"messages":[{"role":"user","content":"secret","content":"x"}],"user":"a","user":"b"}')
+    message = (("role", "user"), ("content", "secret"), ("content", "x"))
+    assert body.original == (("messages", [message]), ("user", "a"), ("user", "b"))
+
+
+def test_what_a_later_value_replaces_may_not_be_deep_either() -> None:
+    body = chat.parse(b'{"a":' + b"[" * 900 + b"]" * 900 + b',"a":1,' + MESSAGES.encode() + b"}")
+    with pytest.raises(RequestError, match="nested too deeply"):
+        _ = call_deep(500, lambda: body.original)
+
+
+def call_deep(levels: int, do: Any) -> Any:
+    return do() if levels == 0 else call_deep(levels - 1, do)
+
+
+@pytest.mark.parametrize("levels, fine", [(190, True), (210, False), (900, False), (100_000, False)])
+def test_nesting_is_bounded_well_below_what_the_stack_holds(levels: int, fine: bool) -> None:
+    for opening, closing in (("[", "]"), ('{"a":', "}")):
+        raw = f'{{"metadata":{opening * levels}1{closing * levels},{MESSAGES}}}'.encode()
+        if fine:
+            assert chat.parse(raw).encode("m", Dialect(), stream=False)
+        else:
+            with pytest.raises(RequestError, match="nested too deeply"):
+                chat.parse(raw)
+
+
+def test_the_number_of_members_is_bounded() -> None:
+    raw = "{" + MESSAGES + "".join(f',"k{n}":0' for n in range(999)) + "}"
+    assert chat.parse(raw.encode())
+    with pytest.raises(RequestError, match="more than 1000 members"):
+        chat.parse((raw[:-1] + ',"one":0}').encode())
+
+
+@pytest.mark.parametrize("name", ["Model", "MODEL", "mod\\u0065l", "mOdEl"])
+def test_other_spellings_of_model_are_replaced_too(name: str) -> None:
+    """Servers written in Go take them for `model`, and the last one counts: `x:cloud` would leave the machine."""
+    raw = f'{{"model":"auto",{MESSAGES},"{name}":"x:cloud"}}'.encode()
+    sent = chat.parse(raw).encode("llama3", Dialect(), stream=False)
+    assert sent == raw.replace(b'"auto"', b'"llama3"').replace(b'"x:cloud"', b'"llama3"')

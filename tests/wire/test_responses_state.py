@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from openai.types.responses import ResponseItemList
 
 from app.errors import RequestError
+from app.wire.chat import read_object
 from app.wire.responses import ResponsesBody, input_list, kept_items, parse
 from tests.wire.streams import answer, call, ids, request, response_of
 
 FIRST: dict[str, Any] = {"input": "weather?", "instructions": "Be kind.", "tools": [{"type": "function", "name": "w"}]}
+
+
+def test_all_that_may_be_sent_is_searched_for_private_text() -> None:
+    """A backend that speaks the API itself gets members that we do not know, and values that were replaced."""
+    raw = b'{"input":"secret","input":"x","prompt":{"variables":{"a":"secret"}},"previous_response_id":"resp_1"}'
+    received = read_object(raw)
+    history = [{"type": "message", "role": "user", "content": "before"}]
+    body = ResponsesBody(parse(received.document), history, received=received)
+    sent, *rest = body.original
+    variables = (("variables", (("a", "secret"),)),)
+    assert sent == (("input", "secret"), ("input", "x"), ("prompt", variables), ("previous_response_id", "resp_1"))
+    assert rest == [*history, {"type": "message", "role": "user", "content": "x"}]
 
 
 def turn(asked: Any, history: list[Any], **said: Any) -> list[Any]:
@@ -119,6 +133,30 @@ def test_a_reference_into_the_chain_is_not_said_twice() -> None:
     body = ResponsesBody(asked, [STORED["msg_1"]])
     assert [message["role"] for message in body.chat["messages"]] == ["assistant", "user"]
     assert [item.get("id") for item in body.input] == [None]
+
+
+def test_what_we_keep_is_written_out_for_a_backend_that_keeps_items_itself() -> None:
+    """It knows neither our ids nor our reasoning; what the client wrote, and references to its own items, stay."""
+    raw = b"""{"model": "auto", "n": 1.50, "input": [{"type": "item_reference", "id": "rs_1"},
+        {"type": "item_reference", "id": "msg_1"}, {"type": "item_reference", "id": "msg_theirs"},
+        {"role": "user", "content": "q", "id": "msg_1"}]}"""
+    received = read_object(raw)
+    asked = parse(received.document)
+    body = ResponsesBody(asked, (), STORED, received, kept_elsewhere=True)
+    sent = body.native("big", stream=False)
+    assert sent is not None and b'"n": 1.50' in sent
+    assert json.loads(sent)["input"] == [
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "a"}]},
+        {"type": "item_reference", "id": "msg_theirs"},
+        {"role": "user", "content": "q", "id": "msg_1"},
+    ]
+    assert [message["role"] for message in body.chat["messages"]] == ["assistant", "user"]
+
+
+def test_a_request_of_references_only_may_go_to_the_backend_that_keeps_them() -> None:
+    received = read_object(b'{"model": "auto", "input": [{"type": "item_reference", "id": "msg_theirs"}]}')
+    body = ResponsesBody(parse(received.document), (), {}, received, kept_elsewhere=True)
+    assert body.native("auto", stream=False) == received.with_members({"model": '"auto"'})
 
 
 @pytest.mark.parametrize("stored", [None, {}, STORED])

@@ -651,10 +651,27 @@ def test_cut_in_interleaved_calls() -> None:
     assert [item["status"] for item in output(events_of(chunks))] == ["incomplete", "incomplete"]
 
 
-def test_cut_in_a_custom_call() -> None:
-    events = events_of([calls(call(0, "c", "p", '{"input": "ab\\')), delta("length")], CUSTOM)
-    assert shape(output(events)) == [("custom", "p", "ab")]
-    assert output(events)[0]["status"] == "incomplete"
+@pytest.mark.parametrize("end", [[delta("length")], []], ids=["length", "broken"])
+def test_half_a_custom_call_is_never_done(end: list[dict[str, Any]]) -> None:
+    """Clients run the input of a custom call as it is when it is done: Codex ran half a script."""
+    chunks = [*text("Now"), calls(call(0, "c", "p", '{"input": "rm -r build ')), *end]
+    events = events_of(chunks, CUSTOM, done=bool(end))
+    assert shape(output(events)) == [("text", "Now")]
+    assert [event["delta"] for event in pick(events, "custom_tool_call_input.delta")] == ["rm -r build "]
+    assert not pick(events, "custom_tool_call_input.done")
+    assert kinds(events)[-1] == ("incomplete" if end else "failed")
+
+
+def test_a_whole_custom_call_is_done_though_the_answer_was_cut() -> None:
+    chunks = [calls(call(0, "c", "p", '{"input": "ab"}')), delta("length")]
+    events = events_of(chunks, CUSTOM)
+    assert (shape(output(events)), output(events)[0]["status"]) == ([("custom", "p", "ab")], "incomplete")
+
+
+def test_half_a_custom_call_is_left_out_of_a_whole_answer() -> None:
+    cut = answer("length", content="Now", tool_calls=[call(None, "c", "p", '{"input": "rm -r build ')])
+    response = response_of(cut, CUSTOM)
+    assert (shape(response["output"]), response["status"]) == ([("text", "Now")], "incomplete")
 
 
 @pytest.mark.parametrize("done", [True, False])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.errors import RequestError
 from app.wire.responses_custom import Unwrapper, unwrap, wrap
 from app.wire.responses_tools import Toolbox, flat_name
 from tests.wire.streams import answer, call, chat, messages, request, response_of, shape
@@ -178,6 +179,37 @@ def test_history_with_a_namespace_goes_back_under_the_same_name() -> None:
 def test_history_of_a_tool_that_is_no_longer_offered() -> None:
     item = {"type": "function_call", "call_id": "c", "name": "inner", "namespace": "ns", "arguments": "{}"}
     assert messages([item])[0]["tool_calls"][0]["function"]["name"] == "ns__inner"
+
+
+@pytest.mark.parametrize("carrier", ["additional_tools", "tool_search_output"])
+def test_tools_that_come_as_an_item_are_offered(carrier: str) -> None:
+    # Codex sends no `tools` for its newer models: all are in the first item.
+    brought = [namespace("functions", {"type": "custom", "name": "exec"}, function("wait")), function("g")]
+    item = {"type": carrier, "role": "developer", "id": "at_1", "tools": brought}
+    asked = [item, {"role": "user", "content": "hello"}]
+    assert names(input=asked, tools=[function("f")]) == ["f", "g", "functions__exec", "functions__wait"]
+    assert messages(asked) == [{"role": "user", "content": "hello"}]
+    raw = called("functions__exec", '{"input": "text(1)"}', [], input=asked)
+    assert (raw["type"], raw["namespace"], raw["input"]) == ("custom_tool_call", "functions", "text(1)")
+    assert response_of(answer(content="hi"), request(input=asked))["tools"] == []
+
+
+def test_tools_of_items_in_the_history_are_offered_still_and_the_newer_one_wins() -> None:
+    item = {"type": "additional_tools", "tools": [function("f", description="old"), namespace("n", function("g"))]}
+    asked = request(tools=[function("f", description="new"), namespace("n", function("g", description="new"))])
+    asked = asked.after([item])
+    offered = asked.toolbox.members()["tools"]
+    assert [(tool["function"]["name"], tool["function"]["description"]) for tool in offered] == [
+        ("f", "new"),
+        ("n__g", "new"),
+    ]
+
+
+@pytest.mark.parametrize("tools", [{}, [{}], [{"type": "function"}], [{"type": "namespace", "name": "n"}]])
+def test_wrong_tools_in_an_item_are_refused_by_name(tools: Any) -> None:
+    with pytest.raises(RequestError, match=r"input\[1\]\.tools") as refused:
+        request(input=[{"role": "user", "content": "?"}, {"type": "additional_tools", "tools": tools}])
+    assert refused.value.param == "input"
 
 
 def test_flat_names_never_clash_with_plain_ones() -> None:

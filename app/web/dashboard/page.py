@@ -1,40 +1,200 @@
-"""GET /: what the router does, on one page."""
+"""GET /: what the router does, on one page.  POST /: its forms (a key, a prompt to try, signing out).
+
+All of it is one document: style and script stand in it, allowed by their hashes, and nothing is loaded from anywhere.
+"""
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, render_template
+import base64
+import hashlib
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
-from app.metrics.summary import metrics_summary
+from flask import Blueprint, Response, current_app, g, redirect, render_template
+from flask import request as http
+from markupsafe import Markup
+from werkzeug import Response as AnyResponse
+
+from app import pipeline
+from app.errors import NotAllowed, RouterError
+from app.metrics.summary import window_hours
+from app.routing.decide import model_for
+from app.routing.explain import explanation
+from app.routing.locality import is_local
+from app.runtime import Runtime
 from app.storage import StoreError, now_ms
+from app.types import ChatRequest, Target
 from app.version import VERSION
 from app.web.answers import runtime
+from app.web.dashboard import figures
+from app.web.dashboard.charts import count
+from app.web.guards import COOKIE, Guard
+from app.web.models import listed
+from app.wire import chat
 
 blueprint = Blueprint("dashboard", __name__, template_folder=".")
 
-_CSP = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-_DAY_MS = 86_400_000
+_HERE = Path(__file__).parent
+_STYLE, _SCRIPT = ((_HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
+_COOKIE_S = 30 * 86_400
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+_CSP = (
+    f"default-src 'none'; style-src {_hash(_STYLE)}; script-src {_hash(_SCRIPT)}; img-src data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
 
 
 @blueprint.get("/")
-def dashboard() -> Response:
-    rt = runtime()
+def dashboard() -> AnyResponse:
+    return _page({})
+
+
+@blueprint.post("/")
+def forms() -> AnyResponse:
+    if "key" in http.form:
+        return _sign_in(http.form["key"])
+    if "leave" in http.form:
+        response = redirect("/", 303)
+        response.delete_cookie(COOKIE)
+        return response
+    return _page(_try(http.form))
+
+
+@blueprint.before_request
+def _come_in() -> Response | None:
+    """Browsers without a key get the form that asks for it; other clients the error."""
+    if http.method == "POST" and "key" in http.form:
+        return None
     try:
-        summary = metrics_summary(rt.read(rt.store.tallies, now_ms() - _DAY_MS), 24, {})
-        problem = ""
-    except StoreError as error:
-        summary, problem = metrics_summary({}, 24, {}), str(error)
-    text = render_template(
-        "dashboard.html",
-        summary=summary,
-        problem=problem,
-        version=VERSION,
-        policy=rt.policy,
-        states=rt.health.states(),
-        local=rt.observations().local,
+        _guard().check_page(http)
+    except NotAllowed:
+        if not http.accept_mimetypes.accept_html or "text/html" not in http.headers.get("Accept", ""):
+            raise
+        return _html("login.html", 401)
+    return None
+
+
+def _sign_in(key: str) -> AnyResponse:
+    mark = _guard().mark_for(key)
+    if mark is None:
+        return _html("login.html", 401, wrong=True)
+    response = redirect("/", 303)
+    response.set_cookie(
+        COOKIE, mark, max_age=_COOKIE_S, path="/", secure=http.is_secure, httponly=True, samesite="Strict"
     )
-    response = Response(text, mimetype="text/html")
-    response.headers["Content-Security-Policy"] = (
-        "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-    )
+    return response
+
+
+def _guard() -> Guard:
+    guard: Guard = current_app.extensions["guard"]
+    return guard
+
+
+def _html(template: str, status: int = 200, **values: Any) -> Response:
+    text = render_template(template, style=Markup(_STYLE), script=Markup(_SCRIPT), **values)
+    response = Response(text, status, mimetype="text/html")
+    response.headers["Content-Security-Policy"] = _CSP
+    response.headers["Referrer-Policy"] = "same-origin"  # with no-referrer, forms would be sent with `Origin: null`
+    response.headers["X-Frame-Options"] = "DENY"
     response.headers["Cache-Control"] = "no-store"
     return response
+
+
+def _page(tried: Mapping[str, Any]) -> Response:
+    rt, hours, now = runtime(), window_hours(http.args.get("hours")), now_ms()
+    observations = rt.observations()
+    problem, workers = "", {}
+    try:
+        found = rt.read(figures.gather, rt.store, rt.policy, observations, hours, now)
+        workers = rt.workers()
+    except StoreError as error:
+        found, problem = figures.nothing(rt.policy, observations, hours), str(error)
+    shown = figures.moments(found.steps, observations, hours, now)
+    return _html(
+        "page.html",
+        percent=figures.percent, ms=figures.ms, usd=figures.usd, count=count,
+        windows=figures.WINDOWS, hours=hours, known_window=hours in dict(figures.WINDOWS),
+        window_words=dict(figures.WINDOWS).get(hours, f"{hours:g} hours"),
+        problem=problem, summary=found.summary, total=found.summary["total"], savings=found.summary["savings"],
+        tiles=figures.tiles(found.summary), ab=found.ab,
+        backends=list(_backends(rt, found.summary, workers)), routes=list(_routes(rt, found.summary)),
+        charts=figures.charts(shown), moments=shown, zone=time.strftime("%Z"),
+        calls=[figures.call_line(row, now) for row in found.latest],
+        only_echo=all(config.type == "echo" for config in rt.policy.backends.values()),
+        models=list(listed(rt)), tried={"model": "auto", **tried},
+        base_url=f"{http.host_url}v1", can_leave=_guard().wants_key,
+        version=VERSION, policy_version=rt.policy.version, workers=max(1, len(workers)),
+        queued=sum(worker.get("queued", 0) for worker in workers.values()),
+    )  # fmt: skip
+
+
+def _backends(rt: Runtime, summary: Mapping[str, Any], workers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Those of the policy, with what was measured; then those that only the database still knows."""
+    sums = {entry["backend"]: entry for entry in summary["backends"]}
+    observations, answers = rt.observations(), rt.answers()
+
+    def over_workers(member: str, name: str) -> int:
+        return sum(worker.get(member, {}).get(name, 0) for worker in workers.values())
+
+    for name, config in rt.policy.backends.items():
+        live = figures.Live(
+            cooling=over_workers("circuit_open", name),
+            workers=max(1, len(workers)),
+            answers=answers.get(name),
+            key_missing=rt.upstreams[name].backend.missing_key,
+        )
+        state, look = figures.state(live)
+        model = model_for(config, "any", observations)
+        yield {
+            "name": name,
+            "type": config.type,
+            "local": is_local(Target(name, model), observations),
+            "state": state,
+            "look": look,
+            "circuit": figures.circuit(live),
+            "todo": figures.to_do(live, config.endpoint),
+            "in_flight": over_workers("in_flight", name),
+            "waiting": over_workers("waiting", name),
+            "expected": observations.latency_ms.get((name, model), config.p50_ms),
+            "sums": sums.pop(name, figures.NO_CALLS),
+        }
+    for name, entry in sums.items():
+        gone = {"name": name, "type": "", "local": False, "state": "no longer in the policy"}
+        yield {**gone, "look": "plain", "circuit": "", "in_flight": 0, "waiting": 0, "expected": None, "sums": entry}
+
+
+def _routes(rt: Runtime, summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    sums = {entry["route"]: entry for entry in summary["routes"]}
+    for route in rt.policy.routes:
+        way = ", then ".join((route.backend, *route.fallbacks))
+        yield {"name": route.label, "way": way, "sums": sums.pop(route.label, figures.NO_CALLS)}
+    for name, entry in sums.items():
+        way = {"pin": "what the client named", "continuation": "where it began"}.get(name, "no longer in the policy")
+        yield {"name": name, "way": way, "sums": entry}
+
+
+def _try(form: Mapping[str, str]) -> dict[str, Any]:
+    """The dry run of the form's prompt: the same as POST /v1/route."""
+    asked = {name: form.get(name, "") for name in ("prompt", "model")}
+    tried: dict[str, Any] = {**asked, "private": "private" in form}
+    try:
+        request = ChatRequest(
+            request_id=g.request_id,
+            surface="chat",
+            body=chat.of_text(asked["prompt"]),
+            model=asked["model"].strip(),
+            stream=False,
+            sensitivity="high" if tried["private"] else "normal",
+        )
+        found = explanation(*pipeline.explain(request, runtime()))
+    except RouterError as error:
+        return {**tried, "refused": error}
+    tags = [(name, value) for name, value in found["classification"].items() if isinstance(value, (str, int, float))]
+    return {**tried, "found": found, "tags": tags}

@@ -1,0 +1,58 @@
+"""What the commands share."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import click
+from flask import current_app
+
+from app.runtime import Runtime
+
+PROBLEM = "policy_error"  # extensions: why there is no runtime
+
+_UNITS_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+as_json = click.option("--json", "as_json", is_flag=True, help="As JSON.")
+
+
+class Above0(click.FloatRange):
+    """Above 0, at most `most`; click's own range lets `nan` through."""
+
+    def __init__(self, most: float) -> None:
+        super().__init__(0, most, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if number != number:
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
+def runtime() -> Runtime:
+    """Raises ClickException with every problem when the policy is not fit to serve."""
+    if PROBLEM in current_app.extensions:
+        raise click.ClickException(current_app.extensions[PROBLEM].message)
+    rt: Runtime = current_app.extensions["runtime"]
+    return rt
+
+
+def print_json(document: Any) -> None:
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def cells(row: dict[str, Any]) -> tuple[Any, ...]:
+    """A row of a table, with yes and no for True and False."""
+    return tuple(
+        {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value for value in row.values()
+    )
+
+
+def span_ms(text: str) -> int:
+    """Milliseconds of `30m`, `24h` or `7d`.  Raises BadParameter."""
+    found = re.fullmatch(r"(\d{1,6})([mhd])", text.strip())
+    if not found or not int(found[1]):
+        raise click.BadParameter(f"{text!r} is no time span; write 30m, 24h or 7d")
+    return int(found[1]) * _UNITS_MS[found[2]]

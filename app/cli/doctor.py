@@ -1,0 +1,185 @@
+"""`flask doctor`: looks at everything a running router depends on, and names what is wrong, with the fix."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import http.client
+import json
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+
+from app import policy
+from app.backends import BACKEND_TYPES
+from app.backends.base import Backend
+from app.background.observe import Medians, resolve
+from app.cli.checks import CHECKS, Answer, Finding, Seen, findings
+from app.cli.common import PROBLEM, as_json, print_json
+from app.errors import BackendError, NoPolicy, PolicyError
+from app.policy import yaml_source
+from app.routing.locality import is_address, is_loopback_name
+from app.runtime import Runtime
+from app.settings import Settings
+from app.storage import StoreError, now_ms
+from app.types import BackendConfig, Timeouts
+
+_WAIT = Timeouts(connect_s=2.0, first_byte_s=4.0, idle_s=4.0)
+_KNOCK_S = 0.5
+_HOUR_MS = 3_600_000
+
+
+@click.command()
+@as_json
+@with_appcontext
+def doctor(as_json: bool) -> None:
+    """Look for what is wrong, and say how to mend it.
+
+    Asks every backend for its models.  Exit status 1 when there is something to mend.
+    """
+    if PROBLEM in current_app.extensions:
+        found = _unfit(current_app.extensions[PROBLEM])
+    else:
+        found = findings(look(current_app.extensions["runtime"], os.environ))
+    if as_json:
+        print_json({"ok": not found, "findings": [dataclasses.asdict(one) for one in found]})
+    else:
+        for number, one in enumerate(found, 1):
+            click.echo(f"{number}. {one.where}: {one.what}\n   fix: {one.fix}")
+        click.echo(f"{len(found)} to mend" if found else f"ok: nothing to mend ({len(CHECKS) + 1} checks)")
+    if found:
+        raise SystemExit(1)
+
+
+def _unfit(problem: PolicyError) -> list[Finding]:
+    """Without a policy nothing else can be looked at."""
+    if isinstance(problem, NoPolicy):
+        return [Finding("policy", "LLR_POLICY", problem.message, "`flask init` writes a first one")]
+    fix = "mend this line; docs/policy.md lists every key, docs/operations.md every variable"
+    found = []
+    for line in problem.problems:
+        where, _, what = line.partition(": ")
+        found.append(Finding("policy", where, what, fix))
+    return found
+
+
+def look(rt: Runtime, environ: Mapping[str, str]) -> Seen:
+    """Asks all backends at once, each for some seconds at most."""
+    backends = rt.policy.backends
+    askable = {
+        name: BACKEND_TYPES[config.type](dataclasses.replace(config, timeouts=_WAIT), environ)
+        for name, config in backends.items()
+        if config.type != "echo" and not rt.upstreams[name].backend.missing_key
+    }
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        answers = dict(zip(askable, pool.map(_ask, askable.values()), strict=True))
+        addresses = dict(zip(backends, pool.map(_addresses, backends.values()), strict=True))
+        open_at = dict(zip(askable, pool.map(_open_at, (backends[name] for name in askable)), strict=True))
+    problem, newest, latency = _database(rt)
+    return Seen(
+        settings=rt.settings,
+        policy=rt.policy,
+        answers=answers,
+        missing_keys={name: key for name, up in rt.upstreams.items() if (key := up.backend.missing_key)},
+        addresses=addresses,
+        said_local=_said_local(rt.settings),
+        open_at={name: address for name, address in open_at.items() if address},
+        latency_ms=latency,
+        database_problem=problem,
+        newest_row_ms=newest,
+        now_ms=now_ms(),
+        serving=_serving(rt.settings),
+    )
+
+
+def _ask(backend: Backend) -> Answer:
+    config = backend.config
+    windows: dict[str, int] = {}
+    try:
+        held = backend.discover()
+        with contextlib.suppress(BackendError):  # not every version tells
+            for model in dict.fromkeys((*config.models, *config.families.values(), *held[:1])):
+                if model in held and (size := backend.runs_with(model)):
+                    windows[model] = size
+        return Answer(models=held, windows=windows)
+    except BackendError as error:
+        return Answer(error=error.message, kind=error.kind)
+    finally:
+        backend.close()
+
+
+def _addresses(config: BackendConfig) -> Sequence[str]:
+    host = urlsplit(config.endpoint).hostname or ""
+    return [host] if is_address(host) else resolve(host)
+
+
+def _said_local(settings: Settings) -> Mapping[str, bool]:
+    given = yaml_source.parse(settings.policy, policy.read(settings.policy)).data["backends"]
+    return {str(name): one["local"] for name, one in given.items() if "local" in one}
+
+
+def _open_at(config: BackendConfig) -> str:
+    """An address of this machine at which others reach a server that is meant for this machine alone."""
+    parts = urlsplit(config.endpoint)
+    host = parts.hostname or ""
+    if BACKEND_TYPES[config.type].hosted or not (is_loopback_name(host) or host in ("127.0.0.1", "::1")):
+        return ""
+    for address in own_addresses():
+        try:
+            socket.create_connection((address, parts.port or 80), timeout=_KNOCK_S).close()
+        except OSError:
+            continue
+        return address
+    return ""
+
+
+def own_addresses() -> list[str]:
+    """This machine's address in the network that leads outside; nothing is sent to find it."""
+    found = []
+    for family, outside in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as sock:
+                sock.connect((outside, 9))
+                found.append(sock.getsockname()[0])
+        except OSError:
+            continue
+    return found
+
+
+def _database(rt: Runtime) -> tuple[str, int | None, Mapping[tuple[str, str], float]]:
+    """What is wrong with it, its newest row, and the medians of the last hour."""
+    medians, now = Medians(), now_ms()
+    location = rt.settings.db
+    if "://" not in location and not Path(location).exists():  # not made here: it would belong to whoever runs this
+        folder = Path(location).absolute().parent
+        return "" if os.access(folder, os.W_OK) else f"{location}: unable to open database file", None, {}
+    try:
+        rt.store.write([])
+        newest = rt.store.newest_ms()
+        for row in rt.store.calls_after(0, now - _HOUR_MS)[1]:
+            ttfb = row.ttfb_ms if row.stream else None
+            medians.add(row.request_id or f"row {row.id}", row.ts, (row.backend, row.model), row.latency_ms, ttfb)
+    except StoreError as error:
+        return str(error), None, {}
+    return "", newest, medians.current(now)
+
+
+def _serving(settings: Settings) -> str | None:
+    """The policy of the router that answers at our port, if one does."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    connection = http.client.HTTPConnection(host, settings.port, timeout=_KNOCK_S)
+    try:
+        connection.request("GET", "/health")
+        version = json.loads(connection.getresponse().read(10_000))["policy"]
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return None
+    finally:
+        connection.close()
+    return version if isinstance(version, str) else None

@@ -1,0 +1,42 @@
+"""`flask init`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from app import settings
+from app.cli import surroundings
+from app.cli.common import as_json, print_json
+from app.cli.first_policy import write
+from app.errors import PolicyError
+
+
+@click.command()
+@as_json
+def init(as_json: bool) -> None:
+    """Write a first policy.yaml for what is there.  Never overwrites one."""
+    try:
+        file = Path(settings.load(os.environ).policy)
+    except PolicyError as error:
+        raise click.ClickException(error.message) from None
+    if file.exists():
+        raise click.ClickException(f"{file} is there already; it was not touched. Delete it first to start afresh.")
+    found = surroundings.look_around(os.environ, surroundings.LOCAL_SERVERS)
+    if not as_json:
+        click.echo("\n".join(found.notes))
+    try:
+        with file.open("x", encoding="utf-8") as out:
+            out.write(write(found))
+    except OSError as error:
+        raise click.ClickException(f"{file} cannot be written: {error.strerror}") from None
+    if as_json:
+        print_json({"wrote": str(file), "found": found.notes, "backends": _names(found)})
+    else:
+        click.echo(f"wrote {file}")
+
+
+def _names(found: surroundings.Found) -> list[str]:
+    return [server.backend for server in found.servers] + list(found.hosted) or ["echo"]

@@ -1,0 +1,72 @@
+"""`flask policy`."""
+
+from __future__ import annotations
+
+import click
+from flask.cli import AppGroup
+
+from app import policy
+from app.cli.common import as_json, print_json, runtime
+from app.cli.replay import policy_replay
+from app.cli.table import table
+from app.errors import PolicyError
+from app.policy.check import check
+from app.policy.docs import keys, reference
+
+policy_group = AppGroup("policy", help="Check, show and document the policy; try another on past requests.")
+policy_group.add_command(policy_replay)
+
+
+@policy_group.command("check", with_appcontext=False)
+@click.argument("file", required=False)
+@as_json
+def policy_check(file: str | None, as_json: bool) -> None:
+    """Is FILE (default: LLR_POLICY; - reads standard input) fit to serve?"""
+    try:
+        loaded = check(file)
+    except PolicyError as error:
+        if as_json:
+            print_json({"ok": False, "problems": error.problems, "warnings": []})
+            raise SystemExit(1) from None
+        raise click.ClickException(f"the policy is not fit to serve\n{error.message}") from None
+    if as_json:
+        print_json({"ok": True, "problems": [], "warnings": loaded.warnings, "version": loaded.policy.version})
+        return
+    for warning in loaded.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    count = f"{len(loaded.policy.backends)} backends, {len(loaded.policy.routes)} routes"
+    click.echo(f"ok: {count}, version {loaded.policy.version}")
+
+
+@policy_group.command("show")
+@as_json
+def policy_show(as_json: bool) -> None:
+    """The policy as the router understands it, defaults filled in."""
+    rules = runtime().policy
+    if as_json:
+        print_json(policy.plain(rules))
+        return
+    click.echo(f"version {rules.version}\n")
+    rows = [
+        (
+            name,
+            config.type,
+            config.endpoint,
+            " ".join(dict.fromkeys((*config.models, *config.families.values()))) or "-",
+        )
+        for name, config in rules.backends.items()
+    ]
+    click.echo(table(("backend", "type", "endpoint", "models"), rows))
+    click.echo()
+    steps = [(route.label, " > ".join((route.backend, *route.fallbacks)), route.reason) for route in rules.routes]
+    click.echo(table(("route", "targets", "reason"), steps))
+
+
+@policy_group.command("docs", with_appcontext=False)
+@as_json
+def policy_docs(as_json: bool) -> None:
+    """The reference of every policy key, as docs/policy.md holds it."""
+    if as_json:
+        print_json(keys())
+    else:
+        click.echo(reference(), nl=False)

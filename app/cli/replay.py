@@ -1,0 +1,137 @@
+"""`flask policy replay`: what another policy would have made of past requests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from app import settings
+from app.background.observe import Locality
+from app.cli.common import as_json, print_json, span_ms
+from app.cli.table import table
+from app.errors import PolicyError
+from app.metrics.replay import UNCHANGED, Replay, Verdict
+from app.metrics.store import Store
+from app.policy.check import check, resolver
+from app.storage import StoreError, now_ms
+
+_RESOLVE_S = 1.0
+_MEANING = {
+    "elsewhere": "another backend or model first",
+    "order": "the same first, other fallbacks behind it",
+    "rule": "the same backends by another rule",
+    "refused": "no backend of this policy may or can take it",
+}
+
+
+@click.command("replay")
+@click.argument("file")
+@click.option("--since", default="7d", show_default=True, help="30m, 24h, 7d …")
+@click.option("--list", "listed", is_flag=True, help="Also a line for every request that changes, as it is found.")
+@as_json
+def policy_replay(file: str, since: str, listed: bool, as_json: bool) -> None:
+    """Puts the requests of the past to the policy FILE (- reads standard input): what would go elsewhere, and what
+    would that cost?  Reads the metrics; calls nothing.
+
+    Texts are not kept, so which requests are private stays as it was: new detectors cannot be tried on them."""
+    try:
+        policy = check(file).policy
+        store = Store(settings.load(os.environ).db)
+    except PolicyError as error:
+        raise click.ClickException(f"the policy is not fit to serve\n{error.message}") from None
+    locality = Locality(policy.backends)
+    resolve = resolver(_RESOLVE_S)
+    locality.refresh(lambda host: list(resolve(host)))
+    replay = Replay(policy, locality.local)
+    begin_ms = now_ms() - span_ms(since)
+    try:
+        for verdict in _verdicts(store, begin_ms, replay):
+            if listed and verdict.change != UNCHANGED:
+                click.echo(_line(verdict), err=as_json)
+    except StoreError as error:
+        raise click.ClickException(str(error)) from None
+    report = {"policy": policy.version, "since": _utc(begin_ms), **replay.report()}
+    if as_json:
+        print_json(report)
+    else:
+        click.echo("\n".join(_text(report)))
+
+
+def _verdicts(store: Store, begin_ms: int, replay: Replay) -> Iterator[Verdict]:
+    """Page by page; a long read says how far it is."""
+    told = False
+    for share, rows in store.live_calls(begin_ms):
+        yield from replay.take(rows)
+        if share < 1 or told:
+            click.echo(f"\rread {share:4.0%}", nl=False, err=True)
+            told = True
+    yield from replay.finish()
+    if told:
+        click.echo(err=True)
+
+
+def _line(verdict: Verdict) -> str:
+    _, route, target, route_now, target_now = verdict.group
+    first = verdict.past.first
+    when = _utc(first.ts)
+    return f"{when}  {first.request_id}  {verdict.change}  {route} {target} -> {route_now} {target_now}"
+
+
+def _text(report: Mapping[str, Any]) -> Iterator[str]:
+    total = report["requests"]
+    yield f"{total} requests since {report['since']}, put to policy {report['policy']}"
+    if report["decided_under"]:
+        under = ", ".join(f"{version} ({count})" for version, count in report["decided_under"].items())
+        yield f"decided then under {under}"
+    if report["not_replayed"]:
+        yield f"{report['not_replayed']} more cannot be replayed: what they were decided by was not kept"
+    if not total:
+        return
+    yield f"\n{'unchanged':10} {report['unchanged']:8}  {report['unchanged'] / total:7.2%}"
+    for change, meaning in _MEANING.items():
+        if report[change]:
+            yield f"{change:10} {report[change]:8}  {report[change] / total:7.2%}  {meaning}"
+    if not report["changed"]:
+        return
+    rows = [
+        (
+            entry["requests"],
+            entry["route_then"],
+            entry["target_then"],
+            entry["route_now"],
+            entry["target_now"],
+            *(entry[name][side] for name in ("cost_usd", "latency_ms") for side in ("then", "now")),
+        )
+        for entry in report["changes"]
+    ]
+    titles = ("requests", "rule then", "target then", "rule now", "target now", "USD then", "now", "ms then", "now")
+    yield "\n" + table(titles, rows) + "\n"
+    yield from _effects(report)
+
+
+def _effects(report: Mapping[str, Any]) -> Iterator[str]:
+    cost, latency, privacy, moved = (report[name] for name in ("cost_usd", "latency_ms", "privacy", "elsewhere"))
+    yield "cost     " + ", ".join(
+        f"{when} {_number(cost[when], '.4f')} USD (known for {cost[f'{when}_known']} of {moved})"
+        for when in ("then", "now")
+    )
+    yield (
+        f"latency  then {_number(latency['then'], '.0f')} ms, now {_number(latency['now'], '.0f')} ms on average "
+        f"(known for {latency['known']} of {moved})"
+    )
+    yield (
+        f"privacy  {privacy['leaves']} would leave for a backend that is not local, {privacy['comes_home']} would come "
+        f"home; {privacy['private_refused']} private ones would be refused"
+    )
+
+
+def _number(value: float | None, form: str) -> str:
+    return "?" if value is None else f"{value:{form}}"
+
+
+def _utc(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

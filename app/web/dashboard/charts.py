@@ -1,0 +1,147 @@
+"""Charts as plain SVG, drawn on the server.  Pure.
+
+The drawing is stretched to the width there is; all words (scale, times, legend) are HTML around it, so that they stay
+readable on a telephone.  Colours are classes: the style sheet gives them for light and dark.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+_STEP = 10  # width of a step in the drawing's own units
+_HEIGHT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line, or one layer of the bars.  `values` has one number a step, None where nothing is known."""
+
+    name: str
+    look: str  # its class in the style sheet
+    values: Sequence[float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    title: str
+    summary: str  # what it shows, for those who cannot see it
+    svg: Markup
+    ticks: tuple[str, ...]  # of the vertical scale, from the top down to 0
+    legend: tuple[tuple[str, str], ...]  # look and name
+
+
+def bars(title: str, series: Sequence[Series], times: Sequence[str]) -> Chart:
+    """Layers on top of each other: counts."""
+    totals = [sum(one.values[at] or 0 for one in series) for at in range(len(times))]
+    top = nice_top(max(totals, default=0), whole=True)
+    pieces = []
+    for at in range(len(times)):
+        below = 0.0
+        for one in series:
+            value = one.values[at] or 0
+            if value:
+                y, high = _y(below + value, top), _HEIGHT * value / top
+                place = f'x="{at * _STEP + 1}" y="{y:.2f}" width="{_STEP - 2}" height="{high:.2f}"'
+                pieces.append(f'<rect class="fill {one.look}" {place}/>')
+            below += value
+    return _chart(title, series, times, top, pieces, count)
+
+
+def lines(title: str, series: Sequence[Series], times: Sequence[str]) -> Chart:
+    """Milliseconds.  A line is interrupted where there is nothing to show."""
+    known = [value for one in series for value in one.values if value is not None]
+    top = nice_top(max(known, default=0))
+    pieces = []
+    for one in series:
+        path = _path(one.values, top)
+        if path:
+            pieces.append(f'<path class="line {one.look}" vector-effect="non-scaling-stroke" d="{path}"/>')
+    return _chart(title, series, times, top, pieces, duration)
+
+
+def _path(values: Sequence[float | None], top: float) -> str:
+    """Move to the first of neighbours, line to the others; a lonely value becomes a dot (a line without length)."""
+    steps = []
+    for at, value in enumerate(values):
+        if value is None:
+            continue
+        x, y = at * _STEP + _STEP / 2, _y(value, top)
+        joined = at > 0 and values[at - 1] is not None
+        steps.append(f"{'L' if joined else 'M'}{x:g} {y:.2f}")
+        if not joined and (at + 1 == len(values) or values[at + 1] is None):
+            steps.append("h0")
+    return "".join(steps)
+
+
+def _chart(
+    title: str,
+    series: Sequence[Series],
+    times: Sequence[str],
+    top: float,
+    pieces: Sequence[str],
+    words: Callable[[float], str],
+) -> Chart:
+    width = len(times) * _STEP
+    grid = "".join(
+        f'<path class="grid" vector-effect="non-scaling-stroke" d="M0 {y}H{width}"/>' for y in (0, 50, _HEIGHT)
+    )
+    summary = _summary(series, words)
+    hits = "".join(_hit(at, series, time, words) for at, time in enumerate(times))
+    svg = (
+        f'<svg viewBox="0 0 {width} {_HEIGHT}" preserveAspectRatio="none" role="img" '
+        f'aria-label="{escape(title)}. {escape(summary)}">{grid}{"".join(pieces)}{hits}</svg>'
+    )
+    ticks = tuple(words(value) for value in (top, top / 2, 0))
+    return Chart(title, summary, Markup(svg), ticks, tuple((one.look, one.name) for one in series))
+
+
+def _hit(at: int, series: Sequence[Series], time: str, words: Callable[[float], str]) -> str:
+    """What a pointer finds over a step; nothing where nothing happened."""
+    said = [f"{one.name} {words(value)}" for one in series if (value := one.values[at])]
+    if not said:
+        return ""
+    text = escape(f"{time}: {', '.join(said)}")
+    return f'<rect class="hit" x="{at * _STEP}" y="0" width="{_STEP}" height="{_HEIGHT}"><title>{text}</title></rect>'
+
+
+def _summary(series: Sequence[Series], words: Callable[[float], str]) -> str:
+    parts = []
+    for one in series:
+        known = [value for value in one.values if value is not None]
+        if any(known):
+            parts.append(f"{one.name}: from {words(min(known))} to {words(max(known))}, last {words(known[-1])}")
+    return "; ".join(parts) or "nothing yet"
+
+
+def nice_top(value: float, *, whole: bool = False) -> float:
+    """The end of a scale: 1, 2 or 5 times a power of ten, at or above the value (and even, for whole numbers)."""
+    if value <= 0:
+        return 2.0 if whole else 1.0
+    decade = 10.0 ** math.floor(math.log10(value))
+    top = next(step * decade for step in (1, 2, 5, 10) if step * decade >= value * 0.9999)
+    return max(top, 2.0) if whole else top
+
+
+def _y(value: float, top: float) -> float:
+    return _HEIGHT * (1 - value / top)
+
+
+def duration(ms: float) -> str:
+    """`0`, `8.5 ms`, `420 ms`, `1.3 s`, `25 s`, `2 min`"""
+    if ms >= 120_000:
+        return f"{ms / 60_000:.3g} min"
+    if ms >= 1000:
+        return f"{ms / 1000:.3g} s"
+    return f"{ms:.3g} ms" if ms else "0"
+
+
+def count(number: float) -> str:
+    """`950`, `1.2k`, `12.5M`"""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if number >= limit:
+            return f"{number / (1e3 if unit == 'k' else limit):.3g}{unit}"
+    return f"{number:,.0f}" if number == int(number) else f"{number:.1f}"

@@ -1,0 +1,244 @@
+"""What the page shows, from what was measured.  Pure, but for `gather`, which reads the database."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.metrics.store import BUCKET_S, Store
+from app.metrics.summary import ab_report, metrics_summary, overview
+from app.metrics.tally import Tally, merged
+from app.routing.locality import is_local
+from app.types import Observations, Policy, Target
+from app.web.dashboard.charts import Chart, Series, bars, count, duration, lines
+
+WINDOWS = ((1.0, "1 hour"), (24.0, "24 hours"), (168.0, "7 days"))
+_LATEST = 25
+_MOST_STEPS = 60
+_STEPS_S = tuple(BUCKET_S * times for times in (1, 6, 18, 36, 72, 144, 432, 1008))
+
+Steps = Mapping[int, Mapping[tuple[str, str], Tally]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """One look at the database."""
+
+    summary: Mapping[str, Any]  # as /v1/metrics
+    ab: Mapping[str, Any]  # as /v1/ab
+    steps: Steps
+    latest: Sequence[Any]  # rows of `metrics`, newest first
+
+
+def gather(store: Store, policy: Policy, observations: Observations, hours: float, now_ms: int) -> Figures:
+    """Blocks.  Raises StoreError."""
+    tallies, steps = store.history(now_ms - int(hours * 3_600_000), step_s(hours))
+    extra = {**overview(tallies, policy, observations), "rows_dropped": store.dropped()}
+    return Figures(
+        summary=metrics_summary(tallies, hours, extra),
+        ab=ab_report(tallies, policy.ab, hours),
+        steps=steps,
+        latest=store.latest(_LATEST),
+    )
+
+
+def nothing(policy: Policy, observations: Observations, hours: float) -> Figures:
+    """While the database cannot be read."""
+    summary = metrics_summary({}, hours, {**overview({}, policy, observations), "rows_dropped": None})
+    return Figures(summary=summary, ab=ab_report({}, policy.ab, hours), steps={}, latest=())
+
+
+def step_s(hours: float) -> int:
+    """The length of a step: a window has at most some 60 of them."""
+    return next((step for step in _STEPS_S if hours * 3600 / step <= _MOST_STEPS), _STEPS_S[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One step of the charts."""
+
+    time: str
+    at_home: int  # answered by local backends
+    elsewhere: int
+    failed: int
+    latency: tuple[float | None, float | None]  # p50 and p95, ms
+    ttfb: tuple[float | None, float | None]
+
+
+def moments(steps: Steps, observations: Observations, hours: float, now_ms: int) -> list[Moment]:
+    """Every step of the window, also those in which nothing happened."""
+    step = step_s(hours)
+    now_s = now_ms // 1000
+    first = int(now_s - hours * 3600) // step * step
+    return [_moment(at, steps.get(at, {}), observations, hours) for at in range(first, now_s + 1, step)]
+
+
+def _moment(at_s: int, tallies: Mapping[tuple[str, str], Tally], observations: Observations, hours: float) -> Moment:
+    total = merged(tallies.values())
+    here = (tally for (backend, model), tally in tallies.items() if is_local(Target(backend, model), observations))
+    at_home = merged(here).successes
+    return Moment(
+        time=time.strftime("%H:%M" if hours <= 24 else "%a %H:%M" if hours <= 168 else "%d %b", time.localtime(at_s)),
+        at_home=at_home,
+        elsewhere=total.successes - at_home,
+        failed=total.calls - total.cancelled - total.successes,
+        latency=(total.latency.percentile(0.5), total.latency.percentile(0.95)),
+        ttfb=(total.ttfb.percentile(0.5), total.ttfb.percentile(0.95)),
+    )
+
+
+def charts(shown: Sequence[Moment]) -> tuple[Chart, ...]:
+    times = [moment.time for moment in shown]
+    calls = (
+        Series("answered locally", "home", [moment.at_home for moment in shown]),
+        Series("answered elsewhere", "away", [moment.elsewhere for moment in shown]),
+        Series("failed", "bad", [moment.failed for moment in shown]),
+    )
+    return (
+        bars("Calls", calls, times),
+        lines("Latency of whole calls", _percentiles([moment.latency for moment in shown]), times),
+        lines("Time to the first byte of streams", _percentiles([moment.ttfb for moment in shown]), times),
+    )
+
+
+def _percentiles(pairs: Sequence[tuple[float | None, float | None]]) -> tuple[Series, Series]:
+    return Series("p50", "p50", [pair[0] for pair in pairs]), Series("p95", "p95", [pair[1] for pair in pairs])
+
+
+# --- backends -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """What is known of a backend now, beside what the database says."""
+
+    cooling: int = 0  # workers that leave it alone
+    workers: int = 1
+    answers: bool | None = None  # to the question for its models; None = it is not asked
+    key_missing: str = ""  # the variable that is not set
+
+
+def state(live: Live) -> tuple[str, str]:
+    """Whether calls can go there, in two words, and how good that is: good, bad, plain."""
+    if live.key_missing:
+        return "key missing", "bad"
+    if live.answers is False:
+        return "does not answer", "bad"
+    if live.cooling:
+        return "cooling down", "bad"
+    return ("up", "good") if live.answers else ("ready", "plain")
+
+
+def circuit(live: Live) -> str:
+    if not live.cooling:
+        return "circuit closed"
+    return "circuit open" + (f" in {live.cooling} of {live.workers} workers" if live.workers > 1 else "")
+
+
+def to_do(live: Live, endpoint: str) -> str:
+    """What would mend it; "" when all is well."""
+    if live.key_missing:
+        return f"set {live.key_missing} for the router’s process and start it again."
+    return f"nothing answers at {endpoint}. Is it running?" if live.answers is False else ""
+
+
+def age(ms: float) -> str:
+    """`now`, `12 s`, `5 min`, `3 h`, `2 d`"""
+    for limit, unit in ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s")):
+        if ms >= limit:
+            return f"{ms / limit:.0f} {unit}"
+    return "now"
+
+
+# --- lines of the tables ---
+
+
+NO_CALLS = metrics_summary({("", "", "none", "live"): Tally()}, 24, {})["routes"][0]
+
+
+def tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The figures on top: name, value, note."""
+    total, savings = summary["total"], summary["savings"]
+    unpriced = [entry["backend"] for entry in summary["backends"] if entry["calls"] and entry["cost_usd"] is None]
+    bad = f"{total['errors']:,} failed, {total['cancelled']:,} left by the client"
+    shown = [
+        ("Requests", f"{total['requests']:,}", f"{total['calls']:,} calls to backends"),
+        ("Answered well", percent(total["success_rate"]), bad),
+        ("Kept local", percent(total["local_share"]), "of the answers"),
+        ("Fallback", percent(total["fallback_rate"]), "of the calls stood in for a failed backend"),
+        ("Spill", percent(total["spill_rate"]), "of the requests: the first backend was too slow or cooling"),
+        ("Latency", ms(total["p50_latency"]), f"half are faster; p95 {ms(total['p95_latency'])}"),
+        ("First byte", ms(total["p50_ttfb"]), f"of streams, half are faster; p95 {ms(total['p95_ttfb'])}"),
+        ("Tokens", count(total["input_tokens"]), f"in; {count(total['output_tokens'])} out"),
+        (
+            "Cost",
+            usd(total["cost_usd"]),
+            f"known part; {', '.join(unpriced)}: no price" if unpriced else "as far as tokens are known",
+        ),
+    ]
+    if savings:
+        shown.append(
+            (
+                "Saved",
+                usd(savings["saved_usd"]),
+                f"against {savings['against']}"
+                + (", no price: " + ", ".join(savings["unpriced"]) if savings["unpriced"] else ""),
+            )
+        )
+    return [dict(zip(("name", "value", "note"), one, strict=True)) for one in shown]
+
+
+_WHY = {
+    "pin": "the client named it",
+    "continuation": "goes on there",
+    "spill": "the first is too slow now",
+    "fit": "the first is too small",
+    "cooling": "{} is cooling down",
+    "fallback": "{} failed",
+    "shadow": "mirrored for the A/B trial",
+    "probe": "mirrored to measure it",
+}
+
+
+def call_line(row: Any, now_ms: int) -> dict[str, Any]:
+    """A row of `metrics` for people.  There is no text of a prompt in it, because there is none in the row."""
+    outcome = row.outcome or ("ok" if row.ok else "error")
+    tokens = (row.input_tokens, row.output_tokens)
+    return {
+        "ago": age(now_ms - row.ts),
+        "backend": row.backend,
+        "model": row.model or "",
+        "outcome": f"{outcome}: {row.error}" if row.error and outcome == "error" else outcome,
+        "look": {"ok": "good", "error": "bad"}.get(outcome, "plain"),
+        "route": row.route or "",
+        "tags": ", ".join(tag for tag in (row.task, row.complexity) if tag),
+        "latency": row.latency_ms,
+        "ttfb": row.ttfb_ms,
+        "tokens": "–" if tokens == (None, None) else " / ".join("–" if n is None else f"{n:,}" for n in tokens),
+        "why": _WHY.get(row.reason or "", "").format(row.fallback_for or "the first"),
+    }
+
+
+# --- words --------------------------------------------------------------------------------------
+
+
+def percent(share: float | None) -> str:
+    """`97.4 %`; a share that is not quite 0 or 1 does not look as if it were."""
+    if share is None:
+        return "–"
+    text = f"{share * 100:.1f}".removesuffix(".0")
+    return f"{'99.9' if text == '100' and share < 1 else '0.1' if text == '0' and share > 0 else text}\u00a0%"
+
+
+def usd(value: float | None) -> str:
+    if value is None:
+        return "unknown"
+    sign, value = ("−" if value < 0 else ""), abs(value)
+    return f"{sign}${value:,.2f}" if value >= 0.1 or value == 0 else f"{sign}${value:.2g}"
+
+
+def ms(value: float | None) -> str:
+    """With a space at which no line is broken."""
+    return "–" if value is None else (duration(value) if value else "0 ms").replace(" ", "\u00a0")

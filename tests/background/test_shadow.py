@@ -1,0 +1,235 @@
+"""Mirrored calls: what is sampled, what never is, and that they are bounded."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from app.background.shadow import Shadow
+from app.errors import BackendTimeout
+from app.types import ABTest, CallRecord, Classification, Decision, Policy, Route, Target
+from tests import build
+from tests.fakes.backends import Stage, config, whole
+
+TAGS = Classification("code", "low", "normal", "text", "qwen-coder", 500)
+AB = ABTest(enabled=True, sample_rate=0.25, candidates={"a": "b"})
+
+
+def policy(ab: ABTest = AB, **of_b: Any) -> Policy:
+    backends = {"a": config("a", models=("am",)), "b": config("b", **{"models": ("bm",), **of_b})}
+    return Policy(backends=backends, routes=(Route(label="default", match={}, backend="a"),), ab=ab)
+
+
+def decision(**fields: Any) -> Decision:
+    known: dict[str, Any] = {"route": "r1", "targets": (Target("a", "am"), Target("b", "bm")), "trace": ()}
+    return Decision(**{**known, "primary": "a", **fields})
+
+
+class Bench:
+    """A Shadow in immediate mode over fake backends `a` and `b`."""
+
+    def __init__(self, rules: Policy | None = None, *answers: Any, local: str = "", dice: float = 0.0) -> None:
+        self.stage = Stage({"a": [whole()], "b": list(answers)}, local=frozenset(local))
+        self.now = 50.0
+        self.dice = dice
+        self.shadow = Shadow(rules or policy(), self.stage.via, lambda: self.dice, lambda: self.now)
+
+    def offer(self, *, call: CallRecord | None = None, tags: Classification = TAGS, **fields: Any) -> list[str]:
+        request = build.request(stream=True)
+        done = call or build.record(backend="a", request_id="req-1")
+        self.shadow.offer(request, tags, decision(**fields), done)
+        return self.stage.called
+
+    def measure(self, skipped: Target | None = Target("b", "bm"), **fields: Any) -> list[CallRecord]:  # noqa: B008
+        self.shadow.measure(build.request(stream=True), TAGS, decision(skipped=skipped, **fields))
+        return self.stage.records
+
+
+# --- A/B samples --------------------------------------------------------------------------------
+
+
+def test_a_sample_is_mirrored_buffered_and_marked() -> None:
+    bench = Bench()
+    assert bench.offer() == ["b"]
+    ((request, target, stream, private),) = bench.stage.backends["b"].calls
+    assert (request.request_id, target, stream, private) == ("req-1", Target("b", "bm"), False, False)
+    (call,) = bench.stage.records
+    assert (call.kind, call.backend, call.model, call.route) == ("shadow", "b", "bm", "r1")
+    assert (call.outcome, call.stream, call.fallback_for, call.request_id) == ("ok", False, None, "req-1")
+    assert (call.input_tokens, call.output_tokens) == (3, 5)
+    assert bench.stage.in_flight == 0
+
+
+@pytest.mark.parametrize("dice, mirrored", [(0.0, True), (0.2499, True), (0.25, False), (0.99, False)])
+def test_the_sample_rate_is_a_share(dice: float, mirrored: bool) -> None:
+    assert bool(Bench(dice=dice).offer()) is mirrored
+
+
+@pytest.mark.parametrize("rate, mirrored", [(0.0, False), (1.0, True)])
+def test_none_and_all(rate: float, mirrored: bool) -> None:
+    bench = Bench(policy(dataclasses.replace(AB, sample_rate=rate)), dice=0.0 if rate == 0 else 0.999999)
+    assert bool(bench.offer()) is mirrored
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"outcome": "error"},
+        {"outcome": "cancelled"},
+        {"kind": "shadow"},
+        {"kind": "probe"},
+        {"backend": "b"},
+        {"backend": "c"},
+    ],
+    ids=str,
+)
+def test_only_live_successes_of_a_primary_are_sampled(call: dict[str, Any]) -> None:
+    assert Bench().offer(call=build.record(**{"backend": "a", **call})) == []
+
+
+def test_a_primary_that_stood_in_for_another_is_not_sampled() -> None:
+    assert Bench().offer(primary="b") == []
+
+
+@pytest.mark.parametrize(
+    "ab", [ABTest(), dataclasses.replace(AB, enabled=False), dataclasses.replace(AB, candidates={})]
+)
+def test_without_a_trial_nothing_is_mirrored(ab: ABTest) -> None:
+    assert Bench(policy(ab)).offer() == []
+
+
+@pytest.mark.parametrize("local, mirrored", [("", False), ("a", False), ("b", True), ("ab", True)])
+def test_a_private_request_goes_to_a_local_candidate_or_to_none(local: str, mirrored: bool) -> None:
+    bench = Bench(local=local)
+    assert bool(bench.offer(private=True)) is mirrored
+    assert [private for *_, private in bench.stage.backends["b"].calls] == [True] * mirrored
+    assert len(bench.stage.records) == mirrored, "a refusal is no call"
+
+
+def test_a_private_request_goes_to_no_cloud_model() -> None:
+    assert Bench(policy(models=("x:cloud",)), local="ab").offer(private=True) == []
+    assert Bench(policy(models=("x:cloud",)), local="ab").offer() == ["b"]
+
+
+def test_the_candidates_own_model_is_asked() -> None:
+    bench = Bench(policy(families={"qwen-coder": "qc"}))
+    bench.offer()
+    assert bench.stage.backends["b"].calls[0][1] == Target("b", "qc")
+
+
+def test_a_candidate_without_a_model_or_room_is_left_out() -> None:
+    assert Bench(policy(models=())).offer() == []
+    assert Bench(policy(context_windows={"*": 499})).offer() == []
+    assert Bench(policy(context_windows={"*": 500})).offer() == ["b"]
+
+
+def test_a_candidate_that_fails_is_recorded_and_nobody_else_hears_of_it() -> None:
+    bench = Bench(None, BackendTimeout("late"))
+    bench.offer()
+    (call,) = bench.stage.records
+    assert (call.kind, call.outcome, call.error, call.backend_failed) == ("shadow", "error", "timeout", True)
+
+
+# --- measuring a primary that is skipped --------------------------------------------------------
+
+
+def test_a_skipped_primary_is_measured_by_a_probe() -> None:
+    bench = Bench()
+    (call,) = bench.measure()
+    assert (call.kind, call.backend, call.stream, call.outcome) == ("probe", "b", False, "ok")
+
+
+def test_nothing_skipped_nothing_measured() -> None:
+    assert Bench().measure(None) == []
+
+
+def test_measurements_are_two_seconds_apart() -> None:
+    bench, counts = Bench(), []
+    for now in (50.0, 50.0, 51.999, 52.0, 53.0, 54.0):
+        bench.now = now
+        counts.append(len(bench.measure()))
+    assert counts == [1, 1, 1, 2, 2, 3]
+
+
+def test_each_backend_is_measured_by_itself() -> None:
+    bench = Bench()
+    bench.measure()
+    assert [call.backend for call in bench.measure(Target("a", "am"))] == ["b", "a"]
+
+
+def test_a_measurement_that_fails_is_not_the_last_one() -> None:
+    bench = Bench(None, BackendTimeout("late"))
+    bench.measure()
+    bench.now += 2
+    assert [call.outcome for call in bench.measure()] == ["error", "error"]
+
+
+def test_a_private_request_measures_only_what_is_local() -> None:
+    bench = Bench(local="a")
+    (call,) = bench.measure(private=True)
+    assert (call.outcome, call.error) == ("error", "privacy")
+    assert bench.stage.called == []
+
+
+# --- in the background --------------------------------------------------------------------------
+
+
+class Blocked:
+    """An answer that waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.go = Event()
+        self.waiting = 0
+
+    def __call__(self) -> Any:
+        self.waiting += 1
+        self.go.wait(10)
+        return whole()
+
+
+def test_at_most_four_at_once_and_the_rest_is_dropped_and_counted() -> None:
+    blocked = Blocked()
+    bench = Bench(None, blocked)
+    bench.shadow.start()
+    for _ in range(10):
+        bench.offer()
+        gevent.idle()
+    assert (blocked.waiting, bench.shadow.dropped, bench.stage.records) == (4, 6, [])
+    blocked.go.set()
+    gevent.wait(timeout=10)
+    assert len(bench.stage.records) == 4
+    bench.offer()
+    gevent.wait(timeout=10)
+    assert (len(bench.stage.records), bench.shadow.dropped) == (5, 6)
+    bench.shadow.stop()
+
+
+def test_one_measurement_of_a_backend_at_a_time() -> None:
+    blocked = Blocked()
+    bench = Bench(None, blocked)
+    bench.shadow.start()
+    for _ in range(5):
+        bench.measure()
+        gevent.idle()
+        bench.now += 10
+    assert blocked.waiting == 1
+    blocked.go.set()
+    gevent.wait(timeout=10)
+    bench.measure()
+    gevent.wait(timeout=10)
+    assert blocked.waiting == 2
+    bench.shadow.stop()
+
+
+def test_stopping_ends_what_is_under_way_and_frees_its_place() -> None:
+    bench = Bench(None, Blocked())
+    bench.shadow.start()
+    bench.offer()
+    gevent.idle()
+    assert bench.stage.in_flight == 1
+    bench.shadow.stop()
+    assert bench.stage.in_flight == 0

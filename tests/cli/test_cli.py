@@ -1,0 +1,542 @@
+"""Every command, its good and its bad path, as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from app import create_app, policy
+from app.cli import surroundings
+from app.metrics.store import Store
+from app.policy.docs import reference
+from app.settings import Settings
+from tests import build
+from tests.fakes.upstream import Upstream, refused_url
+
+POLICY = """\
+backends:
+  parrot: {type: echo}
+  cloud: {type: openai, model: gpt, apiKeyEnv: CLOUD_KEY}
+routes:
+  - match: {sensitivity: high}
+    backend: parrot
+    reason: stays here
+  - match: {task: code}
+    backend: parrot
+    fallback: cloud
+  - default: parrot
+ab: {candidates: {parrot: cloud}}
+"""
+BAD = POLICY.replace("backend: parrot", "backend: parot", 1)
+BAD_LINE = (
+    "policy.yaml:6: routes[0].backend: no backend is called 'parot' (did you mean parrot?); there are: parrot, cloud"
+)
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`run("policy", "check")` in an empty folder, as `flask policy check`."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith("LLR_") or name in ("OPENAI_API_KEY", "SARMALINK_API_KEY", "CLOUD_KEY", "OLLAMA_HOST"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("FLASK_RUN_FROM_CLI", "true")
+    monkeypatch.setenv("LLR_LOG_LEVEL", "error")
+    monkeypatch.setattr(surroundings, "LOCAL_SERVERS", ())  # whatever else runs on this machine
+
+    def invoke(*arguments: str, text: str | None = None) -> Result:
+        result = create_app().test_cli_runner().invoke(args=arguments, input=text)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def good(run: Run, tmp_path: Path) -> Run:
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    return run
+
+
+@pytest.fixture
+def bad(run: Run, tmp_path: Path) -> Run:
+    (tmp_path / "policy.yaml").write_text(BAD)
+    return run
+
+
+# --- init ---------------------------------------------------------------------------------------
+
+
+def written(folder: Path) -> policy.Loaded:
+    return policy.load((folder / "policy.yaml").read_text("utf-8"), "policy.yaml", Settings())
+
+
+def test_init_without_any_model_writes_the_echo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with refused_url() as url:
+        monkeypatch.setenv("OLLAMA_HOST", url)
+        result = run("init")
+    assert (result.exit_code, result.output.splitlines()) == (
+        0,
+        [f"no Ollama: connection refused at {url} (is Ollama running?)", "wrote policy.yaml"],
+    )
+    loaded = written(tmp_path)
+    assert loaded.warnings == ()
+    assert [config.type for config in loaded.policy.backends.values()] == ["echo"]
+    assert [(route.label, route.backend) for route in loaded.policy.routes] == [
+        ("sensitivity=high", "echo"),
+        ("default", "echo"),
+    ]
+    assert "no model" in (tmp_path / "policy.yaml").read_text()
+    assert run("policy", "check").exit_code == 0
+
+
+def test_init_uses_the_models_that_ollama_holds(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, upstream: Callable[..., Upstream]
+) -> None:
+    held = ["nomic-embed-text:latest", "gpt-oss:120b-cloud", "llava:7b", "qwen2.5-coder:7b", "llama3.2:3b", "phi4:14b"]
+    server = upstream(models=held)
+    monkeypatch.setenv("OLLAMA_HOST", server.url)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-something")
+    result = run("init")
+    assert result.output.splitlines() == [f"Ollama at {server.url} holds 6 models", "wrote policy.yaml"]
+    rules = written(tmp_path).policy
+    assert list(rules.backends) == ["local", "openai"]
+    local = rules.backends["local"]
+    assert (local.type, local.endpoint, local.models) == ("ollama", server.url, ("llama3.2:3b",))
+    assert local.families == {"gemma": "llava:7b", "qwen-coder": "qwen2.5-coder:7b", "llama": "llama3.2:3b"}
+    assert [(route.label, route.backend, route.fallbacks) for route in rules.routes] == [
+        ("sensitivity=high", "local", ()),
+        ("default", "local", ("openai",)),
+    ]
+    assert "sk-something" not in (tmp_path / "policy.yaml").read_text()
+    assert [request.path for request in server.requests] == ["/api/tags", "/api/ps"]
+    report = json.loads(run("policy", "show", "--json").stdout)
+    assert report["backends"]["local"]["price"] == {"input": 0, "output": 0}
+
+
+def test_init_with_keys_alone(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-something")
+    monkeypatch.setenv("SARMALINK_API_KEY", "other")
+    with refused_url() as url:
+        monkeypatch.setenv("OLLAMA_HOST", url)
+        assert run("init").exit_code == 0
+    rules = written(tmp_path).policy
+    assert list(rules.backends) == ["openai", "sarmalink"]
+    assert [(route.label, route.backend, route.fallbacks) for route in rules.routes] == [
+        ("default", "openai", ("sarmalink",))
+    ]
+
+
+def a_file(path: Path) -> None:
+    path.write_text("mine")
+
+
+def an_empty_file(path: Path) -> None:
+    path.touch()
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize("make", [a_file, an_empty_file, a_folder])
+def test_init_never_overwrites(run: Run, tmp_path: Path, make: Callable[[Path], None]) -> None:
+    file = tmp_path / "policy.yaml"
+    make(file)
+    before = file.read_bytes() if file.is_file() else None
+    result = run("init")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Error: policy.yaml is there already; it was not touched. Delete it first to start afresh.\n"
+    )
+    assert (file.read_bytes() if file.is_file() else None) == before
+
+
+def test_init_does_not_write_through_a_link_that_leads_nowhere(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "policy.yaml").symlink_to(tmp_path / "elsewhere.yaml")
+    with refused_url() as url:
+        monkeypatch.setenv("OLLAMA_HOST", url)
+        assert run("init").exit_code == 1
+    assert not (tmp_path / "elsewhere.yaml").exists()
+
+
+def test_init_writes_where_the_variable_says(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with refused_url() as url:
+        monkeypatch.setenv("OLLAMA_HOST", url)
+        monkeypatch.setenv("LLR_POLICY", "no/such/folder.yaml")
+        result = run("init")
+        assert (result.exit_code, result.stderr) == (
+            1,
+            "Error: no/such/folder.yaml cannot be written: No such file or directory\n",
+        )
+        monkeypatch.setenv("LLR_POLICY", "mine.yaml")
+        assert run("init").output.splitlines()[-1] == "wrote mine.yaml"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+def test_init_names_a_wrong_variable(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLR_PORT", "http")
+    result = run("init")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "Error: environment: LLR_PORT: must be a whole number from 1 to 65535\n",
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- policy -------------------------------------------------------------------------------------
+
+
+def test_policy_check_of_a_good_file(good: Run, tmp_path: Path) -> None:
+    version = written(tmp_path).policy.version
+    said = f"ok: 2 backends, 3 routes, version {version}\n"
+    assert (good("policy", "check").output, good("policy", "check").exit_code) == (said, 0)
+    assert good("policy", "check", "policy.yaml").output == said
+    assert good("policy", "check", "-", text=POLICY).output == said
+
+
+def test_policy_check_of_a_bad_file(bad: Run) -> None:
+    for arguments, name in (([], "./policy.yaml"), (["policy.yaml"], "policy.yaml"), (["-"], "./policy.yaml")):
+        result = bad("policy", "check", *arguments, text=BAD)
+        assert (result.exit_code, result.stdout) == (1, "")
+        said = BAD_LINE.replace("policy.yaml", name)
+        assert result.stderr == f"Error: the policy is not fit to serve\n{said}\n"
+
+
+def test_policy_check_without_a_file(run: Run) -> None:
+    result = run("policy", "check", "nowhere.yaml")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[1] == (
+        "nowhere.yaml: no such file. `flask init` writes a first policy; LLR_POLICY names another"
+    )
+
+
+def test_policy_check_warns(run: Run, tmp_path: Path) -> None:
+    text = POLICY.replace("{type: echo}", '{type: ollama, endpoint: "http://no-such-host.invalid"}')
+    (tmp_path / "policy.yaml").write_text(text)
+    result = run("policy", "check")
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "warning: ./policy.yaml:6: routes[0].backend: 'parrot' counts as not local for now: no-such-host.invalid does "
+        "not resolve yet\n"
+    )
+
+
+def test_policy_show(good: Run, tmp_path: Path) -> None:
+    lines = good("policy", "show").output.splitlines()
+    assert lines == [
+        f"version {written(tmp_path).policy.version}",
+        "",
+        "backend  type    endpoint                   models",
+        "parrot   echo    http://localhost           echo",
+        "cloud    openai  https://api.openai.com/v1  gpt",
+        "",
+        "route             targets         reason",
+        "sensitivity=high  parrot          stays here",
+        "task=code         parrot > cloud",
+        "default           parrot",
+    ]
+    document = json.loads(good("policy", "show", "--json").output)
+    assert document["backends"]["cloud"]["api_key_env"] == "CLOUD_KEY"
+    assert [route["label"] for route in document["routes"]] == ["sensitivity=high", "task=code", "default"]
+
+
+def test_policy_docs(run: Run) -> None:
+    assert run("policy", "docs").output == reference()
+
+
+NEED_A_POLICY = [
+    ["policy", "show"],
+    ["route", "explain", "hi"],
+    ["backends", "list"],
+    ["backends", "probe"],
+    ["metrics", "summary"],
+    ["metrics", "prune"],
+    ["ab", "report"],
+    ["egress"],
+]
+
+
+@pytest.mark.parametrize("command", NEED_A_POLICY, ids=" ".join)
+def test_a_command_that_needs_a_policy_says_what_is_wrong_with_it(run: Run, tmp_path: Path, command: list[str]) -> None:
+    result = run(*command)
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Error: ./policy.yaml: no such file. `flask init` writes a first policy; LLR_POLICY names another\n"
+    )
+    (tmp_path / "policy.yaml").write_text(BAD)
+    result = run(*command)
+    assert (result.exit_code, result.stderr) == (1, f"Error: ./{BAD_LINE}\n")
+
+
+# --- route --------------------------------------------------------------------------------------
+
+
+def test_route_explain(good: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "500")  # narrower ones fold the lines
+    lines = good("route", "explain", "write a python function to reverse a string").output.splitlines()
+    assert lines[0].startswith("task        code, confidence ")
+    assert lines[2].startswith("complexity  low, difficulty ")
+    assert lines[4].startswith("tags        sensitivity=normal  modality=text  family=qwen-coder  tokens=")
+    assert lines[5:] == [
+        "route       task=code",
+        "targets     parrot/echo, then cloud/gpt",
+        "  match     sensitivity=high: no, sensitivity is normal",
+        "  match     task=code: yes",
+        "  privacy   not private: every target may be used",
+        "  model     parrot: echo",
+        "  model     cloud: gpt",
+    ]
+    assert not (tmp_path / "metrics.db").exists(), "nothing is called or written"
+
+
+def test_route_explain_as_json(good: Run) -> None:
+    document = json.loads(good("route", "explain", "hi", "--sensitivity", "high", "--json").output)
+    assert list(document) == ["classification", "evidence", "route", "targets", "trace"]
+    assert (document["route"], document["targets"]) == ("sensitivity=high", [{"backend": "parrot", "model": "echo"}])
+
+
+def test_route_explain_that_finds_no_backend(good: Run) -> None:
+    result = good("route", "explain", "hi", "--sensitivity", "high", "--model", " cloud ")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        "Error: The request is private (sensitivity high) and no local backend may serve it."
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [["route", "explain"], ["route", "explain", "hi", "--sensitivity", "low"], ["route", "explian", "hi"]]
+)
+def test_route_explain_used_wrongly(good: Run, arguments: list[str]) -> None:
+    result = good(*arguments)
+    assert result.exit_code == 2
+    assert "Usage:" in result.stderr
+
+
+def test_route_classify(good: Run, tmp_path: Path) -> None:
+    lines = ['{"text": "write a python function", "id": 7}', "", '{"messages": [{"role": "user", "content": "hi"}]}']
+    (tmp_path / "in.jsonl").write_text("\n".join(lines) + "\n")
+    for source, text in (("in.jsonl", None), ("-", "\n".join(lines))):
+        result = good("route", "classify", "--jsonl", source, text=text)
+        assert result.exit_code == 0
+        (first, second) = [json.loads(line) for line in result.stdout.splitlines()]
+        assert (first["task"], first["text"], first["id"]) == ("code", "write a python function", 7)
+        assert (second["task"], second["messages"]) == ("general", [{"role": "user", "content": "hi"}])
+
+
+def test_route_classify_names_bad_lines_and_goes_on(run: Run) -> None:
+    result = run("route", "classify", "--jsonl", "-", text='{"text": 5}\n{"text": "hi"}\n{\n[]\n')
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["task"] == "general"
+    assert [line.split(":")[0] for line in result.stderr.splitlines()] == ["line 1", "line 3", "line 4"]
+
+
+def test_route_classify_without_a_policy_needs_none_but_a_wrong_one_is_told(run: Run, tmp_path: Path) -> None:
+    assert run("route", "classify", "--jsonl", "-", text='{"text": "hi"}').exit_code == 0
+    (tmp_path / "policy.yaml").write_text(BAD)
+    result = run("route", "classify", "--jsonl", "-", text='{"text": "hi"}')
+    assert (result.exit_code, result.stderr) == (1, f"Error: ./{BAD_LINE}\n")
+    assert run("route", "classify", "--jsonl", "nowhere.jsonl").exit_code == 2
+
+
+# --- backends -----------------------------------------------------------------------------------
+
+
+def test_backends_list(good: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert good("backends", "list").output.splitlines() == [
+        "backend  type    endpoint                   local  key",
+        "parrot   echo    http://localhost           yes    none needed",
+        "cloud    openai  https://api.openai.com/v1  no     NOT SET",
+    ]
+    monkeypatch.setenv("CLOUD_KEY", "sk-secret")
+    (parrot, cloud) = json.loads(good("backends", "list", "--json").output)
+    assert (parrot["local"], parrot["key"]) == (True, "none needed")
+    assert (cloud["local"], cloud["key"]) == (False, "set")
+
+
+def test_backends_probe(run: Run, tmp_path: Path, upstream: Callable[..., Upstream]) -> None:
+    server = upstream(models=["a", "b", "c"])
+    (tmp_path / "policy.yaml").write_text(
+        f"backends:\n  home: {{type: ollama, endpoint: '{server.url}'}}\n  parrot: {{type: echo}}\n"
+        "routes: [default: home]\n"
+    )
+    result = run("backends", "probe")
+    assert result.exit_code == 0
+    assert [line.split()[:2] for line in result.output.splitlines()] == [
+        ["backend", "ok"],
+        ["home", "yes"],
+        ["parrot", "yes"],
+    ]
+    (home, parrot) = json.loads(run("backends", "probe", "--json").output)
+    assert (home["ok"], home["answer"], parrot["answer"]) == (True, "3 models", "1 models")
+
+
+def test_backends_probe_of_one_that_is_down(run: Run, tmp_path: Path) -> None:
+    with refused_url() as url:
+        (tmp_path / "policy.yaml").write_text(
+            f"backends:\n  home: {{type: ollama, endpoint: '{url}'}}\n  cloud: {{type: openai, model: m}}\n"
+            "routes: [default: home]\n"
+        )
+        result = run("backends", "probe", "--json")
+    assert result.exit_code == 1
+    assert [(row["backend"], row["ok"], row["answer"]) for row in json.loads(result.output)] == [
+        ("home", False, f"connection refused at {url} (is Ollama running?)"),
+        ("cloud", False, "OPENAI_API_KEY is not set"),
+    ]
+
+
+# --- metrics and ab -----------------------------------------------------------------------------
+
+
+def fill(file: Path) -> None:
+    now = int(time.time() * 1000)
+    store = Store(str(file))
+    store.write(
+        [
+            build.record(backend="parrot", ts_ms=now, latency_ms=100, input_tokens=5, output_tokens=7, cost_usd=0.5),
+            build.record(
+                backend="parrot", ts_ms=now, latency_ms=300, outcome="error", error="timeout", route="task=code"
+            ),
+            build.record(backend="cloud", ts_ms=now, kind="shadow", latency_ms=50),
+            *[build.record(backend="cloud", ts_ms=now - 40 * 86_400_000, latency_ms=50) for _ in range(1500)],
+            build.record(backend="cloud", ts_ms=now - 2 * 86_400_000, latency_ms=50),
+            build.record(backend="parrot", ts_ms=now, latency_ms=200),
+        ]
+    )
+    store.close()
+
+
+def test_metrics_summary(good: Run, tmp_path: Path) -> None:
+    fill(tmp_path / "metrics.db")
+    assert good("metrics", "summary").output.splitlines() == [
+        "backend  calls  success  fallb.  p50 ms  p95 ms  in  out  USD",
+        "cloud        0        -       0       -       -   0    0    -",
+        "parrot       3   0.6667       0     200     300   5    7  0.5",
+        "",
+        "route      calls  success  fallb.  p50 ms  p95 ms  in  out  USD",
+        "default        2      1.0       0     100     200   5    7  0.5",
+        "task=code      1      0.0       0     300     300   0    0    -",
+        "",
+        "3 requests in 24 hours: 100.0% answered locally, 0.0% spilled",
+    ]
+    document = json.loads(good("metrics", "summary", "--json", "--hours", "72").output)
+    assert document["window_hours"] == 72
+    assert [(entry["backend"], entry["calls"]) for entry in document["backends"]] == [("cloud", 1), ("parrot", 3)]
+
+
+def test_metrics_summary_of_nothing(good: Run) -> None:
+    assert good("metrics", "summary").output == "nothing yet\n\nnothing yet\n\n0 requests in 24 hours\n"
+
+
+@pytest.mark.parametrize("hours", ["0", "-1", "8761", "soon", "nan", "inf"])
+@pytest.mark.parametrize("command", [["metrics", "summary"], ["ab", "report"]], ids=" ".join)
+def test_hours_that_are_none(good: Run, command: list[str], hours: str) -> None:
+    result = good(*command, "--hours", hours)
+    assert result.exit_code == 2
+    assert "Invalid value for '--hours'" in result.stderr
+
+
+def rows(file: Path) -> int:
+    database = sqlite3.connect(file)
+    (number,) = database.execute("SELECT count(*) FROM metrics").fetchone()
+    database.close()
+    return int(number)
+
+
+def test_metrics_prune(good: Run, tmp_path: Path) -> None:
+    fill(tmp_path / "metrics.db")
+    result = good("metrics", "prune")
+    assert (result.exit_code, result.stdout.strip()) == (0, "deleted 1500 rows")
+    assert rows(tmp_path / "metrics.db") == 5
+    assert good("metrics", "prune", "--days", "1").stdout.strip() == "deleted 1 rows"
+    assert good("metrics", "prune", "--days", "1").stdout.strip() == "deleted 0 rows"
+
+
+@pytest.mark.parametrize("days", ["0", "-3", "x", "nan", "inf", "1e300"])
+def test_metrics_prune_of_a_wrong_number_of_days_deletes_nothing(good: Run, tmp_path: Path, days: str) -> None:
+    fill(tmp_path / "metrics.db")
+    assert good("metrics", "prune", "--days", days).exit_code == 2
+    assert rows(tmp_path / "metrics.db") == 1505
+
+
+def test_ab_report(good: Run, tmp_path: Path) -> None:
+    fill(tmp_path / "metrics.db")
+    assert good("ab", "report").output.splitlines() == [
+        "primary  candidate  avg ms  avg ms  p95 ms  p95 ms  samples  recommendation",
+        "parrot   cloud         200      50     300      50        1  insufficient-data",
+    ]
+    document = json.loads(good("ab", "report", "--json").output)
+    assert document["enabled"] is False
+    assert document["pairs"][0]["recommendation"] == "insufficient-data"
+
+
+def test_egress(good: Run, tmp_path: Path) -> None:
+    now = int(time.time() * 1000)
+    store = Store(str(tmp_path / "metrics.db"))
+    away = {"backend": "cloud", "destination": "api.example:443", "sent_bytes": 321, "model": "gpt"}
+    store.write(
+        [
+            build.record(ts_ms=now),
+            build.record(ts_ms=now - 7_200_000, reason="pin", **away),
+            build.record(ts_ms=now, reason="fallback", **away),
+        ]
+    )
+    store.close()
+    title, pin, fallback, _, last = good("egress").output.splitlines()
+    assert title.split() == ["UTC", "destination", "model", "route", "reason", "bytes"]
+    assert pin.split()[2:] == ["api.example:443", "gpt", "default", "pin", "321"]
+    assert fallback.split()[2:] == ["api.example:443", "gpt", "default", "fallback", "321"]
+    assert last == "2 calls, 642 bytes sent"
+    assert good("egress", "--since", "60m").output.splitlines()[-1] == "1 calls, 321 bytes sent"
+    document = json.loads(good("egress", "--json").output)
+    assert document["total"] == {"calls": 2, "sent_bytes": 642}
+    assert document["destinations"] == {"api.example:443": {"calls": 2, "sent_bytes": 642}}
+    assert [call["reason"] for call in document["calls"]] == ["pin", "fallback"]
+
+
+@pytest.mark.parametrize("since", ["0h", "soon", "24", "-1h", "1w", "1.5h", "", "9999999d"])
+def test_egress_since_what_is_no_time(good: Run, since: str) -> None:
+    result = good("egress", "--since", since)
+    assert result.exit_code == 2
+    assert "is no time span; write 30m, 24h or 7d" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["metrics", "summary"], ["metrics", "prune"], ["ab", "report"], ["egress"]], ids=" ".join
+)
+def test_a_file_that_is_no_database_is_told_and_left_as_it_is(good: Run, tmp_path: Path, command: list[str]) -> None:
+    file = tmp_path / "metrics.db"
+    file.write_bytes(b"no database " * 100)
+    result = good(*command)
+    assert result.exit_code == 1
+    assert result.stderr == "Error: ./metrics.db: file is not a database\n"
+    assert file.read_bytes() == b"no database " * 100
+
+
+# --- help ---------------------------------------------------------------------------------------
+
+
+def test_every_command_is_listed_and_explains_itself(run: Run) -> None:
+    for group, commands in {
+        "policy": ["check", "docs", "show"],
+        "route": ["classify", "explain"],
+        "backends": ["list", "probe"],
+        "metrics": ["prune", "summary"],
+        "ab": ["report"],
+    }.items():
+        text = run(group, "--help").output
+        for command in commands:
+            assert f"  {command} " in text
+            assert run(group, command, "--help").exit_code == 0
+    assert "never overwrites" in " ".join(run("init", "--help").output.lower().split())

@@ -1,0 +1,334 @@
+"""`flask doctor`: each broken set-up is named with its fix, good ones are left in peace."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import Result
+
+from app import create_app
+from app.cli import checks
+from app.cli.checks import Answer, Finding, Seen
+from app.metrics.store import Store
+from app.settings import Settings
+from app.storage import now_ms
+from tests import build
+from tests.e2e.server import free_port, wait_until
+from tests.fakes.replies import html, reply
+from tests.fakes.upstream import Upstream
+
+HELD = ("llama3.1:8b", "qwen2.5-coder:7b", "gemma3:12b")
+Fake = Callable[..., Upstream]
+
+
+def ollama(up: Upstream, **more: Any) -> dict[str, Any]:
+    known = {"type": "ollama", "endpoint": up.url, "models": ["llama3.1:8b"], "contextWindow": 16384}
+    return {**known, **more}
+
+
+def rules(default: str = "local", **backends: Any) -> dict[str, Any]:
+    return {"backends": backends, "routes": [{"default": default}]}
+
+
+@pytest.fixture
+def examine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """`examine(policy, LLR_HOST=…)`: what `flask doctor` says."""
+
+    def run(policy: dict[str, Any] | str | None, *arguments: str, **environ: str) -> Result:
+        file = tmp_path / "policy.yaml"
+        if policy is not None:
+            file.write_text(policy if isinstance(policy, str) else yaml.safe_dump(policy), "utf-8")
+        known = {"LLR_POLICY": str(file), "LLR_DB": str(tmp_path / "metrics.db"), "LLR_PORT": str(free_port())}
+        for name in ("OPENAI_API_KEY", "SARMALINK_API_KEY"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        application = create_app({**known, "FLASK_RUN_FROM_CLI": "true", **environ})
+        return application.test_cli_runner().invoke(args=["doctor", *arguments])
+
+    return run
+
+
+def only(done: Result, where: str, what: str, fix: str) -> None:
+    """It found this, and nothing else."""
+    assert done.exit_code == 1, done.output
+    assert done.output.endswith("\n1 to mend\n"), done.output
+    assert done.output.startswith(f"1. {where}: "), done.output
+    assert what in done.output and fix in done.output.partition("fix: ")[2], done.output
+
+
+def in_order(done: Result) -> None:
+    assert (done.exit_code, done.output) == (0, f"ok: nothing to mend ({len(checks.CHECKS) + 1} checks)\n")
+
+
+# --- twelve broken set-ups, and some more -------------------------------------------------------
+
+
+def test_no_policy(examine) -> None:
+    only(examine(None), "LLR_POLICY", "no such file", "`flask init` writes a first one")
+
+
+def test_a_wrong_policy(examine) -> None:
+    done = examine("backends: {e: {type: ecko}}\nroutes: [{default: e}]\n")
+    assert done.exit_code == 1 and "did you mean echo?" in done.output and "fix: mend this line" in done.output
+
+
+def test_a_wrong_variable(examine) -> None:
+    done = examine(rules(e={"type": "echo"}, default="e"), LLR_WORKERS="many")
+    only(done, "environment", "LLR_WORKERS: must be a whole number from 1 to 64", "mend this line")
+
+
+def test_endpoint_unreachable(examine) -> None:
+    nobody = {"type": "ollama", "endpoint": f"http://127.0.0.1:{free_port()}", "models": ["m"], "contextWindow": 8192}
+    only(examine(rules(local=nobody)), "local", "connection refused", "start it (`ollama serve`")
+
+
+def test_a_name_that_does_not_resolve(examine) -> None:
+    lost = {"type": "vllm", "endpoint": "http://nowhere.invalid:8000", "models": ["m"]}
+    only(examine(rules("gpu", gpu=lost)), "gpu", "no such host", "correct the host")
+
+
+def test_something_else_answers(examine, upstream: Fake) -> None:
+    up = upstream()
+    up.script(html(), path="/api/tags", repeat=True)
+    only(examine(rules(local=ollama(up))), "local", "not a JSON object", "something else answers")
+
+
+def test_a_model_that_is_not_pulled(examine, upstream: Fake) -> None:
+    up = upstream(models=HELD)
+    done = examine(rules(local=ollama(up, models=["llama3.1:70b"])))
+    only(done, "local", "names llama3.1:70b, which it does not hold", "`ollama pull llama3.1:70b`, or name one that it")
+    assert "such as llama3.1:8b" in done.output
+
+
+def test_no_model_at_all(examine, upstream: Fake) -> None:
+    only(examine(rules(local=ollama(upstream(models=())))), "local", "it holds no model", "`ollama pull")
+
+
+def test_a_missing_key(examine, upstream: Fake) -> None:
+    policy = rules(local=ollama(upstream(models=HELD)), cloud={"type": "openai", "model": "gpt-4o"})
+    only(examine(policy), "cloud", "OPENAI_API_KEY is not set", "export OPENAI_API_KEY=… for the router's process")
+
+
+def test_a_refused_key(examine, upstream: Fake) -> None:
+    up = upstream()
+    up.script(reply(401, {"error": {"message": "no"}}), path="/v1/models", repeat=True)
+    cloud = {"type": "openai", "endpoint": f"{up.url}/v1", "model": "gpt-4o", "local": False}
+    done = examine(rules("cloud", cloud=cloud), OPENAI_API_KEY="sk-wrong")
+    only(done, "cloud", "answered 401", "put a valid one into OPENAI_API_KEY")
+    assert "sk-wrong" not in done.output
+
+
+def test_a_local_endpoint_that_is_not_local() -> None:
+    away = {"type": "ollama", "endpoint": "http://203.0.113.7:11434", "models": ["m"], "contextWindow": 8192}
+    found = findings(rules(local=away), addresses={"local": ["203.0.113.7"]})
+    assert [(one.check, one.where) for one in found] == [("local", "local")]
+    assert "looks local and is not" in found[0].what and "`local: true`" in found[0].fix
+
+
+def test_local_said_of_a_public_address() -> None:
+    away = {"type": "ollama", "endpoint": "http://203.0.113.7:11434", "models": ["m"], "contextWindow": 8192}
+    seen = {"addresses": {"local": ["203.0.113.7"]}, "said_local": {"local": True}}
+    (found,) = findings(rules(local={**away, "local": True}), **seen)
+    assert "private requests leave" in found.what and "take `local: true` away" in found.fix
+    assert not findings(rules(local={**away, "local": False}), **{**seen, "said_local": {"local": False}})
+
+
+def test_a_local_server_of_a_hosted_type(examine, upstream: Fake) -> None:
+    up = upstream(models=HELD)
+    studio = {"type": "openai", "endpoint": f"{up.url}/v1", "model": "llama3.1:8b", "apiKeyEnv": ""}
+    only(examine(rules("studio", studio=studio)), "studio", "counts as hosted", "say `local: true` if it is yours")
+
+
+def test_nothing_local_for_private_requests(examine, upstream: Fake) -> None:
+    up = upstream(models=["gpt-4o"])
+    cloud = {"type": "openai", "endpoint": f"{up.url}/v1", "model": "gpt-4o", "local": False, "apiKeyEnv": ""}
+    done = examine({**rules("cloud", cloud=cloud), "sensitivity": {"detect": ["iban"]}})
+    only(done, "backends", "no backend is local: each of them is refused", "add a local backend")
+
+
+def test_a_cloud_model_in_a_local_backend(examine, upstream: Fake) -> None:
+    up = upstream(models=(*HELD, "gpt-oss:120b-cloud"))
+    done = examine(rules(local=ollama(up, families={"qwen-coder": "gpt-oss:120b-cloud"})))
+    only(done, "local", "runs in its maker's cloud", "name a model without `cloud`")
+
+
+@pytest.mark.parametrize(
+    "fallback_ms, what", [(600, "it is always passed over"), (1500, "its fastest backend is expected to take 1500 ms")]
+)
+def test_a_budget_that_nobody_can_meet(examine, upstream: Fake, fallback_ms: int, what: str) -> None:
+    up = upstream(models=HELD)
+    policy = rules(local=ollama(up, p50Ms=1800), spare=ollama(up, p50Ms=fallback_ms))
+    policy["routes"] = [{"default": "local", "fallback": "spare", "latencyBudgetMs": 1200}]
+    only(examine(policy), "default", what, "raise it above 1800")
+
+
+def test_a_budget_against_what_was_measured(examine, upstream: Fake, tmp_path: Path) -> None:
+    up = upstream(models=HELD)
+    policy = rules(local=ollama(up, p50Ms=500), spare=ollama(up, p50Ms=600))
+    policy["routes"] = [{"default": "local", "fallback": "spare", "latencyBudgetMs": 1200}]
+    in_order(examine(policy))
+    fill(
+        tmp_path,
+        *[build.record(ts_ms=now_ms(), request_id=f"r{n}", model="llama3.1:8b", latency_ms=9000) for n in range(9)],
+    )
+    only(examine(policy), "default", "local is expected to take 9000 ms", "raise it above 9000")
+
+
+@pytest.mark.parametrize("said", [None, 4096, 16384])
+def test_a_small_context(examine, upstream: Fake, said: int | None) -> None:
+    up = upstream(models=HELD)
+    up.script(reply(200, {"models": [{"name": "llama3.1:8b", "context_length": 4096}]}), path="/api/ps", repeat=True)
+    done = examine(rules(local={name: value for name, value in ollama(up, contextWindow=said).items() if value}))
+    what = "the server runs it with 4096" if said == 16384 else "runs with a context of 4096 tokens"
+    only(done, "local", what, "OLLAMA_CONTEXT_LENGTH=16384")
+
+
+def test_a_context_that_nobody_knows(examine, upstream: Fake) -> None:
+    policy = rules(
+        local={name: value for name, value in ollama(upstream(models=HELD)).items() if name != "contextWindow"}
+    )
+    only(examine(policy), "local", "`contextWindow` is not set", "OLLAMA_CONTEXT_LENGTH=16384")
+
+
+def test_ollama_reachable_from_outside(examine, upstream: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("app.cli.doctor"), "own_addresses", lambda: ["127.0.0.2"])
+    up = upstream(models=HELD, host="0.0.0.0")
+    done = examine(rules(local=ollama(up, endpoint=f"http://127.0.0.1:{up.port}")))
+    wait_until(lambda: up.connections >= 2 and not up._open, 5, "the end of the knock at the door")
+    only(done, "local", f"others reach it at 127.0.0.2:{up.port}", "set OLLAMA_HOST=127.0.0.1 for Ollama")
+
+
+def test_an_open_door(examine, upstream: Fake) -> None:
+    policy = rules(local=ollama(upstream(models=HELD)))
+    only(examine(policy, LLR_HOST="0.0.0.0"), "LLR_HOST", "wants no key", "set LLR_API_KEYS")
+    in_order(examine(policy, LLR_HOST="0.0.0.0", LLR_API_KEYS="abc"))
+
+
+def test_no_model_but_echo(examine) -> None:
+    only(examine(rules("e", e={"type": "echo"})), "default", "it repeats what it is told", "install Ollama")
+
+
+def test_a_database_in_a_folder_that_is_not_there(examine, upstream: Fake, tmp_path: Path) -> None:
+    done = examine(rules(local=ollama(upstream(models=HELD))), LLR_DB=str(tmp_path / "none" / "metrics.db"))
+    only(done, "LLR_DB", "unable to open", "make its folder")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_database_that_is_none(examine, upstream: Fake, tmp_path: Path) -> None:
+    (tmp_path / "metrics.db").write_text("no database " * 100)
+    done = examine(rules(local=ollama(upstream(models=HELD))))
+    only(done, "LLR_DB", "it cannot be written", "name another in LLR_DB")
+
+
+def test_a_locked_database(examine, upstream: Fake, tmp_path: Path) -> None:
+    fill(tmp_path, build.record(ts_ms=now_ms()))
+    other = sqlite3.connect(tmp_path / "metrics.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    done = examine(rules(local=ollama(upstream(models=HELD))))
+    other.close()
+    only(done, "LLR_DB", "locked", "another program holds it")
+
+
+def test_rows_from_the_future(examine, upstream: Fake, tmp_path: Path) -> None:
+    fill(tmp_path, build.record(ts_ms=now_ms() + 3 * 3_600_000 + 60_000))
+    done = examine(rules(local=ollama(upstream(models=HELD))))
+    only(done, "LLR_DB", "its newest row is 3 hours in the future", "timedatectl set-ntp true")
+
+
+@pytest.mark.e2e
+def test_a_router_that_was_not_reloaded(examine, upstream: Fake, router) -> None:
+    policy = rules(local=ollama(upstream(models=HELD)))
+    running = router(policy, workers=1)
+    done = examine(policy, LLR_PORT=str(running.port))
+    assert done.exit_code == 1 and "serves policy" in done.output and "SIGHUP" in done.output  # the texts differ
+    in_order(examine(running.policy_file.read_text("utf-8"), LLR_PORT=str(running.port)))
+
+
+# --- five good ones -----------------------------------------------------------------------------
+
+
+def test_a_laptop(examine, upstream: Fake) -> None:
+    up = upstream(models=HELD)
+    up.script(reply(200, {"models": [{"name": "llama3.1:8b", "context_length": 16384}]}), path="/api/ps", repeat=True)
+    families = {"qwen-coder": "qwen2.5-coder:7b", "gemma": "gemma3:12b"}
+    in_order(examine(rules(local=ollama(up, families=families))))
+
+
+def test_laptop_and_cloud(examine, upstream: Fake) -> None:
+    up, cloud = upstream(models=HELD), upstream(models=["gpt-4o"])
+    policy = rules(
+        local=ollama(up, p50Ms=1800),
+        cloud={"type": "openai", "endpoint": f"{cloud.url}/v1", "model": "gpt-4o", "p50Ms": 900, "local": False},
+    )
+    policy["routes"] = [
+        {"match": {"sensitivity": "high"}, "backend": "local"},
+        {"default": "local", "fallback": "cloud", "latencyBudgetMs": 4000},
+    ]
+    in_order(examine(policy, OPENAI_API_KEY="sk-good"))
+
+
+def test_two_servers_of_the_office(examine, upstream: Fake) -> None:
+    llama, vllm = upstream(), upstream(models=["Qwen/Qwen3-32B"])
+    llama.script(reply(200, {"default_generation_settings": {"n_ctx": 32768}}), path="/props", repeat=True)
+    served = {"data": [{"id": "Qwen/Qwen3-32B", "max_model_len": 40960}]}
+    vllm.script(reply(200, served), path="/v1/models", repeat=True)
+    policy = rules(
+        small={"type": "llamacpp", "endpoint": llama.url, "models": ["any"], "contextWindow": 32768},
+        big={"type": "vllm", "endpoint": vllm.url, "models": ["Qwen/Qwen3-32B"], "contextWindow": 40960},
+        default="small",
+    )
+    in_order(examine(policy))
+
+
+def test_a_studio_that_is_said_to_be_local(examine, upstream: Fake) -> None:
+    up = upstream(models=["qwen3:4b"])
+    studio = {"type": "openai", "endpoint": f"{up.url}/v1", "model": "qwen3:4b", "local": True, "apiKeyEnv": ""}
+    in_order(examine({**rules("studio", studio=studio), "sensitivity": {"detect": ["email"]}}))
+
+
+def test_only_the_cloud(examine, upstream: Fake) -> None:
+    up = upstream(models=["gpt-4o", "gpt-4o-mini"])
+    cloud = {"type": "openai", "endpoint": f"{up.url}/v1", "model": "gpt-4o", "local": False}
+    in_order(examine(rules("cloud", cloud=cloud), OPENAI_API_KEY="sk-good"))
+
+
+# --- what scripts read, and the checks alone ----------------------------------------------------
+
+
+def test_as_json(examine, upstream: Fake) -> None:
+    policy = rules(local=ollama(upstream(models=HELD)), cloud={"type": "openai", "model": "gpt-4o"})
+    done = examine(policy, "--json")
+    assert done.exit_code == 1
+    report = json.loads(done.stdout)
+    assert report["ok"] is False
+    assert [sorted(one) for one in report["findings"]] == [["check", "fix", "what", "where"]]
+    assert report["findings"][0]["check"] == "key"
+    assert json.loads(examine(rules(local=policy["backends"]["local"]), "--json").stdout) == {
+        "ok": True,
+        "findings": [],
+    }
+
+
+def test_several_at_once_are_counted(examine) -> None:
+    policy = rules("e", e={"type": "echo"}, cloud={"type": "openai", "model": "m"}, more={"type": "sarmalink"})
+    assert examine(policy).output.endswith("\n3 to mend\n")
+
+
+def fill(folder: Path, *calls: Any) -> None:
+    store = Store(str(folder / "metrics.db"))
+    store.write(calls)
+    store.close()
+
+
+def findings(policy: dict[str, Any], **seen: Any) -> list[Finding]:
+    made = build.policy(yaml.safe_dump(policy))
+    answers = {name: Answer(models=config.models) for name, config in made.backends.items()}
+    return checks.findings(Seen(settings=Settings(), policy=made, **{"answers": answers, **seen}))

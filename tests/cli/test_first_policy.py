@@ -1,0 +1,205 @@
+"""The first policy: where Ollama is, which model serves what, and a text that is always fit to serve."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+
+from app import policy
+from app.cli.first_policy import families, write
+from app.cli.surroundings import Found, Model, Server, look_around, ollama_endpoint
+from app.routing.classify import classify
+from app.routing.decide import decide
+from app.settings import Settings
+from app.types import Observations
+from tests import build
+from tests.fakes.replies import Step, html, reply
+from tests.fakes.upstream import Upstream, refused_url
+
+
+@pytest.mark.parametrize(
+    "host, endpoint",
+    [
+        ("", "http://localhost:11434"),
+        ("  ", "http://localhost:11434"),
+        ("127.0.0.1", "http://127.0.0.1:11434"),
+        ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("0.0.0.0", "http://localhost:11434"),
+        ("0.0.0.0:8080", "http://localhost:8080"),
+        (":8080", "http://localhost:8080"),
+        ("::", "http://localhost:11434"),
+        ("[::]:8080", "http://localhost:8080"),
+        ("::1", "http://[::1]:11434"),
+        ("[::1]", "http://[::1]:11434"),
+        ("[::1]:8080", "http://[::1]:8080"),
+        ("gpu.lan", "http://gpu.lan:11434"),
+        ("http://gpu.lan", "http://gpu.lan"),
+        ("http://gpu.lan:11434/", "http://gpu.lan:11434"),
+        ("https://gpu.lan/ollama/", "https://gpu.lan/ollama"),
+        ("http://0.0.0.0:11434", "http://localhost:11434"),
+        ("http://10.0.0.0.example", "http://10.0.0.0.example"),
+        ("gpu.lan:port", "http://localhost:11434"),
+    ],
+)
+def test_the_address_of_ollama(host: str, endpoint: str) -> None:
+    assert ollama_endpoint(host) == endpoint
+
+
+GB = 10**9
+
+
+def held(*names: str, **sizes: int) -> tuple[Model, ...]:
+    return tuple(Model(name) for name in names) + tuple(Model(name, size * GB) for name, size in sizes.items())
+
+
+@pytest.mark.parametrize(
+    "models, chosen",
+    [
+        ((), {}),
+        (held("llama3.2:3b"), {"llama": "llama3.2:3b"}),
+        (held("qwen2.5-coder:7b", "codellama:7b"), {"qwen-coder": "qwen2.5-coder:7b"}),
+        (held("deepseek-coder", "gemma3:12b", "mistral"), {
+            "qwen-coder": "deepseek-coder", "gemma": "gemma3:12b", "llama": "mistral",
+        }),
+        (held("Qwen2-VL:7b", "MiniCPM-V"), {"gemma": "Qwen2-VL:7b"}),
+        (held("qwen2.5vl:7b", "devstral:24b", "qwen3:8b"), {
+            "gemma": "qwen2.5vl:7b", "qwen-coder": "devstral:24b", "llama": "qwen3:8b",
+        }),
+        (held("gemma3:1b", "gemma3:270m", "gemma3n:e4b"), {"llama": "gemma3:1b"}),
+        ((Model("secret:1b", sees=True), Model("plain:1b")), {"gemma": "secret:1b", "llama": "plain:1b"}),
+        (held(small=2, middling=9, large=40), {"llama": "middling"}),
+        (held(huge=80, large=40), {"llama": "large"}),
+        (held("coder:x", coder_large=14, coder_small=4), {"qwen-coder": "coder_large"}),
+    ],
+)  # fmt: skip
+def test_which_model_serves_which_family(models: tuple[Model, ...], chosen: dict[str, str]) -> None:
+    assert families(models) == chosen
+
+
+MODELS = [(), ("llama3:8b",), ("qwen2.5-coder:7b", "llava:7b"), ("hf.co/org/Model-GGUF:Q4_K_M", "a", "b:c")]
+HOSTED = [(), ("openai",), ("sarmalink",), ("openai", "sarmalink")]
+ENDPOINTS = ["http://localhost:11434", "http://192.168.1.5:11434", "http://8.8.8.8:11434", "https://[2001:db8::1]"]
+OTHERS = [(), (Server("vllm", "vllm", "vLLM", "http://127.0.0.1:8000", held("Qwen/Qwen3-Coder-30B", "llava")),), (
+    Server("llamacpp", "llamacpp", "llama.cpp", "http://127.0.0.1:8080", held("/models/x.gguf")),
+    Server("lmstudio", "openai", "LM Studio", "http://127.0.0.1:1234/v1", held("qwen3-4b")),
+)]  # fmt: skip
+
+
+@pytest.mark.parametrize("models, hosted, endpoint, others", list(itertools.product(MODELS, HOSTED, ENDPOINTS, OTHERS)))
+def test_whatever_was_found_the_text_is_fit_to_serve(
+    models: tuple[str, ...], hosted: tuple[str, ...], endpoint: str, others: tuple[Server, ...]
+) -> None:
+    ollama = (Server("local", "ollama", "Ollama", endpoint, held(*models)),) if models else ()
+    text = write(Found((*ollama, *others), hosted))
+    loaded = policy.load(text, "policy.yaml", Settings())
+    assert loaded.warnings == ()
+    types = [config.type for config in loaded.policy.backends.values()]
+    assert types == ([server.type for server in (*ollama, *others)] + list(hosted) or ["echo"])
+    default = loaded.policy.routes[-1]
+    assert (default.backend, *default.fallbacks) == tuple(loaded.policy.backends)
+    private = [(route.backend, *route.fallbacks) for route in loaded.policy.routes if route.label == "sensitivity=high"]
+    public = "8.8.8.8" in endpoint or "2001" in endpoint
+    local = tuple(server.backend for server in ((*others,) if public else (*ollama, *others)))
+    assert private == ([local] if local else [] if models or hosted else [("echo",)])
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def goes_to(text: str, prompt: str | list[dict[str, object]]) -> tuple[str, str]:
+    """Backend and model that a prompt gets first."""
+    rules = policy.load(text, "policy.yaml", Settings()).policy
+    request = build.request({"messages": [{"role": "user", "content": prompt}]})
+    local = frozenset(name for name, config in rules.backends.items() if config.local)
+    target = decide(request, classify(request), rules, Observations(local=local)).targets[0]
+    return target.backend, target.model
+
+
+CODE = "Fix this Python function: def f(x): retrun x + 1"
+IMAGE = [
+    {"type": "text", "text": "What is this?"},
+    {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}},
+]
+
+
+def test_five_models_each_get_what_they_are_for() -> None:
+    five = held("llama3.2:1b", "llama3.1:8b", "qwen2.5-coder:7b", "gemma3:12b", "gemma3:1b")
+    text = write(Found((Server("local", "ollama", "Ollama", "http://localhost:11434", five),)))
+    assert goes_to(text, "Why is the sky blue?") == ("local", "llama3.2:1b")
+    assert goes_to(text, CODE) == ("local", "qwen2.5-coder:7b")
+    assert goes_to(text, IMAGE) == ("local", "gemma3:12b")
+
+
+def test_what_the_first_server_has_no_model_for_goes_to_another() -> None:
+    ollama = Server("local", "ollama", "Ollama", "http://localhost:11434", held("llama3.1:8b"))
+    vllm = Server("vllm", "vllm", "vLLM", "http://127.0.0.1:8000", held("Qwen/Qwen3-Coder-30B"))
+    text = write(Found((ollama, vllm), ("openai",)))
+    assert goes_to(text, "Why is the sky blue?") == ("local", "llama3.1:8b")
+    assert goes_to(text, CODE) == ("vllm", "Qwen/Qwen3-Coder-30B")
+    assert goes_to(text, IMAGE) == ("openai", "gpt-4o-mini")
+
+
+# --- looking around -----------------------------------------------------------------------------
+
+
+def at(port_of: Upstream, kind: str) -> Server:
+    known = {"llamacpp": "llama.cpp", "vllm": "vLLM", "openai": "LM Studio"}
+    name = "lmstudio" if kind == "openai" else kind
+    return Server(name, kind, known[kind], port_of.url + ("/v1" if kind == "openai" else ""))
+
+
+def owned(owner: str, *names: str) -> list[Step]:
+    return reply(200, {"object": "list", "data": [{"id": name, "owned_by": owner} for name in names]})
+
+
+def test_servers_on_their_usual_ports(upstream: Callable[..., Upstream]) -> None:
+    llama, vllm, studio = upstream(), upstream(), upstream(models=["qwen3-4b", "text-embedding-nomic"])
+    llama.script(owned("llamacpp", "/models/x.gguf"), path="/v1/models", repeat=True)
+    vllm.script(owned("vllm", "Qwen/Qwen3-32B"), path="/v1/models", repeat=True)
+    with refused_url() as nobody:
+        found = look_around({"OLLAMA_HOST": nobody}, [at(llama, "llamacpp"), at(vllm, "vllm"), at(studio, "openai")])
+    assert [(one.backend, one.type, [model.name for model in one.models]) for one in found.servers] == [
+        ("llamacpp", "llamacpp", ["/models/x.gguf"]),
+        ("vllm", "vllm", ["Qwen/Qwen3-32B"]),
+        ("lmstudio", "openai", ["qwen3-4b"]),
+    ]
+    assert f"vLLM at {vllm.url} serves 1 model" in found.notes
+    assert [request.path for request in studio.requests] == ["/v1/models"]
+
+
+def test_a_server_is_what_it_says_not_what_its_port_says(upstream: Callable[..., Upstream]) -> None:
+    up = upstream()
+    up.script(owned("llamacpp", "x.gguf"), path="/v1/models", repeat=True)
+    with refused_url() as nobody:
+        (server,) = look_around({"OLLAMA_HOST": nobody}, [at(up, "vllm")]).servers
+    assert (server.backend, server.type, server.endpoint) == ("llamacpp", "llamacpp", up.url)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        html(), reply(404, {"detail": "Not Found"}), reply(401, {"error": "key"}), reply(200, {"data": []}),
+        reply(200, {"data": "no"}), reply(200, {"data": [1]}), owned("router", "auto", "local"),
+    ],
+)  # fmt: skip
+def test_something_else_on_such_a_port(upstream: Callable[..., Upstream], answer: list[Step]) -> None:
+    up = upstream()
+    up.script(answer, path="/v1/models", repeat=True)
+    with refused_url() as nobody:
+        assert look_around({"OLLAMA_HOST": nobody}, [at(up, "llamacpp")]).servers == ()
+
+
+def test_what_ollama_tells_of_its_models(upstream: Callable[..., Upstream]) -> None:
+    up = upstream()
+    tags = [
+        {"name": "a:8b", "size": 5 * GB, "details": {"families": ["llama"]}},
+        {"name": "b:7b", "size": 4 * GB, "details": {"families": ["llama", "clip"]}},
+        {"name": "c:cloud", "size": 0},
+        {"name": "nomic-embed-text", "size": 1},
+    ]
+    up.script(reply(200, {"models": tags}), path="/api/tags")
+    up.script(reply(200, {"models": [{"name": "a:8b", "context_length": 32768}]}), path="/api/ps")
+    found = look_around({"OLLAMA_HOST": up.url, "OPENAI_API_KEY": "sk-x", "SARMALINK_API_KEY": " "}, [])
+    assert found.servers[0].models == (Model("a:8b", 5 * GB, window=32768), Model("b:7b", 4 * GB, sees=True))
+    assert found.hosted == ("openai",)
+    assert policy.load(write(found), "p", Settings()).policy.backends["local"].context_windows == {"*": 32768}

@@ -1,0 +1,134 @@
+"""`flask route`: a prompt explained, and the tags of many."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from app import create_app
+from app.routing.classify import classify_text
+from tests.documents import ROOT
+
+POLICY = """\
+backends:
+  echo: {type: echo}
+routes:
+  - match: {difficulty: {min: 0.1}}
+    backend: echo
+  - default: echo
+complexity: {medium: 0.01, high: 0.15}
+sensitivity: {detect: [email]}
+"""
+TAGS = ("task", "complexity", "sensitivity", "modality", "family", "tokens", "difficulty", "confidence")
+
+
+def flask(folder: Path, *arguments: str, text: bytes = b"", policy: str | None = POLICY) -> Result:
+    """A command in a folder with that policy, or with none."""
+    file = folder / "policy.yaml"
+    if policy is not None:
+        file.write_text(policy, "utf-8")
+    environ = {"LLR_POLICY": str(file), "LLR_DB": str(folder / "metrics.db"), "FLASK_RUN_FROM_CLI": "true"}
+    return create_app(environ).test_cli_runner().invoke(args=list(arguments), input=text)
+
+
+def rows(done: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+# --- explain ------------------------------------------------------------------------------------
+
+
+def test_explain_reads_at_a_glance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "500")  # narrower ones fold the lines
+    lines = flask(tmp_path, "route", "explain", "Fix this Python function").stdout.splitlines()
+    assert lines[0] == "task        code, confidence 1.00, runner-up general"
+    assert lines[1].startswith("            tech words (python) +4.2, codenoun words (function) +2.4, tech")
+    assert lines[1].endswith(", deictic words at the start (this) -0.6")
+    assert lines[2] == "complexity  high, difficulty 0.20"
+    assert lines[3] == "            code +1.5, size -1.2"
+    assert lines[4] == "tags        sensitivity=normal  modality=text  family=qwen-coder  tokens=10"
+    assert lines[5:7] == ["route       difficulty=0.1..", "targets     echo/echo"]
+    assert lines[7] == "  match     difficulty=0.1..: yes"
+
+
+def test_explain_as_json(tmp_path: Path) -> None:
+    found = json.loads(flask(tmp_path, "route", "explain", "--json", "mail me: tim@example.com").stdout)
+    assert list(found) == ["classification", "evidence", "route", "targets", "trace"]
+    assert tuple(found["classification"]) == TAGS
+    assert found["classification"]["sensitivity"] == "high", "the detector is asked as well"
+    assert set(found["evidence"]) == {"runner_up", "task", "difficulty"}
+    assert {"sign", "points"} == set(found["evidence"]["difficulty"][0])
+
+
+# --- classify -----------------------------------------------------------------------------------
+
+
+def test_the_same_lines_come_out_with_their_tags(tmp_path: Path) -> None:
+    chat = {"model": "auto", "messages": [{"role": "user", "content": "What's the weather in Rome today?"}]}
+    lines = [b'{"id": 12345678901234567890123, "text": "git rebase fails", "n": 1.10}', json.dumps(chat).encode()]
+    done = flask(tmp_path, "route", "classify", "--jsonl", "-", text=b"\r\n".join(lines), policy=None)
+    assert (done.exit_code, done.stderr) == (0, "")
+    for line, out, row in zip(lines, done.stdout.splitlines(), rows(done), strict=True):
+        assert out.encode().endswith(line[1:]), "what was there stays byte for byte"
+        assert tuple(row)[: len(TAGS)] == TAGS
+        assert json.loads(line).items() <= row.items()
+    tags = classify_text("git rebase fails")
+    assert [rows(done)[0][name] for name in TAGS] == [getattr(tags, name) for name in TAGS]
+    assert rows(done)[1]["task"] == "web_search"
+
+
+def test_a_tag_that_is_there_already_is_replaced(tmp_path: Path) -> None:
+    done = flask(tmp_path, "route", "classify", "--jsonl", "-", text=b'{"task": "x", "text": "hi", "task": "y"}')
+    assert rows(done)[0]["task"] == "general"
+
+
+def test_bad_lines_are_named_and_do_not_stop_the_rest(tmp_path: Path) -> None:
+    text = b"\n".join(
+        (b'{"text": "hi"}', b"", b"nope", b'{"text": 3}', b"[1]", b'{"text": "\xff"}', b'{"messages": []}')
+    )
+    done = flask(tmp_path, "route", "classify", "--jsonl", "-", text=text + b'\n{"text": "\\ud800"}', policy=None)
+    assert [row["task"] for row in rows(done)] == ["general", "general"]
+    assert done.exit_code == 1
+    assert done.stderr.splitlines() == [
+        "line 3: it is not valid JSON: Expecting value at character 0.",
+        "line 4: it has neither `text` nor `messages`.",
+        "line 5: it is not valid JSON: The top level must be an object at character 0.",
+        "line 6: it is not UTF-8 (byte 10).",
+        "line 7: `messages` must be a non-empty array of objects.",
+    ]
+
+
+def test_the_policys_cuts_and_detectors_count(tmp_path: Path) -> None:
+    (row,) = rows(flask(tmp_path, "route", "classify", "--jsonl", "-", text=b'{"text": "write to tim@example.com"}'))
+    assert (row["complexity"], row["sensitivity"]) == ("medium", "high")
+
+
+def test_a_wrong_policy_or_file_is_told(tmp_path: Path) -> None:
+    done = flask(tmp_path, "route", "classify", "--jsonl", "-", text=b'{"text": "hi"}', policy="backends: {}")
+    assert done.exit_code == 1 and "routes: is missing" in done.stderr
+    assert flask(tmp_path, "route", "classify", "--jsonl", str(tmp_path / "none")).exit_code == 2
+
+
+@pytest.mark.e2e
+def test_each_line_is_answered_before_the_next_one_is_read(tmp_path: Path) -> None:
+    environ = {**os.environ, "LLR_POLICY": str(tmp_path / "none.yaml")}
+    command = [sys.executable, "-m", "flask", "route", "classify", "--jsonl", "-"]
+    with subprocess.Popen(command, cwd=ROOT, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout
+        watch = threading.Timer(30, process.kill)
+        watch.start()
+        for text in ("first", "second"):
+            process.stdin.write(json.dumps({"text": text}).encode() + b"\n")
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["text"] == text
+        process.stdin.close()
+        assert process.wait(10) == 0
+        watch.cancel()

@@ -1,0 +1,38 @@
+"""Copies of the project with a line changed: they show that a check can fail, or what a machine cannot play."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.e2e.server import ROOT
+
+_NEEDED = ("app", "gunicorn.conf.py", "wsgi.py")
+
+Edits = Mapping[str, tuple[str, str]]  # file -> (what stands there once, what shall stand there)
+
+NO_GATE: Edits = {"app/dispatch.py": ("if private and not local:", "if not request:")}
+NO_STAGE: Edits = {"app/routing/decide.py": ("for stage in (_privacy, _fit,", "for stage in (_fit,")}
+# Minutes become seconds: a body that does not come, a client that does not read.
+HASTY: Edits = {
+    "app/web/headers.py": ("_BODY_S = 300.0", "_BODY_S = 2.0"),
+    "gunicorn.conf.py": ("_UNREAD_MS = 120_000", "_UNREAD_MS = 2_000"),
+}
+# On this "machine" 127.0.0.2 is a public address.  Linux answers there without being asked to.
+SMALL_LOOPBACK: Edits = {"app/routing/locality.py": ('"127.0.0.0/8"', '"127.0.0.1/32"')}
+
+
+def altered_copy(folder: Path, edits: Edits) -> Path:
+    """The running part of the project, with `edits`, in `folder`."""
+    for name in _NEEDED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    for name, (old, new) in edits.items():
+        text = (folder / name).read_text("utf-8")
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {name}"
+        (folder / name).write_text(text.replace(old, new), "utf-8")
+    return folder

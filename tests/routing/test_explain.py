@@ -1,0 +1,59 @@
+"""Signs in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.routing.classify import explain
+from app.routing.explain import in_words
+from tests import build
+
+
+@pytest.mark.parametrize(
+    "feature, words",
+    [
+        ("tech", "tech words"),
+        ("tech*", "several tech words"),
+        ("<tech", "tech words at the start"),
+        ("tech>", "tech words at the end"),
+        ("event+now", "event and now words"),
+        ("=fix", '"fix"'),
+        ("=c++>", '"c++" at the end'),
+        ("=what's the", '"what\'s the"'),
+        ("#fence", "shape: fence"),
+        ("turn before: <tech", "turn before: tech words at the start"),
+        ("system: =c#", 'system: "c#"'),
+        ("image part", "image part"),
+    ],
+)
+def test_signs_in_words(feature: str, words: str) -> None:
+    assert in_words(feature) == words
+
+
+@pytest.mark.parametrize(
+    "prompt, sign, words",
+    [
+        ("Fix this Python function", "tech", ("python",)),
+        ("Fix this Python function", "codenoun+codeverb", ("function", "fix")),
+        ("Fix this Python function", "=this", ()),
+        ("今天北京天气怎么样", "now", ("今天",)),
+        ("Prove the theorem", "hard", ("prove", "theorem")),
+        ("Prove the theorem", "size", ()),
+    ],
+)
+def test_signs_name_the_words_that_spoke(prompt: str, sign: str, words: tuple[str, ...]) -> None:
+    evidence = explain(build.request(prompt))
+    found = {one.feature: one.words for one in (*evidence.task_signs, *evidence.difficulty_signs)}
+    assert found[sign] == words
+
+
+def test_the_turn_before_is_named_with_its_own_words() -> None:
+    turns = [("user", "write a python script"), ("assistant", "…"), ("user", "why?")]
+    body = {"messages": [{"role": role, "content": text} for role, text in turns]}
+    words = {sign.feature: sign.words for sign in explain(build.request(body)).task_signs}
+    assert words["turn before: tech"] == ("python",)
+
+
+def test_every_sign_of_a_prompt_has_words() -> None:
+    for sign in explain(build.request("Summarize this: (a) x (b) y\n- fix `f(x)`?")).task_signs:
+        assert in_words(sign.feature)

@@ -1,0 +1,324 @@
+"""Every URL in immediate mode, over the echo backend and fake ones."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.version import VERSION
+from tests.fakes.backends import FakeBackend, FakeStream, config, whole
+from tests.web.conftest import ECHO, Client
+
+CHAT: Any = {"messages": [{"role": "user", "content": "hello there"}]}
+NOTE = "[echo: no model is set up, this is your own text] "
+
+
+def replace_backend(made: Any, name: str, *answers: Any) -> FakeBackend:
+    """Puts a fake at our own seam in the place of a backend."""
+    runtime = made.application.extensions["runtime"]
+    fake = FakeBackend(config(name), *answers)
+    object.__setattr__(runtime.upstreams[name], "backend", fake)
+    return fake
+
+
+# --- /v1/chat/completions -----------------------------------------------------------------------
+
+
+def test_a_chat(client: Client) -> None:
+    response = client().post("/v1/chat/completions", json={"model": "auto", **CHAT})
+    assert (response.status_code, response.mimetype) == (200, "application/json")
+    assert response.json["choices"][0]["message"] == {"role": "assistant", "content": NOTE + "hello there"}
+    assert response.headers["X-LLR-Backend"] == "parrot"
+    assert response.headers["X-LLR-Model"] == "echo:1b"
+    assert response.headers["X-LLR-Route"] == "default"
+    assert response.headers["X-LLR-Request-Id"].startswith("llr-")
+    assert "X-LLR-Fallback-For" not in response.headers
+
+
+def test_a_streamed_chat(client: Client) -> None:
+    body = {**CHAT, "stream": True, "stream_options": {"include_usage": True}}
+    response = client().post("/v1/chat/completions", json=body)
+    assert (response.status_code, response.mimetype) == (200, "text/event-stream")
+    assert response.headers["X-LLR-Backend"] == "parrot"
+    assert response.headers["Cache-Control"] == "no-cache"
+    assert response.headers["X-Accel-Buffering"] == "no"
+    *events, done, rest = response.get_data().split(b"\n\n")
+    assert (done, rest) == (b"data: [DONE]", b"")
+    chunks = [json.loads(event.removeprefix(b"data: ")) for event in events]
+    text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks if chunk["choices"])
+    assert text == NOTE + "hello there"
+    assert chunks[-1]["usage"]["total_tokens"] > 0
+
+
+def test_a_fallback_is_told_in_a_header(client: Client) -> None:
+    body = {
+        "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png,x"}}]}]
+    }
+    response = client().post("/v1/chat/completions", json=body)
+    assert response.headers["X-LLR-Backend"] == "parrot"
+    assert response.headers["X-LLR-Fallback-For"] == "cloud"
+    assert response.headers["X-LLR-Route"] == "task=vision"
+
+
+def test_the_answer_of_a_backend_passes_byte_for_byte(client: Client) -> None:
+    made = client()
+    answer = whole()
+    answer.body = b'{ "x":1.0, "choices" :[], "n":12345678901234567890123 , "x":2}\n'
+    replace_backend(made, "parrot", answer)
+    assert made.post("/v1/chat/completions", json=CHAT).get_data() == answer.body
+
+
+def test_a_stream_passes_byte_for_byte(client: Client) -> None:
+    made = client()
+    pieces = (b": hi\r\n\r\ndata: {", b'"a":1}\n\n', b"event: x\ndata: [DONE]\n\n")
+    fake = replace_backend(made, "parrot", FakeStream(*pieces))
+    response = made.post("/v1/chat/completions", json={**CHAT, "stream": True})
+    assert response.get_data() == b"".join(pieces)
+    ((request, target, stream, private),) = fake.calls
+    assert (request.surface, target.model, stream, private) == ("chat", "echo:1b", True, False)
+
+
+def test_a_model_with_odd_letters_cannot_break_a_header(client: Client) -> None:
+    made = client()
+    response = made.post("/v1/chat/completions", json={**CHAT, "model": "parrot/ä\r\nX-Evil: 1\ud800" + "y" * 500})
+    assert response.status_code == 200
+    assert response.headers["X-LLR-Model"] == "???X-Evil: 1?" + "y" * 187
+    assert "X-Evil" not in response.headers
+
+
+# --- /v1/models ---------------------------------------------------------------------------------
+
+
+def test_the_models(client: Client) -> None:
+    before = int(time.time())
+    answer = client().get("/v1/models").json
+    assert answer["object"] == "list"
+    listed = [(entry["id"], entry["owned_by"]) for entry in answer["data"]]
+    assert listed == [
+        ("auto", "router"),
+        ("parrot", "router"),
+        ("cloud", "router"),
+        ("echo:1b", "parrot"),
+        ("org/echo", "parrot"),
+        ("gpt", "cloud"),
+    ]
+    assert {entry["object"] for entry in answer["data"]} == {"model"}
+    assert all(before - 5 <= entry["created"] <= before + 5 for entry in answer["data"])
+
+
+def test_a_model_that_two_backends_hold_is_listed_once_for_the_first(client: Client) -> None:
+    made = client(
+        "backends: {a: {type: echo, models: [m, b]}, b: {type: echo, families: {llama: m, gemma: n}}}\n"
+        "routes: [default: a]"
+    )
+    listed = [(entry["id"], entry["owned_by"]) for entry in made.get("/v1/models").json["data"]]
+    assert listed == [("auto", "router"), ("a", "router"), ("b", "router"), ("m", "a"), ("n", "b")]
+
+
+@pytest.mark.parametrize("name", ["auto", "parrot", "echo:1b", "org/echo", "gpt"])
+@pytest.mark.parametrize("quoted", [False, True])
+def test_one_model(client: Client, name: str, quoted: bool) -> None:
+    answer = client().get("/v1/models/" + (quote(name, safe="") if quoted else name))
+    assert answer.status_code == 200
+    assert answer.json["id"] == name
+    assert set(answer.json) == {"id", "object", "created", "owned_by"}
+
+
+@pytest.mark.parametrize("name", ["echo", "echo:2b", "AUTO", "org", "org/echo/x", "%00", "a" * 5000, "..%2f..%2fetc"])
+def test_a_model_that_is_not_there(client: Client, name: str) -> None:
+    answer = client().get(f"/v1/models/{name}")
+    assert answer.status_code == 404
+    assert answer.json["error"]["code"] == "model_not_found"
+    assert len(answer.json["error"]["message"]) < 200
+
+
+# --- /v1/route ----------------------------------------------------------------------------------
+
+
+def test_a_dry_run_calls_nothing(client: Client, tmp_path: Path) -> None:
+    made = client()
+    fakes = [replace_backend(made, name) for name in ("parrot", "cloud")]
+    answer = made.post("/v1/route", json={"model": "cloud", **CHAT})
+    assert list(answer.json) == ["classification", "evidence", "route", "targets", "trace"]
+    assert answer.json["route"] == "pin"
+    assert answer.json["targets"] == [{"backend": "cloud", "model": "gpt"}]
+    tags = answer.json["classification"]
+    assert (tags["task"], tags["complexity"], tags["sensitivity"]) == ("general", "low", "normal")
+    assert (tags["modality"], tags["family"], tags["tokens"]) == ("text", "llama", 7)
+    assert answer.json["trace"][0] == {"stage": "match", "outcome": "pinned by model 'cloud'"}
+    assert [fake.calls for fake in fakes] == [[], []]
+    assert not (tmp_path / "metrics.db").exists()
+    assert answer.headers["X-LLR-Request-Id"].startswith("llr-")
+
+
+@pytest.mark.parametrize("body", [{"input": "hello there"}, {"input": [{"role": "user", "content": "hello there"}]}])
+def test_a_dry_run_of_a_responses_body(client: Client, body: dict[str, Any]) -> None:
+    answer = client().post("/v1/route", json=body)
+    assert (answer.status_code, answer.json["route"]) == (200, "default")
+
+
+def test_a_dry_run_of_a_private_request(client: Client) -> None:
+    answer = client().post("/v1/route", json=CHAT, headers={"X-LLR-Sensitivity": "high"}).json
+    assert (answer["route"], answer["targets"]) == ("sensitivity=high", [{"backend": "parrot", "model": "echo:1b"}])
+    refused = client().post("/v1/route", json={"model": "cloud", **CHAT}, headers={"X-LLR-Sensitivity": "high"})
+    assert (refused.status_code, refused.json["error"]["code"]) == (503, "no_eligible_backend")
+
+
+# --- metrics ------------------------------------------------------------------------------------
+
+
+def test_every_call_is_in_the_metrics_at_once(client: Client, tmp_path: Path) -> None:
+    made = client()
+    for _ in range(3):
+        made.post("/v1/chat/completions", json=CHAT)
+    made.post("/v1/chat/completions", json={**CHAT, "stream": True}).get_data()
+    made.post("/v1/chat/completions", json={**CHAT, "model": "cloud"})
+    summary = made.get("/v1/metrics").json
+    assert list(summary) == [
+        "window_hours", "backends", "routes", "models", "total", "savings", "rows_dropped",
+    ]  # fmt: skip
+    assert [(entry["backend"], entry["calls"], entry["successes"]) for entry in summary["backends"]] == [
+        ("cloud", 1, 0),
+        ("parrot", 4, 4),
+    ]
+    assert [(entry["route"], entry["calls"]) for entry in summary["routes"]] == [("default", 4), ("pin", 1)]
+    assert summary["backends"][1]["p50_ttfb"] is not None
+    database = sqlite3.connect(tmp_path / "metrics.db")
+    rows = database.execute("SELECT backend, outcome, error, stream, surface FROM metrics ORDER BY id").fetchall()
+    database.close()
+    assert rows == [
+        *[("parrot", "ok", None, 0, "chat")] * 3,
+        ("parrot", "ok", None, 1, "chat"),
+        ("cloud", "error", "no_key", 0, "chat"),
+    ]
+    text = made.get("/metrics")
+    assert text.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    calls = {
+        sample.labels["backend"]: sample.value
+        for family in text_string_to_metric_families(text.get_data(as_text=True))
+        for sample in family.samples
+        if sample.name == "llr_backend_calls_total"
+    }
+    assert calls == {"parrot": 4, "cloud": 1}
+
+
+def test_what_left_this_machine(client: Client) -> None:
+    made = client()
+    replace_backend(made, "cloud", whole())
+    made.post("/v1/chat/completions", json=CHAT)
+    made.post("/v1/chat/completions", json={**CHAT, "model": "cloud"})
+    report = made.get("/v1/egress").json
+    assert (report["window_hours"], report["total"]["calls"]) == (24, 1)
+    (call,) = report["calls"]
+    assert (call["backend"], call["destination"], call["reason"], call["outcome"]) == ("cloud", "fake", "pin", "ok")
+    assert call["sent_bytes"] == report["total"]["sent_bytes"] > 50
+    assert report["destinations"] == {"fake": report["total"]}
+    assert "hello" not in json.dumps(report)
+
+
+@pytest.mark.parametrize("path", ["/v1/metrics", "/v1/ab", "/v1/egress"])
+@pytest.mark.parametrize(
+    "query, hours",
+    [
+        ("", 24),
+        ("?hours=", 24),
+        ("?hours=1", 1),
+        ("?hours=0.5", 0.5),
+        ("?hours=8760", 8760),
+        ("?hours=8761", 8760),
+        ("?hours=1e9", 8760),
+        ("?hours=0", 24),
+        ("?hours=-5", 24),
+        ("?hours=nan", 24),
+        ("?hours=inf", 24),
+        ("?hours=1e999", 24),
+        ("?hours=soon", 24),
+        ("?hours=1&hours=2", 1),
+        ("?Hours=1", 24),
+        ("?hours=1%00", 24),
+        ("?hours='%20OR%201=1", 24),
+    ],
+)
+def test_the_hours_of_a_query(client: Client, path: str, query: str, hours: float) -> None:
+    answer = client().get(path + query)
+    assert (answer.status_code, answer.json["window_hours"]) == (200, hours)
+
+
+def test_the_ab_report(client: Client) -> None:
+    made = client(ECHO.replace("sampleRate: 0", "sampleRate: 1"))
+    replace_backend(made, "cloud", whole())
+    for _ in range(21):
+        made.post("/v1/chat/completions", json=CHAT)
+    report = made.get("/v1/ab").json
+    assert (report["enabled"], report["window_hours"], len(report["pairs"])) == (True, 24, 1)
+    (pair,) = report["pairs"]
+    assert (pair["primary"], pair["candidate"], pair["candidateSamples"]) == ("parrot", "cloud", 21)
+    assert pair["recommendation"] in ("promote", "hold")
+    (cloud, parrot) = made.get("/v1/metrics").json["backends"]
+    assert (cloud["calls"], cloud["shadow_calls"]) == (0, 21)
+    assert (parrot["calls"], parrot["shadow_calls"]) == (21, 0)
+
+
+def test_a_private_request_is_not_mirrored_to_the_cloud(client: Client) -> None:
+    made = client(ECHO.replace("sampleRate: 0", "sampleRate: 1"))
+    fake = replace_backend(made, "cloud", whole())
+    made.post("/v1/chat/completions", json=CHAT, headers={"X-LLR-Sensitivity": "high"})
+    made.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "mail me@example.com"}]})
+    assert fake.calls == []
+    made.post("/v1/chat/completions", json=CHAT)
+    assert len(fake.calls) == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/metrics", "/v1/ab", "/v1/egress", "/metrics"])
+def test_a_database_that_cannot_be_read_is_told(client: Client, tmp_path: Path, path: str) -> None:
+    (tmp_path / "metrics.db").write_bytes(b"no database " * 100)
+    made = client()
+    answer = made.get(path)
+    assert answer.status_code == 503
+    assert answer.json["error"]["code"] == "metrics_unavailable"
+    assert answer.json["error"]["message"].endswith("file is not a database")
+    assert made.post("/v1/chat/completions", json=CHAT).status_code == 200, "requests go on"
+
+
+# --- /health and / ------------------------------------------------------------------------------
+
+
+def test_health(client: Client) -> None:
+    made = client()
+    answer = made.get("/health").json
+    assert (answer["ok"], answer["version"], answer["backends"]) == (True, VERSION, ["parrot", "cloud"])
+    assert (answer["cooling"], answer["rows_queued"]) == ([], 0)
+    assert 0 <= answer["uptime_s"] < 60
+    assert len(answer["policy"]) == 12
+    for _ in range(3):
+        made.post("/v1/chat/completions", json={**CHAT, "model": "cloud"})
+    assert made.get("/health").json["cooling"] == ["cloud"]
+
+
+def test_health_reads_no_database(client: Client, tmp_path: Path) -> None:
+    made = client(LLR_DB=str(tmp_path / "nowhere" / "m.db"))
+    made.post("/v1/chat/completions", json=CHAT)
+    answer = made.get("/health")
+    assert (answer.status_code, answer.json["rows_queued"]) == (200, 1)
+
+
+def test_the_dashboard_of_names_that_are_markup(client: Client) -> None:
+    made = client('backends: {"<b>x&": {type: echo}}\nroutes: [default: "<b>x&"]')
+    made.post("/v1/chat/completions", json=CHAT)
+    page = made.get("/").get_data(as_text=True)
+    assert "<b>x" not in page
+    assert page.count("&lt;b&gt;x&amp;") >= 5  # backend, route and its way, call, model to choose
+
+
+def test_the_dashboard_of_a_database_that_cannot_be_read(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "metrics.db").write_bytes(b"no database " * 100)
+    answer = client().get("/")
+    assert answer.status_code == 200
+    assert "cannot be read now" in answer.get_data(as_text=True)

@@ -1,0 +1,330 @@
+"""GET / and POST /: what stands on the page, and who may see it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from app.storage import now_ms
+from app.web.dashboard import figures
+from tests import build
+from tests.web.conftest import Client
+
+KEYS = "first-key, zweiter-schlüssel"
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+CANARY = "xyzzy plugh"
+PRICED = """\
+backends:
+  local: {type: echo, price: {input: 0, output: 0}}
+  cloud: {type: openai, model: gpt, endpoint: "http://127.0.0.1:9/v1", price: {input: 2, output: 10}}
+  other: {type: openai, model: m, endpoint: "http://127.0.0.1:9/v1", apiKeyEnv: ""}
+routes:
+  - match: {task: code}
+    backend: cloud
+    fallback: local
+  - default: local
+savings: {against: cloud}
+"""
+
+
+class Page(HTMLParser):
+    """Its words, its elements, its addresses."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+        self.words: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self._inside: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._inside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._inside and self._inside.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if not {"style", "script"} & set(self._inside):
+            self.words.append(data)
+
+    @property
+    def said(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def tile(self, name: str) -> str:
+        found = re.search(rf"<dt>{name}</dt><dd>(.*?)</dd>", self.text)
+        assert found, name
+        return found[1].replace("\u00a0", " ")
+
+
+def page(client: FlaskClient, **options: Any) -> Page:
+    response = client.get("/", headers=BROWSER, **options)
+    assert response.status_code == 200
+    return Page(response.text)
+
+
+def fill(client: FlaskClient, *calls: Any) -> None:
+    client.application.extensions["runtime"].store.write(calls)
+
+
+def explained(client: FlaskClient, **form: str) -> Page:
+    response = client.post("/", data={"model": "auto", **form}, headers=BROWSER)
+    assert response.status_code == 200
+    return Page(response.text)
+
+
+# --- the document -------------------------------------------------------------------------------
+
+
+def test_only_what_stands_in_the_document_may_run_or_style(client: Client) -> None:
+    response = client().get("/", headers=BROWSER)
+    policy = response.headers["Content-Security-Policy"]
+    for tag, directive in (("style", "style-src"), ("script", "script-src")):
+        (inside,) = re.findall(rf"<{tag}>(.*?)</{tag}>", response.text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        assert f"{directive} 'sha256-{digest}';" in policy
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy and "http" not in policy
+    assert "frame-ancestors 'none'" in policy and "form-action 'self'" in policy and "base-uri 'none'" in policy
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("environ", [{}, {"LLR_API_KEYS": KEYS}], ids=["page", "login"])
+def test_nothing_is_loaded_and_nothing_runs_in_attributes(client: Client, environ: dict[str, str]) -> None:
+    found = Page(client(**environ).get("/", headers=BROWSER).text)
+    for tag, attributes in found.elements:
+        assert tag not in ("img", "iframe", "object", "embed", "base"), tag
+        assert not [name for name in attributes if name.startswith("on") or name in ("style", "src")], (tag, attributes)
+        if tag == "link":
+            assert str(attributes["href"]).startswith("data:")
+
+
+def test_numbers_are_those_of_the_other_reports(client: Client) -> None:
+    browser, now = client(PRICED), now_ms()
+    known = {"input_tokens": 1000, "output_tokens": 100, "cost_usd": 0}
+    fill(
+        browser,
+        *[build.record(ts_ms=now - n, latency_ms=100 + n, **known) for n in range(60)],
+        build.record(ts_ms=now, backend="cloud", model="gpt", input_tokens=1000, output_tokens=100, cost_usd=0.003),
+        build.record(ts_ms=now, outcome="error", error="refused"),
+        build.record(ts_ms=now, backend="cloud", reason="fallback", fallback_for="local", outcome="cancelled"),
+        build.record(ts_ms=now, backend="cloud", reason="spill", stream=True, ttfb_ms=55, cost_usd=None),
+        build.record(ts_ms=now, kind="shadow", reason="shadow", backend="cloud"),
+    )  # fmt: skip
+    shown, total = page(browser), browser.get("/v1/metrics").json["total"]
+    assert (total["calls"], total["requests"], total["errors"], total["cancelled"], total["spills"]) == (
+        64,
+        63,
+        1,
+        1,
+        1,
+    )
+    assert shown.tile("Requests") == "63" and "64 calls to backends" in shown.said
+    assert shown.tile("Answered well") == figures.percent(total["success_rate"]).replace("\u00a0", " ") == "98.4 %"
+    assert shown.tile("Kept local") == "96.8 %" and total["local_share"] == 0.9677
+    assert shown.tile("Fallback") == "1.6 %" and shown.tile("Spill") == "1.6 %"
+    assert shown.tile("Latency") == f"{total['p50_latency']} ms" and shown.tile("First byte") == "55 ms"
+    assert shown.tile("Cost") == "$0.003" and total["cost_usd"] == 0.003
+    text = browser.get("/metrics").text
+    assert 'llr_backend_calls_total{backend="local"} 61.0' in text
+    assert 'llr_backend_spill_total{backend="cloud"} 1.0' in text
+    done = browser.application.test_cli_runner().invoke(args=["metrics", "summary", "--json"])
+    assert done.exit_code == 0
+    said = browser.application.json.loads(done.stdout)
+    assert said == browser.get("/v1/metrics").json
+
+
+def test_savings(client: Client) -> None:
+    browser, now = client(PRICED), now_ms()
+    fill(browser, *[build.record(ts_ms=now, input_tokens=1000, output_tokens=100, cost_usd=0)] * 10)
+    fill(browser, build.record(ts_ms=now, backend="cloud", input_tokens=1000, output_tokens=100, cost_usd=0.003))
+    assert browser.get("/v1/metrics").json["savings"] == {
+        "against": "cloud", "calls": 11, "counted_calls": 11, "there_usd": 0.033, "here_usd": 0.003,
+        "saved_usd": 0.03, "unpriced": [],
+    }  # fmt: skip
+    assert page(browser).tile("Saved") == "$0.03"
+    fill(browser, build.record(ts_ms=now, backend="other", input_tokens=5, output_tokens=5))
+    savings = browser.get("/v1/metrics").json["savings"]
+    assert (savings["here_usd"], savings["saved_usd"], savings["unpriced"]) == (None, None, ["other"])
+    assert page(browser).tile("Saved") == "unknown"
+
+
+def test_backends_and_what_is_wrong_with_them(client: Client) -> None:
+    browser = client(PRICED)
+    fill(browser, build.record(ts_ms=now_ms(), backend="gone"))
+    said = page(browser).said
+    assert "key missing circuit closed" in said
+    assert "cloud: set OPENAI_API_KEY for the router’s process" in said
+    assert "gone not local no longer in the policy" in said
+    for _ in range(3):
+        browser.post("/v1/chat/completions", json={"model": "other", "messages": [{"role": "user", "content": "x"}]})
+    assert "cooling down circuit open" in page(browser).said
+
+
+@pytest.mark.parametrize(
+    "live, words",
+    [
+        (figures.Live(answers=True), ("up", "good")),
+        (figures.Live(), ("ready", "plain")),
+        (figures.Live(answers=False), ("does not answer", "bad")),
+        (figures.Live(answers=True, cooling=1), ("cooling down", "bad")),
+        (figures.Live(key_missing="A_KEY"), ("key missing", "bad")),
+    ],
+)
+def test_states(live: figures.Live, words: tuple[str, str]) -> None:
+    assert figures.state(live) == words
+
+
+def test_the_last_calls_say_how_they_ended_and_why_there(client: Client) -> None:
+    browser, now = client(PRICED), now_ms()
+    fill(
+        browser,
+        build.record(ts_ms=now - 65_000, outcome="error", error="http_503", task="code", complexity="high"),
+        build.record(
+            ts_ms=now, backend="cloud", reason="fallback", fallback_for="local", input_tokens=7, output_tokens=9
+        ),
+    )
+    said = page(browser).said
+    assert "error: http_503" in said and "code, high" in said and "1 min" in said
+    assert "local failed" in said and "7 / 9" in said
+
+
+def test_nothing_of_a_prompt_stands_on_the_page(client: Client) -> None:
+    browser = client()
+    browser.post("/v1/chat/completions", json={"model": "auto", "messages": [{"role": "user", "content": CANARY}]})
+    found = page(browser)
+    assert found.tile("Requests") == "1" and CANARY not in found.text
+
+
+@pytest.mark.parametrize("hours, words", [("1", "1 hour"), ("168", "7 days"), ("3", "3 hours"), ("nan", "24 hours")])
+def test_other_windows(client: Client, hours: str, words: str) -> None:
+    found = page(client(), query_string={"hours": hours})
+    assert f"No calls in the last {words}." in found.said
+    assert len(found.text) < 200_000
+
+
+def test_a_database_that_cannot_be_read(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "no.db").write_text("no database " * 100)
+    found = page(client(LLR_DB=str(tmp_path / "no.db")))
+    assert "The metrics database cannot be read now" in found.said and found.tile("Requests") == "0"
+
+
+def test_no_model_is_set_up(client: Client) -> None:
+    assert "No model is set up" in page(client("backends: {e: {type: echo}}\nroutes: [{default: e}]\n")).said
+    assert "No model is set up" not in page(client()).said
+
+
+# --- the dry run --------------------------------------------------------------------------------
+
+
+def test_where_would_it_go(client: Client) -> None:
+    found = explained(client(PRICED), prompt="Fix this Python function: def f(): retrun 1")
+    assert "cloud gpt then local echo" in found.said and "by the rule task=code" in found.said
+    assert "task: code" in found.said
+    shown = page(client(PRICED))
+    assert shown.tile("Requests") == "0", "nothing was called"
+
+
+def test_private_prompts_and_refusals(client: Client) -> None:
+    browser = client()
+    assert "private, because of the header" in explained(browser, prompt="hello", private="on").said
+    assert "private, because of detector email" in explained(browser, prompt="write to a@example.org").said
+    refused = explained(browser, prompt="hello", private="on", model="cloud").said
+    assert "It would be refused: 503 no_eligible_backend" in refused
+
+
+def test_a_prompt_is_shown_as_text(client: Client) -> None:
+    text = "</textarea><script>alert(1)</script> {{ 7 * 7 }}"
+    found = explained(client(), prompt=text, model="<b>")
+    assert "<script>alert" not in found.text and "&lt;script&gt;alert(1)&lt;/script&gt; {{ 7 * 7 }}" in found.text
+
+
+# --- who may come in ----------------------------------------------------------------------------
+
+
+def test_a_browser_is_asked_for_a_key_once(client: Client) -> None:
+    browser = client(LLR_API_KEYS=KEYS)
+    asked = browser.get("/", headers=BROWSER)
+    assert asked.status_code == 401 and asked.mimetype == "text/html"
+    assert 'name="key"' in asked.text and "Backends" not in asked.text
+    done = browser.post("/", data={"key": " zweiter-schlüssel "}, headers=BROWSER)
+    assert (done.status_code, done.headers["Location"]) == (303, "/")
+    cookie = done.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and "Path=/" in cookie and "Secure" not in cookie
+    assert "Backends" in page(browser).said
+    assert "task: general" in explained(browser, prompt="hello").said
+    browser.post("/", data={"leave": "1"}, headers=BROWSER)
+    assert browser.get("/", headers=BROWSER).status_code == 401
+
+
+def test_the_mark_opens_the_page_and_nothing_else(client: Client) -> None:
+    browser = client(LLR_API_KEYS=KEYS)
+    cookie = browser.post("/", data={"key": "first-key"}).headers["Set-Cookie"]
+    assert "first" not in cookie and base64.b64encode(b"first-key").decode() not in cookie
+    assert browser.get("/", headers=BROWSER).status_code == 200
+    for path in ("/v1/models", "/v1/metrics", "/metrics", "/v1/ab"):
+        assert browser.get(path).status_code == 401
+    assert browser.post("/v1/route", json={}).status_code == 401
+    again = client(LLR_API_KEYS="another-key")
+    again.set_cookie("llr_page", cookie.partition("=")[2].partition(";")[0])
+    assert again.get("/", headers=BROWSER).status_code == 401, "the key is no longer one"
+
+
+@pytest.mark.parametrize("key", ["", "first-ke", "first-key,", "FIRST-KEY", "first-key, zweiter-schlüssel", "\u2028"])
+def test_wrong_keys(client: Client, key: str) -> None:
+    response = client(LLR_API_KEYS=KEYS).post("/", data={"key": key}, headers=BROWSER)
+    assert response.status_code == 401
+    assert "That is none of its keys." in response.text and "Set-Cookie" not in response.headers
+
+
+@pytest.mark.parametrize("form", [{"prompt": "hello"}, {"leave": "1"}, {}])
+def test_no_form_works_without_a_key(client: Client, form: dict[str, str]) -> None:
+    response = client(LLR_API_KEYS=KEYS).post("/", data=form, headers=BROWSER)
+    assert response.status_code == 401 and "task:" not in response.text
+
+
+def test_other_clients_get_the_error_and_may_send_the_header(client: Client) -> None:
+    plain = client(LLR_API_KEYS=KEYS)
+    refused = plain.get("/")
+    assert (refused.status_code, refused.json["error"]["code"]) == (401, "invalid_api_key")
+    assert plain.get("/", headers={"Authorization": "Bearer first-key"}).status_code == 200
+
+
+def test_behind_tls_the_cookie_is_secure(client: Client) -> None:
+    done = client(LLR_API_KEYS=KEYS).post("/", data={"key": "first-key"}, base_url="https://localhost")
+    assert "Secure" in done.headers["Set-Cookie"]
+
+
+@pytest.mark.parametrize(
+    "host, origin, status",
+    [
+        ("127.0.0.1:3030", "http://127.0.0.1:3030", 200),
+        ("llm.office:3030", "http://llm.office:3030", 200),
+        ("llm.office", "https://llm.office", 200),
+        ("llm.office:3030", "http://llm.office:8000", 403),
+        ("llm.office:3030", "http://evil.example", 403),
+        ("llm.office:3030", "null", 403),
+        ("evil.example", "http://evil.example", 403),
+    ],
+)
+def test_forms_of_our_own_page_alone(client: Client, host: str, origin: str, status: int) -> None:
+    browser = client(LLR_ALLOWED_HOSTS="llm.office")
+    headers = {**BROWSER, "Host": host, "Origin": origin}
+    assert browser.post("/", data={"prompt": "hello", "model": "auto"}, headers=headers).status_code == status
+    if origin == "http://llm.office:3030":
+        assert browser.post("/v1/route", json={}, headers=headers).status_code == 403, "the API's rule is as it was"
+
+
+def test_any_host_is_no_host_of_ours(client: Client) -> None:
+    headers = {**BROWSER, "Host": "evil.example", "Origin": "http://evil.example"}
+    assert client(LLR_ALLOWED_HOSTS="*").post("/", data={"prompt": "x"}, headers=headers).status_code == 403
