@@ -74,7 +74,8 @@ def _route(condition: str, names: Sequence[str], reason: str, comment: str = "")
 
 
 def _fallback(names: Sequence[str]) -> str:
-    return f"    fallback: [{', '.join(names)}]        # tried in order when it fails\n" if names else ""
+    listed = f"    fallback: [{', '.join(names)}]"
+    return f"{listed:32} # tried in order when it fails\n" if names else ""
 
 
 def _server(server: Server) -> str:

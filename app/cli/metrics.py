@@ -36,11 +36,15 @@ def metrics_show(hours: float, as_json: bool) -> None:
     if as_json:
         print_json(summary)
         return
-    columns = ("calls", "success_rate", "fallbacks", "p50_latency", "p95_latency")
+    columns = ("fallbacks", "p50_latency", "p95_latency")
     titles = ("calls", "success", "fallb.", "p50 ms", "p95 ms", "in", "out", "USD")
     for key in ("backend", "route"):
         rows = [
-            (entry[key], *(entry[column] for column in columns), *_tokens(entry), _usd(entry["cost_usd"]))
+            (
+                *(entry[key], entry["calls"], _percent(entry["success_rate"])),
+                *(entry[column] for column in columns),
+                *(*_tokens(entry), _usd(entry["cost_usd"])),
+            )
             for entry in summary[f"{key}s"]
         ]
         click.echo(table((key, *titles), rows) + "\n")
@@ -49,6 +53,10 @@ def metrics_show(hours: float, as_json: bool) -> None:
 
 def _tokens(entry: Mapping[str, Any]) -> tuple[str, str]:
     return shortened(entry["input_tokens"]), shortened(entry["output_tokens"])
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{share:.1%}"
 
 
 def _usd(cost: float | None) -> str | None:
@@ -111,5 +119,5 @@ def ab_show(hours: float, as_json: bool) -> None:
         "primary", "candidate", "primaryAvgLatency", "candidateAvgLatency", "primaryP95Latency", "candidateP95Latency",
         "candidateSamples", "recommendation",
     )  # fmt: skip
-    titles = ("primary", "candidate", "avg ms", "avg ms", "p95 ms", "p95 ms", "samples", "recommendation")
+    titles = ("primary", "candidate", "avg ms", "cand.", "p95 ms", "cand.", "samples", "recommendation")
     click.echo(table(titles, [tuple(pair[column] for column in columns) for pair in report["pairs"]]))

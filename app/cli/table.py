@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 _GAP = 2
 _NARROWEST = 8  # a column of words is not folded further
-_NUMBER = re.compile(r"-?[\d.]+(e[-+]\d+)?[kMG]?|-")
-_BREAK = re.compile(r"(?<=[,/])(?=[^/ ])")
+_NUMBER = re.compile(r"-?[\d.]+(e[-+]\d+)?[kMG%]?|-")
+_BREAK = re.compile(r"(?<=[,/|=])(?=[^/ ])")
 _MARK = " \u200b"  # a space for textwrap, which is taken out again
 
 
@@ -67,7 +67,7 @@ def _lines(row: Sequence[str], widths: Sequence[int], numbers: Sequence[bool]) -
 
 
 def _fold(cell: str, width: int) -> list[str]:
-    """At spaces, and behind the commas and slashes of rules, models and addresses."""
+    """At spaces, and behind the signs that rules, models and addresses are made of."""
     if len(cell) <= width:
         return [cell]
     lines = textwrap.wrap(_BREAK.sub(_MARK, cell), width, break_on_hyphens=False)

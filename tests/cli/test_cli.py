@@ -422,11 +422,11 @@ def test_metrics_summary(good: Run, tmp_path: Path) -> None:
     assert good("metrics", "summary").output.splitlines() == [
         "backend  calls  success  fallb.  p50 ms  p95 ms  in  out  USD",
         "cloud        0        -       0       -       -   0    0    -",
-        "parrot       3   0.6667       0     200     300   5    7  0.5",
+        "parrot       3    66.7%       0     200     300   5    7  0.5",
         "",
         "route      calls  success  fallb.  p50 ms  p95 ms  in  out  USD",
-        "default        2      1.0       0     100     200   5    7  0.5",
-        "task=code      1      0.0       0     300     300   0    0    -",
+        "default        2   100.0%       0     100     200   5    7  0.5",
+        "task=code      1     0.0%       0     300     300   0    0    -",
         "",
         "3 requests in 24 hours: 100.0% answered locally, 0.0% spilled",
     ]
@@ -473,8 +473,8 @@ def test_metrics_prune_of_a_wrong_number_of_days_deletes_nothing(good: Run, tmp_
 def test_ab_report(good: Run, tmp_path: Path) -> None:
     fill(tmp_path / "metrics.db")
     assert good("ab", "report").output.splitlines() == [
-        "primary  candidate  avg ms  avg ms  p95 ms  p95 ms  samples  recommendation",
-        "parrot   cloud         200      50     300      50        1  insufficient-data",
+        "primary  candidate  avg ms  cand.  p95 ms  cand.  samples  recommendation",
+        "parrot   cloud         200     50     300     50        1  insufficient-data",
     ]
     document = json.loads(good("ab", "report", "--json").output)
     assert document["enabled"] is False

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +18,8 @@ from app.routing.decide import decide
 from app.settings import Settings
 from app.types import Observations
 from tests import build
+from tests.documents import ROOT
+from tests.e2e.server import Router
 from tests.fakes.replies import Step, html, reply
 from tests.fakes.upstream import Upstream, refused_url
 
@@ -203,3 +208,23 @@ def test_what_ollama_tells_of_its_models(upstream: Callable[..., Upstream]) -> N
     assert found.servers[0].models == (Model("a:8b", 5 * GB, window=32768), Model("b:7b", 4 * GB, sees=True))
     assert found.hosted == ("openai",)
     assert policy.load(write(found), "p", Settings()).policy.backends["local"].context_windows == {"*": 32768}
+
+
+@pytest.mark.e2e
+def test_from_five_models_of_ollama_to_the_right_answers(
+    upstream: Callable[..., Upstream], router: Callable[..., Router], tmp_path: Path
+) -> None:
+    """`flask init`, `flask policy check`, and a router that sends code, an image and a question to the right model."""
+    up = upstream(models=["llama3.1:8b", "qwen2.5-coder:7b", "gemma3:12b", "nomic-embed-text", "gpt-oss:120b-cloud"])
+    environ = {"PATH": "", "LLR_POLICY": str(tmp_path / "policy.yaml"), "OLLAMA_HOST": up.url}
+    for command in (["init"], ["policy", "check"]):
+        whole = [sys.executable, "-m", "flask", *command]
+        done = subprocess.run(whole, cwd=ROOT, env=environ, text=True, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+    running = router((tmp_path / "policy.yaml").read_text("utf-8"))
+    for asked in ("Why is the sky blue?", CODE, IMAGE):
+        answer = running.post("/v1/chat/completions", {"messages": [{"role": "user", "content": asked}]})
+        assert answer.status == 200
+    assert [chat.model for chat in up.chats] == ["llama3.1:8b", "qwen2.5-coder:7b", "gemma3:12b"]
+    private = running.chat("hello", headers={"X-LLR-Sensitivity": "high"})
+    assert (private.status, private.headers["X-LLR-Model"]) == (200, "llama3.1:8b")
