@@ -96,7 +96,13 @@ VARIABLES = (
     Variable("LLR_HOST", "host", _text, "127.0.0.1", "address to listen on; beyond loopback set LLR_API_KEYS too"),
     Variable("LLR_PORT", "port", _whole(1, 65535), "3030", "port to listen on"),
     Variable("LLR_POLICY", "policy", _text, DEFAULT_POLICY_FILE, "policy file"),
-    Variable("LLR_DB", "db", _text, "./metrics.db", "metrics database, an SQLite path"),
+    Variable(
+        "LLR_DB",
+        "db",
+        _text,
+        "./metrics.db",
+        "metrics database: an SQLite path, or postgresql://user:password@host/name",
+    ),
     Variable("LLR_WORKERS", "workers", _whole(1, 64), "cores, at most 4", "gunicorn worker processes"),
     Variable("LLR_API_KEYS", "api_keys", _keys, "unset: open", "comma-separated keys that clients must present"),
     Variable(

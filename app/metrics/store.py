@@ -125,7 +125,7 @@ class Store:
         """What the calls since then amount to, and the live ones of them over time, in steps of a multiple of BUCKET_S
         (0: no steps).  Few rows are summed up exactly; of many, all but the edges of the window come from the sums."""
         found = _History(step_s)
-        with self._storage.reading() as database:
+        with self._storage.snapshot() as database:
             window = Metric.ts >= since_ms
             many = Metric.select(Metric.id).where(window).limit(_EXACT_ROWS + 1).count(database) > _EXACT_ROWS
             if not many:

@@ -6,11 +6,13 @@ Everything here may block and may raise StoreError; nothing of it runs on the ev
 from __future__ import annotations
 
 import contextlib
-import re
 import sqlite3
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import peewee
 from playhouse import db_url
@@ -20,6 +22,15 @@ from app.storage.model import upgrade
 _BUSY_MS = 200  # wait for another writer; what could not be written is kept for the next turn
 
 _MISSING = -1  # for an inode
+
+
+# A PostgreSQL that is far away or gone must not hold the lane for long.  Seconds to connect; milliseconds for a
+# statement, for a lock another machine holds, and for bytes that nobody acknowledges.
+_POSTGRES: dict[str, Any] = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,
+    "options": "-c statement_timeout=10000 -c lock_timeout=2000",
+}
 
 
 class StoreError(Exception):
@@ -32,7 +43,7 @@ class Storage:
     def __init__(self, location: str) -> None:
         """`location` is LLR_DB: an SQLite path, or a database URL."""
         self.location = location
-        self.name = re.sub(r"//[^/]*@", "//", location)  # for people: a URL may hold a password
+        self.name = _shown(location)  # for people: a URL may hold a password
         self._database: peewee.Database | None = None
         self._inode: int | None = None
 
@@ -44,13 +55,22 @@ class Storage:
                 yield database
 
     @contextlib.contextmanager
+    def snapshot(self) -> Iterator[peewee.Database]:
+        """Several queries that see the database as of one moment."""
+        with self.reading() as database:
+            level = {} if isinstance(database, peewee.SqliteDatabase) else {"isolation_level": "REPEATABLE READ"}
+            with database.atomic(**level):
+                yield database
+
+    @contextlib.contextmanager
     def reading(self) -> Iterator[peewee.Database]:
         """An open, current database.  Any failure closes it, so that the next use starts afresh."""
         try:
             yield self._open()
         except (peewee.PeeweeException, sqlite3.Error, OSError, UnicodeDecodeError) as error:
             self.close()
-            raise StoreError(f"{self.name}: {str(error) or type(error).__name__}") from error
+            said = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise StoreError(f"{self.name}: {said}") from error
 
     def close(self) -> None:
         if self._database is not None:
@@ -84,16 +104,45 @@ class Storage:
         return _MISSING
 
 
+def problem(location: str) -> str | None:
+    """Why LLR_DB cannot work here at all, in one line; None when it can.  Connects to nothing."""
+    if "://" not in location:
+        return None
+    try:
+        parts = urlsplit(location)
+        scheme, name = parts.scheme, parts.path.strip("/")
+    except ValueError:
+        return "is no database URL"
+    if scheme not in ("postgresql", "postgres"):
+        return (
+            f"{scheme}:// is not known here; give the path of an SQLite file, or postgresql://user:password@host/name"
+        )
+    if not name:
+        return "names no database: postgresql://user:password@host/name"
+    if not any(find_spec(driver) for driver in ("psycopg", "psycopg2")):
+        return "PostgreSQL needs one more package: pip install -r requirements-postgres.txt"
+    return None
+
+
 def connect(location: str) -> peewee.Database:
-    """A database that is not yet open.  Raises StoreError when its driver is not installed."""
+    """A database that is not yet open.  Raises StoreError for one that cannot work."""
+    if said := problem(location):
+        raise StoreError(f"LLR_DB: {said}")
     if "://" in location:
-        try:
-            database: peewee.Database = db_url.connect(location)
-            return database
-        except (peewee.ImproperlyConfigured, ImportError, RuntimeError) as error:
-            raise StoreError(f"LLR_DB: no driver for this database ({error}): pip install 'psycopg[binary]'") from error
+        database: peewee.Database = db_url.connect(
+            location, unquote_password=True, unquote_user=True, thread_safe=False, **_POSTGRES
+        )
+        return database
     pragmas = {"journal_mode": "wal", "synchronous": "normal", "busy_timeout": _BUSY_MS}
     return peewee.SqliteDatabase(location, pragmas=pragmas, timeout=_BUSY_MS / 1000, thread_safe=False)
+
+
+def _shown(location: str) -> str:
+    """LLR_DB without user, password and options."""
+    if "://" not in location:
+        return location
+    parts = urlsplit(location)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def now_ms() -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from peewee import (
+    AutoField,
     BigIntegerField,
     BooleanField,
     CompositeKey,
@@ -28,10 +29,18 @@ from playhouse.migrate import PostgresqlMigrator, SqliteMigrator, migrate
 from playhouse.sqlite_ext import AutoIncrementField
 
 
+class _RowId(AutoIncrementField):  # type: ignore[misc]
+    """Rises, and is never used twice.  PostgreSQL has no word for it: there it is always so."""
+
+    def ddl(self, ctx: Any) -> Any:
+        postgres = isinstance(self.model._meta.database, PostgresqlDatabase)
+        return AutoField.ddl(self, ctx) if postgres else super().ddl(ctx)
+
+
 class Metric(Model):
     """One call to one target."""
 
-    id = AutoIncrementField()
+    id = _RowId()
     ts = BigIntegerField(index=True)  # Unix ms
     backend = TextField()
     latency_ms = IntegerField()
@@ -181,11 +190,15 @@ def _nullable(field: Field[Any]) -> Field[Any]:
 MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables,)
 """Numbered by position, from 1.  A change of the tables is a new function at the end; none is ever edited."""
 
+_UPGRADE_LOCK = 5_241_752  # any number, the same on every machine
+
 
 def upgrade(database: Database) -> None:
     """Runs the migrations this database has not seen, each in a transaction of its own."""
     for number in range(_version(database) + 1, len(MIGRATIONS) + 1):
         with database.atomic("IMMEDIATE") if isinstance(database, SqliteDatabase) else database.atomic():
+            if isinstance(database, PostgresqlDatabase):
+                database.execute_sql("SELECT pg_advisory_xact_lock(%s)", (_UPGRADE_LOCK,))
             if _version(database) < number:  # another worker may have been first
                 MIGRATIONS[number - 1](database)
                 _set_version(database, number)
@@ -193,7 +206,8 @@ def upgrade(database: Database) -> None:
 
 def _version(database: Database) -> int:
     if isinstance(database, PostgresqlDatabase):
-        database.execute_sql("CREATE TABLE IF NOT EXISTS llr_version (number INTEGER NOT NULL)")
+        if not database.table_exists("llr_version"):
+            return 0
         row = database.execute_sql("SELECT max(number) FROM llr_version").fetchone()
     else:
         row = database.execute_sql("PRAGMA user_version").fetchone()
@@ -202,6 +216,7 @@ def _version(database: Database) -> int:
 
 def _set_version(database: Database, number: int) -> None:
     if isinstance(database, PostgresqlDatabase):
+        database.execute_sql("CREATE TABLE IF NOT EXISTS llr_version (number INTEGER NOT NULL)")
         database.execute_sql("INSERT INTO llr_version VALUES (%s)", (number,))
     else:
         database.execute_sql(f"PRAGMA user_version = {number}")

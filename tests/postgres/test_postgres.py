@@ -1,0 +1,226 @@
+"""LLR_DB=postgresql://…: the same store on a real server, shared by several routers.
+
+make test-postgres
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from app.conversations import Conversations, Turn
+from app.metrics.store import Store
+from app.metrics.tally import Tally
+from app.storage import StoreError
+from app.types import CallRecord, ResponsesRules
+from tests import build
+from tests.e2e.server import Router, wait_until
+from tests.postgres.server import Postgres
+
+pytestmark = pytest.mark.postgres
+
+NOW = 1_700_000_000_000 // 86_400_000 * 86_400_000  # a day begins
+HOUR_MS = 3_600_000
+KEY = ("local", "m", "default", "live")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with Postgres() as running:
+        yield running
+
+
+@pytest.fixture
+def location(server: Postgres, request: pytest.FixtureRequest) -> str:
+    return server.database(request.node.name[:60].lower())
+
+
+@pytest.fixture
+def store(location: str) -> Iterator[Store]:
+    made = Store(location)
+    yield made
+    made.close()
+
+
+def call(number: int, **more: object) -> CallRecord:
+    fields = {"request_id": f"r{number}", "ts_ms": NOW + number, "latency_ms": 10 * number, "cost_usd": 0.5}
+    return build.record(**{**fields, "input_tokens": 3, "output_tokens": 4, **more})
+
+
+def facts(tally: Tally) -> tuple[object, ...]:
+    return (
+        tally.calls,
+        tally.successes,
+        tally.input_tokens,
+        tally.cost_usd,
+        tally.latency.total,
+        dict(tally.latency.bins),
+    )
+
+
+def test_rows_come_back_as_sums(store: Store) -> None:
+    store.write([call(number) for number in range(1, 101)], dropped=7)
+    store.write([call(101, outcome="error", error="timeout", model="other", cost_usd=None)])
+    tallies = store.tallies(NOW)
+    assert facts(tallies[KEY])[:5] == (100, 100, 300, 50.0, 50_500)
+    assert tallies["local", "other", "default", "live"].successes == 0
+    assert facts(store.totals()[KEY]) == facts(tallies[KEY])
+    assert store.dropped() == 7
+    assert not store.catch_up()
+
+
+def test_what_clients_name_can_be_stored(store: Store) -> None:
+    store.write([call(1, model="a\x00b\ud800 ü", input_tokens=2**70)])
+    assert [key[1] for key in store.totals()] == ["a?b? ü"]
+
+
+def test_long_windows_are_made_of_sums(store: Store) -> None:
+    calls = [call(number, ts_ms=NOW - number * 5_000) for number in range(1, 24_001)]  # 33 hours
+    for at in range(0, len(calls), 1000):
+        store.write(calls[at : at + 1000])
+    while store.catch_up():
+        pass
+    for hours in (1, 30, 33, 48):
+        since = NOW - hours * HOUR_MS - 1234
+        wanted = sum(one.ts_ms >= since for one in calls)
+        assert store.tallies(since)[KEY].calls == wanted
+
+
+def test_old_rows_go_and_totals_stay(store: Store) -> None:
+    store.write([call(number, ts_ms=NOW - number * HOUR_MS) for number in reversed(range(50))])
+    assert store.prune(NOW - 24 * HOUR_MS, most=10) == 10
+    assert store.prune(NOW - 24 * HOUR_MS) == 15
+    assert store.tallies(0)[KEY].calls == 25
+    assert store.totals()[KEY].calls == 50
+
+
+def test_medians_are_fed_in_order(store: Store) -> None:
+    store.write([call(1, request_id="a"), call(2, request_id="b", stream=True, ttfb_ms=5)])
+    last, rows = store.calls_after(0, NOW)
+    assert [(row.request_id, bool(row.stream), row.ttfb_ms) for row in rows] == [("a", False, None), ("b", True, 5)]
+    assert store.calls_after(last, NOW) == (last, [])
+
+
+def test_workers_report(store: Store) -> None:
+    store.report_worker("here:1", NOW, {"queued": 1})
+    store.report_worker("here:1", NOW + 1, {"queued": 2})
+    assert store.workers(NOW) == {"here:1": {"queued": 2}}
+    store.forget_worker("here:1")
+    assert store.workers(NOW) == {}
+
+
+def test_many_writers_lose_nothing(location: str) -> None:
+    stores = [Store(location) for _ in range(4)]
+
+    def work(number: int) -> None:
+        for batch in range(20):
+            _patiently(stores[number], [call(batch * 100 + n, request_id=f"{number}") for n in range(25)])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    seen = [facts(one.totals()[KEY])[:3] for one in stores]
+    assert seen == [(2000, 2000, 6000)] * 4
+    for one in stores:
+        one.close()
+
+
+def _patiently(store: Store, calls: list[CallRecord]) -> None:
+    """A batch that did not get its turn is kept, as the recorder keeps it."""
+    for _ in range(50):
+        try:
+            return store.write(calls)
+        except StoreError:
+            continue
+    raise AssertionError("never got a turn")
+
+
+def test_conversations_are_shared(location: str) -> None:
+    one, other = (Conversations(location, ResponsesRules(), lambda: NOW) for _ in range(2))
+    item = {"id": "msg_1", "type": "message", "content": "nul \x00 and ü"}
+    first = Turn(
+        id="resp_1", ts_ms=NOW, previous_id=None, backend="local", model="m", native=False, private=False,
+        input=(item,), response={"id": "resp_1", "output": []},
+    )  # fmt: skip
+    one.keep(first)
+    assert other.turn("resp_1") == first
+    assert other.chain("resp_1") == [first]
+    assert other.items(["msg_1"])["msg_1"][0] == item
+    assert other.delete("resp_1")
+    assert one.turn("resp_1") is None
+    one.close()
+    other.close()
+
+
+def test_a_failure_names_the_database_without_its_password(location: str) -> None:
+    wrong = Store(location.replace("/test_", "/no_such_"))
+    with pytest.raises(StoreError) as caught:
+        wrong.totals()
+    assert "no_such_" in str(caught.value) and "s3cret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+# --- routers ------------------------------------------------------------------------------------
+
+
+def one_backend(endpoint: str) -> dict[str, object]:
+    return {
+        "backends": {"local": {"type": "ollama", "endpoint": endpoint, "models": ["m"]}},
+        "routes": [{"default": "local"}],
+    }
+
+
+def summary(router: Router) -> dict[str, object]:
+    return router.get("/v1/metrics").json
+
+
+def test_two_routers_report_the_same_numbers(location: str, upstream, router) -> None:
+    fake = upstream(models=["m"])
+    pair = [router(one_backend(fake.url), workers=2, env={"LLR_DB": location}) for _ in range(2)]
+    for number in range(20):
+        assert pair[number % 2].chat("hello").status == 200
+    for one in pair:
+        wait_until(
+            lambda one=one: summary(one)["backends"] and summary(one)["backends"][0]["calls"] == 20, 10, "20 calls"
+        )
+    assert summary(pair[0]) == summary(pair[1])
+    assert 'llr_backend_calls_total{backend="local"} 20.0' in pair[1].get("/metrics").body.decode()
+    wait_until(lambda: "llr_workers 4.0" in pair[0].get("/metrics").body.decode(), 10, "four workers")
+    kept = pair[0].post("/v1/responses", {"model": "auto", "input": "hello"}).json
+    assert pair[1].get(f"/v1/responses/{kept['id']}").json["id"] == kept["id"]
+    again = {"model": "auto", "input": "and now?", "previous_response_id": kept["id"]}
+    assert pair[1].post("/v1/responses", again).status == 200
+
+
+def test_a_database_that_is_away_costs_no_request_and_no_row(server: Postgres, location: str, upstream, router) -> None:
+    fake = upstream(models=["m"])
+    running = router(one_backend(fake.url), workers=1, env={"LLR_DB": location})
+    assert running.chat("hello").status == 200
+    wait_until(lambda: summary(running)["backends"], 10, "the first row")
+    server.stop()
+    try:
+        for _ in range(5):
+            assert running.chat("hello").status == 200
+        assert running.get("/v1/metrics").status == 503
+        wait_until(lambda: "cannot be written" in running.log_text(), 10, "the log to say so")
+    finally:
+        server.start()
+    wait_until(
+        lambda: running.get("/v1/metrics").status == 200 and summary(running)["backends"][0]["calls"] == 6,
+        15,
+        "all rows",
+    )
+    assert "s3cret" not in running.log_text()
+    assert running.terminate() == 0
+
+
+def test_a_clean_stop_writes_every_row(location: str, upstream, router) -> None:
+    fake = upstream(models=["m"])
+    running = router(one_backend(fake.url), workers=1, env={"LLR_DB": location})
+    for _ in range(30):
+        assert running.chat("hello").status == 200
+    assert running.terminate() == 0
+    store = Store(location)
+    assert store.tallies(int(time.time() * 1000) - HOUR_MS)[KEY].calls == 30
+    store.close()
