@@ -6,7 +6,9 @@ import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
+from urllib.parse import urlsplit
 
 from app.errors import PolicyError
 
@@ -144,3 +146,23 @@ def load(environ: Mapping[str, str]) -> Settings:
     if problems:
         raise PolicyError([f"environment: {problem}" for problem in problems])
     return Settings(**values)
+
+
+def database_problem(location: str) -> str | None:
+    """Why LLR_DB cannot work here at all, in one line; None when it can.  Connects to nothing."""
+    if "://" not in location:
+        return None
+    try:
+        parts = urlsplit(location)
+        scheme, name = parts.scheme, parts.path.strip("/")
+    except ValueError:
+        return "is no database URL"
+    if scheme not in ("postgresql", "postgres"):
+        return (
+            f"{scheme}:// is not known here; give the path of an SQLite file, or postgresql://user:password@host/name"
+        )
+    if not name:
+        return "names no database: postgresql://user:password@host/name"
+    if not any(find_spec(driver) for driver in ("psycopg", "psycopg2")):
+        return "PostgreSQL needs one more package: pip install -r requirements-postgres.txt"
+    return None

@@ -88,6 +88,8 @@ def throughput(port: int, seconds: float, pids: Iterable[int] = (), connections:
 
 
 def quantile(values: list[float], percent: int) -> float:
+    if len(values) == 1:
+        return values[0]
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 

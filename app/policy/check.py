@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from app import policy, settings, storage
+from app import policy, settings
 from app.errors import PolicyError
 
 _RESOLVE_S = 1.0  # for all names together
@@ -23,7 +23,7 @@ def check(file: str | None) -> policy.Loaded:
     """The policy of a file, of standard input ("-"), or of LLR_POLICY (None), with names looked up.  Raises
     PolicyError."""
     configured = settings.load(os.environ)
-    if problem := storage.problem(configured.db):
+    if problem := settings.database_problem(configured.db):
         raise PolicyError([f"environment: LLR_DB: {problem}"])
     name = configured.policy if file in (None, "-") else str(file)
     text = sys.stdin.read() if file == "-" else policy.read(name)

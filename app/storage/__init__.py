@@ -9,7 +9,6 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 import peewee
 from playhouse import db_url
 
+from app.settings import database_problem
 from app.storage.model import upgrade
 
 _BUSY_MS = 200  # wait for another writer; what could not be written is kept for the next turn
@@ -104,29 +104,9 @@ class Storage:
         return _MISSING
 
 
-def problem(location: str) -> str | None:
-    """Why LLR_DB cannot work here at all, in one line; None when it can.  Connects to nothing."""
-    if "://" not in location:
-        return None
-    try:
-        parts = urlsplit(location)
-        scheme, name = parts.scheme, parts.path.strip("/")
-    except ValueError:
-        return "is no database URL"
-    if scheme not in ("postgresql", "postgres"):
-        return (
-            f"{scheme}:// is not known here; give the path of an SQLite file, or postgresql://user:password@host/name"
-        )
-    if not name:
-        return "names no database: postgresql://user:password@host/name"
-    if not any(find_spec(driver) for driver in ("psycopg", "psycopg2")):
-        return "PostgreSQL needs one more package: pip install -r requirements-postgres.txt"
-    return None
-
-
 def connect(location: str) -> peewee.Database:
     """A database that is not yet open.  Raises StoreError for one that cannot work."""
-    if said := problem(location):
+    if said := database_problem(location):
         raise StoreError(f"LLR_DB: {said}")
     if "://" in location:
         database: peewee.Database = db_url.connect(

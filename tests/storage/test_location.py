@@ -7,25 +7,25 @@ import sys
 
 import pytest
 
-from app import storage
+from app import settings, storage
 from tests.e2e.server import ROOT, RouterDied
 
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is installed here, as if psycopg was."""
-    monkeypatch.setattr(storage, "find_spec", lambda name: name == "psycopg" or None)
+    monkeypatch.setattr(settings, "find_spec", lambda name: name == "psycopg" or None)
 
 
 @pytest.fixture
 def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "find_spec", lambda _: None)
+    monkeypatch.setattr(settings, "find_spec", lambda _: None)
 
 
 @pytest.mark.usefixtures("no_driver")
 @pytest.mark.parametrize("location", ["./metrics.db", "/var/lib/llr/metrics.db", ":memory:"])
 def test_a_path_needs_nothing(location: str) -> None:
-    assert storage.problem(location) is None
+    assert settings.database_problem(location) is None
 
 
 @pytest.mark.usefixtures("driver")
@@ -33,12 +33,12 @@ def test_a_path_needs_nothing(location: str) -> None:
     "location", ["postgresql://u:p@host:5432/llr", "postgres://host/llr", "postgresql:///llr?host=/run"]
 )
 def test_postgresql_needs_its_driver(location: str) -> None:
-    assert storage.problem(location) is None
+    assert settings.database_problem(location) is None
 
 
 @pytest.mark.usefixtures("no_driver")
 def test_without_a_driver_it_says_what_to_install() -> None:
-    said = storage.problem("postgresql://user:secret@host/llr")
+    said = settings.database_problem("postgresql://user:secret@host/llr")
     assert said == "PostgreSQL needs one more package: pip install -r requirements-postgres.txt"
     with pytest.raises(storage.StoreError, match=r"requirements-postgres\.txt"):
         storage.connect("postgresql://user:secret@host/llr")
@@ -55,7 +55,7 @@ def test_without_a_driver_it_says_what_to_install() -> None:
     ],
 )
 def test_what_cannot_work_is_named_without_its_password(location: str, said: str) -> None:
-    problem = storage.problem(location)
+    problem = settings.database_problem(location)
     assert problem is not None and said in problem and "secret" not in problem and "\n" not in problem
 
 
