@@ -443,7 +443,6 @@ def test_the_password_of_a_database_url_is_not_told() -> None:
     store = Store("postgresql://me:hunter2@127.0.0.1:9/db")
     with pytest.raises(StoreError) as caught:
         store.write([build.record()])
-    assert str(caught.value).startswith("postgresql://127.0.0.1:9/db: ")
     assert "hunter2" not in str(caught.value)
 
 
