@@ -10,7 +10,7 @@ run: $(VENV)/run.stamp           ## install, write a first policy when there is 
 	$(BIN)/gunicorn -c gunicorn.conf.py wsgi:app
 
 test: $(VENV)/dev.stamp lint     ## lint, types, import rules, docs current, tests
-	$(BIN)/python -m pytest -m "not clients and not faults and not llamacpp and not postgres"
+	$(BIN)/python -m pytest -m "not clients and not faults and not llamacpp and not page and not postgres"
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
@@ -69,4 +69,14 @@ test-clients: $(VENV)/dev.stamp .venv-clients/stamp   ## real clients: openai fo
 	test -x .venv-clients/bin/python || $(PYTHON) -m venv .venv-clients
 	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-clients.txt
 	PATH="$$PWD/.venv-clients/bin:$$PATH" npm ci --prefix tests/clients/node --ignore-scripts --no-audit --no-fund
+	touch $@
+
+.PHONY: test-page
+test-page: .venv-page/stamp      ## the dashboard in a headless Chromium (Debian: chromium, chromium-driver), with axe-core
+	.venv-page/bin/python -m pytest -m page tests/page
+
+.venv-page/stamp: requirements.txt requirements-dev.txt requirements-page.txt tests/page/package-lock.json
+	test -x .venv-page/bin/python || $(PYTHON) -m venv .venv-page
+	.venv-page/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-page.txt
+	npm ci --prefix tests/page --ignore-scripts --no-audit --no-fund
 	touch $@

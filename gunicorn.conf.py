@@ -73,6 +73,8 @@ class _Worker(_GeventWorker):
             raise StopIteration  # closes the connection
 
     def handle_error(self, req, client, addr, exc):
+        if isinstance(exc, gevent.GreenletExit):
+            return  # the worker stops
         if not isinstance(exc, _errors.ParseException):
             super().handle_error(req, client, addr, exc)
             return
@@ -96,7 +98,8 @@ bind = f"[{_host}]:{_port}" if ":" in _host and not _host.startswith("[") else f
 workers = _number("LLR_WORKERS", min(4, _cores()), 1, 64)
 worker_class = _Worker
 worker_connections = 1000
-graceful_timeout = _number("LLR_GRACEFUL_TIMEOUT", 30, 1, 3600)
+_grace_s = _number("LLR_GRACEFUL_TIMEOUT", 30, 1, 3600)
+graceful_timeout = _grace_s + 8  # then the master kills; its workers end sooner (post_fork) and write their rows
 timeout = 120  # seconds without a sign of life from a worker's event loop
 keepalive = 5
 chdir = str(_HERE)
@@ -181,6 +184,10 @@ def on_reload(server):
         sys.stderr.write("policy reloaded\n")
     else:
         server.log.error("the policy was NOT reloaded; the old one keeps serving")
+
+
+def post_fork(server, worker):
+    worker.cfg.set("graceful_timeout", _grace_s)  # in this process: when it cuts off what is still in flight
 
 
 def post_worker_init(worker):

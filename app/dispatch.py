@@ -12,7 +12,6 @@ from app.backends.slots import Slots
 from app.errors import (
     AllBackendsFailed,
     BackendError,
-    ClientGone,
     PrivacyViolation,
     StreamInterrupted,
 )
@@ -132,8 +131,8 @@ def call_target(request: ChatRequest, target: Target, call: Call, via: Dispatche
     except BackendError as error:
         call.fail(error)
         raise
-    except BaseException as error:
-        call.finish("cancelled" if isinstance(error, (ClientGone, GeneratorExit)) else "error", error="internal")
+    except BaseException as error:  # what is no Exception ends the call from outside: the client left, the worker stops
+        call.finish("error" if isinstance(error, Exception) else "cancelled", error="internal")
         raise
     return answer
 

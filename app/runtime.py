@@ -148,8 +148,6 @@ class Runtime:
         until = time.monotonic() + 5
         while not self.lane.run(self.recorder.flush) and time.monotonic() < until:
             gevent.sleep(0.1)
-        if self.recorder.queued:
-            log.error("%d metrics rows could not be written and are lost", self.recorder.queued)
         try:
             self.lane.run(self.store.forget_worker, self._name)
         except StoreError as error:
@@ -159,6 +157,10 @@ class Runtime:
         self.state_lane.run(self.conversations.close)
         self.state_lane.stop()
         self._running = False
+        self.recorder.flush()  # rows of requests that ended meanwhile: a worker whose master died stops amid its work
+        self.store.close()
+        if self.recorder.queued:
+            log.error("%d metrics rows could not be written and are lost", self.recorder.queued)
         logs.let_wait(False)
         for upstream in self.upstreams.values():
             upstream.backend.close()

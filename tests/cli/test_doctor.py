@@ -20,7 +20,7 @@ from app.metrics.store import Store
 from app.settings import Settings
 from app.storage import now_ms
 from tests import build
-from tests.e2e.server import free_port, wait_until
+from tests.e2e.server import free_port
 from tests.fakes.replies import html, reply
 from tests.fakes.upstream import Upstream
 
@@ -202,7 +202,7 @@ def test_ollama_reachable_from_outside(examine, upstream: Fake, monkeypatch: pyt
     monkeypatch.setattr(import_module("app.cli.doctor"), "own_addresses", lambda: ["127.0.0.2"])
     up = upstream(models=HELD, host="0.0.0.0")
     done = examine(rules(local=ollama(up, endpoint=f"http://127.0.0.1:{up.port}")))
-    wait_until(lambda: up.connections >= 2 and not up._open, 5, "the end of the knock at the door")
+    up.wait(lambda: up.connections >= 2 and not up.open_connections)  # it saw the knock and its end
     only(done, "local", f"others reach it at 127.0.0.2:{up.port}", "set OLLAMA_HOST=127.0.0.1 for Ollama")
 
 

@@ -124,6 +124,7 @@ class Stream:
     def __init__(self, connection: http.client.HTTPConnection) -> None:
         self._connection = connection
         self._socket = connection.sock  # http.client forgets it when the answer is close-delimited
+        self.port = self._socket.getsockname()[1]
         self._response = connection.getresponse()
         self.status = self._response.status
         self.headers = self._response.headers

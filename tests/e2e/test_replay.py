@@ -77,6 +77,7 @@ def policy(local: Any, cloud: Any, native: Any) -> dict[str, Any]:
 def traffic(router: Router, cloud: Any, native: Any) -> None:
     """Pins, private requests, fallbacks, cool-downs, budget shifts, medians, windows, images, both APIs, streams."""
     cloud.script(replies.error(503), path="/shaky/v1/chat/completions", repeat=True)
+    router.chat("word " * 900)  # a hosted primary over its budget, that goes first to be measured
     for _ in range(8):  # over the budget at first; measured in the background, and so found fast
         assert router.chat(PROSE).status == 200
     for text in (CODE, HARD, WEATHER, "write to tim@example.com", "word " * 900, "word " * 4000):
@@ -210,3 +211,17 @@ def test_as_text_and_one_by_one(house: tuple[Router, dict[str, Any]]) -> None:
     assert lines[top].startswith(f"{count(router)} requests since 20")
     assert any(line.startswith("refused ") for line in lines[top:])
     assert lines[-1].startswith("privacy  0 would leave for a backend that is not local, ")
+
+
+def test_evidence_is_shown_and_not_kept(router: Any, tmp_path: Any) -> None:
+    running = router(
+        {"backends": {"echo": {"type": "echo"}}, "routes": [{"default": "echo"}]}, folder=tmp_path / "shown"
+    )
+    answer = running.post("/v1/route", chat_body("Why does my kubectl zanzibar function fail?"))
+    assert "(kubectl)" in json.dumps(answer.json["evidence"])
+    assert answer.json["evidence"]["runner_up"] in ("general", "web_search", "summarisation", "classification")
+    assert running.chat("Why does my kubectl zanzibar function fail?").status == 200
+    running.wait_rows(1)
+    assert running.terminate() == 0
+    kept = b"".join(file.read_bytes() for file in running.folder.rglob("*") if file.is_file())
+    assert b"kubectl" not in kept and b"zanzibar" not in kept

@@ -32,6 +32,7 @@ class Chart:
     svg: Markup
     ticks: tuple[str, ...]  # of the vertical scale, from the top down to 0
     legend: tuple[tuple[str, str], ...]  # look and name
+    empty: bool
 
 
 def bars(title: str, series: Sequence[Series], times: Sequence[str]) -> Chart:
@@ -95,8 +96,8 @@ def _chart(
         f'<svg viewBox="0 0 {width} {_HEIGHT}" preserveAspectRatio="none" role="img" '
         f'aria-label="{escape(title)}. {escape(summary)}">{grid}{"".join(pieces)}{hits}</svg>'
     )
-    ticks = tuple(words(value) for value in (top, top / 2, 0))
-    return Chart(title, summary, Markup(svg), ticks, tuple((one.look, one.name) for one in series))
+    ticks = tuple(words(value) for value in (top, top / 2, 0)) if pieces else ()
+    return Chart(title, summary, Markup(svg), ticks, tuple((one.look, one.name) for one in series), not pieces)
 
 
 def _hit(at: int, series: Sequence[Series], time: str, words: Callable[[float], str]) -> str:

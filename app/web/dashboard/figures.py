@@ -92,12 +92,12 @@ def _moment(at_s: int, tallies: Mapping[tuple[str, str], Tally], observations: O
 def charts(shown: Sequence[Moment]) -> tuple[Chart, ...]:
     times = [moment.time for moment in shown]
     calls = (
-        Series("answered locally", "home", [moment.at_home for moment in shown]),
-        Series("answered elsewhere", "away", [moment.elsewhere for moment in shown]),
+        Series("local", "home", [moment.at_home for moment in shown]),
+        Series("elsewhere", "away", [moment.elsewhere for moment in shown]),
         Series("failed", "bad", [moment.failed for moment in shown]),
     )
     return (
-        bars("Calls", calls, times),
+        bars("Calls: who answered", calls, times),
         lines("Latency of whole calls", _percentiles([moment.latency for moment in shown]), times),
         lines("Time to the first byte of streams", _percentiles([moment.ttfb for moment in shown]), times),
     )
@@ -174,7 +174,7 @@ def tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
         ("Tokens", count(total["input_tokens"]), f"in; {count(total['output_tokens'])} out"),
         (
             "Cost",
-            usd(total["cost_usd"]),
+            usd(total["cost_usd"]) if total["calls"] else "–",
             f"known part; {', '.join(unpriced)}: no price" if unpriced else "as far as tokens are known",
         ),
     ]
@@ -182,7 +182,7 @@ def tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
         shown.append(
             (
                 "Saved",
-                usd(savings["saved_usd"]),
+                usd(savings["saved_usd"]) if total["calls"] else "–",
                 f"against {savings['against']}"
                 + (", no price: " + ", ".join(savings["unpriced"]) if savings["unpriced"] else ""),
             )
