@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import random
@@ -129,6 +130,7 @@ class Runtime:
 
     def start(self) -> None:
         self._running = True
+        gc.freeze()  # what was loaded stays: looking through it again and again would stop every stream for 20 ms
         logs.let_wait(True)
         self.lane.start()
         self.state_lane.start()

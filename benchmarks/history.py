@@ -37,16 +37,28 @@ def measure(root: Path) -> dict[str, float]:
                 figures[f"{part}: ratio on 1,000,000 rows"] = times["full"]["p50_ms"] / times["empty"]["p50_ms"]
             for page, name in _PAGES.items():
                 figures[name] = statistics.median(_get(full, page) for _ in range(9))
-            calm = streams.measure(full.port, "drip50", _STREAMS)
-            figures["stream delay ms: worst, calm"] = calm["max_ms"]
-            client = streams.start(full.port, "drip50", _STREAMS)
-            while client.poll() is None:
-                for page in _PAGES:
-                    _get(full, page)
-            busy = streams.finish(client)
-            figures["stream delay ms: worst, pages read without pause"] = busy["max_ms"]
-            figures["stream delay ms: p95, pages read without pause"] = busy["p95_ms"]
+            for name, pages in (("calm", ()), ("pages read without pause", tuple(_PAGES))):
+                figures |= _delays(upstream, full, name, pages)
     return figures
+
+
+def _delays(upstream: int, router: Router, name: str, pages: tuple[str, ...]) -> dict[str, float]:
+    """Of streams through the router, and of as many directly from the upstream at the same time."""
+    direct = streams.start(upstream, "d", _STREAMS, "/drip/100/50/v1/chat/completions")
+    client = streams.start(router.port, "drip50", _STREAMS)
+    while client.poll() is None:
+        for page in pages:
+            _get(router, page)
+        time.sleep(0.001)
+    routed, plain = streams.finish(client), streams.finish(direct)
+    return {
+        f"stream delay ms, {name}: {what}": found[key]
+        for found, what, key in (
+            (routed, "p95", "p95_ms"),
+            (routed, "worst", "max_ms"),
+            (plain, "worst of direct streams meanwhile", "max_ms"),
+        )
+    }
 
 
 def _get(router: Router, page: str) -> float:
