@@ -175,6 +175,16 @@ def test_it_refreshes_itself_and_leaves_what_is_in_use_alone(
     assert seen.complaints == []
 
 
+def test_it_says_what_went_wrong(serve: Callable[..., Router], browser: Callable[..., Any]) -> None:
+    running = serve()
+    seen = browser().open(f"{running.url}/")
+    seen.find("prompt").send_keys(CANARY)
+    running.terminate()
+    seen.driver.find_element("css selector", "#try button").click()
+    seen.wait(lambda: seen.find("answer").text == "The router does not answer.")
+    seen.wait(lambda: seen.find("told").text == "The router does not answer.")
+
+
 def test_it_works_without_javascript(serve: Callable[..., Router], browser: Callable[..., Any]) -> None:
     running = serve("full")
     seen = browser(script=False).open(f"{running.url}/")

@@ -5,9 +5,12 @@ const again = document.getElementById("again");
 const told = document.getElementById("told");
 const box = document.getElementById("try");
 
+const why = (error) => error instanceof TypeError ? "The router does not answer." : error.message;
+
 async function load(options) {
   const answer = await fetch(location.href, { cache: "no-store", ...options });
   if (answer.status === 401) location.reload();  // the key was changed: ask for it
+  if (!answer.headers.get("Content-Type").startsWith("text/html")) throw new Error((await answer.json()).error.message);
   return new DOMParser().parseFromString(await answer.text(), "text/html");
 }
 
@@ -26,8 +29,8 @@ async function refresh() {
     const page = await load({});
     for (const old of document.querySelectorAll("[data-live]")) swap(old, page.getElementById(old.id));
     told.textContent = "";
-  } catch {
-    told.textContent = "The router does not answer.";
+  } catch (error) {
+    told.textContent = why(error);
   }
 }
 
@@ -37,8 +40,8 @@ box.addEventListener("submit", async (event) => {
   try {
     const page = await load({ method: "POST", body: new URLSearchParams(new FormData(box)) });
     answer.replaceChildren(...page.getElementById("answer").childNodes);
-  } catch {
-    answer.textContent = "The router does not answer.";
+  } catch (error) {
+    answer.textContent = why(error);
   }
 });
 
