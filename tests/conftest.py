@@ -12,7 +12,6 @@ import pytest
 from tests.e2e.server import Router
 from tests.fakes.upstream import Upstream
 
-
 # No timings in tests, and the same examples on every machine: what is found is found by everybody.
 hypothesis.settings.register_profile(
     "house", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
