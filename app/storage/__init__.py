@@ -45,7 +45,7 @@ class Storage:
         self.location = location
         self.name = _shown(location)  # for people: a URL may hold a password
         self._database: peewee.Database | None = None
-        self._inode: int | None = None
+        self._files: tuple[int, ...] | None = None  # inodes
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[peewee.Database]:
@@ -89,19 +89,25 @@ class Storage:
             except BaseException:
                 database.close()
                 raise
-            self._database, self._inode = database, self._file_inode()
+            self._database, self._files = database, self._inodes()
         return self._database
 
     def _moved(self) -> bool:
-        """The file was deleted or replaced under us; deleted perhaps while it was being opened."""
-        return self._inode is not None and (self._inode == _MISSING or self._file_inode() != self._inode)
+        """A file was deleted or replaced under us, the write-ahead log too: SQLite would go on writing into what
+        nobody will ever read.  Deleted perhaps while it was being opened."""
+        return self._files is not None and (_MISSING in self._files or self._inodes() != self._files)
 
-    def _file_inode(self) -> int | None:
+    def _inodes(self) -> tuple[int, ...] | None:
+        """Of the database and its write-ahead log, which is there as long as we are connected."""
         if "://" in self.location or self.location == ":memory:":
             return None
-        with contextlib.suppress(OSError):
-            return Path(self.location).stat().st_ino
-        return _MISSING
+        return _inode(self.location), _inode(f"{self.location}-wal")
+
+
+def _inode(path: str) -> int:
+    with contextlib.suppress(OSError):
+        return Path(path).stat().st_ino
+    return _MISSING
 
 
 def connect(location: str) -> peewee.Database:
