@@ -18,6 +18,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 _MOST_NESTED = 200  # levels: what reads and writes the body after the parser must not run out of stack
 _MOST_MEMBERS = 1000  # of the body itself; the API has some forty
+MOST_PIECES = 20_000  # messages and parts: far beyond any conversation, and no worker is busy with it for long
 _value_at = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 _pairs_of = json.JSONDecoder(object_pairs_hook=tuple).decode
 _skip_space = re.compile(r"[ \t\n\r]*").match
@@ -163,10 +164,13 @@ def parse(raw: bytes) -> ChatBody:
     messages = body.document.get("messages")
     if not isinstance(messages, list) or not messages:
         raise RequestError("`messages` must be a non-empty array of objects.", param="messages")
+    pieces = len(messages)
     for index, message in enumerate(messages):
         if not isinstance(message, dict):
             raise RequestError(f"`messages[{index}]` must be an object.", param=f"messages[{index}]")
-        _check_content(message, f"messages[{index}].content")
+        pieces += _check_content(message, index)
+    if pieces > MOST_PIECES:
+        raise RequestError(f"`messages` must not hold more than {MOST_PIECES} messages and parts.", param="messages")
     if not isinstance(body.document.get("stream"), (bool, type(None))):
         raise RequestError("`stream` must be true or false.", param="stream")
     model_of(body.document)
@@ -178,13 +182,14 @@ def of_text(text: str) -> ChatBody:
     return parse(json.dumps({"messages": [{"role": "user", "content": text}]}).encode())
 
 
-def _check_content(message: JsonObject, where: str) -> None:
-    """A string or parts; null is legal for an assistant (beside tool calls), not for a user."""
+def _check_content(message: JsonObject, index: int) -> int:
+    """A string or parts; null is legal for an assistant (beside tool calls), not for a user.  The number of parts."""
     content = message.get("content")
     if isinstance(content, str) or (content is None and message.get("role") != "user"):
-        return
+        return 0
     if isinstance(content, list) and all(isinstance(part, dict) for part in content):
-        return
+        return len(content)
+    where = f"messages[{index}].content"
     raise RequestError(f"`{where}` must be a string or an array of parts.", param=where)
 
 

@@ -69,9 +69,10 @@ def as_chunk(document: Mapping[str, Any]) -> dict[str, Any]:
     """A whole completion as the one chunk of a stream, for a backend that ignored `stream: true`."""
     chunk = {name: value for name, value in document.items() if name != "choices"}
     chunk["object"] = "chat.completion.chunk"
+    choices = document.get("choices")
     chunk["choices"] = [
         {**{name: value for name, value in choice.items() if name != "message"}, "delta": _delta(choice.get("message"))}
-        for choice in document.get("choices") or ()
+        for choice in (choices if isinstance(choices, list) else ())
         if isinstance(choice, Mapping)
     ]
     return chunk

@@ -11,6 +11,7 @@ from typing import Any
 
 from app.errors import RequestError
 from app.types import JsonObject
+from app.wire.chat import MOST_PIECES
 from app.wire.responses_tools import Toolbox, parse_choice, parse_tools
 
 _NUMBER = (int, float)
@@ -169,8 +170,13 @@ def _input(fields: JsonObject) -> tuple[JsonObject, ...]:
         return ({"type": "message", "role": "user", "content": value},)
     if not isinstance(value, list):
         raise RequestError("input is required: a string or an array of items.", param="input")
+    pieces = len(value)
     for at, item in enumerate(value):
         _check_item(item, f"input[{at}]")
+        content = item.get("content")
+        pieces += len(content) if isinstance(content, list) else 0
+    if pieces > MOST_PIECES:
+        raise RequestError(f"input must not hold more than {MOST_PIECES} items and parts.", param="input")
     return tuple(value)
 
 

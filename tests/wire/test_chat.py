@@ -294,6 +294,20 @@ def test_nesting_is_bounded_well_below_what_the_stack_holds(levels: int, fine: b
                 chat.parse(raw)
 
 
+@pytest.mark.parametrize(
+    "messages, parts, fine", [(20_000, 0, True), (20_001, 0, False), (100, 19_900, True), (2, 19_999, False)]
+)
+def test_the_number_of_messages_and_parts_is_bounded(messages: int, parts: int, fine: bool) -> None:
+    document = {"messages": [{"content": ""}] * (messages - 1) + [{"content": [{}] * parts}]}
+    raw = json.dumps(document).encode()
+    if fine:
+        assert len(chat.parse(raw).chat["messages"]) == messages
+    else:
+        with pytest.raises(RequestError, match="more than 20000") as caught:
+            chat.parse(raw)
+        assert caught.value.param == "messages"
+
+
 def test_the_number_of_members_is_bounded() -> None:
     raw = "{" + MESSAGES + "".join(f',"k{n}":0' for n in range(999)) + "}"
     assert chat.parse(raw.encode())

@@ -206,7 +206,10 @@ def test_an_event_too_long_to_read_still_begins_the_answer() -> None:
             },
         ),
         ({}, {"object": "chat.completion.chunk", "choices": []}),
-        ({"choices": None}, {"object": "chat.completion.chunk", "choices": []}),
+        *(
+            ({"choices": wrong}, {"object": "chat.completion.chunk", "choices": []})
+            for wrong in (None, 3, True, "x", {})
+        ),
         ({"choices": [3, {}]}, {"object": "chat.completion.chunk", "choices": [{"delta": {}}]}),
         ({"choices": [{"message": None}]}, {"object": "chat.completion.chunk", "choices": [{"delta": {}}]}),
     ],

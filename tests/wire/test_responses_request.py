@@ -337,3 +337,14 @@ def test_a_request_as_codex_sends_it() -> None:
         ("user", "d"),
     ]
     assert [tool["function"]["name"] for tool in body["tools"]] == ["exec_command", "apply_patch", "agents__spawn"]
+
+
+@pytest.mark.parametrize("items, parts, fine", [(20_000, 0, True), (20_001, 0, False), (2, 19_999, False)])
+def test_the_number_of_items_and_parts_is_bounded(items: int, parts: int, fine: bool) -> None:
+    given = [{"role": "user", "content": "x"}] * (items - 1) + [{"role": "user", "content": [{}] * parts}]
+    if fine:
+        assert len(parse({"input": given}).input) == items
+    else:
+        with pytest.raises(RequestError, match="more than 20000") as caught:
+            parse({"input": given})
+        assert caught.value.param == "input"
