@@ -49,6 +49,7 @@ def test_2000_requests_then_sigterm_leave_2000_rows(upstream, router):
     assert running.terminate() == 0
     assert len(running.rows()) == 2000
     assert len({row["request_id"] for row in running.rows()}) == 2000
+    assert running.log_text().count(" llr.request llr-") == 2000  # lines that waited were written too
 
 
 def calls(running) -> int:
