@@ -38,6 +38,10 @@ $(VENV)/dev.stamp: requirements-dev.txt $(VENV)/run.stamp
 test-faults: $(VENV)/dev.stamp   ## the long suites: private requests, clients and faults by the thousand
 	$(BIN)/python -m pytest -m faults tests/faults
 
+.PHONY: soak
+soak: $(VENV)/dev.stamp          ## traffic with 1 % of every fault for MINUTES; memory, descriptors and greenlets must be flat
+	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),20)
+
 .PHONY: test-llamacpp
 test-llamacpp: .venv-llamacpp/stamp   ## the router before a real llama.cpp server (compiled from source the first time)
 	.venv-llamacpp/bin/python -m pytest -m llamacpp tests/llamacpp
