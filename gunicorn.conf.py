@@ -194,7 +194,7 @@ def post_worker_init(worker):
     # A large body is a hundred thousand objects; by default Python would search them all for garbage again and again.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(20_000, 10, 5)
     worker.wsgi.extensions["runtime"].start()
 
 

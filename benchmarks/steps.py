@@ -35,7 +35,7 @@ def main() -> None:
     size = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     detectors = Detectors(SensitivityRules(DETECTORS, ("(?i)project bluebird",)))
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)  # as gunicorn.conf.py does
+    gc.set_threshold(20_000, 10, 5)  # as gunicorn.conf.py does
     print(f"{'ms of CPU, ' + str(size) + ' bytes':28s} {'parse':>8s} {'detect':>8s} {'classify':>8s}")
     worst = 0.0
     for shape in SHAPES:
