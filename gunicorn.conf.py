@@ -68,7 +68,7 @@ class _Worker(_GeventWorker):
         except TimeoutError:  # _UNREAD_MS
             raise StopIteration from None
         finally:
-            at_end = _read_rest(req.body)
+            at_end = getattr(req.body.reader, "length", None) == 0 or _read_rest(req.body)
         if not at_end:
             raise StopIteration  # closes the connection
 

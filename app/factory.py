@@ -5,13 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from flask import Flask
+from flask import Flask, Request
+from werkzeug.routing import MapAdapter
 
 from app import cli, logs, policy, settings, web
 from app.errors import PolicyError
 from app.runtime import Runtime
 
 POLICY_TEXT = "_LLR_POLICY_TEXT"  # the policy as gunicorn's master last found it good; absent = read the file
+
+
+class Router(Flask):
+    """Flask, serving every URL under whatever host the guard lets in: none has to be worked out for each request."""
+
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        if request is None:
+            return None
+        asked = {"path_info": request.path, "query_args": request.query_string.decode("latin-1")}
+        return self.url_map.bind("", request.root_path, default_method=request.method, **asked)
 
 
 def create_app(environ: Mapping[str, str] | None = None) -> Flask:
@@ -21,7 +32,7 @@ def create_app(environ: Mapping[str, str] | None = None) -> Flask:
     commands and nothing else, so that `flask init` and `flask policy check` can mend it.
     """
     environ = os.environ if environ is None else environ
-    app = Flask(__name__, static_folder=None)
+    app = Router(__name__, static_folder=None)
     cli.register(app)
     try:
         _wire(app, environ)

@@ -45,6 +45,9 @@ class Log(logging.StreamHandler):  # type: ignore[type-arg]
 def set_up(level: str) -> None:
     """Lines of the loggers `llr…` from `level` up."""
     log = logging.getLogger("llr")
+    # What no line of ours tells is not looked up for each (the logging HOWTO, "Optimization").
+    logging.logThreads = logging.logMultiprocessing = False
+    logging._srcfile = None
     log.setLevel(level.upper())
     log.propagate = False
     if not log.handlers:

@@ -17,9 +17,11 @@ from app.types import CallRecord, ChatRequest, Classification, Decision, Evidenc
 
 def plan(request: ChatRequest, rt: Runtime, trial: Trial = no_trial) -> tuple[Classification, Decision]:
     """What would happen to a request.  Calls nothing and changes nothing.  Raises NoEligibleBackend, ContextTooLong."""
-    time.sleep(0)  # the other requests' turn, here and below: with a large body each step takes its time
+    if request.large:
+        time.sleep(0)  # the other requests' turn
     request = detect(request, rt.detectors)
-    time.sleep(0)
+    if request.large:
+        time.sleep(0)
     tags = classify(request, rt.policy.complexity)
     return tags, decide(request, tags, rt.policy, rt.observations(), trial)
 

@@ -77,6 +77,7 @@ class Runtime:
         self._medians = Medians()
         self._locality = Locality(policy.backends)
         self._facts = Facts({}, {}, {})
+        self._seen = Observations()
         self._seen_row = 0
         self._running = False
         self._reported: dict[str, Any] | None = None
@@ -98,13 +99,13 @@ class Runtime:
 
     def observations(self) -> Observations:
         """What we believe now: background facts, and this worker's circuits as of this moment."""
-        facts = self._facts
-        return Observations(
-            latency_ms=facts.latency_ms,
-            cooling=self.health.snapshot(),
-            local=self._locality.local,
-            models=facts.models,
-        )
+        facts, local, cooling = self._facts, self._locality.local, self.health.snapshot()
+        seen = self._seen
+        same = seen.latency_ms is facts.latency_ms and seen.models is facts.models and seen.local is local
+        if not same or seen.cooling != cooling:
+            seen = Observations(latency_ms=facts.latency_ms, cooling=cooling, local=local, models=facts.models)
+            self._seen = seen  # the same object until something changes
+        return seen
 
     def answers(self) -> Mapping[str, bool]:
         """Whether each local backend answered when it was last asked for its models; the others are not asked."""

@@ -74,6 +74,7 @@ class ChatRequest:
     stream: bool
     sensitivity: str = "normal"
     sensitivity_from: str = ""  # what made it high: the header, a detector, the conversation it continues
+    large: bool = True  # each step with it may take milliseconds: the others get a turn between them
     continues: Target | None = None  # the backend that keeps the conversation: no other can go on with it
 
 

@@ -7,17 +7,14 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import urllib3
-
-from app.backends.connection import set_read_timeout
 from app.backends.failures import TRANSPORT_ERRORS, said, transport_error
+from app.backends.response import Response
 from app.errors import BackendProtocol, BackendServerError, BackendTimeout, StreamInterrupted
 from app.types import BackendConfig
 from app.wire import chat
 from app.wire.chat_stream import StreamWatch
 from app.wire.responses_native import ResponsesWatch, native_usage
 
-_PIECE_BYTES = 65536
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _DRAIN_S = 0.05  # wait for the end of a body whose last event has come, so that its connection can be kept
 
@@ -42,11 +39,9 @@ class Stream:
     backend stops generating.  Not a generator: closing one that was never started would not run its `finally`.
     """
 
-    def __init__(
-        self, response: urllib3.BaseHTTPResponse, config: BackendConfig, key: str, *, native: bool = False
-    ) -> None:
+    def __init__(self, response: Response, config: BackendConfig, key: str, *, native: bool = False) -> None:
         self.native = native
-        self._raw = response
+        self._response = response
         self._config = config
         self._key = key
         self._watch = ResponsesWatch() if native else StreamWatch()
@@ -70,7 +65,7 @@ class Stream:
             if left <= 0:
                 raise BackendTimeout("sent no event in time")
             try:
-                piece = self._read(left)
+                piece = self._response.read(left)
             except TRANSPORT_ERRORS as error:
                 raise transport_error(error, self._config) from None
             self._held.append(piece)
@@ -100,7 +95,7 @@ class Stream:
             self._keep_connection()
             raise StopIteration
         try:
-            piece = self._read(self._config.timeouts.idle_s)
+            piece = self._response.read(self._config.timeouts.idle_s)
         except TRANSPORT_ERRORS as error:
             problem = transport_error(error, self._config)
             raise self._broken(f"the backend {problem.message} in mid-stream", problem.kind) from None
@@ -110,11 +105,7 @@ class Stream:
     def close(self) -> None:
         self._over = True
         self._held.clear()
-        self._raw.close()
-
-    def _read(self, timeout_s: float) -> bytes:
-        set_read_timeout(self._raw, timeout_s)
-        return self._raw.read1(_PIECE_BYTES, decode_content=True) or b""
+        self._response.close()
 
     def _ending(self) -> bytes:
         """The body is over without `[DONE]`: adds it behind a finish_reason, else the answer was cut."""
@@ -128,23 +119,22 @@ class Stream:
         return end_mark if self._watch.done else end_mark + self._watch.closing
 
     def _keep_connection(self) -> None:
-        """Reads the end of the body when it is there at once: then urllib3 keeps the connection."""
+        """Reads the end of the body when it is there at once: then the connection is kept."""
         self._over = True
         with contextlib.suppress(*TRANSPORT_ERRORS):
-            self._read(_DRAIN_S)
-        self._raw.close()
+            self._response.read(_DRAIN_S)
+        self._response.close()
 
     def _broken(self, message: str, kind: str, *, told: bool = False) -> StreamInterrupted:
         self.close()
         return StreamInterrupted(message, kind=kind, told=told)
 
 
-def read_body(response: urllib3.BaseHTTPResponse, timeout_s: float) -> bytes:
+def read_body(response: Response, timeout_s: float) -> bytes:
     """The whole body, decoded; `timeout_s` bounds each wait.  Raises transport errors, and BackendProtocol for one
     that does not end."""
-    set_read_timeout(response, timeout_s)
     pieces, size = [], 0
-    while piece := response.read1(_PIECE_BYTES, decode_content=True):
+    while piece := response.read(timeout_s):
         pieces.append(piece)
         size += len(piece)
         if size > _MAX_ANSWER_BYTES:

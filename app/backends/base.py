@@ -11,14 +11,13 @@ import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import gevent
-import urllib3
 from marshmallow import fields
 
 from app.backends.answers import Stream, Whole, read_body
 from app.backends.connection import Connections, StaleConnection
 from app.backends.failures import TRANSPORT_ERRORS, causes, refusal, said, transport_error
-from app.errors import BackendError, BackendProtocol, BackendServerError, BackendTimeout, BackendUnavailable
+from app.backends.response import Response
+from app.errors import BackendError, BackendProtocol, BackendServerError, BackendUnavailable
 from app.types import BackendConfig, ChatRequest, Dialect, Outgoing, Target
 from app.wire import sse
 
@@ -132,19 +131,17 @@ class Backend:
         self._connections.close()
         self._private_connections.close()
 
-    def _send(self, method: str, path: str, body: bytes | None, private: bool) -> urllib3.BaseHTTPResponse:
+    def _send(self, method: str, path: str, body: bytes | None, private: bool) -> Response:
         via = self._private_connections if private else self._connections
-        headers, timeouts = self._headers(body), self.config.timeouts
+        headers = self._headers(body)
         try:
-            # The deadlines bound each wait; the sum of them bounds a head that trickles in.
-            with gevent.Timeout(timeouts.connect_s + timeouts.first_byte_s, BackendTimeout("did not answer in time")):
-                try:
-                    return via.call(method, path, body, headers)
-                except TRANSPORT_ERRORS as error:
-                    if not any(isinstance(cause, StaleConnection) for cause in causes(error)):
-                        raise
-                    via.forget()  # a kept connection had died: once more, on a fresh one
-                    return via.call(method, path, body, headers)
+            try:
+                return via.call(method, path, body, headers)
+            except TRANSPORT_ERRORS as error:
+                if not any(isinstance(cause, StaleConnection) for cause in causes(error)):
+                    raise
+                via.forget()  # a kept connection had died: once more, on a fresh one
+                return via.call(method, path, body, headers)
         except TRANSPORT_ERRORS as error:
             raise transport_error(error, self.config, self.hint) from None
 
@@ -163,7 +160,7 @@ class Backend:
             raise BackendUnavailable(f"{variable} holds characters that no key has", kind="no_key")
         return self._key
 
-    def _whole(self, response: urllib3.BaseHTTPResponse, native: bool = False) -> Whole:
+    def _whole(self, response: Response, native: bool = False) -> Whole:
         """The body as one JSON object that is no error."""
         try:
             body = read_body(response, self.config.timeouts.idle_s)
@@ -176,16 +173,16 @@ class Backend:
             raise BackendServerError("answered 200 with an error", kind="error_body", said=said(document, self._key))
         return Whole(body, document, native=native)
 
-    def _refusal(self, response: urllib3.BaseHTTPResponse, target: Target) -> BackendError:
+    def _refusal(self, response: Response, target: Target) -> BackendError:
         try:
             body = read_body(response, min(_ERROR_BODY_S, self.config.timeouts.idle_s))
         except (*TRANSPORT_ERRORS, BackendError):
             body = b""
-        retry_after = response.headers.get("Retry-After")
+        retry_after = response.headers.get("retry-after")
         return refusal(response.status, retry_after, body, target, self.config, self._key)
 
 
-def _is_document(response: urllib3.BaseHTTPResponse) -> bool:
+def _is_document(response: Response) -> bool:
     """A JSON or HTML page in answer to `stream: true`; anything else, also unnamed, is read as events."""
-    kind = response.headers.get("Content-Type", "").lower()
+    kind = response.headers.get("content-type", "").lower()
     return "json" in kind or "html" in kind

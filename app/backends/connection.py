@@ -1,15 +1,14 @@
 """Connections to one backend, kept and used again.
 
-They are urllib3's, with two additions: they know when they died of old age, and they can prove where they lead.
+They are urllib3's (names, addresses, TLS, pools), but for the way a request is written and a response is read; and
+they know when they died of old age, and can prove where they lead.
 """
 
 from __future__ import annotations
 
-import contextlib
 import select
 import socket
-from collections.abc import Callable, Mapping
-from http.client import RemoteDisconnected
+from collections.abc import Mapping
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -19,20 +18,23 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from app.backends.response import Response
 from app.errors import PrivacyViolation
 from app.routing.locality import is_inside
 from app.types import Timeouts
 
 _POOL_SIZE = 1000  # gunicorn's worker_connections: no more calls than that run at once
-_CORK = getattr(socket, "TCP_CORK", None)  # Linux
+_SENT_AT_ONCE_BYTES = 256 * 1024
+_poll = gevent.monkey.get_original("select", "poll")
 
 
 class StaleConnection(ConnectionResetError):
     """A connection that had answered before died before answering again: the server had closed it meanwhile."""
 
 
-class _Reused(HTTPConnection):
-    """Tells a kept connection that the server closed from a server that fell over at this request."""
+class _Lean(HTTPConnection):
+    """urllib3's connection, with the request written in one piece and the response parsed in C.  It tells a kept
+    connection that the server closed from a server that fell over at this request."""
 
     answered = 0
 
@@ -41,26 +43,39 @@ class _Reused(HTTPConnection):
         """Not closed by the server.  Asked before each call, so the kernel is asked without gevent's detour."""
         if self.sock is None:
             return False
-        poll = gevent.monkey.get_original("select", "poll")()
+        poll = _poll()
         poll.register(self.sock, select.POLLIN)
         return not poll.poll(0)
 
-    def request(self, *arguments: Any, **options: Any) -> None:
+    def request(self, method: str, url: str, body: Any = None, headers: Any = None, **_options: Any) -> None:
+        """Raises OSError, and urllib3's errors of connecting.  `timeout` bounds each piece of a large body, so that
+        a slow uplink gets it through."""
         if self.sock is None:
             self.connect()
-        let_go = hold_back(self.sock)
-        try:
-            super().request(*arguments, **options)
-        finally:
-            let_go()
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        head = f"{method} {url} HTTP/1.1\r\nHost: {self._authority()}\r\nAccept-Encoding: identity\r\n{lines}\r\n"
+        message = head.encode("latin-1") + (body or b"")
+        self.sock.settimeout(self.timeout)
+        if len(message) <= _SENT_AT_ONCE_BYTES:
+            self.sock.sendall(message)
+            return
+        whole = memoryview(message)
+        for start in range(0, len(whole), _SENT_AT_ONCE_BYTES):
+            self.sock.sendall(whole[start : start + _SENT_AT_ONCE_BYTES])
 
-    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
-        reused = self.answered > 0  # asked now: http.client closes the connection before it raises
+    def getresponse(self) -> Response:  # type: ignore[override]  # all that its pool asks of one
+        """Its head is read.  Raises OSError and urllib3's ProtocolError."""
+        reused = self.answered > 0
+        response = Response(self)
         try:
-            response = super().getresponse()
-        except (RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
+            response.read_head(self.timeout or 0)
+        except EOFError as error:
+            self.close()
             if reused:
                 raise StaleConnection("kept connection closed by the server") from error
+            raise ConnectionResetError("closed by the server before it answered") from error
+        except BaseException:
+            self.close()
             raise
         self.answered += 1
         return response
@@ -69,12 +84,16 @@ class _Reused(HTTPConnection):
         self.answered = 0
         super().close()
 
+    def _authority(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == self.default_port else f"{host}:{self.port}"
 
-class _ReusedTLS(_Reused, HTTPSConnection):
+
+class _LeanTLS(_Lean, HTTPSConnection):
     pass
 
 
-class _Inside(_Reused):
+class _Inside(_Lean):
     """Refuses to carry a byte to an address outside the operator's machine or network, whatever the name said."""
 
     def _new_conn(self) -> socket.socket:
@@ -91,19 +110,23 @@ class _InsideTLS(_Inside, HTTPSConnection):
 
 
 class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Reused
+    ConnectionCls: Any = _Lean  # its pool's protocol wants more of a response than it asks for
+
+    def give_back(self, connection: Any) -> None:
+        """To be used again, if it is still open."""
+        self._put_conn(connection)
 
 
-class _TLSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _ReusedTLS
+class _TLSPool(_Pool, urllib3.HTTPSConnectionPool):
+    ConnectionCls: Any = _LeanTLS
 
 
-class _InsidePool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Inside
+class _InsidePool(_Pool):
+    ConnectionCls: Any = _Inside
 
 
-class _InsideTLSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _InsideTLS
+class _InsideTLSPool(_TLSPool):
+    ConnectionCls: Any = _InsideTLS
 
 
 class Connections(HTTPAdapter):
@@ -119,14 +142,14 @@ class Connections(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = dict(zip(("http", "https"), pools, strict=True))
         self._pool: urllib3.HTTPConnectionPool | None = None
 
-    def call(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
-        """The answer's head; its body is still to be read.  No redirect is followed.  Raises requests' errors,
+    def call(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Response:
+        """Its head has come; its body is still to be read.  No redirect is followed.  Raises requests' errors,
         StaleConnection somewhere among their causes."""
         request = requests.PreparedRequest()
         request.method, request.url, request.body = method, self._endpoint + path, body
         request.headers = headers  # type: ignore[assignment]  # a plain dict is all that is read
-        answer = self.send(request, stream=True, timeout=self._timeout)  # type: ignore[arg-type]  # urllib3's own is read too
-        return cast(urllib3.BaseHTTPResponse, answer.raw)
+        sent = self.send(request, stream=True, timeout=self._timeout)  # type: ignore[arg-type]  # urllib3's own is read too
+        return cast(Response, sent)
 
     def forget(self) -> None:
         """Closes the connections that are kept."""
@@ -148,31 +171,6 @@ class Connections(HTTPAdapter):
     def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:  # noqa: ARG002
         return str(request.url)[self._origin_chars :]
 
-    def build_response(self, req: Any, resp: Any) -> requests.Response:  # noqa: ARG002
-        response = requests.Response()
-        response.raw = resp
-        return response
-
-
-def hold_back(sock: Any) -> Callable[[], None]:
-    """Until the function that it returns is called, what is written to `sock` is held back: so the head and the body
-    of a message, written one after the other, leave as one packet and wake the other side once."""
-    if _CORK is None or sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return lambda: None
-
-    def let_go() -> None:
-        with contextlib.suppress(OSError):  # closed meanwhile
-            sock.setsockopt(socket.IPPROTO_TCP, _CORK, 0)
-
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.IPPROTO_TCP, _CORK, 1)
-    return let_go
-
-
-def set_read_timeout(raw: Any, seconds: float) -> None:
-    """Bounds each further read of a response body.  The socket is found through http.client's file object, which
-    holds it also when the connection will not be kept."""
-    reader = getattr(getattr(raw, "_fp", None), "fp", None)
-    sock = getattr(getattr(reader, "raw", None), "_sock", None)
-    if sock is not None:
-        sock.settimeout(max(seconds, 0.001))
+    def build_response(self, req: Any, resp: Any) -> Any:  # noqa: ARG002
+        """As it is: nobody here reads what requests would put around it."""
+        return resp

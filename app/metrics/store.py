@@ -46,6 +46,19 @@ _values = attrgetter(*_COLUMNS)
 _SUMS = ("span", "bucket", "backend", "model", "route", "kind", *COUNTS, "latency", "ttfb")
 
 
+class Seen(NamedTuple):
+    """What medians are made of, of one row."""
+
+    id: int
+    request_id: str | None
+    ts: int
+    backend: str
+    model: str
+    stream: bool
+    latency_ms: int
+    ttfb_ms: int | None
+
+
 class Store:
     def __init__(self, location: str) -> None:
         """`location` is LLR_DB.  Nothing is opened yet."""
@@ -104,18 +117,14 @@ class Store:
 
     # --- reading ---
 
-    def calls_after(self, row_id: int, since_ms: int, most: int = 5000) -> tuple[int, list[Any]]:
+    def calls_after(self, row_id: int, since_ms: int, most: int = 5000) -> tuple[int, list[Seen]]:
         """The newest successful live and probe calls behind `row_id`, oldest first, and the last row id there is."""
         with self._storage.reading() as database:
             last = Metric.select(peewee.fn.MAX(Metric.id)).scalar(database) or 0
-            columns = (Metric.request_id, Metric.ts, Metric.backend, Metric.model, Metric.stream, Metric.latency_ms)
-            query = (
-                Metric.select(Metric.id, *columns, Metric.ttfb_ms)
-                .where((Metric.id > max(row_id, last - most)) & (Metric.ts >= since_ms) & Metric.ok)
-                .where(Metric.kind.in_(("live", "probe")))
-                .order_by(Metric.id)
-            )
-            return int(last), list(query.namedtuples().execute(database))
+            after = max(row_id, last - most)
+            where = f"id > {after:d} AND ts >= {since_ms:d} AND ok AND kind IN ('live', 'probe') AND model IS NOT NULL"
+            found = database.execute_sql(f"SELECT {', '.join(Seen._fields)} FROM metrics WHERE {where} ORDER BY id")
+            return int(last), list(map(Seen._make, found))
 
     def tallies(self, since_ms: int) -> dict[Key, Tally]:
         """What the calls since then amount to."""

@@ -13,6 +13,7 @@ from app.types import Basis, Observations, Policy, Target
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.:/@+-]{0,99}")
 _MOST_CHARS = 200
+_latest: tuple[Observations, Policy | None, str, Observations] = (Observations(), None, "", Observations())
 
 
 def kept_name(model: str, *, pinned: bool, private: bool) -> str | None:
@@ -24,7 +25,16 @@ def kept_name(model: str, *, pinned: bool, private: bool) -> str | None:
 
 
 def relevant(seen: Observations, policy: Policy, asked: str) -> Observations:
-    """What the decision could depend on.  It stays small whatever was observed."""
+    """What the decision could depend on.  It stays small whatever was observed.
+
+    Most requests come between two changes of what is seen, and ask for the same model: then it is the same object."""
+    global _latest
+    if _latest[0] is not seen or _latest[1] is not policy or _latest[2] != asked:
+        _latest = (seen, policy, asked, _relevant(seen, policy, asked))
+    return _latest[3]
+
+
+def _relevant(seen: Observations, policy: Policy, asked: str) -> Observations:
     models: dict[str, tuple[str, ...]] = {}
     latency: dict[tuple[str, str], float] = {}
     for name, config in policy.backends.items():

@@ -170,6 +170,8 @@ def _tokens(chat: JsonObject, messages: list[Mapping[str, Any]]) -> int:
 
 def _message_tokens(message: Mapping[str, Any]) -> int:
     content = message.get("content")
+    if type(content) is str and "tool_calls" not in message:
+        return MESSAGE_TOKENS + count_tokens(content)
     total = MESSAGE_TOKENS + sum(count_tokens(text) for text in _texts(content))
     total += IMAGE_TOKENS * sum(_is_image(part) for part in _items(content))
     return total + _json_tokens(message.get("tool_calls"))

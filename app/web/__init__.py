@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Flask, Response, g
+from flask import Flask, Response
 from flask import request as http
 
 from app.settings import Settings
@@ -28,13 +28,14 @@ def register(app: Flask, settings: Settings) -> None:
 
     @app.before_request
     def _come_in() -> None:
-        g.request_id = headers.new_request_id()
-        guard.check(http)
+        environ = http.environ
+        headers.name_request(environ)
+        guard.check(environ)
 
     @app.after_request
     def _go_out(response: Response) -> Response:
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        guard.add_cors(http, response)
+        response.headers.add("X-Content-Type-Options", "nosniff")
+        guard.add_cors(http.environ, response)
         return response
 
     for blueprint in BLUEPRINTS:

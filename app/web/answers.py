@@ -6,18 +6,19 @@ a comment line while the backend is silent, and a fallback stays possible until 
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import gevent
 import gevent.queue
 from flask import Response, current_app
-from flask import request as http
+from werkzeug.wsgi import ClosingIterator
 
 from app import pipeline
-from app.backends.connection import hold_back
 from app.errors import ClientGone, RouterError
 from app.runtime import Runtime
 from app.types import Buffered, ChatRequest, Reply, Streamed
@@ -25,6 +26,8 @@ from app.web import errors, headers
 from app.wire import sse
 
 SILENCE_S = 10.0
+Environ = dict[str, Any]  # WSGI's
+_CORK = getattr(socket, "TCP_CORK", None)  # Linux
 _AHEAD = 8  # events read ahead of a slow client: then the backend is no longer read
 
 log = logging.getLogger("llr.request")
@@ -48,15 +51,15 @@ def runtime() -> Runtime:
     return found
 
 
-def answer(request: ChatRequest, surface: Surface) -> Response:
+def answer(request: ChatRequest, surface: Surface, rt: Runtime, environ: Environ) -> Response:
     """Runs a request and renders its reply.  Raises RouterError before anything was sent."""
-    return _streamed(request, surface) if request.stream else _buffered(request, surface)
+    return (_streamed if request.stream else _buffered)(request, surface, rt, environ)
 
 
-def _buffered(request: ChatRequest, surface: Surface) -> Response:
-    rt, logged = runtime(), RequestLog(request)
+def _buffered(request: ChatRequest, surface: Surface, rt: Runtime, environ: Environ) -> Response:
+    logged, sock = RequestLog(request), environ.get("gunicorn.socket")
     try:
-        with rt.hangups.watch(http.environ.get("gunicorn.socket")):
+        with rt.hangups.watch(sock):
             reply = pipeline.run(request, rt)
         assert isinstance(reply, Buffered)
         body = surface.document(reply)
@@ -67,15 +70,38 @@ def _buffered(request: ChatRequest, surface: Surface) -> Response:
         logged.write(error.status, None, error)
         raise
     logged.write(200, reply)
-    known = headers.answer_headers(request.request_id, reply, http.environ)
-    response = Response(body, 200, known, mimetype="application/json")
-    response.call_on_close(hold_back(http.environ.get("gunicorn.socket")))
+    response = _AsItIs(body, 200, headers.answer_headers(request.request_id, reply, environ))
+    response.call_on_close(_hold_back(sock))
     return response
 
 
-def _streamed(request: ChatRequest, surface: Surface) -> Response:
-    rt = runtime()
-    feed = Feed(request, surface, rt, http.environ.get("gunicorn.socket"))
+class _AsItIs(Response):
+    """JSON that goes out with the headers it has: werkzeug would go through them twice more to complete them."""
+
+    default_mimetype = "application/json"
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:  # noqa: ARG002
+        start_response(self.status, self.headers.to_wsgi_list())
+        return ClosingIterator(self.response, self.close)  # type: ignore[arg-type]  # bytes, as it was made
+
+
+def _hold_back(sock: Any) -> Callable[[], None]:
+    """Until the function that it returns is called, what is written to `sock` is held back: so the head and the body
+    of a message, written one after the other, leave as one packet and wake the other side once."""
+    if _CORK is None or sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return lambda: None
+
+    def let_go() -> None:
+        with contextlib.suppress(OSError):  # closed meanwhile
+            sock.setsockopt(socket.IPPROTO_TCP, _CORK, 0)
+
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, _CORK, 1)
+    return let_go
+
+
+def _streamed(request: ChatRequest, surface: Surface, rt: Runtime, environ: Environ) -> Response:
+    feed = Feed(request, surface, rt, environ.get("gunicorn.socket"))
     try:
         reply = feed.open(SILENCE_S)
     except ClientGone:
@@ -84,7 +110,7 @@ def _streamed(request: ChatRequest, surface: Surface) -> Response:
     except BaseException:
         feed.close()
         raise
-    known = headers.answer_headers(request.request_id, reply, http.environ)
+    known = headers.answer_headers(request.request_id, reply, environ)
     response = Response(feed, 200, known, mimetype="text/event-stream", direct_passthrough=True)
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Accel-Buffering"] = "no"  # nginx passes each event on at once

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from flask import Blueprint, Response, g
+from flask import Blueprint, Response
 from flask import request as http
 
 from app.errors import RouterError, StreamInterrupted
@@ -15,23 +16,28 @@ from app.wire.chat_stream import as_chunk
 
 blueprint = Blueprint("chat", __name__)
 
+_LARGE_BYTES = 32_768
+
 
 @blueprint.post("/v1/chat/completions")
 def chat_completions() -> Response:
-    return answers.answer(read_request(headers.body(http)), ChatSurface())
+    environ, rt = http.environ, answers.runtime()
+    request = read_request(environ, headers.body(environ, rt.settings.max_body_bytes))
+    return answers.answer(request, ChatSurface(), rt, environ)
 
 
-def read_request(raw: bytes) -> ChatRequest:
-    """The chat request of this HTTP request.  Raises RequestError."""
-    private = headers.sensitivity(http.environ)
+def read_request(environ: dict[str, Any], raw: bytes) -> ChatRequest:
+    """The chat request of an HTTP request.  Raises RequestError."""
+    private = headers.sensitivity(environ)
     body = chat.parse(raw)
     return ChatRequest(
-        request_id=g.request_id,
+        request_id=headers.request_id(environ),
         surface="chat",
         body=body,
         model=chat.model_of(body.chat),
         stream=bool(body.chat.get("stream")),
         sensitivity=private,
+        large=len(raw) > _LARGE_BYTES,
     )
 
 

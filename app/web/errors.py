@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Flask, Response, g
+from flask import Flask, Response
 from flask import request as http
 from werkzeug.exceptions import HTTPException
 
@@ -29,7 +29,7 @@ def render(error: RouterError) -> Response:
     """The answer for an error."""
     text = json.dumps(document(error), ensure_ascii=False).encode("utf-8", "backslashreplace")
     response = Response(text, status=error.status, mimetype="application/json")
-    response.headers.update(headers.error_headers(g.get("request_id", ""), error, http.environ))
+    response.headers.update(headers.error_headers(headers.request_id(http.environ), error, http.environ))
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     if error.status == 401:
@@ -66,4 +66,4 @@ def unexpected(error: Exception, request_id: str) -> RouterError:
 
 
 def _unexpected(error: Exception) -> Response:
-    return render(unexpected(error, g.get("request_id", "")))
+    return render(unexpected(error, headers.request_id(http.environ)))

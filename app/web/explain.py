@@ -17,10 +17,11 @@ blueprint = Blueprint("explain", __name__)
 @blueprint.post("/v1/route")
 def route() -> Response:
     """Takes a Responses body (it has `input`, or goes on from a response), or a chat body."""
-    rt, raw = runtime(), headers.body(http)
+    environ, rt = http.environ, runtime()
+    raw = headers.body(environ, rt.settings.max_body_bytes)
     asked = read_object(raw).document
     is_chat = "messages" in asked or not {"input", "previous_response_id"} & asked.keys()
-    request = chat.read_request(raw) if is_chat else responses.read_request(rt, raw)[0]
+    request = chat.read_request(environ, raw) if is_chat else responses.read_request(rt, environ, raw)[0]
     answer = jsonify(explanation(*pipeline.explain(request, rt)))
     answer.headers["X-LLR-Request-Id"] = request.request_id
     return answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Request, Response
@@ -15,6 +16,7 @@ from app.settings import Settings
 _EXPOSED_HEADERS = "X-LLR-Request-Id, X-LLR-Backend, X-LLR-Model, X-LLR-Route, X-LLR-Fallback-For, X-LLR-Trace"
 
 
+Environ = dict[str, Any]  # WSGI's
 COOKIE = "llr_page"
 PAGE = "/"
 
@@ -26,18 +28,18 @@ class Guard:
         self._origins = {origin.lower().rstrip("/") for origin in settings.allowed_origins}
         self._keys = tuple(key.encode() for key in settings.api_keys)
 
-    def check(self, request: Request) -> None:
+    def check(self, environ: Environ) -> None:
         """Raises NotAllowed."""
-        environ = request.environ
+        path, method = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"]
         if not self._serves_host(environ.get("HTTP_HOST", "")):
             raise NotAllowed("This Host is not served here; name it in LLR_ALLOWED_HOSTS.", code="host_not_allowed")
         origin = environ.get("HTTP_ORIGIN")
-        if origin is not None and not (self._serves_origin(origin) or self._is_our_page(request, origin)):
+        if origin is not None and not (self._serves_origin(origin) or self._is_our_page(environ, origin)):
             raise NotAllowed(
                 "Pages of this Origin may not come in. Name it in LLR_ALLOWED_ORIGINS.", code="origin_not_allowed"
             )
-        its_own = request.path == PAGE and request.method in ("GET", "HEAD", "POST")  # check_page, which may ask for it
-        if self._keys and request.method != "OPTIONS" and request.path != "/health" and not its_own:
+        its_own = path == PAGE and method in ("GET", "HEAD", "POST")  # check_page, which may ask for it
+        if self._keys and method != "OPTIONS" and path != "/health" and not its_own:
             self._check_key(environ.get("HTTP_AUTHORIZATION", ""))
 
     @property
@@ -58,24 +60,24 @@ class Guard:
         right = [key for key in self._keys if hmac.compare_digest(raw, key)]
         return _mark(right[0]) if right else None
 
-    def add_cors(self, request: Request, response: Response) -> None:
+    def add_cors(self, environ: Environ, response: Response) -> None:
         """Tells a browser that this (allowed) Origin may read the answer."""
-        origin = request.environ.get("HTTP_ORIGIN")
+        origin = environ.get("HTTP_ORIGIN")
         if origin is not None and self._serves_origin(origin):
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Access-Control-Expose-Headers"] = _EXPOSED_HEADERS
             response.headers.add("Vary", "Origin")
-            if request.method == "OPTIONS":
+            if environ["REQUEST_METHOD"] == "OPTIONS":
                 response.headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE, OPTIONS"
-                wanted = request.environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS")  # SDKs add some of their own
+                wanted = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS")  # SDKs add some of their own
                 response.headers["Access-Control-Allow-Headers"] = wanted or "Authorization, Content-Type"
                 response.headers["Access-Control-Max-Age"] = "600"
 
-    def _is_our_page(self, request: Request, origin: str) -> bool:
+    def _is_our_page(self, environ: Environ, origin: str) -> bool:
         """A form of our own page, asked for by a name in LLR_ALLOWED_HOSTS (and not merely by any)."""
-        host = request.environ.get("HTTP_HOST", "").lower()
+        host = environ.get("HTTP_HOST", "").lower()
         named = host in self._hosts or _name_of(host) in self._hosts
-        return request.path == PAGE and named and origin.lower() in (f"http://{host}", f"https://{host}")
+        return environ.get("PATH_INFO") == PAGE and named and origin.lower() in (f"http://{host}", f"https://{host}")
 
     def _serves_host(self, host: str) -> bool:
         """An absent Host (HTTP/1.0) comes from no browser."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gevent
-from flask import Request
-from werkzeug.exceptions import HTTPException
+from werkzeug.wsgi import get_content_length
 
 from app.errors import BodyTooLarge, RequestError, RouterError, UnsupportedMediaType
 from app.types import SENSITIVITIES, Buffered, Reply, Step, Streamed
 
+_REQUEST_ID = "llr.request_id"
 _SENSITIVITY = "HTTP_X_LLR_SENSITIVITY"
 _EXPLAIN = "HTTP_X_LLR_EXPLAIN"
 _MOST_TRACE = 1000  # characters: some proxies take 4 kB of headers in all
@@ -24,7 +24,7 @@ _CHUNKED_PIECE_BYTES = 4096  # it may come as so many chunks
 _FORM = "application/x-www-form-urlencoded"  # what curl says when nobody tells it otherwise
 
 
-def sensitivity(environ: Mapping[str, Any]) -> str:
+def sensitivity(environ: dict[str, Any]) -> str:
     """normal or high.  Whatever is not plainly one of them is refused: it might have meant high.
 
     gunicorn joins repeated headers with commas, and with `header_map = "dangerous"` also `X_LLR_Sensitivity`, which
@@ -43,20 +43,19 @@ def sensitivity(environ: Mapping[str, Any]) -> str:
     raise RequestError("X-LLR-Sensitivity must be normal or high, once.", param="X-LLR-Sensitivity")
 
 
-def body(request: Request) -> bytes:
-    """The request's body.  JSON, any +json, no type, or curl's default form type.  Raises RequestError."""
-    kind = request.mimetype
+def body(environ: dict[str, Any], limit: int) -> bytes:
+    """The request's body of up to `limit` bytes.  JSON, any +json, no type, or curl's default form type.
+    Raises RequestError."""
+    kind = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
     if kind and kind not in ("application/json", "text/json", _FORM) and not kind.endswith("+json"):
         raise UnsupportedMediaType(f"Content-Type {kind[:60]!r} is not read here; send application/json.")
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+    if environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
         raise UnsupportedMediaType("Compressed request bodies are not read here; send the JSON as it is.")
-    limit, told = request.max_content_length, request.content_length or 0
-    if limit is not None and told <= limit:
-        request.max_content_length = limit + 1  # where a chunked body, whose length nobody told, is cut off
-    raw = _read(request) if limit is None or told <= limit else b""
-    if limit is not None and max(told, len(raw)) > limit:
+    told = get_content_length(environ)
+    raw = _read(environ["wsgi.input"], told, limit) if told is None or told <= limit else b""
+    if max(told or 0, len(raw)) > limit:
         raise BodyTooLarge(f"The request body is larger than {limit} bytes.")
-    if len(raw) < told:
+    if len(raw) < (told or 0):
         raise RequestError("The request body is shorter than its Content-Length.")
     return raw
 
@@ -68,26 +67,36 @@ class _TooSlow(RequestError):
         super().__init__(f"The request body did not arrive within {_BODY_S:g} s.")
 
 
-def _read(request: Request) -> bytes:
-    """The body in pieces, with a turn for the other greenlets after each: a fast sender would let nobody else run."""
-    size, pieces = _PIECE_BYTES if request.content_length is not None else _CHUNKED_PIECE_BYTES, []
+def _read(source: Any, told: int | None, limit: int) -> bytes:
+    """The body in pieces, with a turn for the other greenlets after each: a fast sender would let nobody else run.
+    Of one whose length nobody told, a chunked one, `limit` and a byte at the most."""
+    size = _CHUNKED_PIECE_BYTES if told is None else _PIECE_BYTES
+    left = limit + 1 if told is None else told
+    pieces = []
     try:
         with gevent.Timeout(_BODY_S, _TooSlow):
-            while piece := request.stream.read(size):
+            while left and (piece := source.read(min(size, left))):
                 pieces.append(piece)
-                gevent.sleep(0)
-            return b"".join(pieces)
-    except (HTTPException, RouterError):
+                left -= len(piece)
+                if left:
+                    gevent.sleep(0)
+    except RouterError:
         raise
     except Exception as error:  # the server's, for broken chunks; its text may quote the body
         raise RequestError(f"The request body cannot be read: {type(error).__name__}.") from None
+    return b"".join(pieces)
 
 
-def new_request_id() -> str:
-    return f"llr-{secrets.token_hex(12)}"
+def name_request(environ: dict[str, Any]) -> None:
+    """Gives a request the id that rows, the log and the answer know it by."""
+    environ[_REQUEST_ID] = f"llr-{secrets.token_hex(12)}"
 
 
-def answer_headers(request_id: str, reply: Reply | None, environ: Mapping[str, Any]) -> dict[str, str]:
+def request_id(environ: dict[str, Any]) -> str:
+    return str(environ.get(_REQUEST_ID, ""))
+
+
+def answer_headers(request_id: str, reply: Reply | None, environ: dict[str, Any]) -> dict[str, str]:
     """X-LLR headers of an answer; without a reply (still waiting for a backend) only the request's id is known."""
     headers = {"X-LLR-Request-Id": request_id}
     if isinstance(reply, (Buffered, Streamed)):
@@ -100,7 +109,7 @@ def answer_headers(request_id: str, reply: Reply | None, environ: Mapping[str, A
     return headers
 
 
-def error_headers(request_id: str, error: RouterError, environ: Mapping[str, Any]) -> dict[str, str]:
+def error_headers(request_id: str, error: RouterError, environ: dict[str, Any]) -> dict[str, str]:
     headers = {"X-LLR-Request-Id": request_id}
     if error.route:
         headers["X-LLR-Route"] = printable(error.route)
@@ -109,7 +118,7 @@ def error_headers(request_id: str, error: RouterError, environ: Mapping[str, Any
     return headers | _explained(error.trace, environ)
 
 
-def _explained(trace: Sequence[Step], environ: Mapping[str, Any]) -> dict[str, str]:
+def _explained(trace: Sequence[Step], environ: dict[str, Any]) -> dict[str, str]:
     """The trace, where the client asked for it with `X-LLR-Explain: 1`.  The rules that did not match are left out:
     POST /v1/route names them."""
     if not trace or environ.get(_EXPLAIN, "").strip().lower() not in ("1", "true", "yes"):

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from flask import Blueprint, Response, g, jsonify
+from flask import Blueprint, Response, jsonify
 from flask import request as http
 
 from app.conversations import Turn
@@ -30,9 +30,9 @@ log = logging.getLogger("llr.conversations")
 
 @blueprint.post("/v1/responses")
 def responses() -> Response:
-    rt = answers.runtime()
-    request, asked = read_request(rt, headers.body(http))
-    return answers.answer(request, ResponsesSurface(rt, request, asked))
+    environ, rt = http.environ, answers.runtime()
+    request, asked = read_request(rt, environ, headers.body(environ, rt.settings.max_body_bytes))
+    return answers.answer(request, ResponsesSurface(rt, request, asked), rt, environ)
 
 
 @blueprint.get("/v1/responses/<name>")
@@ -82,15 +82,15 @@ def _at_backend(turn: Turn, method: str, path: str) -> Response:
     return Response(upstream.backend.stored(method, path).body, mimetype="application/json")
 
 
-def read_request(rt: Runtime, raw: bytes) -> tuple[ChatRequest, ResponsesRequest]:
+def read_request(rt: Runtime, environ: dict[str, Any], raw: bytes) -> tuple[ChatRequest, ResponsesRequest]:
     """The request as the pipeline runs it, and as it was asked.  Raises RequestError."""
-    private = headers.sensitivity(http.environ)
+    private = headers.sensitivity(environ)
     received = chat.read_object(raw)
     asked = parse(received.document)
     past = _Past(rt, asked)
     asked = asked.after(past.history)
     request = ChatRequest(
-        request_id=g.request_id,
+        request_id=headers.request_id(environ),
         surface="responses",
         body=ResponsesBody(asked, past.history, past.stored, received, kept_elsewhere=past.keeper is not None),
         model=asked.model,

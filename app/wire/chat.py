@@ -22,6 +22,8 @@ MOST_PIECES = 20_000  # messages and parts: far beyond any conversation, and no 
 _value_at = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 _pairs_of = json.JSONDecoder(object_pairs_hook=tuple).decode
 _skip_space = re.compile(r"[ \t\n\r]*").match
+_plain_name = re.compile(r'[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*').match  # and the colon behind it
+_end_of_member = re.compile(r"[ \t\n\r]*([,}])[ \t\n\r]*").match
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,34 +103,39 @@ def _scan_object(text: str) -> JsonBody:
     document: dict[str, Any] = {}
     spans: list[tuple[str, int, int]] = []
     at = _space(text, at + 1)
-    while text[at : at + 1] != "}" or spans:
-        name, at = _value_at(text, at)
-        if not isinstance(name, str):
-            raise json.JSONDecodeError("Expecting a member name in double quotes", text, at)
-        start = _space(text, _expect(":", text, at))
+    closed = text[at : at + 1] == "}"
+    at += closed
+    while not closed:
+        name, start = _name_at(text, at)
         document[name], end = _value_at(text, start)
         spans.append((name, start, end))
         if len(spans) > _MOST_MEMBERS:
             raise RequestError(f"The request body has more than {_MOST_MEMBERS} members.")
-        at = _space(text, end)
-        if text[at : at + 1] == "}":
-            break
-        at = _space(text, _expect(",", text, at))
-    if (end := _space(text, at + 1)) != len(text):
+        found = _end_of_member(text, end)
+        if not found:
+            raise json.JSONDecodeError("Expecting ','", text, _space(text, end))
+        closed, at = found[1] == "}", found.end()
+    if (end := _space(text, at)) != len(text):
         raise json.JSONDecodeError("Extra text", text, end)
     return JsonBody(text, document, tuple(spans))
+
+
+def _name_at(text: str, at: int) -> tuple[str, int]:
+    """A member's name, and where its value begins."""
+    if found := _plain_name(text, at):
+        return found[1], found.end()
+    name, end = _value_at(text, _space(text, at))
+    if not isinstance(name, str):
+        raise json.JSONDecodeError("Expecting a member name in double quotes", text, at)
+    end = _space(text, end)
+    if text[end : end + 1] != ":":
+        raise json.JSONDecodeError("Expecting ':'", text, end)
+    return name, _space(text, end + 1)
 
 
 def _space(text: str, at: int) -> int:
     found = _skip_space(text, at)
     return found.end() if found else at
-
-
-def _expect(mark: str, text: str, at: int) -> int:
-    at = _space(text, at)
-    if text[at : at + 1] != mark:
-        raise json.JSONDecodeError(f"Expecting '{mark}'", text, at)
-    return at + 1
 
 
 @dataclass(frozen=True, slots=True)

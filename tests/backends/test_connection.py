@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from app.backends.base import Backend
+from app.backends.connection import _Lean
 from app.backends.llamacpp import LlamaCppBackend
 from app.errors import BackendProtocol
 from app.types import BackendConfig, ChatRequest, Target, Timeouts
@@ -55,3 +59,24 @@ def test_a_fresh_connection_that_dies_is_not_tried_again(up: Upstream, backend: 
     with pytest.raises(BackendProtocol):
         ask(backend)
     assert len(up.requests) == 1
+
+
+def test_a_large_request_may_take_longer_than_connecting() -> None:
+    """`timeout` is for each piece: a slow line gets it through."""
+    ours, theirs = socket.socketpair()
+    connection = _Lean("backend")
+    connection.sock, connection.timeout = ours, 1.0
+    body, read = b"x" * (16 * 256 * 1024), []
+
+    def take() -> None:
+        while piece := theirs.recv(256 * 1024):
+            read.append(piece)
+            time.sleep(0.1)  # a slow line: 2 s and more
+
+    slow = threading.Thread(target=take)
+    slow.start()
+    connection.request("POST", "/v1", body, {"Content-Length": str(len(body))})
+    connection.close()
+    slow.join(60)
+    theirs.close()
+    assert b"".join(read).endswith(body)

@@ -110,6 +110,7 @@ FAULTS = [
     Fault("truncated_gzip", reply(200, gzip.compress(json.dumps(SAID).encode())[:-15], GZIP)),
     Fault("error_with_200", reply(200, error_document("no memory"))),
     Fault("error_event_first", sse(error_document("no memory"), finish=False)),
+    Fault("error_event_before_content_was_sent_on", sse(event(delta("one")) + event(error_document()), finish=False)),
     Fault("error_event_after_comment", sse(b": hello\r\n\r\n", error_document("no memory"))),
     Fault("stream_without_event", sse(finish=False)),
     Fault("stream_cut_before_an_event", sse(b'data: {"choi', CLOSE, finish=False)),
@@ -132,8 +133,8 @@ INTERRUPTED: dict[str, list[replies.Step]] = {
     "end_without_done": [],
     "bad_chunk": [],
     "half_an_event": [b'data: {"choices": [{"index": 0, "del', CLOSE],
-    "error_event": [event(error_document("out of memory", code="oom"))],
-    "error_event_then_hang": [event(error_document("out of memory", code="oom")), HANG],
+    "error_event": [0.3, event(error_document("out of memory", code="oom"))],  # by then " two" was sent on
+    "error_event_then_hang": [0.3, event(error_document("out of memory", code="oom")), HANG],
 }
 
 

@@ -100,9 +100,12 @@ def test_a_stream_that_breaks_ends_with_an_error_event(house, end):
 def test_a_backends_own_error_event_passes_and_ends_the_stream(house):
     local, _, router = house
     error = {"error": {"message": "gpu fell over", "type": "server_error", "param": None, "code": "oom"}}
-    local.script(replies.sse("begun", error, finish=False))
+    begun = replies.Gate()
+    local.script(replies.sse("begun", begun, error, finish=False))
     with router.stream() as stream:
-        body = stream.read()
+        first = stream.read1()
+        begun.open()
+        body = first + stream.read()
     assert parse_events(body)[-1] == error
     assert body.count(b"error") == body.count(json.dumps(error)[2:7].encode())
 

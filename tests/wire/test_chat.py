@@ -156,7 +156,7 @@ NOT_JSON = [
     (b'{"a":1,}', "The request body is not valid JSON: Expecting value at character 7."),
     (b'{"a" 1}', "The request body is not valid JSON: Expecting ':' at character 5."),
     (b'{"a":1 "b":2}', "The request body is not valid JSON: Expecting ',' at character 7."),
-    (b"{1:2}", "The request body is not valid JSON: Expecting a member name in double quotes at character 2."),
+    (b"{1:2}", "The request body is not valid JSON: Expecting a member name in double quotes at character 1."),
     (b"{'a':1}", "The request body is not valid JSON: Expecting value at character 1."),
     (b'{"a":1}{"b":2}', "The request body is not valid JSON: Extra text at character 7."),
     (b'{"a":1} x', "The request body is not valid JSON: Extra text at character 8."),

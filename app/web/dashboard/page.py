@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Response, current_app, g, redirect, render_template
+from flask import Blueprint, Response, current_app, redirect, render_template
 from flask import request as http
 from markupsafe import Markup
 from werkzeug import Response as AnyResponse
@@ -27,6 +27,7 @@ from app.runtime import Runtime
 from app.storage import StoreError, now_ms
 from app.types import ChatRequest, Target
 from app.version import VERSION
+from app.web import headers
 from app.web.answers import runtime
 from app.web.dashboard import figures
 from app.web.dashboard.charts import count
@@ -186,7 +187,7 @@ def _try(form: Mapping[str, str]) -> dict[str, Any]:
     tried: dict[str, Any] = {**asked, "private": "private" in form}
     try:
         request = ChatRequest(
-            request_id=g.request_id,
+            request_id=headers.request_id(http.environ),
             surface="chat",
             body=chat.of_text(asked["prompt"]),
             model=asked["model"].strip(),
