@@ -12,6 +12,7 @@ from urllib3.exceptions import DecodeError, ProtocolError
 
 _PIECE_BYTES = 65536
 _MOST_HEAD_BYTES = 256 * 1024
+_MOST_JOINED_CHARS = 1000  # of a header that comes again and again
 _MOST_INFLATED_BYTES = 1024 * 1024  # at once: a small piece may hold a bomb
 _ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
 # What http.client reads too: servers at home are not always strict, and the operator chose them.
@@ -56,9 +57,8 @@ class Response:
         until = time.monotonic() + within_s
         size = 0
         while not self.status:
-            self._sock.settimeout(max(until - time.monotonic(), 0.001))
             try:
-                data = self._sock.recv(_PIECE_BYTES)
+                data = self._receive(until)
             except (ConnectionResetError, BrokenPipeError):
                 data = b""
             if not data and not size:
@@ -76,8 +76,9 @@ class Response:
             raise ProtocolError("the response is compressed in a way that was not asked for")
 
     def read(self, within_s: float) -> bytes:
-        """What has come of the body, else what comes next; b"" at its end.  `within_s` bounds each wait.
-        Raises OSError, and urllib3's errors for a body that breaks off or cannot be decoded."""
+        """What has come of the body, else what comes next; b"" at its end.  Raises OSError, TimeoutError when nothing
+        has come within `within_s`, and urllib3's errors for a body that breaks off or cannot be decoded."""
+        until = time.monotonic() + within_s
         while True:
             if self._pieces:
                 piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
@@ -93,12 +94,7 @@ class Response:
                     raise DecodeError("the compressed response breaks off")
                 return b""
             else:
-                self._sock.settimeout(max(within_s, 0.001))
-                data = self._sock.recv(_PIECE_BYTES)
-                if data:
-                    self._feed(data)
-                else:
-                    self._hung_up()
+                self._feed(self._receive(until))
 
     def close(self) -> None:
         """A response that was not read to its end takes its connection with it."""
@@ -110,7 +106,19 @@ class Response:
         if self._pool is not None:
             self._pool.give_back(self._from)
 
+    def _receive(self, until: float) -> bytes:
+        """Some bytes, b"" at the end of the connection; TimeoutError at `until`, however many have come before."""
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(left)
+        data: bytes = self._sock.recv(_PIECE_BYTES)
+        return data
+
     def _feed(self, data: bytes) -> None:
+        if not data:
+            self._hung_up()
+            return
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
@@ -125,6 +133,8 @@ class Response:
         self._ended, self._keep = True, False
 
     def _inflated(self, piece: bytes) -> bytes:
+        if self._inflate.eof:
+            return b""  # what stands behind the end of the compressed data
         try:
             inflated: bytes = self._inflate.decompress(self._inflate.unconsumed_tail + piece, _MOST_INFLATED_BYTES)
         except zlib.error:
@@ -143,7 +153,7 @@ class Response:
         if not self.status:  # else a trailer
             key, text = name.decode("latin-1").lower(), value.decode("latin-1")
             known = self.headers.get(key)
-            self.headers[key] = text if known is None else f"{known}, {text}"
+            self.headers[key] = text if known is None else f"{known}, {text}"[:_MOST_JOINED_CHARS]
 
     def on_headers_complete(self) -> None:
         if self._ended:
