@@ -30,14 +30,17 @@ def requests(root: Path) -> Figures:
     """Sequential latency, throughput, CPU."""
     with (
         processes.upstream() as direct,
-        processes.noop() as (noop, noop_pids),
+        processes.bare("noop", direct) as (noop, noop_pids),
+        processes.bare("forward", direct) as (forward, forward_pids),
         processes.router(direct, root) as router,
     ):
         load.throughput(router.port, 1)  # warm
-        ports = {"direct": direct, "noop": noop, "router": router.port}
+        load.throughput(forward, 1)
+        ports = {"direct": direct, "noop": noop, "forward": forward, "router": router.port}
         times = load.sequential(ports, 400)
         rates = {
             "noop": load.throughput(noop, 3, noop_pids),
+            "forward": load.throughput(forward, 3, forward_pids),
             "router": load.throughput(router.port, 4, router.worker_pids()),
         }
         long_ms = load.sequential({"direct": direct, "router": router.port}, 10, load.long_body())
@@ -46,11 +49,15 @@ def requests(root: Path) -> Figures:
         "added p50 ms": times["router"]["p50_ms"] - times["direct"]["p50_ms"],
         "added p95 ms": times["router"]["p95_ms"] - times["direct"]["p95_ms"],
         "noop added p50 ms": times["noop"]["p50_ms"] - times["direct"]["p50_ms"],
+        "forward added p50 ms": times["forward"]["p50_ms"] - times["direct"]["p50_ms"],
         "requests a second": rates["router"]["per_second"],
         "noop requests a second": rates["noop"]["per_second"],
+        "forward requests a second": rates["forward"]["per_second"],
         "requests a second / noop": rates["router"]["per_second"] / rates["noop"]["per_second"],
+        "requests a second / forward": rates["router"]["per_second"] / rates["forward"]["per_second"],
         "CPU us a request": rates["router"]["cpu_us"],
         "noop CPU us a request": rates["noop"]["cpu_us"],
+        "forward CPU us a request": rates["forward"]["cpu_us"],
         "200,000 tokens: added p50 ms": long_ms["router"]["p50_ms"] - long_ms["direct"]["p50_ms"],
     }
 

@@ -53,12 +53,13 @@ def upstream() -> Iterator[int]:
 
 
 @contextmanager
-def noop() -> Iterator[tuple[int, list[int]]]:
-    """The port and worker ids of a bare Flask."""
+def bare(module: str, upstream: int) -> Iterator[tuple[int, list[int]]]:
+    """The port and worker ids of a bare Flask, benchmarks/noop.py or forward.py."""
     port = free_port()
     command = ["-m", "gunicorn", "-k", "gevent", "-w", str(WORKERS), "-b", f"127.0.0.1:{port}", "--log-level", "error"]
-    with _process([sys.executable, *command, "--no-control-socket", "benchmarks.noop:app"]) as process:
-        wait_until(lambda: len(children(process.pid)) == WORKERS, 20, "the noop workers")
+    command = [sys.executable, *command, "--no-control-socket", f"benchmarks.{module}:app"]
+    with _process(command, {"BENCH_UPSTREAM": f"http://127.0.0.1:{upstream}"}) as process:
+        wait_until(lambda: len(children(process.pid)) == WORKERS, 20, f"the workers of {module}")
         time.sleep(1)
         yield port, children(process.pid)
 
@@ -74,8 +75,10 @@ def router(upstream: int, root: Path = ROOT, database: str | None = None) -> Ite
 
 
 @contextmanager
-def _process(command: list[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    environment: Mapping[str, str] = {**os.environ, "PYTHONPATH": str(ROOT)}
+def _process(
+    command: list[str], environ: Mapping[str, str] | None = None, **options: Any
+) -> Iterator[subprocess.Popen[bytes]]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})}
     process = subprocess.Popen(command, cwd=_HERE, env=environment, stdin=subprocess.DEVNULL, **options)
     try:
         yield process
