@@ -15,7 +15,7 @@ from marshmallow import fields
 
 from app.backends.answers import Stream, Whole, read_body
 from app.backends.connection import Connections, StaleConnection
-from app.backends.failures import TRANSPORT_ERRORS, causes, refusal, said, transport_error
+from app.backends.failures import AUTHORITIES, TRANSPORT_ERRORS, causes, refusal, said, transport_error
 from app.backends.response import Response
 from app.errors import BackendError, BackendProtocol, BackendServerError, BackendUnavailable
 from app.types import BackendConfig, ChatRequest, Dialect, Outgoing, Target
@@ -43,10 +43,11 @@ class Backend:
     def __init__(self, config: BackendConfig, environ: Mapping[str, str]) -> None:
         self.config = config
         self._key = environ.get(config.api_key_env, "").strip() if config.api_key_env else ""
-        self._connections = Connections(config.endpoint, config.timeouts)
+        authorities = environ.get(AUTHORITIES, "").strip()
+        self._connections = Connections(config.endpoint, config.timeouts, authorities)
         # Private requests use connections that check where they really ended up, unless the operator vouched.
         self._private_connections = (
-            Connections(config.endpoint, config.timeouts, inside_only=True)
+            Connections(config.endpoint, config.timeouts, authorities, inside_only=True)
             if config.local is None
             else self._connections
         )

@@ -133,9 +133,11 @@ class Connections(HTTPAdapter):
     """requests' adapter for one backend, without what it does anew for each call: finding the pool, setting up TLS,
     and collecting cookies."""
 
-    def __init__(self, endpoint: str, timeouts: Timeouts, *, inside_only: bool = False) -> None:
+    def __init__(self, endpoint: str, timeouts: Timeouts, authorities: str = "", *, inside_only: bool = False) -> None:
+        """`authorities`: a file of certificates to trust, instead of the public ones."""
         super().__init__(pool_connections=2, pool_maxsize=_POOL_SIZE, max_retries=0)  # retries are the dispatcher's
         self._endpoint = endpoint
+        self._verify: bool | str = authorities or True
         self._origin_chars = len(endpoint) - len(urlsplit(endpoint).path)
         self._timeout = urllib3.Timeout(connect=timeouts.connect_s, read=timeouts.first_byte_s)
         pools = (_InsidePool, _InsideTLSPool) if inside_only else (_Pool, _TLSPool)
@@ -148,7 +150,7 @@ class Connections(HTTPAdapter):
         request = requests.PreparedRequest()
         request.method, request.url, request.body = method, self._endpoint + path, body
         request.headers = headers  # type: ignore[assignment]  # a plain dict is all that is read
-        sent = self.send(request, stream=True, timeout=self._timeout)  # type: ignore[arg-type]  # urllib3's own is read too
+        sent = self.send(request, stream=True, verify=self._verify, timeout=self._timeout)  # type: ignore[arg-type]  # urllib3's own is read too
         return cast(Response, sent)
 
     def forget(self) -> None:
@@ -161,7 +163,10 @@ class Connections(HTTPAdapter):
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
         if self._pool is None:
             pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
-            super().cert_verify(pool, self._endpoint, verify, cert)  # type: ignore[no-untyped-call]
+            try:
+                super().cert_verify(pool, self._endpoint, verify, cert)  # type: ignore[no-untyped-call]
+            except OSError as error:  # no such file
+                raise requests.exceptions.SSLError(error) from None
             self._pool = cast(urllib3.HTTPConnectionPool, pool)
         return self._pool
 

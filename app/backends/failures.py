@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import requests
 import urllib3
 
 from app.errors import (
@@ -29,6 +30,7 @@ from app.wire import sse
 TRANSPORT_ERRORS = (urllib3.exceptions.HTTPError, OSError)
 """All that sending and reading may raise."""
 
+AUTHORITIES = "REQUESTS_CA_BUNDLE"  # the variable's name is requests' own
 _MAX_SAID = 500  # characters of a backend's own error text
 _TEMPORARY = (408, 409, 425)
 _TIMEOUTS = (TimeoutError, urllib3.exceptions.TimeoutError)
@@ -46,8 +48,9 @@ def transport_error(error: Exception, config: BackendConfig, hint: str = "") -> 
 
     if has(urllib3.exceptions.NameResolutionError):
         return BackendUnavailable(f"no such host at {at}", kind="dns")
-    if has(urllib3.exceptions.SSLError, ssl.SSLError):
-        return BackendUnavailable(f"TLS failed at {at}", kind="tls")
+    if has(urllib3.exceptions.SSLError, requests.exceptions.SSLError, ssl.SSLError):
+        own = f"; {AUTHORITIES} names the file of an authority of your own" if has(ssl.SSLCertVerificationError) else ""
+        return BackendUnavailable(f"TLS failed at {at}{own}", kind="tls")
     if has(ConnectionRefusedError):
         return BackendUnavailable(f"connection refused at {at}{hint}")
     if has(_NOT_CONNECTED):

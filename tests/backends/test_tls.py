@@ -35,11 +35,9 @@ class _Models(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
-    """One that requests trusts, and no other."""
+def authority(tmp_path: Path) -> trustme.CA:
     made = trustme.CA()
     made.cert_pem.write_to_path(tmp_path / "ca.pem")
-    monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(tmp_path / "ca.pem"))
     return made
 
 
@@ -59,30 +57,30 @@ def serve(authority: trustme.CA) -> Iterator[http.server.ThreadingHTTPServer]:
     server.server_close()
 
 
-def backend(endpoint: str) -> Backend:
+def backend(endpoint: str, authorities: Path | str) -> Backend:
     config = BackendConfig(name="b", type="openai", endpoint=endpoint, timeouts=Timeouts(5, 5, 5), api_key_env="KEY")
-    return OpenAIBackend(config, {"KEY": "sk-test"})
+    return OpenAIBackend(config, {"KEY": "sk-test", "REQUESTS_CA_BUNDLE": str(authorities)})
 
 
-def test_a_trusted_server_answers_and_its_connection_is_kept(serve: http.server.ThreadingHTTPServer) -> None:
-    trusted = backend(f"https://127.0.0.1:{serve.server_port}")
+def test_a_trusted_server_answers_and_its_connection_is_kept(
+    serve: http.server.ThreadingHTTPServer, tmp_path: Path
+) -> None:
+    trusted = backend(f"https://127.0.0.1:{serve.server_port}", tmp_path / "ca.pem")
     assert [trusted.discover() for _ in range(3)] == [("m-1",)] * 3
     trusted.close()
     assert len(serve.RequestHandlerClass.connections) == 1  # type: ignore[attr-defined]
 
 
-def test_a_name_that_is_not_in_the_certificate_is_refused(serve: http.server.ThreadingHTTPServer) -> None:
-    with pytest.raises(BackendUnavailable) as caught:
-        backend(f"https://localhost:{serve.server_port}").discover()
-    assert caught.value.kind == "tls"
-    assert not serve.RequestHandlerClass.connections  # type: ignore[attr-defined]
-
-
-def test_an_unknown_authority_is_refused(
-    serve: http.server.ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "host, authorities",
+    [("localhost", "ca.pem"), ("127.0.0.1", ""), ("127.0.0.1", "no such file")],
+    ids=["a name not in the certificate", "an authority nobody knows", "no file of authorities"],
+)
+def test_what_cannot_be_verified_is_refused(
+    serve: http.server.ThreadingHTTPServer, tmp_path: Path, host: str, authorities: str
 ) -> None:
-    trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
-    monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(tmp_path / "other.pem"))
     with pytest.raises(BackendUnavailable) as caught:
-        backend(f"https://127.0.0.1:{serve.server_port}").discover()
+        backend(f"https://{host}:{serve.server_port}", authorities and tmp_path / authorities).discover()
     assert caught.value.kind == "tls"
+    assert ("REQUESTS_CA_BUNDLE" in caught.value.message) == (authorities != "no such file")
+    assert not serve.RequestHandlerClass.connections  # type: ignore[attr-defined]

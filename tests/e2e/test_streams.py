@@ -103,7 +103,7 @@ def test_a_backends_own_error_event_passes_and_ends_the_stream(house):
     begun = replies.Gate()
     local.script(replies.sse("begun", begun, error, finish=False))
     with router.stream() as stream:
-        first = stream.read1()
+        first = stream.until(b"begun")
         begun.open()
         body = first + stream.read()
     assert parse_events(body)[-1] == error
