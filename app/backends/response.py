@@ -101,6 +101,7 @@ class Response:
         if self._closed:
             return
         self._closed = True
+        del self._parser  # the two hold each other: nobody shall have to look for them
         if not (self._ended and self._keep):
             self._from.close()
         if self._pool is not None:
