@@ -11,8 +11,10 @@ from app.routing.classify import classify
 from app.routing.classify import explain as evidence
 from app.routing.decide import Trial, decide, no_trial
 from app.routing.detect import Detectors
+from app.routing.locality import is_local
+from app.routing.outlook import estimate, never
 from app.runtime import Runtime
-from app.types import CallRecord, ChatRequest, Classification, Decision, Evidence, Reply
+from app.types import CallRecord, ChatRequest, Classification, Decision, Evidence, Outlook, Planned, Reply, Target
 
 
 def plan(request: ChatRequest, rt: Runtime, trial: Trial = no_trial) -> tuple[Classification, Decision]:
@@ -26,10 +28,41 @@ def plan(request: ChatRequest, rt: Runtime, trial: Trial = no_trial) -> tuple[Cl
     return tags, decide(request, tags, rt.policy, rt.observations(), trial)
 
 
-def explain(request: ChatRequest, rt: Runtime) -> tuple[Evidence, Decision]:
-    """`plan`, with what spoke for the tags.  It can hold words of the prompt: show it, never keep it."""
+def explain(request: ChatRequest, rt: Runtime) -> tuple[Evidence, Decision, Outlook]:
+    """`plan`, with what spoke for the tags and what would be sent where.  It can hold words of the prompt: show it,
+    never keep it."""
     tags, decision = plan(request, rt)
-    return dataclasses.replace(evidence(request, rt.policy.complexity), tags=tags), decision
+    found = dataclasses.replace(evidence(request, rt.policy.complexity), tags=tags)
+    return found, decision, _outlook(request, tags, decision, rt)
+
+
+def _outlook(request: ChatRequest, tags: Classification, decision: Decision, rt: Runtime) -> Outlook:
+    """Every request that could be made, written as it would be, and not sent."""
+    observations, circuits = rt.observations(), rt.health.states()
+    output_tokens = decision.basis.output_tokens if decision.basis else 0
+
+    def planned(target: Target, kind: str = "live", share: float = 1.0) -> Planned:
+        time.sleep(0)
+        backend = rt.upstreams[target.backend].backend
+        outgoing = backend.prepare(request, target, stream=request.stream and kind == "live")
+        return Planned(
+            target=target,
+            kind=kind,
+            share=share,
+            local=is_local(target, observations),
+            circuit=circuits.get(target.backend, "closed"),
+            estimate=estimate(target, backend.config, observations, tags.tokens, output_tokens),
+            url=backend.url(outgoing),
+            body=outgoing.form(request),
+            sent_bytes=len(outgoing.body),
+            key_env=backend.config.api_key_env or None,
+            key_set=not backend.missing_key,
+        )
+
+    calls = tuple(planned(target) for target in decision.targets)
+    mirrors = tuple(planned(*mirror) for mirror in rt.shadow.mirrors(request, tags, decision))
+    reached = frozenset(call.target.backend for call in (*calls, *mirrors))
+    return Outlook(calls=calls, mirrors=mirrors, never=never(rt.policy, decision, observations, reached))
 
 
 def run(request: ChatRequest, rt: Runtime) -> Reply:

@@ -285,6 +285,9 @@ class Decision:
     reason: str = "route"  # why the first target is first: route, pin, continuation, fit, cooling, spill
     skipped: Target | None = None  # a local primary passed over for its latency: it wants measuring
     private: bool = False  # only local targets may be called
+    dropped: Mapping[str, str] = field(
+        default_factory=dict
+    )  # backends the route or pin names, that may not be used: why
     basis: Basis | None = None
 
 
@@ -295,6 +298,56 @@ class Outgoing:
     path: str
     body: bytes
     native: bool = False  # a Responses body instead of chat
+
+    def form(self, request: ChatRequest) -> str:
+        """native | translated | passed_on: what became of the client's body."""
+        return "native" if self.native else "translated" if request.surface == "responses" else "passed_on"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a call is expected to take and cost."""
+
+    expected_ms: float | None  # None = unknown
+    expected_from: str | None  # measured | policy
+    price: Price | None  # None = unknown
+    input_tokens: int
+    output_tokens: int | None  # at most; None = the request sets no limit
+
+    @property
+    def input_usd(self) -> float | None:
+        return self.price.cost_usd(self.input_tokens, 0) if self.price else None
+
+    @property
+    def cost_usd(self) -> float | None:
+        """At most; None = unknown: no price, or no limit to the answer."""
+        return self.price.cost_usd(self.input_tokens, self.output_tokens) if self.price else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A call that a dry run foresees."""
+
+    target: Target
+    kind: str  # live | shadow | probe
+    share: float  # of such requests: 1, or that of the A/B sample
+    local: bool
+    circuit: str  # closed | open | half-open
+    estimate: Estimate
+    url: str | None  # None: nothing is sent, the backend answers by itself
+    body: str  # passed_on | translated | native
+    sent_bytes: int
+    key_env: str | None  # the variable whose key goes along; None = none does
+    key_set: bool  # False: it should go along and is not there
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What a decision would lead to."""
+
+    calls: tuple[Planned, ...]  # in the order of tries
+    mirrors: tuple[Planned, ...]  # beside them: an A/B sample, a measurement
+    never: Mapping[str, str]  # the other backends, and why none of this reaches them
 
 
 # --- what comes back ----------------------------------------------------------------------------

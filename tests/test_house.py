@@ -279,7 +279,8 @@ def test_every_member_of_the_json_reports_is_documented(app):
     summary = metrics_summary({LIVE: Tally()}, 24, {"rows_dropped": 0})
     report = ab_report({}, ABTest(True, 0.1, {"a": "b"}), 24)
     health = app.test_client().get("/health").json
-    for name in {*members(summary), *members(report), *members(health)}:
+    explained = app.test_client().post("/v1/route", json=CHAT).json
+    for name in {*members(summary), *members(report), *members(health), *members(explained)}:
         assert f"`{name}`" in API.prose or f'"{name}"' in API.text, name
 
 

@@ -70,6 +70,10 @@ class Backend:
                 return Outgoing(self.responses_path, body, native=True)
         return Outgoing(self.chat_path, request.body.encode(target.model, self.dialect, stream=stream))
 
+    def url(self, outgoing: Outgoing) -> str | None:
+        """Where it is sent; None: nowhere, the answer is made here."""
+        return self.config.endpoint + outgoing.path
+
     def open(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Whole | Stream:
         """Sends it.  Returns the whole answer, or a stream whose first event has come and is no error.
         Raises BackendError."""

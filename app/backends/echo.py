@@ -25,6 +25,9 @@ class EchoBackend(Backend):
     default_endpoint = "http://localhost"  # never called
     default_models = ("echo",)
 
+    def url(self, outgoing: Outgoing) -> None:  # noqa: ARG002
+        return None
+
     def open(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Whole | EchoStream:  # type: ignore[override]  # noqa: ARG002
         chat = json.loads(outgoing.body)
         text = _NOTE + _last_text(chat)

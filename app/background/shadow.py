@@ -7,7 +7,7 @@ same as for live calls.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import gevent.pool
 
@@ -50,20 +50,37 @@ class Shadow:
 
     def offer(self, request: ChatRequest, tags: Classification, decision: Decision, call: CallRecord) -> None:
         """After a live call: mirrors it when it is one that the policy samples."""
-        candidate = self._ab.candidates.get(call.backend) if self._ab.enabled else None
-        if candidate is None or call.outcome != "ok" or call.kind != "live" or call.backend != decision.primary:
+        if not self._ab.enabled or call.backend not in self._ab.candidates:
+            return
+        if call.outcome != "ok" or call.kind != "live" or call.backend != decision.primary:
             return
         if self._random() >= self._ab.sample_rate:
             return
-        observations = self._via.observations()
-        config = self._policy.backends[candidate]
-        target = Target(candidate, model_for(config, tags.family, observations))
+        target = self.candidate(tags, decision)
+        if target is not None:
+            self._run(self._mirror, request, tags, decision, target, "shadow")
+
+    def candidate(self, tags: Classification, decision: Decision) -> Target | None:
+        """Who gets a sample of what the primary answers; None when nobody does, or may."""
+        name = self._ab.candidates.get(decision.primary) if self._ab.enabled else None
+        if name is None:
+            return None
+        config, observations = self._policy.backends[name], self._via.observations()
+        target = Target(name, model_for(config, tags.family, observations))
         window = config.context_window(target.model)
-        if not target.model or (window is not None and tags.tokens > window):
-            return
-        if decision.private and not is_local(target, observations):
-            return
-        self._run(self._mirror, request, tags, decision, target, "shadow")
+        fits = window is None or tags.tokens <= window
+        may = not decision.private or is_local(target, observations)
+        return target if target.model and fits and may else None
+
+    def mirrors(
+        self, request: ChatRequest, tags: Classification, decision: Decision
+    ) -> Iterator[tuple[Target, str, float]]:
+        """What a request would be mirrored to: target, kind, share of such requests.  For dry runs."""
+        if decision.skipped is not None:
+            yield decision.skipped, "probe", 1.0
+        sampled = self.candidate(tags, decision) if request.continues is None and self._ab.sample_rate else None
+        if sampled is not None and any(target.backend == decision.primary for target in decision.targets):
+            yield sampled, "shadow", self._ab.sample_rate
 
     def measure(self, request: ChatRequest, tags: Classification, decision: Decision) -> None:
         """Mirrors a request to a local primary that was passed over, so that its recovery is noticed."""

@@ -18,7 +18,7 @@ from app.cli.table import folded
 from app.errors import NoPolicy, RequestError, RouterError
 from app.routing.classify import classify
 from app.routing.detect import Detectors
-from app.routing.explain import explanation
+from app.routing.explain import explanation, what_is_sent
 from app.types import ChatRequest, Cuts, SensitivityRules
 from app.wire import chat
 
@@ -31,7 +31,7 @@ route_group = AppGroup("route", help="See where a prompt would go.")
 @click.option("--sensitivity", type=click.Choice(("normal", "high")), default="normal", show_default=True)
 @as_json
 def route_explain(prompt: str, model: str, sensitivity: str, as_json: bool) -> None:
-    """Tags, route, targets and reasons for PROMPT.  Nothing is called."""
+    """Tags, route, targets and reasons for PROMPT, and what would be sent where.  Nothing is called."""
     rt = runtime()
     rt.look_up_names(resolve)
     request = _request(chat.of_text(prompt), model=model.strip(), sensitivity=sensitivity)
@@ -46,6 +46,9 @@ def route_explain(prompt: str, model: str, sensitivity: str, as_json: bool) -> N
         click.echo(folded(name, text, 12))
     for step in found["trace"]:
         click.echo(folded(f"  {step['stage']}", step["outcome"], 12))
+    for title, lines in what_is_sent(found):
+        for number, line in enumerate(lines):
+            click.echo(folded("" if number else title, line, 12))
 
 
 def _request(body: chat.ChatBody, model: str = "auto", sensitivity: str = "normal") -> ChatRequest:

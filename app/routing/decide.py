@@ -26,6 +26,7 @@ from app.types import (
 )
 
 Trial = Callable[[Target], bool]
+NOT_FOR_PRIVATE = "the request is private and it is not local"
 
 
 def no_trial(target: Target) -> bool:  # noqa: ARG001
@@ -49,6 +50,7 @@ class _Choice:
     skipped: Target | None = None
     measured: bool = False
     trace: list[Step] = field(default_factory=list)
+    dropped: dict[str, str] = field(default_factory=dict)  # backend -> why
 
     @property
     def private(self) -> bool:
@@ -56,6 +58,10 @@ class _Choice:
 
     def note(self, stage: str, outcome: str) -> None:
         self.trace.append(Step(stage, outcome))
+
+    def drop(self, stage: str, target: Target, why: str) -> None:
+        self.dropped[target.backend] = why
+        self.note(stage, f"dropped {_name(target)}: {why}")
 
     def config(self, target: Target) -> BackendConfig:
         return self.policy.backends[target.backend]
@@ -96,6 +102,7 @@ def decide(
         reason=choice.reason,
         skipped=choice.skipped,
         private=choice.private,
+        dropped=choice.dropped,
         basis=Basis(
             policy=policy.version,
             asked_model=kept_name(request.model, pinned=choice.route == "pin", private=choice.private),
@@ -184,7 +191,7 @@ def _privacy(choice: _Choice) -> None:
     kept = tuple(target for target in choice.targets if is_local(target, choice.observations))
     for target in choice.targets:
         if target not in kept:
-            choice.note("privacy", f"dropped {_name(target)}: the request is private and it is not local")
+            choice.drop("privacy", target, NOT_FOR_PRIVATE)
     choice.targets = kept
     if not kept:
         raise NoEligibleBackend(
@@ -201,7 +208,7 @@ def _fit(choice: _Choice) -> None:
         window = choice.config(target).context_window(target.model)
         if window is not None and needed > window:
             largest = max(largest, window)
-            choice.note("fit", f"dropped {_name(target)}: about {needed} tokens, its window holds {window}")
+            choice.drop("fit", target, f"about {needed} tokens, its window holds {window}")
         else:
             kept.append(target)
     if kept and kept[0] != choice.targets[0]:
@@ -256,6 +263,8 @@ def _is_faster(target: Target, than_ms: float, choice: _Choice) -> bool:
 def _model(choice: _Choice) -> None:
     """Models were resolved as the targets were made; this stage drops a target that has none and says the rest."""
     for target in choice.targets:
+        if not target.model:
+            choice.dropped[target.backend] = "no model is known for it"
         choice.note("model", f"{target.backend}: " + (target.model or "dropped, no model is known for it"))
     choice.targets = tuple(target for target in choice.targets if target.model)
     if not choice.targets:

@@ -297,13 +297,20 @@ def test_route_explain(good: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "  privacy   not private: every target may be used",
         "  model     parrot: echo",
         "  model     cloud: gpt",
+        "first       parrot/echo, local, time unknown, cost unknown",
+        "            sent nowhere: it answers by itself",
+        "then        cloud/gpt, NOT LOCAL, time unknown, cost unknown",
+        "            POST https://api.openai.com/v1/chat/completions",
+        "            104 bytes, as it came but for `model`; CLOUD_KEY is not set: it fails",
     ]
     assert not (tmp_path / "metrics.db").exists(), "nothing is called or written"
 
 
 def test_route_explain_as_json(good: Run) -> None:
     document = json.loads(good("route", "explain", "hi", "--sensitivity", "high", "--json").output)
-    assert list(document) == ["classification", "evidence", "route", "targets", "trace"]
+    assert list(document) == [
+        "classification", "evidence", "route", "targets", "trace", "calls", "mirrors", "never",
+    ]  # fmt: skip
     assert (document["route"], document["targets"]) == ("sensitivity=high", [{"backend": "parrot", "model": "echo"}])
 
 

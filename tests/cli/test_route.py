@@ -59,9 +59,44 @@ def test_explain_reads_at_a_glance(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert lines[7] == "  match     difficulty=0.1..: yes"
 
 
+WIDE = """\
+backends:
+  local: {type: ollama, models: ["llama3.1:8b"], p50Ms: 1800, price: {input: 0, output: 0}}
+  frontier: {type: openai, model: gpt-4o, price: {input: 2.5, output: 10}}
+  sarmalink: {type: sarmalink}
+routes:
+  - match: {sensitivity: high}
+    backend: local
+  - default: local
+    fallback: frontier
+ab: {enabled: true, sampleRate: 0.05, candidates: {local: frontier}}
+"""
+
+
+def test_explain_says_what_would_be_sent_in_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = flask(tmp_path, "route", "explain", "hello", policy=WIDE).stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[lines.index("  model     frontier: gpt-4o") + 1 :] == [
+        "first       local/llama3.1:8b, local, about 1.8 s (p50Ms), free",
+        "            POST http://localhost:11434/v1/chat/completions",
+        "            74 bytes, as it came but for `model`; no key",
+        "then        frontier/gpt-4o, NOT LOCAL, time unknown, $0.000015 in, $10.00 per",
+        "            1M out",
+        "            POST https://api.openai.com/v1/chat/completions",
+        "            69 bytes, as it came but for `model`; OPENAI_API_KEY is not set: it",
+        "            fails",
+        "beside      frontier/gpt-4o, NOT LOCAL: 5 % of what local answers, for the A/B",
+        "            trial",
+        "never       sarmalink: the rule default does not name it",
+    ]
+    private = flask(tmp_path, "route", "explain", "--sensitivity", "high", "hello", policy=WIDE).stdout
+    assert private.endswith("never       frontier, sarmalink: the request is private and it is not local\n")
+
+
 def test_explain_as_json(tmp_path: Path) -> None:
     found = json.loads(flask(tmp_path, "route", "explain", "--json", "mail me: tim@example.com").stdout)
-    assert list(found) == ["classification", "evidence", "route", "targets", "trace"]
+    assert list(found)[:5] == ["classification", "evidence", "route", "targets", "trace"]
     assert tuple(found["classification"]) == TAGS
     assert found["classification"]["sensitivity"] == "high", "the detector is asked as well"
     assert set(found["evidence"]) == {"runner_up", "task", "difficulty"}

@@ -56,6 +56,7 @@ class FakeBackend(Backend):
 
     def __init__(self, config: BackendConfig, *answers: Answer) -> None:
         self.config = config
+        self._key = ""
         self.answers = list(answers) or [whole()]
         self.calls: list[tuple[ChatRequest, Target, bool, bool]] = []  # request, target, stream, private
 

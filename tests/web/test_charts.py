@@ -6,7 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from app.web.dashboard.charts import Series, bars, count, duration, lines, nice_top
+from app.web.dashboard.charts import Series, bars, count, lines, nice_top
+from app.words import duration
 
 TIMES = ("10:00", "11:00", "12:00", "13:00")
 SVG = "{http://www.w3.org/2000/svg}"

@@ -12,7 +12,9 @@ from urllib.parse import quote
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.storage import now_ms
 from app.version import VERSION
+from tests import build
 from tests.fakes.backends import FakeBackend, FakeStream, config, whole
 from tests.web.conftest import ECHO, Client
 
@@ -146,7 +148,9 @@ def test_a_dry_run_calls_nothing(client: Client, tmp_path: Path) -> None:
     made = client()
     fakes = [replace_backend(made, name) for name in ("parrot", "cloud")]
     answer = made.post("/v1/route", json={"model": "cloud", **CHAT})
-    assert list(answer.json) == ["classification", "evidence", "route", "targets", "trace"]
+    assert list(answer.json) == [
+        "classification", "evidence", "route", "targets", "trace", "calls", "mirrors", "never",
+    ]  # fmt: skip
     assert answer.json["route"] == "pin"
     assert answer.json["targets"] == [{"backend": "cloud", "model": "gpt"}]
     tags = answer.json["classification"]
@@ -169,6 +173,91 @@ def test_a_dry_run_of_a_private_request(client: Client) -> None:
     assert (answer["route"], answer["targets"]) == ("sensitivity=high", [{"backend": "parrot", "model": "echo:1b"}])
     refused = client().post("/v1/route", json={"model": "cloud", **CHAT}, headers={"X-LLR-Sensitivity": "high"})
     assert (refused.status_code, refused.json["error"]["code"]) == (503, "no_eligible_backend")
+
+
+OFFICE = """\
+backends:
+  local: {type: ollama, endpoint: "http://127.0.0.1:9", models: [m], p50Ms: 1800, price: {input: 0, output: 0}}
+  cloud: {type: openai, model: gpt, p50Ms: 900, price: {input: 2.5, output: 10}}
+  other: {type: sarmalink}
+routes:
+  - match: {sensitivity: high}
+    backend: local
+  - default: local
+    fallback: cloud
+ab: {enabled: true, sampleRate: 0.05, candidates: {local: other}}
+"""
+LIMITED = {"model": "auto", "max_tokens": 500, "stream": True, **CHAT}
+
+
+def test_a_dry_run_says_what_would_be_sent_where(client: Client, tmp_path: Path) -> None:
+    made = client(OFFICE, OPENAI_API_KEY="sk-secret")
+    answer = made.post("/v1/route", json=LIMITED)
+    sent = {**LIMITED, "model": "m"}
+    local, cloud = answer.json["calls"]
+    assert local == {
+        "backend": "local", "model": "m", "local": True, "circuit": "closed", "expected_ms": 1800,
+        "expected_from": "policy", "price": {"input": 0, "output": 0}, "input_tokens": 7, "output_tokens": 500,
+        "input_usd": 0, "cost_usd": 0, "url": "http://127.0.0.1:9/v1/chat/completions", "body": "passed_on",
+        "sent_bytes": len(made.application.json.dumps(sent)), "key_env": None, "key_set": None,
+    }  # fmt: skip
+    assert (cloud["backend"], cloud["local"], cloud["expected_ms"]) == ("cloud", False, 900)
+    assert (cloud["input_usd"], cloud["cost_usd"]) == (0.0000175, 0.0050175)
+    assert cloud["url"] == "https://api.openai.com/v1/chat/completions"
+    assert (cloud["key_env"], cloud["key_set"]) == ("OPENAI_API_KEY", True)
+    (mirror,) = answer.json["mirrors"]
+    assert (mirror["backend"], mirror["kind"]) == ("other", "shadow")
+    assert mirror["why"] == "5 % of what local answers, for the A/B trial"
+    assert (mirror["key_env"], mirror["key_set"]) == ("SARMALINK_API_KEY", False)
+    assert mirror["sent_bytes"] == local["sent_bytes"] + len("smart") - len("m") + len("false") - len("true")
+    assert answer.json["never"] == []
+    assert "sk-secret" not in answer.text and not (tmp_path / "metrics.db").exists()
+
+
+def test_a_dry_run_of_a_private_request_says_where_it_never_goes(client: Client) -> None:
+    answer = client(OFFICE).post("/v1/route", json=LIMITED, headers={"X-LLR-Sensitivity": "high"}).json
+    assert [call["backend"] for call in answer["calls"]] == ["local"]
+    assert answer["mirrors"] == []
+    why = "the request is private and it is not local"
+    assert answer["never"] == [{"backend": "cloud", "why": why}, {"backend": "other", "why": why}]
+
+
+def test_a_dry_run_of_a_responses_body_says_what_becomes_of_it(client: Client) -> None:
+    body = {"input": "hello there", "max_output_tokens": 500}
+    local, cloud = client(OFFICE).post("/v1/route", json=body).json["calls"]
+    assert (local["body"], local["url"]) == ("translated", "http://127.0.0.1:9/v1/chat/completions")
+    assert (cloud["body"], cloud["url"]) == ("native", "https://api.openai.com/v1/responses")
+    assert cloud["output_tokens"] == 500
+    chat = {"model": "m", "messages": [{"role": "user", "content": "hello there"}], "max_tokens": 500}
+    assert local["sent_bytes"] == len(json.dumps(chat, separators=(",", ":")))
+
+
+def test_a_dry_run_knows_medians_circuits_and_who_is_measured(client: Client) -> None:
+    made = client(OFFICE.replace("fallback: cloud", "fallback: cloud\n    latencyBudgetMs: 2000"))
+    runtime = made.application.extensions["runtime"]
+    for number in range(6):
+        runtime.record(build.record(request_id=f"r{number}", ts_ms=now_ms(), model="m", latency_ms=2500))
+    for _ in range(3):
+        runtime.health.note(build.record(backend="other", outcome="error", error="timeout", backend_failed=True))
+    answer = made.post("/v1/route", json=LIMITED).json
+    assert [call["backend"] for call in answer["calls"]] == ["cloud", "local"]
+    assert (answer["calls"][1]["expected_ms"], answer["calls"][1]["expected_from"]) == (2500, "measured")
+    assert [(one["backend"], one["kind"], one["circuit"]) for one in answer["mirrors"]] == [
+        ("local", "probe", "closed"),
+        ("other", "shadow", "open"),
+    ]
+
+
+def test_what_a_dry_run_foresees_is_what_is_sent(client: Client, upstream: Any) -> None:
+    """Byte for byte in number, and at the very place."""
+    up = upstream(models=["m"])
+    made = client(OFFICE.replace("http://127.0.0.1:9", up.url))
+    for path, body in (("/v1/chat/completions", {"max_tokens": 5, **CHAT}), ("/v1/responses", {"input": "hi"})):
+        foreseen = made.post("/v1/route", json=body).json["calls"][0]
+        assert made.post(path, json=body).status_code == 200
+        sent = up.requests[-1]
+        assert (f"{up.url}{sent.path}", len(sent.body)) == (foreseen["url"], foreseen["sent_bytes"])
+    assert len(up.requests) == 2, "dry runs sent nothing"
 
 
 # --- metrics ------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from app.words import duration
+
 _STEP = 10  # width of a step in the drawing's own units
 _HEIGHT = 100
 
@@ -129,15 +131,6 @@ def nice_top(value: float, *, whole: bool = False) -> float:
 
 def _y(value: float, top: float) -> float:
     return _HEIGHT * (1 - value / top)
-
-
-def duration(ms: float) -> str:
-    """`0`, `8.5 ms`, `420 ms`, `1.3 s`, `25 s`, `2 min`"""
-    if ms >= 120_000:
-        return f"{ms / 60_000:.3g} min"
-    if ms >= 1000:
-        return f"{ms / 1000:.3g} s"
-    return f"{ms:.3g} ms" if ms else "0"
 
 
 def count(number: float) -> str:

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app import words
 from app.metrics.store import BUCKET_S, Store
 from app.metrics.summary import ab_report, metrics_summary, overview
 from app.metrics.tally import Tally, merged
 from app.routing.locality import is_local
 from app.types import Observations, Policy, Target
-from app.web.dashboard.charts import Chart, Series, bars, count, duration, lines
+from app.web.dashboard.charts import Chart, Series, bars, count, lines
 
 WINDOWS = ((1.0, "1 hour"), (24.0, "24 hours"), (168.0, "7 days"))
 _LATEST = 25
@@ -233,12 +234,9 @@ def percent(share: float | None) -> str:
 
 
 def usd(value: float | None) -> str:
-    if value is None:
-        return "unknown"
-    sign, value = ("−" if value < 0 else ""), abs(value)
-    return f"{sign}${value:,.2f}" if value >= 0.1 or value == 0 else f"{sign}${value:.2g}"
+    return "unknown" if value is None else words.usd(value)
 
 
 def ms(value: float | None) -> str:
     """With a space at which no line is broken."""
-    return "–" if value is None else (duration(value) if value else "0 ms").replace(" ", "\u00a0")
+    return "–" if value is None else (words.duration(value) if value else "0 ms").replace(" ", "\u00a0")

@@ -21,7 +21,7 @@ from app import pipeline
 from app.errors import NotAllowed, RouterError
 from app.metrics.summary import window_hours
 from app.routing.decide import model_for
-from app.routing.explain import explanation
+from app.routing.explain import explanation, what_is_sent
 from app.routing.locality import is_local
 from app.runtime import Runtime
 from app.storage import StoreError, now_ms
@@ -198,4 +198,4 @@ def _try(form: Mapping[str, str]) -> dict[str, Any]:
     except RouterError as error:
         return {**tried, "refused": error}
     tags = [(name, value) for name, value in found["classification"].items() if isinstance(value, (str, int, float))]
-    return {**tried, "found": found, "tags": tags}
+    return {**tried, "found": found, "tags": tags, "plan": list(what_is_sent(found))}

@@ -1,0 +1,23 @@
+"""Numbers as people read them, on the page and on the command line.  Pure."""
+
+from __future__ import annotations
+
+import math
+
+
+def duration(ms: float) -> str:
+    """`0`, `8.5 ms`, `420 ms`, `1.3 s`, `25 s`, `2 min`"""
+    if ms >= 120_000:
+        return f"{ms / 60_000:.3g} min"
+    if ms >= 1000:
+        return f"{ms / 1000:.3g} s"
+    return f"{ms:.3g} ms" if ms else "0"
+
+
+def usd(value: float) -> str:
+    """`$0`, `$1,204.50`, `$0.0031`: below ten cents two digits that count, never as a power of ten."""
+    sign, value = ("−" if value < 0 else ""), abs(value)
+    if value == 0 or value >= 0.1:
+        return f"{sign}${value:,.2f}" if value else "$0"
+    digits = 1 - math.floor(math.log10(value))
+    return f"{sign}${value:.{digits}f}".rstrip("0")
