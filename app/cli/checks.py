@@ -172,23 +172,31 @@ def windows(seen: Seen) -> Iterator[Finding]:
         config = seen.policy.backends[name]
         if answer.error or BACKEND_TYPES[config.type].hosted:
             continue
+        untold = []
         for model in seen.models(config):
-            yield from _window(name, config, model, config.context_window(model), answer.windows.get(model))
+            said, real = config.context_window(model), answer.windows.get(model)
+            if said is None and real is None:
+                untold.append(model)
+            yield from _window(name, model, said, real, _LARGER.get(config.type, "start it with a larger one"))
+        if untold and config.type == "ollama":
+            what = (
+                f"`contextWindow` is not set for {', '.join(untold)}, and Ollama tells it of loaded models only: by "
+                f"default {_SMALL_WINDOW} tokens below 24 GB of video memory, longer prompts are cut without a word"
+            )
+            fix = f"{_LARGER['ollama']}, and write `contextWindow: 16384`; or load them and ask again"
+            yield Finding("context", name, what, fix)
 
 
-def _window(name: str, config: BackendConfig, model: str, said: int | None, real: int | None) -> Iterator[Finding]:
-    raise_it = (
-        "start Ollama with OLLAMA_CONTEXT_LENGTH=16384" if config.type == "ollama" else "start it with a larger one"
-    )
+_LARGER = {"ollama": "start Ollama with OLLAMA_CONTEXT_LENGTH=16384"}
+
+
+def _window(name: str, model: str, said: int | None, real: int | None, larger: str) -> Iterator[Finding]:
     if said is not None and real is not None and said > real:
         what = f"`contextWindow` says {said} tokens for {model}, the server runs it with {real}: longer prompts are cut"
-        yield Finding("context", name, what, f"{raise_it}, or write `contextWindow: {real}`")
+        yield Finding("context", name, what, f"{larger}, or write `contextWindow: {real}`")
     elif (real or said or _SMALL_WINDOW + 1) <= _SMALL_WINDOW:
         what = f"{model} runs with a context of {real or said} tokens, which longer conversations soon fill"
-        yield Finding("context", name, what, f"{raise_it}, and write `contextWindow: 16384`")
-    elif said is None and real is None and config.type == "ollama":
-        what = f"`contextWindow` is not set for {model}: Ollama cuts prompts at {_SMALL_WINDOW} tokens without a word"
-        yield Finding("context", name, what, f"{raise_it}, and write `contextWindow: 16384`")
+        yield Finding("context", name, what, f"{larger}, and write `contextWindow: 16384`")
 
 
 def budgets(seen: Seen) -> Iterator[Finding]:

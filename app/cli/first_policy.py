@@ -81,7 +81,6 @@ def _fallback(names: Sequence[str]) -> str:
 def _server(server: Server) -> str:
     chosen = families(server.models)
     default = chosen.get("llama") or best(server.models).name
-    window = next((model.window for model in server.models if model.name == default and model.window), None)
     studio = BACKEND_TYPES[server.type].hosted
     lines = [f"  {server.backend}:", f"    type: {server.type}"]
     lines += ["    local: true                  # it runs on this machine", '    apiKeyEnv: ""'] if studio else []
@@ -90,15 +89,28 @@ def _server(server: Server) -> str:
         lines.append("    families:                    # which model for which kind of request")
         lines += [f'      {family}: "{model}"' for family, model in chosen.items()]
     lines.append("    price: {input: 0, output: 0}")
-    lines += [f"    contextWindow: {window}"] if window else _UNKNOWN_WINDOW if server.type == "ollama" else []
+    lines += _windows(server, list(dict.fromkeys((default, *chosen.values()))))
     spare = [model.name for model in server.models if model.name not in (default, *chosen.values())]
     lines += [f"    # there is also {name}" for name in spare[:8]]
     return "\n".join(lines) + "\n"
 
 
-_UNKNOWN_WINDOW = [
-    "    # contextWindow: 16384       # what Ollama runs with (OLLAMA_CONTEXT_LENGTH): say it, or long prompts are cut",
+def _windows(server: Server, named: Sequence[str]) -> list[str]:
+    """What is known of the windows of the models that the policy names."""
+    known = {model.name: model.window for model in server.models if model.name in named and model.window}
+    if len(known) == len(named) and len(set(known.values())) == 1:
+        return [f"    contextWindow: {known[named[0]]:<13} # what does not fit is not sent here"]
+    lines = ["    contextWindow:               # what does not fit is not sent here"] if known else []
+    lines += [f'      "{name}": {window}' for name, window in known.items()]
+    untold = server.type == "ollama" and len(known) < len(named)
+    return lines + (_UNTOLD_MAP if known else _UNTOLD) if untold else lines
+
+
+_UNTOLD = [
+    "    # contextWindow: 16384       # Ollama does not say what it gives a model before it is loaded, and cuts longer",
+    "                                 # prompts; say it here (`flask doctor` tells), and they are not sent there",
 ]
+_UNTOLD_MAP = ['      # "*": 16384               # the others: Ollama does not say before they are loaded']
 _HEAD = """\
 # Written by `flask init`. Every key is explained in policy.example.yaml and docs/policy.md.
 # After a change: `flask policy check`, then send the router SIGHUP. `flask doctor` says what could be better.

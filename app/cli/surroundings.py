@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,7 +24,7 @@ class Model:
     name: str
     size_bytes: int = 0  # 0 = not told
     sees: bool = False  # the server says so
-    window: int | None = None  # tokens it runs with, where it is loaded
+    window: int | None = None  # tokens it runs with, where the server tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +54,12 @@ _OWNERS = {"llamacpp": LOCAL_SERVERS[0], "vllm": LOCAL_SERVERS[1], "organization
 
 
 def look_around(environ: Mapping[str, str], local_servers: Sequence[Server] = LOCAL_SERVERS) -> Found:
-    """Asks Ollama (OLLAMA_HOST) and the usual ports of this machine, all at once, three seconds at most; looks for keys
-    in the environment.  Asks nobody else."""
+    """Asks Ollama (OLLAMA_HOST) and the usual ports of this machine, all at once, some seconds at most; looks for keys
+    in the environment.  Asks nobody else, and has no model loaded."""
+    context = environ.get("OLLAMA_CONTEXT_LENGTH", "").strip()
     ollama = Server("local", "ollama", "Ollama", ollama_endpoint(environ.get("OLLAMA_HOST", "")))
     with ThreadPoolExecutor(max_workers=1 + len(local_servers)) as pool:
-        asked = pool.submit(_ask_ollama, ollama)
+        asked = pool.submit(_ask_ollama, ollama, int(context) if context.isdecimal() else 0)
         others = [server for server in pool.map(_ask, local_servers) if server is not None]
         first, note = asked.result()
     named = tuple({server.backend: server for server in others}.values())
@@ -79,29 +80,38 @@ def _backend(server: Server) -> Backend:
     return kind(BackendConfig(name=server.backend, type=server.type, endpoint=endpoint, timeouts=timeouts), {})
 
 
-def _ask_ollama(server: Server) -> tuple[Server, str]:
+def _ask_ollama(server: Server, context: int) -> tuple[Server, str]:
+    """`context`: tokens that OLLAMA_CONTEXT_LENGTH gives a model that says nothing itself; 0 = it is not set."""
     backend = _backend(server)
     try:
         entries = [entry for entry in backend.ask("/api/tags").get("models") or () if "name" in entry]
-        loaded = {entry.get("name"): entry.get("context_length") for entry in _loaded(backend)}
+        usable = [entry for entry in entries if _chats(str(entry["name"])) and not is_cloud_model(str(entry["name"]))]
+        windows = _windows(backend, [str(entry["name"]) for entry in usable])
     except BackendError as error:
         return server, f"no Ollama: {error.message}"
     finally:
         backend.close()
-    models = [_model(entry, loaded.get(entry["name"])) for entry in entries]
-    usable = tuple(model for model in models if _chats(model.name) and not is_cloud_model(model.name))
+    models = tuple(_model(entry, windows.get(str(entry["name"])) or context or None) for entry in usable)
     note = f"Ollama at {server.endpoint} holds {_several(entries)}"
-    return Server(server.backend, server.type, server.title, server.endpoint, usable), note
+    return replace(server, models=models), note
 
 
-def _loaded(backend: Backend) -> Sequence[Mapping[str, Any]]:
-    try:
-        return list(backend.ask("/api/ps").get("models") or ())
-    except BackendError:
-        return ()
+def _windows(backend: Backend, names: Sequence[str]) -> dict[str, int]:
+    """What the server gives its models, as far as it tells; not every version does."""
+    found: dict[str, int] = {}
+    for name in names:
+        try:
+            size = backend.runs_with(name)
+        except BackendError as error:
+            if error.kind.startswith("http_"):
+                continue
+            break  # it no longer answers
+        if size and size > 0:
+            found[name] = size
+    return found
 
 
-def _model(entry: Mapping[str, Any], window: object) -> Model:
+def _model(entry: Mapping[str, Any], window: int | None) -> Model:
     """Of an entry of /api/tags.  A part called clip or mllama is what sees."""
     details = entry.get("details")
     parts = (details.get("families") or ()) if isinstance(details, Mapping) else ()
@@ -110,7 +120,7 @@ def _model(entry: Mapping[str, Any], window: object) -> Model:
         name=str(entry["name"]),
         size_bytes=size if isinstance(size, int) else 0,
         sees=bool({"clip", "mllama"} & set(map(str, parts))),
-        window=window if isinstance(window, int) and window > 0 else None,
+        window=window,
     )
 
 
@@ -131,12 +141,16 @@ def _ask(server: Server) -> Server | None:
     if not isinstance(entries, list) or not all(isinstance(one, Mapping) and "id" in one for one in entries):
         return None
     owners = {str(one.get("owned_by")) for one in entries}
-    models = tuple(Model(str(one["id"])) for one in entries if _chats(str(one["id"])))
-    if not models or "router" in owners:
+    names = [str(one["id"]) for one in entries if _chats(str(one["id"]))]
+    if not names or "router" in owners:
         return None
     known = next((_OWNERS[owner] for owner in sorted(owners) if owner in _OWNERS), server)
     at = server.endpoint.removesuffix("/v1") + ("/v1" if known.type == "openai" else "")
-    return Server(known.backend, known.type, known.title, at, models)
+    itself = replace(known, endpoint=at)
+    backend = _backend(itself)
+    windows = _windows(backend, names)
+    backend.close()
+    return replace(itself, models=tuple(Model(name, window=windows.get(name)) for name in names))
 
 
 def ollama_endpoint(host: str) -> str:

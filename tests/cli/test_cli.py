@@ -118,7 +118,8 @@ def test_init_uses_the_models_that_ollama_holds(
         ("default", "local", ("openai",)),
     ]
     assert "sk-something" not in (tmp_path / "policy.yaml").read_text()
-    assert [request.path for request in server.requests] == ["/api/tags", "/api/ps"]
+    asked = {request.path for request in server.requests}
+    assert asked == {"/api/tags", "/api/ps", "/api/show"}, "nothing is loaded"
     report = json.loads(run("policy", "show", "--json").stdout)
     assert report["backends"]["local"]["price"] == {"input": 0, "output": 0}
 

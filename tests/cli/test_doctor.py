@@ -14,8 +14,9 @@ import yaml
 from click.testing import Result
 
 from app import create_app
-from app.cli import checks
+from app.cli import checks, first_policy
 from app.cli.checks import Answer, Finding, Seen
+from app.cli.surroundings import look_around
 from app.metrics.store import Store
 from app.settings import Settings
 from app.storage import now_ms
@@ -298,6 +299,25 @@ def test_only_the_cloud(examine, upstream: Fake) -> None:
     up = upstream(models=["gpt-4o", "gpt-4o-mini"])
     cloud = {"type": "openai", "endpoint": f"{up.url}/v1", "model": "gpt-4o", "local": False}
     in_order(examine(rules("cloud", cloud=cloud), OPENAI_API_KEY="sk-good"))
+
+
+@pytest.mark.parametrize("told", ["loaded", "modelfile", "environment", "nothing"])
+def test_what_init_has_just_written(examine, upstream: Fake, told: str) -> None:
+    """Nothing to mend where Ollama tells its windows; else that one thing, because prompts may be cut."""
+    up = upstream(models=HELD)
+    held = [{"name": name, "context_length": 16384} for name in HELD]
+    if told == "loaded":
+        up.script(reply(200, {"models": held}), path="/api/ps", repeat=True)
+    if told == "modelfile":
+        up.script(reply(200, {"parameters": "num_ctx 16384"}), path="/api/show", repeat=True)
+    environ = {"OLLAMA_HOST": up.url, **({"OLLAMA_CONTEXT_LENGTH": "16384"} if told == "environment" else {})}
+    written = first_policy.write(look_around(environ, []))
+    done = examine(written)
+    if told != "nothing":
+        in_order(done)
+        return
+    only(done, "local", f"is not set for {', '.join(HELD)}", "OLLAMA_CONTEXT_LENGTH=16384")
+    in_order(examine(written.replace("# contextWindow:", "contextWindow:")))
 
 
 # --- what scripts read, and the checks alone ----------------------------------------------------

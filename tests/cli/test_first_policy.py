@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from app import policy
+from app.cli import surroundings
 from app.cli.first_policy import families, write
 from app.cli.surroundings import Found, Model, Server, look_around, ollama_endpoint
 from app.routing.classify import classify
@@ -203,11 +204,53 @@ def test_what_ollama_tells_of_its_models(upstream: Callable[..., Upstream]) -> N
         {"name": "nomic-embed-text", "size": 1},
     ]
     up.script(reply(200, {"models": tags}), path="/api/tags")
-    up.script(reply(200, {"models": [{"name": "a:8b", "context_length": 32768}]}), path="/api/ps")
+    up.script(loaded("a:8b", 32768), path="/api/ps", repeat=True)
     found = look_around({"OLLAMA_HOST": up.url, "OPENAI_API_KEY": "sk-x", "SARMALINK_API_KEY": " "}, [])
     assert found.servers[0].models == (Model("a:8b", 5 * GB, window=32768), Model("b:7b", 4 * GB, sees=True))
     assert found.hosted == ("openai",)
-    assert policy.load(write(found), "p", Settings()).policy.backends["local"].context_windows == {"*": 32768}
+    assert windows(found) == {"a:8b": 32768}, "of the others nothing is known"
+
+
+def loaded(name: str, window: int) -> list[Step]:
+    return reply(200, {"models": [{"name": name, "context_length": window}]})
+
+
+def windows(found: Found) -> dict[str, int]:
+    return dict(policy.load(write(found), "p", Settings()).policy.backends["local"].context_windows)
+
+
+def test_the_windows_of_ollama(upstream: Callable[..., Upstream]) -> None:
+    """Loaded, given in the Modelfile, given by OLLAMA_CONTEXT_LENGTH, not told."""
+    two = ["llama3.1:8b", "qwen2.5-coder:7b"]
+    up = upstream(models=two)
+    environ = {"OLLAMA_HOST": up.url}
+    assert windows(look_around(environ, [])) == {}
+    assert windows(look_around({**environ, "OLLAMA_CONTEXT_LENGTH": " 16384 "}, [])) == {"*": 16384}
+    assert windows(look_around({**environ, "OLLAMA_CONTEXT_LENGTH": "many"}, [])) == {}
+    up.script(loaded(two[0], 32768), path="/api/ps", repeat=True)
+    assert windows(look_around(environ, [])) == {two[0]: 32768}
+    up.script(reply(200, {"parameters": 'stop "<s>"\nnum_ctx  8192'}), path="/api/show", repeat=True)
+    assert windows(look_around(environ, [])) == {two[0]: 32768, two[1]: 8192}
+
+
+def test_an_ollama_that_falls_silent(upstream: Callable[..., Upstream], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surroundings, "_WAIT_S", 0.05)
+    up = upstream(models=["llama3.1:8b", "qwen2.5-coder:7b"])
+    up.script([10.0], path="/api/ps", repeat=True)
+    (server,) = look_around({"OLLAMA_HOST": up.url}, []).servers
+    assert [model.window for model in server.models] == [None, None]
+    assert [request.path for request in up.requests] == ["/api/tags", "/api/ps"], "it is not asked again"
+
+
+def test_the_window_of_other_servers(upstream: Callable[..., Upstream]) -> None:
+    llama, vllm = upstream(), upstream()
+    llama.script(owned("llamacpp", "/models/x.gguf"), path="/v1/models", repeat=True)
+    llama.script(reply(200, {"default_generation_settings": {"n_ctx": 32768}}), path="/props", repeat=True)
+    served = {"data": [{"id": "Qwen/Qwen3-32B", "owned_by": "vllm", "max_model_len": 40960}]}
+    vllm.script(reply(200, served), path="/v1/models", repeat=True)
+    with refused_url() as nobody:
+        found = look_around({"OLLAMA_HOST": nobody}, [at(llama, "llamacpp"), at(vllm, "vllm")])
+    assert [model.window for server in found.servers for model in server.models] == [32768, 40960]
 
 
 @pytest.mark.e2e
