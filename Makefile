@@ -82,5 +82,5 @@ test-page: .venv-page/stamp      ## the dashboard in a headless Chromium (Debian
 .venv-page/stamp: requirements.txt requirements-dev.txt requirements-page.txt tests/page/package-lock.json
 	test -x .venv-page/bin/python || $(PYTHON) -m venv .venv-page
 	.venv-page/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-page.txt
-	npm ci --prefix tests/page --ignore-scripts --no-audit --no-fund
+	PATH="$$PWD/.venv-page/bin:$$PATH" npm ci --prefix tests/page --ignore-scripts --no-audit --no-fund
 	touch $@

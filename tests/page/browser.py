@@ -26,28 +26,31 @@ axe.run(document).then(found => JSON.stringify(
 """
 
 
-class Browser:
-    """One window; `requests` are the addresses it asked for, `complaints` what its console says."""
+def chromium(*, script: bool = True) -> webdriver.Chrome:
+    """A running one; starting it takes longer than most of what is tried in it."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+    for argument in _ARGUMENTS:
+        options.add_argument(argument)
+    if not script:
+        options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    return webdriver.Chrome(options, Service(os.environ.get("CHROMEDRIVER", "/usr/bin/chromedriver")))
 
-    def __init__(self, width: int, scheme: str, *, script: bool = True) -> None:
-        options = webdriver.ChromeOptions()
-        options.binary_location = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-        for argument in (
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--hide-scrollbars",
-        ):
-            options.add_argument(argument)
-        if not script:
-            options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        self.driver = webdriver.Chrome(options, Service(os.environ.get("CHROMEDRIVER", "/usr/bin/chromedriver")))
+
+class Browser:
+    """Its window, as good as new; `requests` are the addresses it asked for, `complaints` what its console says."""
+
+    def __init__(self, driver: webdriver.Chrome, width: int, scheme: str) -> None:
+        self.driver = driver
+        self._width = width
+        driver.get("about:blank")
+        driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
+        for log in ("browser", "performance"):
+            driver.get_log(log)
         self._resize(width, SIZES[width])
         features = [{"name": "prefers-color-scheme", "value": scheme}]
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        self._width = width
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
     def _resize(self, width: int, height: int) -> None:
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
