@@ -5,15 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from prometheus_client.parser import text_string_to_metric_families
 
+from app.cli.table import shortened
 from app.storage import now_ms
+from app.types import CallRecord
 from app.web.dashboard import figures
+from app.web.dashboard.charts import count
 from tests import build
 from tests.web.conftest import Client
 
@@ -32,6 +37,15 @@ routes:
   - default: local
 savings: {against: cloud}
 """
+
+
+EXPORTED = {  # Prometheus' name: that of /v1/metrics
+    "llr_backend_calls_total": "calls", "llr_backend_success_total": "successes",
+    "llr_backend_cancelled_total": "cancelled", "llr_backend_fallback_total": "fallbacks",
+    "llr_backend_spill_total": "spills", "llr_backend_input_tokens_total": "input_tokens",
+    "llr_backend_output_tokens_total": "output_tokens", "llr_backend_cost_usd_total": "cost_usd",
+    "llr_backend_shadow_calls_total": "shadow_calls", "llr_backend_latency_p95_ms": "p95_latency",
+}  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -142,6 +156,69 @@ def test_numbers_are_those_of_the_other_reports(client: Client) -> None:
     assert done.exit_code == 0
     said = browser.application.json.loads(done.stdout)
     assert said == browser.get("/v1/metrics").json
+
+
+def a_busy_day(now: int) -> Iterator[CallRecord]:
+    """Rows of all kinds, two thirds of them older than an hour."""
+    for number in range(600):
+        cloud, bad = number % 5 == 0, number % 17 == 0
+        tokens = {} if bad else {"input_tokens": 900 + number, "output_tokens": 40 + number}
+        yield build.record(
+            request_id=f"req-{number}", ts_ms=now - (number % 3) * 7_000_000, stream=number % 2 == 0,
+            backend="cloud" if cloud else "local", latency_ms=50 + 7 * number % 900,
+            ttfb_ms=20 + number if number % 2 == 0 else None, outcome="error" if bad else "ok",
+            error="timeout" if bad else None, cost_usd=0.25 * cloud, route="task=code" if cloud else "default",
+            reason="fallback" if number % 25 == 0 else "route", fallback_for="local" if number % 25 == 0 else None,
+            kind="shadow" if number % 31 == 0 else "live", **tokens,
+        )  # fmt: skip
+
+
+def cells(text: str, section: str) -> dict[str, list[str]]:
+    """The rows of a table on the page by what their first cell begins with."""
+    table = text.partition(f'<div id="{section}"')[2].partition("</table>")[0]
+    rows = re.findall(r'<tr><th scope="row"[^>]*>(.*?)</tr>', table, re.DOTALL)
+    found = [[" ".join(Page(cell).said.split()) for cell in re.split(r"</t[hd]>", row)[:-1]] for row in rows]
+    return {row[0].replace(", ", ",").split(" ")[0]: row[1:] for row in found}
+
+
+@pytest.mark.parametrize("hours", [1, 24])
+def test_page_json_prometheus_and_terminal_agree(client: Client, hours: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same window, number by number; Prometheus has totals, which are those of the window that holds all rows."""
+    monkeypatch.setenv("COLUMNS", "200")
+    browser = client(PRICED)
+    fill(browser, *a_busy_day(now_ms()))
+    said = browser.get(f"/v1/metrics?hours={hours}").json
+    text = browser.get(f"/?hours={hours}", headers=BROWSER).text
+    terminal = browser.application.test_cli_runner().invoke(args=["metrics", "summary", "--hours", str(hours)])
+    lines = {line.split()[0]: line.split()[1:] for line in terminal.stdout.splitlines() if line}
+    assert f"{said['total']['requests']} requests in {hours} hours" in terminal.stdout
+    assert said["total"]["calls"] == sum(entry["calls"] for entry in said["backends"])
+    for name, section in (("backend", "backends"), ("route", "routes")):
+        shown = cells(text, section)
+        assert len(said[section]) == 2
+        for entry in said[section]:
+            tokens = [shortened(entry[f"{way}_tokens"]) for way in ("input", "output")]
+            share = entry["success_rate"]
+            assert lines[entry[name]] == [
+                str(entry["calls"]), f"{share:.1%}", str(entry["fallbacks"]), str(entry["p50_latency"]),
+                str(entry["p95_latency"]), *tokens, f"{entry['cost_usd']:g}",
+            ]  # fmt: skip
+            on_page = (
+                *(str(entry["calls"]), figures.percent(share), figures.percent(entry["fallback_rate"])),
+                *(figures.ms(entry[member]) for member in ("p50_latency", "p95_latency", "p50_ttfb")),
+                " / ".join(count(entry[f"{way}_tokens"]) for way in ("input", "output")),
+                figures.usd(entry["cost_usd"]),
+            )
+            assert shown[entry[name]][-8:] == [text.replace("\u00a0", " ") for text in on_page]
+    samples = {
+        (sample.name, sample.labels.get("backend")): sample.value
+        for family in text_string_to_metric_families(browser.get("/metrics").text)
+        for sample in family.samples
+    }
+    whole = said if hours == 24 else browser.get("/v1/metrics").json
+    for entry in whole["backends"]:
+        for sample, member in EXPORTED.items():
+            assert samples[sample, entry["backend"]] == pytest.approx(entry[member]), sample
 
 
 def test_savings(client: Client) -> None:
