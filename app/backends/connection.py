@@ -158,6 +158,12 @@ class Connections(HTTPAdapter):
         self.poolmanager.clear()
         self._pool = None
 
+    def close(self) -> None:
+        """Now: requests and urllib3 would leave it to the garbage collector."""
+        if self._pool is not None:
+            self._pool.close()
+        super().close()
+
     # --- what requests asks for each call ---
 
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
