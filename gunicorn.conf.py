@@ -168,7 +168,7 @@ def on_starting(server):
     # Workers share the places of `maxConcurrency` through locks on this file (app/backends/slots.py).
     server.slots_file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the master lives
     os.environ[_SLOTS_FD] = str(server.slots_file.fileno())
-    sys.stderr.write(f"local-llm-router listens on http://{bind}\n")
+    sys.stderr.write(f"local-llm-router listens on http://{bind} (PID {os.getpid()})\n")
 
 
 def when_ready(server):
