@@ -83,7 +83,7 @@ def _load(source: yaml_source.Source, text: str, settings: Settings, resolve: Re
     check = CrossCheck(source, data, resolve)
     problems += check.problems()
     if problems:
-        raise PolicyError(problems)
+        raise PolicyError(sorted(problems, key=source.line))
     version = hashlib.sha256(text.encode()).hexdigest()[:12]
     return Loaded(build(data, settings, version), tuple(check.warnings))
 

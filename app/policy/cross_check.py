@@ -48,9 +48,9 @@ class CrossCheck:
 
     def _known(self, path: yaml_source.Path, name: object) -> Iterable[tuple[yaml_source.Path, str]]:
         if isinstance(name, str) and name.strip() not in self._names:
-            legal = ", ".join(self._names[:_MOST_LISTED]) or "none is defined"
+            legal = "there are: " + ", ".join(self._names[:_MOST_LISTED]) if self._names else "there is none"
             legal += ", …" if len(self._names) > _MOST_LISTED else ""
-            yield path, f"no backend is called {name[:60]!r}{nearest(name, self._names)}; there are: {legal}"
+            yield path, f"no backend is called {name[:60]!r}{nearest(name, self._names)}; {legal}"
 
     def _routes(self) -> Iterable[tuple[yaml_source.Path, str]]:
         routes = self._source.data.get("routes")

@@ -36,6 +36,11 @@ class Source:
         where = f"{self.name}:{line}" if line else self.name
         return f"{where}: {dotted(path)}: {text}" if path else f"{where}: {text}"
 
+    def line(self, problem: str) -> int:
+        """The line that a problem of this file names; 0 where it names none."""
+        number = problem.removeprefix(f"{self.name}:").partition(":")[0]
+        return int(number) if number.isdecimal() else 0
+
 
 def dotted(path: Path) -> str:
     """routes[1].match.task; without a pasted key, whose shape would be lost in the whole."""

@@ -342,18 +342,18 @@ WHOLE_FILES = {
         ["policy.yaml: nested too deeply"],
     ),
     "a list as a key": (GOOD + "? [a, b]\n: 1\n", ["policy.yaml:10: a key must be a plain word"]),
-    "several at once, keys first": (
+    "several at once, line by line": (
         "backends:\n  a: {type: echo, type: ollma}\n  a: {type: ecko}\nroutes:\n  - default: b\n  - defalt: a\nab: 3\n",
         [
             "policy.yaml:2: backends.a.type: given twice (first in line 2)",
-            "policy.yaml:3: backends.a: given twice (first in line 2)",
             "policy.yaml:2: backends.a.type: 'ecko' is not one of ollama, llamacpp, vllm, openai, sarmalink, echo "
             "(did you mean echo?)",
+            "policy.yaml:3: backends.a: given twice (first in line 2)",
+            "policy.yaml:5: routes[0].default: no backend is called 'b'; there are: a",
             "policy.yaml:6: routes[1]: needs `match` and `backend` (or `default: NAME` in the last route)",
             "policy.yaml:6: routes[1].defalt: unknown key (did you mean default?)",
-            "policy.yaml:7: ab: must be a mapping of keys to values",
             "policy.yaml:6: routes[1]: comes after the default route, so nothing ever reaches it",
-            "policy.yaml:5: routes[0].default: no backend is called 'b'; there are: a",
+            "policy.yaml:7: ab: must be a mapping of keys to values",
         ],
     ),
 }
