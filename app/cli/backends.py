@@ -9,11 +9,11 @@ import click
 from flask.cli import AppGroup
 
 from app.background.observe import resolve
-from app.cli.common import as_json, cells, print_json, runtime
+from app.cli.common import as_json, cells, counted, print_json, runtime
 from app.cli.table import table
 from app.errors import BackendError
 
-backends_group = AppGroup("backends", help="The upstreams of the policy.")
+backends_group = AppGroup("backends", help="The backends of the policy.")
 
 
 @backends_group.command("list")
@@ -37,12 +37,12 @@ def backends_list(as_json: bool) -> None:
 @backends_group.command("probe")
 @as_json
 def backends_probe(as_json: bool) -> None:
-    """Ask every backend for its models.  Exit status 1 when one does not answer."""
+    """Ask every backend for its models; `ms` is how long it took.  Exit status 1 when one does not answer."""
     rows, failed = [], False
     for name, upstream in runtime().upstreams.items():
         started = time.monotonic()
         try:
-            answer = f"{len(upstream.backend.discover())} models"
+            answer = counted(len(upstream.backend.discover()), "model")
             ok = True
         except BackendError as error:
             answer, ok, failed = error.told(), False, True

@@ -139,7 +139,9 @@ def locality(seen: Seen) -> Iterator[Finding]:
             yield Finding("local", name, what, fix)
         elif found and not outside and said is None and hosted:
             what = f"it is at {found[0]}, but type {config.type} counts as hosted: no private request goes there"
-            yield Finding("local", name, what, "say `local: true` if it is yours, `local: false` if it passes them on")
+            yield Finding(
+                "local", name, what, "say `local: true` if it is yours, `local: false` if it passes requests on"
+            )
 
 
 def _inside(address: str) -> bool:
@@ -249,8 +251,8 @@ def door(seen: Seen) -> Iterator[Finding]:
 def echo(seen: Seen) -> Iterator[Finding]:
     for route in seen.policy.routes:
         if seen.policy.backends[route.backend].type == "echo":
-            fix = "install Ollama, pull a model, delete the policy and run `flask init`"
-            yield Finding("echo", route.label, f"{route.backend} is no model: it repeats what it is told", fix)
+            fix = "install Ollama, `ollama pull` a model, delete the policy, run `flask init` and start again"
+            yield Finding("echo", route.backend, "it is no model: it repeats what it is told", fix)
             return
 
 

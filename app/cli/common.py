@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import click
 from flask import current_app
 
 from app.runtime import Runtime
+from app.storage import StoreError
 
 PROBLEM = "policy_error"  # extensions: why there is no runtime
 
 _UNITS_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 as_json = click.option("--json", "as_json", is_flag=True, help="As JSON.")
+
+
+def since_option(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The option --since of a command."""
+    help_ = "How far to look back: 30m, 24h, 7d …"
+    return click.option("--since", default=default, show_default=True, metavar="SPAN", help=help_)
 
 
 class Above0(click.FloatRange):
@@ -48,6 +56,16 @@ def cells(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(
         {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value for value in row.values()
     )
+
+
+def counted(number: int, word: str) -> str:
+    """`1 call`, `2 calls`"""
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def unreadable(error: StoreError) -> click.ClickException:
+    """What a command says when the database cannot be used."""
+    return click.ClickException(f"{error}. `flask doctor` says how to mend it")
 
 
 def span_ms(text: str) -> int:

@@ -8,8 +8,9 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -34,6 +35,8 @@ from app.types import BackendConfig, Timeouts
 _WAIT = Timeouts(connect_s=2.0, first_byte_s=4.0, idle_s=4.0)
 _KNOCK_S = 0.5
 _HOUR_MS = 3_600_000
+_LINE = "mend this line; docs/policy.md lists every key"
+_VARIABLE = "mend this variable; docs/operations.md lists them all"
 
 
 @click.command()
@@ -51,21 +54,33 @@ def doctor(as_json: bool) -> None:
     if as_json:
         print_json({"ok": not found, "findings": [dataclasses.asdict(one) for one in found]})
     else:
-        for number, one in enumerate(found, 1):
-            click.echo(f"{number}. {one.where}: {one.what}\n   fix: {one.fix}")
+        for line in _lines(found):
+            click.echo(line)
         click.echo(f"{len(found)} to mend" if found else f"ok: nothing to mend ({len(CHECKS) + 1} checks)")
     if found:
         raise SystemExit(1)
 
 
+def _lines(found: Sequence[Finding]) -> Iterator[str]:
+    """Findings in a row that have one fix get it once."""
+    numbered = list(enumerate(found, 1))
+    for fix, group in groupby(numbered, key=lambda one: one[1].fix):
+        numbers = []
+        for number, one in group:
+            numbers.append(number)
+            yield f"{number}. {one.where}: {one.what}"
+        yield f"   fix: {fix}" if len(numbers) == 1 else f"   fix for {numbers[0]} to {numbers[-1]}: {fix}"
+
+
 def _unfit(problem: PolicyError) -> list[Finding]:
     """Without a policy nothing else can be looked at."""
     if isinstance(problem, NoPolicy):
-        return [Finding("policy", "LLR_POLICY", problem.message, "`flask init` writes a first one")]
-    fix = "mend this line; docs/policy.md lists every key, docs/operations.md every variable"
+        what = problem.message.partition(". ")[0]
+        return [Finding("policy", "LLR_POLICY", what, "`flask init` writes a first one; or name yours in LLR_POLICY")]
     found = []
     for line in problem.problems:
         where, _, what = line.partition(": ")
+        fix = _VARIABLE if where == "environment" else _LINE
         found.append(Finding("policy", where, what, fix))
     return found
 

@@ -7,29 +7,48 @@ from datetime import UTC, datetime
 import click
 from flask.cli import with_appcontext
 
-from app.cli.common import as_json, print_json, runtime, span_ms
+from app.cli.common import as_json, counted, print_json, runtime, since_option, span_ms, unreadable
 from app.cli.table import table
 from app.metrics.summary import egress_report
 from app.storage import StoreError, now_ms
 
 
 @click.command()
-@click.option("--since", default="24h", show_default=True, help="30m, 24h, 7d …")
+@since_option("24h")
 @as_json
 @with_appcontext
 def egress(since: str, as_json: bool) -> None:
-    """Every call to a backend that is not local: when, where to, how much, and why.  Never what was said."""
+    """Every call to a backend that is not local: when, where to, how much, and why.  Never what was said.
+
+    \b
+    The column `reason`:
+      route         the rule names this backend first
+      pin           the client named it as its model
+      spill, fit    the rule's first backend was too slow, or its window too small
+      fallback      the backend before it failed
+      cooling       the rule's first backend was cooling down after failures
+      shadow        mirrored for the A/B trial
+      continuation  the conversation is kept there
+    """
     store = runtime().store
     try:
         report = egress_report(store.egress(now_ms() - span_ms(since)))
     except StoreError as error:
-        raise click.ClickException(str(error)) from None
+        raise unreadable(error) from None
     if as_json:
         print_json(report)
+        return
+    if not report["calls"]:
+        click.echo(f"nothing left for a backend that is not local in the last {since.strip()}")
         return
     rows = []
     for call in report["calls"]:
         when = datetime.fromtimestamp(call["ts"] / 1000, UTC).strftime("%m-%d %H:%M:%S")
         rows.append((when, call["destination"], call["model"], call["route"], call["reason"], call["sent_bytes"]))
     click.echo(table(("UTC", "destination", "model", "route", "reason", "bytes"), rows))
-    click.echo(f"\n{report['total']['calls']} calls, {report['total']['sent_bytes']} bytes sent")
+    click.echo()
+    sums_by_name = report["destinations"]
+    if len(sums_by_name) > 1:
+        sums_by_name = {**sums_by_name, "in all": report["total"]}
+    for name, sums in sums_by_name.items():
+        click.echo(f"{name}: {counted(sums['calls'], 'call')}, {counted(sums['sent_bytes'], 'byte')} sent")

@@ -13,6 +13,10 @@ from app.cli.common import as_json, print_json
 from app.cli.first_policy import write
 from app.errors import PolicyError
 
+_NO_MODEL = """\
+`echo` is no model: it repeats your words.
+Next step: install Ollama, `ollama pull llama3.2`, delete that file, run this again."""
+
 
 @click.command()
 @as_json
@@ -35,7 +39,10 @@ def init(as_json: bool) -> None:
     if as_json:
         print_json({"wrote": str(file), "found": found.notes, "backends": _names(found)})
     else:
-        click.echo(f"wrote {file}")
+        names = _names(found)
+        click.echo(f"wrote {file} with the backend{'s' if len(names) > 1 else ''} {', '.join(names)}")
+        if not (found.servers or found.hosted):
+            click.echo(_NO_MODEL)
 
 
 def _names(found: surroundings.Found) -> list[str]:

@@ -10,12 +10,14 @@ import click
 from flask.cli import AppGroup
 
 from app.background.observe import resolve
-from app.cli.common import Above0, as_json, print_json, runtime
+from app.cli.common import Above0, as_json, counted, print_json, runtime, unreadable
 from app.cli.table import shortened, table
-from app.metrics.summary import ab_report, metrics_summary, overview
+from app.metrics.summary import ENOUGH_SAMPLES, ab_report, metrics_summary, overview
 from app.storage import StoreError, now_ms
 
-hours_option = click.option("--hours", type=Above0(8760), default=24.0, show_default=True)
+hours_option = click.option(
+    "--hours", type=Above0(8760), default=24.0, show_default=True, metavar="HOURS", help="The last so many hours."
+)
 
 metrics_group = AppGroup("metrics", help="What was measured.")
 
@@ -24,7 +26,19 @@ metrics_group = AppGroup("metrics", help="What was measured.")
 @hours_option
 @as_json
 def metrics_show(hours: float, as_json: bool) -> None:
-    """Calls, success, latency, tokens and cost by backend and route."""
+    """Calls, success, latency, tokens and cost by backend and route.
+
+    \b
+    success         share of the calls that were answered, without those that
+                    the client gave up
+    fallb.          calls in place of a backend that failed or is cooling down
+    p50, p95        half of the calls, and 95 of 100, took no longer
+    tok in, out     tokens of prompts and of answers
+    USD             - where a price or the tokens are unknown
+    spilled         requests that another backend got, because the rule's first
+                    one was too slow or cooling down
+    route pin       the client named a backend or a model
+    """
     rt = runtime()
     try:
         rt.look_up_names(resolve)
@@ -32,12 +46,15 @@ def metrics_show(hours: float, as_json: bool) -> None:
         extra = overview(tallies, rt.policy, rt.observations())
         summary = metrics_summary(tallies, hours, {**extra, "rows_dropped": rt.store.dropped()})
     except StoreError as error:
-        raise click.ClickException(str(error)) from None
+        raise unreadable(error) from None
     if as_json:
         print_json(summary)
         return
+    if not summary["total"]["calls"]:
+        click.echo(f"no calls in the last {hours:g} hours; --hours looks back further")
+        return
     columns = ("fallbacks", "p50_latency", "p95_latency")
-    titles = ("calls", "success", "fallb.", "p50 ms", "p95 ms", "in", "out", "USD")
+    titles = ("calls", "success", "fallb.", "p50 ms", "p95 ms", "tok in", "tok out", "USD")
     for key in ("backend", "route"):
         rows = [
             (
@@ -69,7 +86,7 @@ def _total(summary: Mapping[str, Any]) -> Iterator[str]:
     said = ", ".join(f"{share:.1%} {what}" for share, what in shares if share is not None)
     yield f"{total['requests']} requests in {summary['window_hours']:g} hours" + (f": {said}" if said else "")
     if savings:
-        saved = "an unknown sum" if savings["saved_usd"] is None else f"{savings['saved_usd']:.2f} USD"
+        saved = "an unknown sum" if savings["saved_usd"] is None else f"{_usd(savings['saved_usd'])} USD"
         unpriced = f" ({', '.join(savings['unpriced'])}: no price)" if savings["unpriced"] else ""
         yield f"saved {saved} against {savings['against']}{unpriced}"
     if summary["rows_dropped"]:
@@ -77,12 +94,13 @@ def _total(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 @metrics_group.command("prune")
-@click.option("--days", type=Above0(36500), help="Default: LLR_RETENTION_DAYS.")
+@click.option("--days", type=Above0(36500), metavar="DAYS", help="Default: LLR_RETENTION_DAYS, else 30.")
 @as_json
 def metrics_prune(days: float | None, as_json: bool) -> None:
-    """Delete rows older than so many days, in small steps."""
+    """Delete rows older than so many days, in small steps.  Totals of /metrics stay."""
     rt = runtime()
-    before = now_ms() - int((days or rt.settings.retention_days) * 86_400_000)
+    days = days or rt.settings.retention_days
+    before = now_ms() - int(days * 86_400_000)
     gone = 0
     try:
         while step := rt.store.prune(before):
@@ -90,13 +108,13 @@ def metrics_prune(days: float | None, as_json: bool) -> None:
             if sys.stderr.isatty():
                 click.echo(f"\r{gone} rows", nl=False, err=True)
     except StoreError as error:
-        raise click.ClickException(str(error)) from None
+        raise unreadable(error) from None
     if sys.stderr.isatty():
         click.echo("\r", nl=False, err=True)
     if as_json:
         print_json({"deleted": gone, "before_ms": before})
     else:
-        click.echo(f"deleted {gone} rows")
+        click.echo(f"deleted {counted(gone, 'row')} older than {days:g} day{'' if days == 1 else 's'}")
 
 
 ab_group = AppGroup("ab", help="The A/B trial.")
@@ -106,18 +124,48 @@ ab_group = AppGroup("ab", help="The A/B trial.")
 @hours_option
 @as_json
 def ab_show(hours: float, as_json: bool) -> None:
-    """Each primary beside its candidate, with a recommendation."""
+    """Each primary beside its candidate, with a recommendation.
+
+    \b
+    promote            the candidate answers at least as well, is faster on
+                       average and no slower at p95
+    hold               it is not
+    insufficient-data  fewer than 20 requests were mirrored to it
+    """
     rt = runtime()
     try:
         report = ab_report(rt.store.tallies(now_ms() - int(hours * 3_600_000)), rt.policy.ab, hours)
     except StoreError as error:
-        raise click.ClickException(str(error)) from None
+        raise unreadable(error) from None
     if as_json:
         print_json(report)
         return
-    columns = (
-        "primary", "candidate", "primaryAvgLatency", "candidateAvgLatency", "primaryP95Latency", "candidateP95Latency",
-        "candidateSamples", "recommendation",
-    )  # fmt: skip
-    titles = ("primary", "candidate", "avg ms", "cand.", "p95 ms", "cand.", "samples", "recommendation")
-    click.echo(table(titles, [tuple(pair[column] for column in columns) for pair in report["pairs"]]))
+    click.echo("\n".join(_trial(report)))
+
+
+def _trial(report: Mapping[str, Any]) -> Iterator[str]:
+    """Two rows a pair, because a line has no room for both."""
+    if not report["pairs"]:
+        yield "no trial: the policy names no `ab.candidates` (docs/cookbook.md has an example)"
+        return
+    if not report["enabled"]:
+        yield "the trial is off: `ab.enabled` is false in the policy, so nothing is mirrored now\n"
+    for pair in report["pairs"]:
+        rows = [
+            (
+                side,
+                pair[side],
+                samples,
+                pair[f"{side}AvgLatency"],
+                pair[f"{side}P95Latency"],
+                _percent(pair[f"{side}SuccessRate"]),
+            )
+            for side, samples in (("primary", None), ("candidate", pair["candidateSamples"]))
+        ]
+        yield table(("", "backend", "samples", "avg ms", "p95 ms", "success"), rows)
+        yield f"recommendation: {pair['recommendation']}{_missing(pair)}"
+
+
+def _missing(pair: Mapping[str, Any]) -> str:
+    short = pair["recommendation"] == "insufficient-data" and ENOUGH_SAMPLES - pair["candidateSamples"]
+    return f", {counted(short, 'more sample')} needed" if short and short > 0 else ""

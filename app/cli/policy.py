@@ -6,7 +6,7 @@ import click
 from flask.cli import AppGroup
 
 from app import policy
-from app.cli.common import as_json, print_json, runtime
+from app.cli.common import as_json, counted, print_json, runtime
 from app.cli.replay import policy_replay
 from app.cli.table import table
 from app.errors import PolicyError
@@ -34,8 +34,9 @@ def policy_check(file: str | None, as_json: bool) -> None:
         return
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}", err=True)
-    count = f"{len(loaded.policy.backends)} backends, {len(loaded.policy.routes)} routes"
-    click.echo(f"ok: {count}, version {loaded.policy.version}")
+    rules = loaded.policy
+    found = f"{counted(len(rules.backends), 'backend')}, {counted(len(rules.routes), 'route')}"
+    click.echo(f"ok: {found}, policy version {rules.version}")
 
 
 @policy_group.command("show")
@@ -46,7 +47,7 @@ def policy_show(as_json: bool) -> None:
     if as_json:
         print_json(policy.plain(rules))
         return
-    click.echo(f"version {rules.version}\n")
+    click.echo(f"policy version {rules.version}\n")
     rows = [
         (
             name,

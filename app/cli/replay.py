@@ -11,8 +11,8 @@ import click
 
 from app import settings
 from app.background.observe import Locality
-from app.cli.common import as_json, print_json, span_ms
-from app.cli.table import table
+from app.cli.common import as_json, counted, print_json, since_option, span_ms, unreadable
+from app.cli.table import folded, table
 from app.errors import PolicyError
 from app.metrics.replay import UNCHANGED, Replay, Verdict
 from app.metrics.store import Store
@@ -30,12 +30,12 @@ _MEANING = {
 
 @click.command("replay")
 @click.argument("file")
-@click.option("--since", default="7d", show_default=True, help="30m, 24h, 7d …")
-@click.option("--list", "listed", is_flag=True, help="Also a line for every request that changes, as it is found.")
+@since_option("7d")
+@click.option("--list", "listed", is_flag=True, help="Also a line for each request that changes.")
 @as_json
 def policy_replay(file: str, since: str, listed: bool, as_json: bool) -> None:
-    """Puts the requests of the past to the policy FILE (- reads standard input): what would go elsewhere, and what
-    would that cost?  Reads the metrics; calls nothing.
+    """Decide past requests again, by the policy FILE (- reads standard input): what would go elsewhere, and what would
+    that cost?  Reads the metrics; calls nothing.
 
     Texts are not kept, so which requests are private stays as it was: new detectors cannot be tried on them."""
     try:
@@ -53,7 +53,7 @@ def policy_replay(file: str, since: str, listed: bool, as_json: bool) -> None:
             if listed and verdict.change != UNCHANGED:
                 click.echo(_line(verdict), err=as_json)
     except StoreError as error:
-        raise click.ClickException(str(error)) from None
+        raise unreadable(error) from None
     report = {"policy": policy.version, "since": _utc(begin_ms), **replay.report()}
     if as_json:
         print_json(report)
@@ -83,13 +83,14 @@ def _line(verdict: Verdict) -> str:
 
 def _text(report: Mapping[str, Any]) -> Iterator[str]:
     total = report["requests"]
-    yield f"{total} requests since {report['since']}, put to policy {report['policy']}"
+    yield f"{counted(total, 'request')} since {report['since']}, decided again by policy {report['policy']}"
     if report["decided_under"]:
         under = ", ".join(f"{version} ({count})" for version, count in report["decided_under"].items())
-        yield f"decided then under {under}"
+        yield f"decided then by {under}"
     if report["not_replayed"]:
         yield f"{report['not_replayed']} more cannot be replayed: what they were decided by was not kept"
     if not total:
+        yield "nothing to decide again; --since looks back further"
         return
     yield f"\n{'unchanged':10} {report['unchanged']:8}  {report['unchanged'] / total:7.2%}"
     for change, meaning in _MEANING.items():
@@ -108,25 +109,37 @@ def _text(report: Mapping[str, Any]) -> Iterator[str]:
         )
         for entry in report["changes"]
     ]
-    titles = ("requests", "rule then", "target then", "rule now", "target now", "USD then", "now", "ms then", "now")
+    titles = (
+        "requests",
+        "rule then",
+        "target then",
+        "rule now",
+        "target now",
+        "USD then",
+        "USD now",
+        "ms then",
+        "ms now",
+    )
     yield "\n" + table(titles, rows) + "\n"
     yield from _effects(report)
 
 
 def _effects(report: Mapping[str, Any]) -> Iterator[str]:
     cost, latency, privacy, moved = (report[name] for name in ("cost_usd", "latency_ms", "privacy", "elsewhere"))
-    yield "cost     " + ", ".join(
+    spent = ", ".join(
         f"{when} {_number(cost[when], '.4f')} USD (known for {cost[f'{when}_known']} of {moved})"
         for when in ("then", "now")
     )
-    yield (
-        f"latency  then {_number(latency['then'], '.0f')} ms, now {_number(latency['now'], '.0f')} ms on average "
+    took = (
+        f"then {_number(latency['then'], '.0f')} ms, now {_number(latency['now'], '.0f')} ms on average "
         f"(known for {latency['known']} of {moved})"
     )
-    yield (
-        f"privacy  {privacy['leaves']} would leave for a backend that is not local, {privacy['comes_home']} would come "
-        f"home; {privacy['private_refused']} private ones would be refused"
+    kept = (
+        f"{privacy['leaves']} would leave for a backend that is not local, {privacy['comes_home']} would come home; "
+        f"{privacy['private_refused']} private ones would be refused"
     )
+    for title, text in (("cost", spent), ("latency", took), ("privacy", kept)):
+        yield folded(title, text, 9)
 
 
 def _number(value: float | None, form: str) -> str:

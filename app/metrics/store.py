@@ -183,7 +183,7 @@ class Store:
         sizes = (Metric.sent_bytes, Metric.input_tokens, Metric.output_tokens, Metric.outcome, Metric.request_id)
         with self._storage.reading() as database:
             query = Metric.select(*columns, *sizes).where((Metric.ts >= since_ms) & Metric.destination.is_null(False))
-            return list(query.order_by(Metric.id).namedtuples().execute(database))
+            return list(query.order_by(Metric.ts, Metric.id).namedtuples().execute(database))
 
     def live_calls(self, since_ms: int) -> Iterator[tuple[float, list[Any]]]:
         """Every live call since then that is there now, oldest first, in pages: the share read so far, and rows."""

@@ -12,7 +12,7 @@ from app.metrics.tally import Spread, Tally, merged
 from app.routing.locality import is_local
 from app.types import ABTest, Observations, Policy, Target
 
-_ENOUGH_SAMPLES = 20
+ENOUGH_SAMPLES = 20
 
 
 def window_hours(raw: str | None) -> float:
@@ -113,11 +113,11 @@ def _pair(primary: str, candidate: str, live: Tally, shadow: Tally) -> dict[str,
 
 
 def recommend(live: Tally, shadow: Tally) -> str:
-    """promote, hold or insufficient-data (spec 10)."""
+    """promote, hold or insufficient-data: docs/api.md says when."""
     live_rate, shadow_rate = _success_rate(live), _success_rate(shadow)
     live_ms, shadow_ms = live.latency.average, shadow.latency.average
     if (
-        shadow.calls < _ENOUGH_SAMPLES
+        shadow.calls < ENOUGH_SAMPLES
         or live_rate is None
         or shadow_rate is None
         or live_ms is None

@@ -86,7 +86,12 @@ def test_init_without_any_model_writes_the_echo(run: Run, tmp_path: Path, monkey
         result = run("init")
     assert (result.exit_code, result.output.splitlines()) == (
         0,
-        [f"no Ollama: connection refused at {url} (is Ollama running?)", "wrote policy.yaml"],
+        [
+            f"no Ollama: connection refused at {url} (is Ollama running?)",
+            "wrote policy.yaml with the backend echo",
+            "`echo` is no model: it repeats your words.",
+            "Next step: install Ollama, `ollama pull llama3.2`, delete that file, run this again.",
+        ],
     )
     loaded = written(tmp_path)
     assert loaded.warnings == ()
@@ -107,7 +112,10 @@ def test_init_uses_the_models_that_ollama_holds(
     monkeypatch.setenv("OLLAMA_HOST", server.url)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-something")
     result = run("init")
-    assert result.output.splitlines() == [f"Ollama at {server.url} holds 6 models", "wrote policy.yaml"]
+    assert result.output.splitlines() == [
+        f"Ollama at {server.url} holds 6 models",
+        "wrote policy.yaml with the backends local, openai",
+    ]
     rules = written(tmp_path).policy
     assert list(rules.backends) == ["local", "openai"]
     local = rules.backends["local"]
@@ -182,7 +190,7 @@ def test_init_writes_where_the_variable_says(run: Run, tmp_path: Path, monkeypat
             "Error: no/such/folder.yaml cannot be written: No such file or directory\n",
         )
         monkeypatch.setenv("LLR_POLICY", "mine.yaml")
-        assert run("init").output.splitlines()[-1] == "wrote mine.yaml"
+        assert "wrote mine.yaml with the backend echo" in run("init").output.splitlines()
     assert [entry.name for entry in tmp_path.iterdir()] == ["mine.yaml"]
 
 
@@ -201,7 +209,7 @@ def test_init_names_a_wrong_variable(run: Run, tmp_path: Path, monkeypatch: pyte
 
 def test_policy_check_of_a_good_file(good: Run, tmp_path: Path) -> None:
     version = written(tmp_path).policy.version
-    said = f"ok: 2 backends, 3 routes, version {version}\n"
+    said = f"ok: 2 backends, 3 routes, policy version {version}\n"
     assert (good("policy", "check").output, good("policy", "check").exit_code) == (said, 0)
     assert good("policy", "check", "policy.yaml").output == said
     assert good("policy", "check", "-", text=POLICY).output == said
@@ -237,7 +245,7 @@ def test_policy_check_warns(run: Run, tmp_path: Path) -> None:
 def test_policy_show(good: Run, tmp_path: Path) -> None:
     lines = good("policy", "show").output.splitlines()
     assert lines == [
-        f"version {written(tmp_path).policy.version}",
+        f"policy version {written(tmp_path).policy.version}",
         "",
         "backend  type    endpoint                   models",
         "parrot   echo    http://localhost           echo",
@@ -387,7 +395,7 @@ def test_backends_probe(run: Run, tmp_path: Path, upstream: Callable[..., Upstre
         ["parrot", "yes"],
     ]
     (home, parrot) = json.loads(run("backends", "probe", "--json").output)
-    assert (home["ok"], home["answer"], parrot["answer"]) == (True, "3 models", "1 models")
+    assert (home["ok"], home["answer"], parrot["answer"]) == (True, "3 models", "1 model")
 
 
 def test_backends_probe_of_one_that_is_down(run: Run, tmp_path: Path) -> None:
@@ -428,13 +436,13 @@ def fill(file: Path) -> None:
 def test_metrics_summary(good: Run, tmp_path: Path) -> None:
     fill(tmp_path / "metrics.db")
     assert good("metrics", "summary").output.splitlines() == [
-        "backend  calls  success  fallb.  p50 ms  p95 ms  in  out  USD",
-        "cloud        0        -       0       -       -   0    0    -",
-        "parrot       3    66.7%       0     200     300   5    7  0.5",
+        "backend  calls  success  fallb.  p50 ms  p95 ms  tok in  tok out  USD",
+        "cloud        0        -       0       -       -       0        0    -",
+        "parrot       3    66.7%       0     200     300       5        7  0.5",
         "",
-        "route      calls  success  fallb.  p50 ms  p95 ms  in  out  USD",
-        "default        2   100.0%       0     100     200   5    7  0.5",
-        "task=code      1     0.0%       0     300     300   0    0    -",
+        "route      calls  success  fallb.  p50 ms  p95 ms  tok in  tok out  USD",
+        "default        2   100.0%       0     100     200       5        7  0.5",
+        "task=code      1     0.0%       0     300     300       0        0    -",
         "",
         "3 requests in 24 hours: 100.0% answered locally, 0.0% spilled",
     ]
@@ -443,8 +451,21 @@ def test_metrics_summary(good: Run, tmp_path: Path) -> None:
     assert [(entry["backend"], entry["calls"]) for entry in document["backends"]] == [("cloud", 1), ("parrot", 3)]
 
 
+def test_small_savings_are_no_zero(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(
+        "backends:\n  e: {type: echo, price: {input: 0, output: 0}}\n"
+        "  far: {type: openai, model: m, price: {input: 2, output: 10}}\n"
+        "routes: [default: e]\nsavings: {against: far}\n"
+    )
+    store = Store(str(tmp_path / "metrics.db"))
+    now = int(time.time() * 1000)
+    store.write([build.record(backend="e", ts_ms=now, input_tokens=1000, output_tokens=100, cost_usd=0)])
+    store.close()
+    assert run("metrics", "summary").output.splitlines()[-1] == "saved 0.003 USD against far"
+
+
 def test_metrics_summary_of_nothing(good: Run) -> None:
-    assert good("metrics", "summary").output == "nothing yet\n\nnothing yet\n\n0 requests in 24 hours\n"
+    assert good("metrics", "summary").output == "no calls in the last 24 hours; --hours looks back further\n"
 
 
 @pytest.mark.parametrize("hours", ["0", "-1", "8761", "soon", "nan", "inf"])
@@ -465,10 +486,10 @@ def rows(file: Path) -> int:
 def test_metrics_prune(good: Run, tmp_path: Path) -> None:
     fill(tmp_path / "metrics.db")
     result = good("metrics", "prune")
-    assert (result.exit_code, result.stdout.strip()) == (0, "deleted 1500 rows")
+    assert (result.exit_code, result.stdout.strip()) == (0, "deleted 1500 rows older than 30 days")
     assert rows(tmp_path / "metrics.db") == 5
-    assert good("metrics", "prune", "--days", "1").stdout.strip() == "deleted 1 rows"
-    assert good("metrics", "prune", "--days", "1").stdout.strip() == "deleted 0 rows"
+    assert good("metrics", "prune", "--days", "1").stdout.strip() == "deleted 1 row older than 1 day"
+    assert good("metrics", "prune", "--days", "1").stdout.strip() == "deleted 0 rows older than 1 day"
 
 
 @pytest.mark.parametrize("days", ["0", "-3", "x", "nan", "inf", "1e300"])
@@ -481,12 +502,26 @@ def test_metrics_prune_of_a_wrong_number_of_days_deletes_nothing(good: Run, tmp_
 def test_ab_report(good: Run, tmp_path: Path) -> None:
     fill(tmp_path / "metrics.db")
     assert good("ab", "report").output.splitlines() == [
-        "primary  candidate  avg ms  cand.  p95 ms  cand.  samples  recommendation",
-        "parrot   cloud         200     50     300     50        1  insufficient-data",
+        "the trial is off: `ab.enabled` is false in the policy, so nothing is mirrored now",
+        "",
+        "           backend  samples  avg ms  p95 ms  success",
+        "primary    parrot         -     200     300    66.7%",
+        "candidate  cloud          1      50      50   100.0%",
+        "recommendation: insufficient-data, 19 more samples needed",
     ]
     document = json.loads(good("ab", "report", "--json").output)
     assert document["enabled"] is False
     assert document["pairs"][0]["recommendation"] == "insufficient-data"
+
+
+def test_ab_report_without_a_trial(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text("backends: {e: {type: echo}}\nroutes: [default: e]\n")
+    assert run("ab", "report").output.startswith("no trial: the policy names no `ab.candidates`")
+
+
+def test_egress_of_nothing(good: Run) -> None:
+    said = "nothing left for a backend that is not local in the last 7d\n"
+    assert good("egress", "--since", "7d").output == said
 
 
 def test_egress(good: Run, tmp_path: Path) -> None:
@@ -505,8 +540,8 @@ def test_egress(good: Run, tmp_path: Path) -> None:
     assert title.split() == ["UTC", "destination", "model", "route", "reason", "bytes"]
     assert pin.split()[2:] == ["api.example:443", "gpt", "default", "pin", "321"]
     assert fallback.split()[2:] == ["api.example:443", "gpt", "default", "fallback", "321"]
-    assert last == "2 calls, 642 bytes sent"
-    assert good("egress", "--since", "60m").output.splitlines()[-1] == "1 calls, 321 bytes sent"
+    assert last == "api.example:443: 2 calls, 642 bytes sent"
+    assert good("egress", "--since", "60m").output.splitlines()[-1] == "api.example:443: 1 call, 321 bytes sent"
     document = json.loads(good("egress", "--json").output)
     assert document["total"] == {"calls": 2, "sent_bytes": 642}
     assert document["destinations"] == {"api.example:443": {"calls": 2, "sent_bytes": 642}}
@@ -528,7 +563,7 @@ def test_a_file_that_is_no_database_is_told_and_left_as_it_is(good: Run, tmp_pat
     file.write_bytes(b"no database " * 100)
     result = good(*command)
     assert result.exit_code == 1
-    assert result.stderr == "Error: ./metrics.db: file is not a database\n"
+    assert result.stderr == "Error: ./metrics.db: file is not a database. `flask doctor` says how to mend it\n"
     assert file.read_bytes() == b"no database " * 100
 
 

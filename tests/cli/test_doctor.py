@@ -83,7 +83,7 @@ def test_a_wrong_policy(examine) -> None:
 
 def test_a_wrong_variable(examine) -> None:
     done = examine(rules(e={"type": "echo"}, default="e"), LLR_WORKERS="many")
-    only(done, "environment", "LLR_WORKERS: must be a whole number from 1 to 64", "mend this line")
+    only(done, "environment", "LLR_WORKERS: must be a whole number from 1 to 64", "mend this variable")
 
 
 def test_endpoint_unreachable(examine) -> None:
@@ -214,7 +214,7 @@ def test_an_open_door(examine, upstream: Fake) -> None:
 
 
 def test_no_model_but_echo(examine) -> None:
-    only(examine(rules("e", e={"type": "echo"})), "default", "it repeats what it is told", "install Ollama")
+    only(examine(rules("e", e={"type": "echo"})), "e", "it repeats what it is told", "install Ollama")
 
 
 def test_a_database_in_a_folder_that_is_not_there(examine, upstream: Fake, tmp_path: Path) -> None:
@@ -340,6 +340,12 @@ def test_as_json(examine, upstream: Fake) -> None:
 def test_several_at_once_are_counted(examine) -> None:
     policy = rules("e", e={"type": "echo"}, cloud={"type": "openai", "model": "m"}, more={"type": "sarmalink"})
     assert examine(policy).output.endswith("\n3 to mend\n")
+
+
+def test_one_fix_for_several_is_said_once(examine) -> None:
+    lines = examine("backends: {e: {type: echo}}\nroutes:\n  - default: f\nsave: 1\nab: 2\n").output.splitlines()
+    assert lines[3:] == ["   fix for 1 to 3: mend this line; docs/policy.md lists every key", "3 to mend"]
+    assert [int(line.split(":")[1]) for line in lines[:3]] == [3, 4, 5]
 
 
 def fill(folder: Path, *calls: Any) -> None:

@@ -210,7 +210,7 @@ def test_as_text_and_one_by_one(house: tuple[Router, dict[str, Any]]) -> None:
     assert any("-> context_length_exceeded none" in line for line in lines[:top])
     assert lines[top].startswith(f"{count(router)} requests since 20")
     assert any(line.startswith("refused ") for line in lines[top:])
-    assert lines[-1].startswith("privacy  0 would leave for a backend that is not local, ")
+    assert lines[-2].startswith("privacy  0 would leave for a backend that is not local, ")
 
 
 def test_evidence_is_shown_and_not_kept(router: Any, tmp_path: Any) -> None:
