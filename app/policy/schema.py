@@ -58,7 +58,9 @@ class BackendSchema(StrictSchema):
     local = Flag(
         metadata=_help("inside your boundary: may see private requests", "true for local types at a private address")
     )
-    context_window = Windows(data_key="contextWindow", metadata=_help("tokens, or a mapping of model to tokens"))
+    context_window = Windows(
+        data_key="contextWindow", metadata=_help("of prompt and answer together; what does not fit is not sent there")
+    )
     price = fields.Nested(PriceSchema, metadata=_help("what it costs; absent = unknown, which is not 0"))
     timeouts = fields.Nested(TimeoutsSchema, metadata=_help("deadlines in ms"))
     max_concurrency = Number(whole=True, data_key="maxConcurrency", metadata=_help("calls at once; 0 = no limit", "0"))
@@ -114,7 +116,7 @@ class RouteSchema(StrictSchema):
     latency_budget_ms = Number(
         above=True,
         data_key="latencyBudgetMs",
-        metadata=_help("a backend expected to take longer gives way to a faster fallback"),
+        metadata=_help("ms; a backend expected to take longer gives way to a faster fallback"),
     )
     reason = Text(metadata=_help("for people: shown in the trace"))
 
@@ -176,9 +178,16 @@ class SensitivitySchema(StrictSchema):
 class ResponsesSchema(StrictSchema):
     store = Flag(load_default=True, metadata=_help("keep responses for continuation and retrieval", "true"))
     store_private = Flag(load_default=False, data_key="storePrivate", metadata=_help("private ones too", "false"))
-    ttl_hours = Number(above=True, high=8760, load_default=24.0, data_key="ttlHours", metadata=_help("how long", "24"))
+    ttl_hours = Number(
+        above=True, high=8760, load_default=24.0, data_key="ttlHours", metadata=_help("for so many hours", "24")
+    )
     max_rows = Number(
-        1, 10_000_000, whole=True, load_default=10_000, data_key="maxRows", metadata=_help("how many", "10000")
+        1,
+        10_000_000,
+        whole=True,
+        load_default=10_000,
+        data_key="maxRows",
+        metadata=_help("and at most so many", "10000"),
     )
 
 
@@ -191,7 +200,7 @@ class PolicySchema(StrictSchema):
         keys=Text(),
         values=BackendField(),
         required=True,
-        metadata=_help("the upstreams, by a name of your choice"),
+        metadata=_help("where requests can go, by a name of your choice"),
         error_messages={"invalid": "must be a mapping of name to backend"},
     )
     routes = fields.List(
