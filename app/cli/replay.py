@@ -23,7 +23,7 @@ _RESOLVE_S = 1.0
 _MEANING = {
     "elsewhere": "another backend or model first",
     "order": "the same first, other fallbacks behind it",
-    "rule": "the same backends by another rule",
+    "rule": "the same backends by another route",
     "refused": "no backend of this policy may or can take it",
 }
 
@@ -111,9 +111,9 @@ def _text(report: Mapping[str, Any]) -> Iterator[str]:
     ]
     titles = (
         "requests",
-        "rule then",
+        "route then",
         "target then",
-        "rule now",
+        "route now",
         "target now",
         "USD then",
         "USD now",
