@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -64,7 +65,9 @@ class Browser:
         return self.driver.find_element(By.ID, name)
 
     def wait(self, condition: Callable[[], Any]) -> Any:
-        return WebDriverWait(self.driver, 20).until(lambda _: condition())
+        """An element that the page replaced meanwhile is looked for again."""
+        waiting = WebDriverWait(self.driver, 20, ignored_exceptions=[StaleElementReferenceException])
+        return waiting.until(lambda _: condition())
 
     def picture(self, name: str) -> None:
         """Of the whole page."""

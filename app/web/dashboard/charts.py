@@ -60,24 +60,33 @@ def lines(title: str, series: Sequence[Series], times: Sequence[str]) -> Chart:
     top = nice_top(max(known, default=0))
     pieces = []
     for one in series:
-        path = _path(one.values, top)
-        if path:
-            pieces.append(f'<path class="line {one.look}" vector-effect="non-scaling-stroke" d="{path}"/>')
+        for kind, path in (("line", _path(one.values, top)), ("dot", _dots(one.values, top))):
+            if path:
+                pieces.append(f'<path class="{kind} {one.look}" vector-effect="non-scaling-stroke" d="{path}"/>')
     return _chart(title, series, times, top, pieces, duration)
 
 
 def _path(values: Sequence[float | None], top: float) -> str:
-    """Move to the first of neighbours, line to the others; a lonely value becomes a dot (a line without length)."""
+    """Move to the first of neighbours, line to the others."""
     steps = []
     for at, value in enumerate(values):
-        if value is None:
-            continue
-        x, y = at * _STEP + _STEP / 2, _y(value, top)
-        joined = at > 0 and values[at - 1] is not None
-        steps.append(f"{'L' if joined else 'M'}{x:g} {y:.2f}")
-        if not joined and (at + 1 == len(values) or values[at + 1] is None):
-            steps.append("h0")
+        if value is not None and not _is_lonely(values, at):
+            joined = at > 0 and values[at - 1] is not None
+            steps.append(f"{'L' if joined else 'M'}{at * _STEP + _STEP / 2:g} {_y(value, top):.2f}")
     return "".join(steps)
+
+
+def _dots(values: Sequence[float | None], top: float) -> str:
+    """A value without neighbours is a line without length, drawn thick."""
+    return "".join(
+        f"M{at * _STEP + _STEP / 2:g} {_y(value, top):.2f}h0"
+        for at, value in enumerate(values)
+        if value is not None and _is_lonely(values, at)
+    )
+
+
+def _is_lonely(values: Sequence[float | None], at: int) -> bool:
+    return all(one is None for one in (*values[max(0, at - 1) : at], *values[at + 1 : at + 2]))
 
 
 def _chart(

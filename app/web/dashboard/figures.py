@@ -94,7 +94,7 @@ def charts(shown: Sequence[Moment]) -> tuple[Chart, ...]:
     times = [moment.time for moment in shown]
     calls = (
         Series("local", "home", [moment.at_home for moment in shown]),
-        Series("elsewhere", "away", [moment.elsewhere for moment in shown]),
+        Series("not local", "away", [moment.elsewhere for moment in shown]),
         Series("failed", "bad", [moment.failed for moment in shown]),
     )
     return (
@@ -169,10 +169,14 @@ def tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
         ("Answered well", percent(total["success_rate"]), bad),
         ("Kept local", percent(total["local_share"]), "of the answers"),
         ("Fallback", percent(total["fallback_rate"]), "of the calls stood in for a failed backend"),
-        ("Spill", percent(total["spill_rate"]), "of the requests: the first backend was too slow or cooling"),
-        ("Latency", ms(total["p50_latency"]), f"half are faster; p95 {ms(total['p95_latency'])}"),
-        ("First byte", ms(total["p50_ttfb"]), f"of streams, half are faster; p95 {ms(total['p95_ttfb'])}"),
-        ("Tokens", count(total["input_tokens"]), f"in; {count(total['output_tokens'])} out"),
+        (
+            "Spill",
+            percent(total["spill_rate"]),
+            "of the requests: the route’s first backend was too slow or cooling down",
+        ),
+        ("Latency", ms(total["p50_latency"]), f"p50: half took no longer; p95\u00a0{ms(total['p95_latency'])}"),
+        ("First byte", ms(total["p50_ttfb"]), f"p50 of streams; p95\u00a0{ms(total['p95_ttfb'])}"),
+        ("Tokens", f"{count(total['input_tokens'])} / {count(total['output_tokens'])}", "in / out"),
         (
             "Cost",
             usd(total["cost_usd"]) if total["calls"] else "–",
