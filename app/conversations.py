@@ -16,7 +16,7 @@ from typing import Any
 import peewee
 
 from app.errors import RequestError
-from app.storage import Storage, StoreError
+from app.storage import Storage, StoreError, portions
 from app.storage.model import StoredItem, StoredResponse
 from app.types import ResponsesRules
 
@@ -127,17 +127,16 @@ class Conversations:
         """Kept items by id, each with its turn; None for one that a backend keeps; an unknown id is left out.  Raises
         StoreError."""
         wanted = set(ids)
+        holders: dict[str, str] = {}
         with self._storage.reading() as database:
-            rows = StoredItem.select(StoredItem.id, StoredItem.response_id).where(StoredItem.id.in_(wanted))
-            holders = {str(item): str(holder) for item, holder in rows.tuples().execute(database)}
+            for some in portions(list(wanted)):
+                rows = StoredItem.select(StoredItem.id, StoredItem.response_id).where(StoredItem.id.in_(some))
+                holders |= {str(item): str(holder) for item, holder in rows.tuples().execute(database)}
         for waiting in self._waiting.values():
             holders |= dict.fromkeys(wanted & set(waiting.item_ids), waiting.id)
-        turns = {holder: self.turn(holder) for holder in set(holders.values())}
-        found: dict[str, tuple[dict[str, Any] | None, Turn]] = {}
-        for name, holder in holders.items():
-            if turn := turns[holder]:
-                found[name] = (next((item for item in turn.items if item.get("id") == name), None), turn)
-        return found
+        turns = {holder: turn for holder in set(holders.values()) if (turn := self.turn(holder))}
+        held = {holder: {item["id"]: item for item in turn.items if item.get("id")} for holder, turn in turns.items()}
+        return {name: (held[holder].get(name), turns[holder]) for name, holder in holders.items() if holder in turns}
 
     def delete(self, response_id: str) -> bool:
         """Forgets a turn.  False when it was not there.  Raises StoreError."""
@@ -167,7 +166,7 @@ class Conversations:
         }
         insert = StoredResponse.insert(id=turn.id, **columns)
         insert.on_conflict(conflict_target=[StoredResponse.id], update=columns).execute(database)
-        if ids := [{"id": name, "response_id": turn.id} for name in dict.fromkeys(turn.item_ids)]:
+        for ids in portions([{"id": name, "response_id": turn.id} for name in dict.fromkeys(turn.item_ids)]):
             # An item that is said again is held by the newest turn, which lives longest.
             newest = StoredItem.insert_many(ids).on_conflict(
                 conflict_target=[StoredItem.id], preserve=[StoredItem.response_id]

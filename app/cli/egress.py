@@ -9,7 +9,7 @@ from flask.cli import with_appcontext
 
 from app.cli.common import as_json, counted, print_json, runtime, since_option, span_ms, unreadable
 from app.cli.table import table
-from app.metrics.summary import egress_report
+from app.metrics.summary import Egress
 from app.storage import StoreError, now_ms
 
 
@@ -30,25 +30,26 @@ def egress(since: str, as_json: bool) -> None:
       shadow        mirrored for the A/B trial
       continuation  the conversation is kept there
     """
-    store = runtime().store
+    store, report = runtime().store, Egress()
     try:
-        report = egress_report(store.egress(now_ms() - span_ms(since)))
+        calls = [call for page in store.egress(now_ms() - span_ms(since)) for call in report.calls(page)]
     except StoreError as error:
         raise unreadable(error) from None
     if as_json:
-        print_json(report)
+        print_json({**report.totals(), "calls": calls})
         return
-    if not report["calls"]:
+    if not calls:
         click.echo(f"nothing left for a backend that is not local in the last {since.strip()}")
         return
     rows = []
-    for call in report["calls"]:
+    for call in calls:
         when = datetime.fromtimestamp(call["ts"] / 1000, UTC).strftime("%m-%d %H:%M:%S")
         rows.append((when, call["destination"], call["model"], call["route"], call["reason"], call["sent_bytes"]))
     click.echo(table(("UTC", "destination", "model", "route", "reason", "bytes"), rows))
     click.echo()
-    sums_by_name = report["destinations"]
+    totals = report.totals()
+    sums_by_name = totals["destinations"]
     if len(sums_by_name) > 1:
-        sums_by_name = {**sums_by_name, "in all": report["total"]}
+        sums_by_name = {**sums_by_name, "in all": totals["total"]}
     for name, sums in sums_by_name.items():
         click.echo(f"{name}: {counted(sums['calls'], 'call')}, {counted(sums['sent_bytes'], 'byte')} sent")

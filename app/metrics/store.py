@@ -16,7 +16,7 @@ import peewee
 
 from app.metrics.tally import COUNTS, Spread, Tally
 from app.routing.basis import dump
-from app.storage import Storage
+from app.storage import Storage, portions
 from app.storage.model import DROPPED, ROLLED_TO, Metric, State, Sums, Worker
 from app.types import CallRecord
 
@@ -26,7 +26,6 @@ _ALL_TIME = (0, 0)  # span and bucket of the sums that only ever grow
 _EXACT_ROWS = 20_000  # windows of up to so many rows are summed up from the rows themselves
 _PAGE_ROWS = 2_000  # of a long read, so that it keeps no transaction open
 _FOLD_ROWS = 5_000  # rows summed up in one transaction
-_PUT_ROWS = 500  # sums written in one statement
 _END_OF_TIME_S = 2**53
 _BUSY_MS = 200  # wait for another writer; the batch is kept when it was not enough
 
@@ -177,13 +176,20 @@ class Store:
             rows = Worker.select().where(Worker.ts >= since_ms).namedtuples().execute(database)
             return {row.name: json.loads(row.document) for row in rows}
 
-    def egress(self, since_ms: int) -> list[Any]:
-        """Every call since then that went beyond the local backends, oldest first."""
-        columns = (Metric.ts, Metric.destination, Metric.backend, Metric.model, Metric.route, Metric.reason)
+    def egress(self, since_ms: int) -> Iterator[list[Any]]:
+        """Every call since then that went beyond the local backends, oldest first, in pages."""
+        columns = (Metric.id, Metric.ts, Metric.destination, Metric.backend, Metric.model, Metric.route, Metric.reason)
         sizes = (Metric.sent_bytes, Metric.input_tokens, Metric.output_tokens, Metric.outcome, Metric.request_id)
-        with self._storage.reading() as database:
-            query = Metric.select(*columns, *sizes).where((Metric.ts >= since_ms) & Metric.destination.is_null(False))
-            return list(query.order_by(Metric.ts, Metric.id).namedtuples().execute(database))
+        at, after, more = since_ms, 0, True  # the place behind the last row read, in the order of the index
+        while more:
+            behind = (Metric.ts > at) | ((Metric.ts == at) & (Metric.id > after))
+            with self._storage.reading() as database:
+                query = Metric.select(*columns, *sizes).where((Metric.ts >= at) & behind)
+                query = query.where(Metric.destination.is_null(False)).order_by(Metric.ts, Metric.id)
+                rows = list(query.limit(_PAGE_ROWS).namedtuples().execute(database))
+            if more := len(rows) == _PAGE_ROWS:
+                at, after = rows[-1].ts, rows[-1].id
+            yield rows
 
     def live_calls(self, since_ms: int) -> Iterator[tuple[float, list[Any]]]:
         """Every live call since then that is there now, oldest first, in pages: the share read so far, and rows."""
@@ -265,12 +271,13 @@ def _insert(database: peewee.Database, calls: Sequence[CallRecord]) -> None:
     """One row a call.  In SQL of our own: peewee's insert_many takes twenty times as long to write the statement."""
     names = ("ts", "ok", "shadow", "policy", "asked_model", "basis", *_COLUMNS)
     row = f"({', '.join([database.param] * len(names))})"
-    values: list[Any] = []
-    for call in calls:
-        basis = call.basis
-        asked = (basis.policy, _storable(basis.asked_model), dump(basis)) if basis else (None, None, None)
-        values += (call.ts_ms, call.outcome == "ok", call.kind != "live", *asked, *map(_storable, _values(call)))
-    database.execute_sql(f"INSERT INTO metrics ({', '.join(names)}) VALUES {', '.join([row] * len(calls))}", values)
+    for some in portions(calls):
+        values: list[Any] = []
+        for call in some:
+            basis = call.basis
+            asked = (basis.policy, _storable(basis.asked_model), dump(basis)) if basis else (None, None, None)
+            values += (call.ts_ms, call.outcome == "ok", call.kind != "live", *asked, *map(_storable, _values(call)))
+        database.execute_sql(f"INSERT INTO metrics ({', '.join(names)}) VALUES {', '.join([row] * len(some))}", values)
 
 
 def _storable(value: Any) -> Any:
@@ -324,7 +331,7 @@ def _put(database: peewee.Database, sums: Sequence[Sequence[Any]]) -> None:
     """Writes sums, in place of what there was."""
     row = f"({', '.join([database.param] * len(_SUMS))})"
     update = ", ".join(f"{name} = excluded.{name}" for name in _SUMS[6:])
-    for some in (sums[at : at + _PUT_ROWS] for at in range(0, len(sums), _PUT_ROWS)):
+    for some in portions(sums):
         sql = f"INSERT INTO llr_sums ({', '.join(_SUMS)}) VALUES {', '.join([row] * len(some))}"
         conflict = f"ON CONFLICT ({', '.join(_SUMS[:6])}) DO UPDATE SET {update}"
         database.execute_sql(f"{sql} {conflict}", [value for values in some for value in values])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from app.metrics.store import Key
@@ -190,17 +191,38 @@ def _plain(value: float) -> float:
     return int(value) if value == int(value) else value
 
 
-def egress_report(rows: Iterable[Any]) -> dict[str, Any]:
-    """`/v1/egress`: calls beyond the local backends, with totals by destination.  No content."""
-    names = (
-        "ts", "destination", "backend", "model", "route", "reason", "sent_bytes", "input_tokens", "output_tokens",
-        "outcome", "request_id",
-    )  # fmt: skip
-    calls = [{name: getattr(row, name) for name in names} for row in rows]
-    destinations: dict[str, dict[str, int]] = {}
-    for call in calls:
-        sums = destinations.setdefault(call["destination"], {"calls": 0, "sent_bytes": 0})
-        sums["calls"] += 1
-        sums["sent_bytes"] += call["sent_bytes"] or 0
-    total = {name: sum(sums[name] for sums in destinations.values()) for name in ("calls", "sent_bytes")}
-    return {"total": total, "destinations": destinations, "calls": calls}
+_LEDGER = (
+    "ts", "destination", "backend", "model", "route", "reason", "sent_bytes", "input_tokens", "output_tokens",
+    "outcome", "request_id",
+)  # fmt: skip
+
+
+class Egress:
+    """`/v1/egress`: calls beyond the local backends, and totals by destination of those seen so far.  No content."""
+
+    def __init__(self) -> None:
+        self._destinations: dict[str, dict[str, int]] = {}
+
+    def calls(self, rows: Iterable[Any]) -> list[dict[str, Any]]:
+        calls = [{name: getattr(row, name) for name in _LEDGER} for row in rows]
+        for call in calls:
+            sums = self._destinations.setdefault(call["destination"], {"calls": 0, "sent_bytes": 0})
+            sums["calls"] += 1
+            sums["sent_bytes"] += call["sent_bytes"] or 0
+        return calls
+
+    def totals(self) -> dict[str, Any]:
+        sums = self._destinations.values()
+        total = {name: sum(each[name] for each in sums) for name in ("calls", "sent_bytes")}
+        return {"total": total, "destinations": self._destinations}
+
+
+def egress_text(pages: Iterable[Iterable[Any]], hours: float) -> Iterator[str]:
+    """The whole ledger as JSON, in pieces: there may be a million calls.  So the totals come last."""
+    report, between = Egress(), ""
+    yield f'{{"window_hours": {json.dumps(hours)}, "calls": ['
+    for page in pages:
+        if calls := ", ".join(map(json.dumps, report.calls(page))):
+            yield between + calls
+            between = ", "
+    yield f"], {json.dumps(report.totals())[1:]}"

@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import peewee
@@ -18,6 +18,8 @@ from playhouse import db_url
 
 from app.settings import database_problem
 from app.storage.model import upgrade
+
+T = TypeVar("T")
 
 _BUSY_MS = 200  # wait for another writer; what could not be written is kept for the next turn
 
@@ -129,6 +131,16 @@ def _shown(location: str) -> str:
         return location
     parts = urlsplit(location)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def portions(items: Sequence[T], most: int = 256) -> Iterator[Sequence[T]]:
+    """Cuts into powers of two: so that there are few different statements.  Python keeps the last 128 of a connection
+    ready, and one of a hundred rows takes half a megabyte."""
+    at = 0
+    while left := len(items) - at:
+        size = min(most, 1 << (left.bit_length() - 1))
+        yield items[at : at + size]
+        at += size
 
 
 def now_ms() -> int:

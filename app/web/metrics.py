@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from itertools import chain
+
 from flask import Blueprint, Response, jsonify
 from flask import request as http
 
 from app.errors import RouterError
 from app.metrics.prometheus import Snapshot, exposition
-from app.metrics.summary import ab_report, egress_report, metrics_summary, overview, window_hours
+from app.metrics.summary import ab_report, egress_text, metrics_summary, overview, window_hours
 from app.runtime import Runtime
 from app.storage import StoreError, now_ms
 from app.web import errors
@@ -16,6 +20,7 @@ from app.web.answers import runtime
 blueprint = Blueprint("metrics", __name__)
 
 _HOUR_MS = 3_600_000
+log = logging.getLogger("llr.metrics")
 
 
 @blueprint.errorhandler(StoreError)
@@ -39,8 +44,9 @@ def ab() -> Response:
 @blueprint.get("/v1/egress")
 def egress() -> Response:
     rt, hours = runtime(), window_hours(http.args.get("hours"))
-    report = egress_report(rt.read(rt.store.egress, _since(hours)))
-    return jsonify({"window_hours": hours, **report})
+    pages = rt.store.egress(_since(hours))
+    first = rt.read(next, pages)  # while an error can still be told
+    return Response(_read_on(rt, egress_text(chain([first], pages), hours)), mimetype="application/json")
 
 
 @blueprint.get("/metrics")
@@ -49,6 +55,15 @@ def prometheus() -> Response:
     return Response(
         rt.read(_exposition, rt), mimetype="text/plain", content_type="text/plain; version=0.0.4; charset=utf-8"
     )
+
+
+def _read_on(rt: Runtime, pieces: Iterator[str]) -> Iterator[str]:
+    """The pieces, each made beside the event loop.  When the database fails the document is left without its end."""
+    try:
+        while piece := rt.read(next, pieces, ""):
+            yield piece
+    except StoreError as error:
+        log.error("a report was cut off: %s", error)
 
 
 def _summary(rt: Runtime, hours: float) -> dict[str, object]:

@@ -15,9 +15,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.e2e.server import Router, wait_until
 from tests.faults.scenes import FAULTS, HASTY, SENSITIVITY, Fakes, running
@@ -128,14 +129,19 @@ CLIENT_KINDS: dict[Client, int] = {
 }
 
 
-class Traffic:
+class Traffic(AbstractContextManager["Traffic"]):
+    """Clients that ask on until the end of the `with`."""
+
     def __init__(self, router: Router, seed: int) -> None:
         self.outcomes: collections.Counter[str] = collections.Counter()
         self._router = router
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(random.Random(seed + n),)) for n in range(CLIENTS)]
+
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
+        return self
 
     def _run(self, chance: random.Random) -> None:
         while not self._over.is_set():
@@ -146,7 +152,7 @@ class Traffic:
                 outcome = type(error).__name__
             self.outcomes[outcome] += 1
 
-    def stop(self) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         for thread in self._threads:
             thread.join()
@@ -178,15 +184,14 @@ def soak(router: Router, counts: Path, minutes: int, seed: int) -> list[str]:
     """Prints the table; what was not flat."""
     pids = router.worker_pids()
     table: dict[int, list[Held]] = {pid: [] for pid in pids}
-    traffic = Traffic(router, seed)
     print("minute  requests  " + "".join(f"worker {pid:<32d}" for pid in pids))
-    for minute in range(1, minutes + 1):
-        time.sleep(60)
-        for pid in pids:
-            table[pid].append(held(pid, counts))
-        row = "  ".join(str(table[pid][-1]) for pid in pids)
-        print(f"{minute:6d}  {traffic.outcomes.total():8d}  {row}", flush=True)
-    traffic.stop()
+    with Traffic(router, seed) as traffic:
+        for minute in range(1, minutes + 1):
+            time.sleep(60)
+            for pid in pids:
+                table[pid].append(held(pid, counts))
+            row = "  ".join(str(table[pid][-1]) for pid in pids)
+            print(f"{minute:6d}  {traffic.outcomes.total():8d}  {row}", flush=True)
     time.sleep(12)  # what was left behind is noticed and closed; the counters count again
     idle = {pid: held(pid, counts) for pid in pids}
     print("  idle            " + "  ".join(str(idle[pid]) for pid in pids))

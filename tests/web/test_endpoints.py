@@ -312,6 +312,21 @@ def test_what_left_this_machine(client: Client) -> None:
     assert "hello" not in json.dumps(report)
 
 
+@pytest.mark.parametrize("count", [0, 1, 1999, 2000, 2001, 4000])
+def test_a_ledger_of_any_length_is_whole(client: Client, count: int) -> None:
+    """It is read in pages of 2,000."""
+    made = client()
+    store, now = made.application.extensions["runtime"].store, int(time.time() * 1000)
+    away = {"backend": "cloud", "destination": "api.example:443", "sent_bytes": 2, "ts_ms": now}
+    calls = [build.record(request_id=f"r{number}", **away) for number in range(count)]
+    for begin in range(0, count, 500):
+        store.write([*calls[begin : begin + 500], build.record(ts_ms=now)])
+    report = made.get("/v1/egress").json
+    assert [call["request_id"] for call in report["calls"]] == [call.request_id for call in calls]
+    assert report["total"] == {"calls": count, "sent_bytes": 2 * count}
+    assert report["destinations"] == ({"api.example:443": report["total"]} if count else {})
+
+
 @pytest.mark.parametrize("path", ["/v1/metrics", "/v1/ab", "/v1/egress"])
 @pytest.mark.parametrize(
     "query, hours",
