@@ -47,6 +47,9 @@ class Body(Protocol):
         """The request as it came, with all that goes along with it: what is searched for private text.  JSON whose
         objects may be tuples of (name, value), because a name may be repeated."""
 
+    def translate(self, dialect: Dialect) -> None:
+        """Does the first half of `encode` ahead of it: with a large body each takes its time."""
+
     def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:
         """The chat body as JSON bytes for one target.  `stream` differs from the client's own only for shadow calls."""
 

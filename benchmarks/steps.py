@@ -1,21 +1,26 @@
 """How long a body of 1 MB stops the other requests of its worker: CPU time of each step, for the hardest shapes.
 
 python -m benchmarks.steps [bytes]
+
+A step is what runs without giving way.  `check` and the two translations into chat, the classifier's and the
+backend's, are steps of the Responses surface alone.
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.routing.classify import classify
 from app.routing.detect import DETECTORS, Detectors
-from app.types import ChatRequest, SensitivityRules
-from app.wire import chat
-from tests.bodies import SHAPES, body
+from app.types import Body, ChatRequest, Dialect, SensitivityRules
+from app.wire import chat, responses
+from app.wire.chat import JsonBody
+from tests.bodies import RESPONSES_SHAPES, SHAPES, body
 
 RUNS = 3
 
@@ -31,22 +36,59 @@ def cpu_ms(work: Callable[[], Any]) -> tuple[float, Any]:
     return best, result
 
 
+Step = Callable[[Any], Any]  # of what the step before it made
+
+
+def _request(body: Body) -> ChatRequest:
+    return ChatRequest(request_id="r", surface="chat", body=body, model="auto", stream=False)
+
+
+def _translate(read: tuple[JsonBody, responses.ResponsesRequest]) -> Body:
+    return responses.ResponsesBody(read[1].after([]), received=read[0])
+
+
+CHAT: dict[str, Step] = {"parse": chat.parse}
+RESPONSES: dict[str, Step] = {  # as app/web/responses.py reads it
+    "parse": chat.read_object,
+    "check": lambda received: (received, responses.parse(received.document)),
+    "to chat": _translate,
+}
+
+
+def measure(surface: str, reading: Mapping[str, Step], shapes: Mapping[str, Any], size: int) -> float:
+    """Prints a table; the longest step."""
+    detectors = Detectors(SensitivityRules(DETECTORS, ("(?i)project bluebird",)))
+    numbers = itertools.count()  # another dialect each time
+    planning: dict[str, Step] = {
+        "detect": lambda body: detectors.find(body.original),
+        "classify": lambda body: classify(_request(body)),
+        "to dialect": lambda body: body.translate(Dialect(max_tokens_field=f"max{next(numbers)}")),
+        "encode": lambda body: body.encode("m", Dialect(), stream=False),
+    }
+    title = f"{surface}: ms of CPU, {size} bytes"
+    print(f"{title:40s}" + "".join(f" {step:>9s}" for step in (*reading, *planning)))
+    worst = 0.0
+    for shape in shapes:
+        made: Any = body(shapes[shape], size)
+        times = []
+        for step in reading.values():
+            ms, made = cpu_ms(lambda step=step, made=made: step(made))
+            times.append(ms)
+        times += [cpu_ms(lambda step=step, made=made: step(made))[0] for step in planning.values()]
+        worst = max(worst, *times)
+        print(f"{shape:40s}" + "".join(f" {ms:9.1f}" for ms in times), flush=True)
+    return worst
+
+
 def main() -> None:
     size = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
-    detectors = Detectors(SensitivityRules(DETECTORS, ("(?i)project bluebird",)))
     gc.freeze()
     gc.set_threshold(20_000, 10, 5)  # as gunicorn.conf.py does
-    print(f"{'ms of CPU, ' + str(size) + ' bytes':28s} {'parse':>8s} {'detect':>8s} {'classify':>8s}")
-    worst = 0.0
-    for shape in SHAPES:
-        raw = body(shape, size)
-        parse_ms, parsed = cpu_ms(lambda raw=raw: chat.parse(raw))
-        request = ChatRequest(request_id="r", surface="chat", body=parsed, model="auto", stream=False)
-        detect_ms, _ = cpu_ms(lambda parsed=parsed: detectors.find(parsed.original))
-        classify_ms, _ = cpu_ms(lambda request=request: classify(request))
-        worst = max(worst, parse_ms, detect_ms, classify_ms)
-        print(f"{shape:28s} {parse_ms:8.1f} {detect_ms:8.1f} {classify_ms:8.1f}")
-    print(f"the longest: {worst:.1f} ms")
+    longest = max(
+        measure("chat", CHAT, SHAPES, size),
+        measure("responses", RESPONSES, RESPONSES_SHAPES, size),
+    )
+    print(f"the longest: {longest:.1f} ms")
 
 
 if __name__ == "__main__":

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.conversations import Conversations, Turn
 from app.routing.classify import classify
 from app.routing.detect import DETECTORS, Detectors
-from app.types import ChatRequest, Dialect, SensitivityRules
-from app.wire import chat, sse
+from app.types import Body, ChatRequest, Dialect, ResponsesRules, SensitivityRules
+from app.wire import chat, responses, sse
 from app.wire.chat_stream import StreamWatch
-from tests.bodies import SHAPES, body
+from tests.bodies import RESPONSES_SHAPES, SHAPES, Shape, body
 
 SMALL, TIMES = 20_000, 5
 DETECT = Detectors(SensitivityRules(DETECTORS, ("(?i)project bluebird", "(a+)+b", "(x|x)*y")))
@@ -39,20 +41,29 @@ def calls(work: Callable[[], Any]) -> int:
     return count
 
 
-def steps(raw: bytes) -> None:
+def of_responses(raw: bytes) -> responses.ResponsesBody:
+    received = chat.read_object(raw)
+    return responses.ResponsesBody(responses.parse(received.document).after([]), received=received)
+
+
+def steps(raw: bytes, read: Callable[[bytes], Body]) -> None:
     """Everything the router does with a body before it calls a backend."""
-    parsed = chat.parse(raw)
+    parsed = read(raw)
     request = ChatRequest(request_id="r", surface="chat", body=parsed, model="auto", stream=False)
     DETECT.find(parsed.original)
     classify(request)
-    parsed.encode("m", Dialect(), stream=False)
+    parsed.encode("m", Dialect(developer_role=True), stream=False)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_work_is_linear_in_the_size_of_the_body(shape: str) -> None:
+READERS = ((chat.parse, SHAPES), (of_responses, RESPONSES_SHAPES))
+CASES = [(f"{read.__name__} {name}", read, shape) for read, shapes in READERS for name, shape in shapes.items()]
+
+
+@pytest.mark.parametrize(("read", "shape"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_work_is_linear_in_the_size_of_the_body(read: Callable[[bytes], Body], shape: Shape) -> None:
     small, large = body(shape, SMALL), body(shape, SMALL * TIMES)
-    steps(small)  # what is made once is made
-    assert calls(lambda: steps(large)) <= calls(lambda: steps(small)) * TIMES * 1.3 + 1000
+    steps(small, read)  # what is made once is made
+    assert calls(lambda: steps(large, read)) <= calls(lambda: steps(small, read)) * TIMES * 1.3 + 1000
 
 
 @pytest.mark.parametrize(
@@ -76,3 +87,20 @@ def test_work_is_linear_in_the_size_of_a_stream(event: bytes, cut: int) -> None:
         return run
 
     assert calls(read(SMALL * TIMES)) <= calls(read(SMALL)) * TIMES * 1.1 + 1000
+
+
+def test_finding_items_of_conversations_is_linear_in_their_number(tmp_path: Path) -> None:
+    kept = Conversations(str(tmp_path / "metrics.db"), ResponsesRules(), lambda: 1000)
+
+    def find(count: int) -> Callable[[], None]:
+        items = [{"type": "message", "role": "user", "content": "x", "id": f"{count}-{n}"} for n in range(count)]
+        fields = {"backend": "b", "model": "m", "native": False, "private": False, "previous_id": None, "ts_ms": 1000}
+        kept.keep(Turn(id=f"resp_{count}", input=tuple(items), **fields))
+        return lambda: check(kept.items([item["id"] for item in items]), items)
+
+    def check(found: Any, items: list[dict[str, Any]]) -> None:
+        assert [found[item["id"]][0] for item in items] == items
+
+    small, large = find(400), find(400 * TIMES)
+    small()
+    assert calls(large) <= calls(small) * TIMES * 1.3 + 1000

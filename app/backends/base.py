@@ -68,6 +68,10 @@ class Backend:
             body = request.body.native(target.model, stream=stream)
             if body is not None:
                 return Outgoing(self.responses_path, body, native=True)
+        if request.surface == "responses":
+            time.sleep(0)  # the other requests' turn: with a large body each of the two steps takes its time
+            request.body.translate(self.dialect)
+            time.sleep(0)
         return Outgoing(self.chat_path, request.body.encode(target.model, self.dialect, stream=stream))
 
     def url(self, outgoing: Outgoing) -> str | None:

@@ -86,9 +86,11 @@ def read_request(rt: Runtime, environ: dict[str, Any], raw: bytes) -> tuple[Chat
     """The request as the pipeline runs it, and as it was asked.  Raises RequestError."""
     private = headers.sensitivity(environ)
     received = chat.read_object(raw)
+    time.sleep(0)  # the other requests' turn, here and below: with a large body each step takes its time
     asked = parse(received.document)
     past = _Past(rt, asked)
     asked = asked.after(past.history)
+    time.sleep(0)
     request = ChatRequest(
         request_id=headers.request_id(environ),
         surface="responses",

@@ -152,6 +152,9 @@ class ChatBody:
     def original(self) -> Any:
         return self.json.pairs()
 
+    def translate(self, dialect: Dialect) -> None:
+        """Nothing: chat passes through."""
+
     def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:  # noqa: ARG002 - chat passes through
         """The client's bytes with `model` replaced; a shadow call also has its streaming switched off."""
         members = {"model": json.dumps(model)}

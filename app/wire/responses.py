@@ -54,7 +54,8 @@ class ResponsesBody:
         self._received = received
         self.input = _resolved(request.input, self._stored, known, kept_elsewhere)  # what is new, references resolved
         self._items = [*history, *self.input]
-        self._chat = self._translate(request.model, Dialect())
+        self._dialect = Dialect()
+        self._chat = self._translated = self._in(self._dialect)  # for the classifier; for the target tried last
         if not self._chat["messages"] and not request.previous_response_id and not kept_elsewhere:
             raise RequestError("input holds nothing that a model could read.", param="input")
 
@@ -66,10 +67,16 @@ class ResponsesBody:
     def original(self) -> Any:
         if self._received is None:
             return {"instructions": self._request.instructions, "items": self._items, "echo": self._request.echo}
-        return [self._received.pairs(), *self._history, *self.input]  # native backends get every member
+        # Native backends get every member.
+        return [self._received.pairs(), *self._history, *self._stored.values()]
+
+    def translate(self, dialect: Dialect) -> None:
+        if dialect != self._dialect:
+            self._dialect, self._translated = dialect, self._in(dialect)
 
     def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:
-        chat = self._translate(model, dialect)
+        self.translate(dialect)
+        chat = {**self._translated, "model": model}
         if stream:
             chat |= {"stream": True, "stream_options": {"include_usage": True}}
         text = json.dumps(chat, ensure_ascii=False, separators=(",", ":"))
@@ -93,10 +100,10 @@ class ResponsesBody:
             ours = self._stored.get(str(item.get("id"))) is item
             yield from _foreign([item]) if ours else [item]
 
-    def _translate(self, model: str, dialect: Dialect) -> dict[str, Any]:
+    def _in(self, dialect: Dialect) -> dict[str, Any]:
         request = self._request
         chat: dict[str, Any] = {
-            "model": model,
+            "model": request.model,
             "messages": to_messages(request.instructions, self._items, request.toolbox, dialect),
             **request.sampling,
             **request.toolbox.members(),

@@ -61,7 +61,7 @@ class _Turn:
     reasoning: list[str] = field(default_factory=list)
     calls: list[Message] = field(default_factory=list)
     results: list[Message] = field(default_factory=list)
-    waiting: list[str] = field(default_factory=list)  # call ids without a result
+    waiting: dict[str, int] = field(default_factory=dict)  # how many calls of an id have no result; servers repeat ids
     attached: list[Part] = field(default_factory=list)  # images in results: a tool message cannot hold them
 
     def messages(self, dialect: Dialect) -> list[Message]:
@@ -74,7 +74,7 @@ class _Turn:
                 message["tool_calls"] = self.calls
             messages.append(message)
         messages += self.results
-        messages += [_result(call_id, _NO_RESULT) for call_id in self.waiting]
+        messages += [_result(call_id, _NO_RESULT) for call_id, count in self.waiting.items() for _ in range(count)]
         if self.attached:
             messages.append({"role": "user", "content": self.attached})
         return messages
@@ -89,7 +89,7 @@ class _History:
         self._dialect = dialect
         self._entries: list[_Turn | Message] = []
         self._open: _Turn | None = None  # the turn that the next assistant item belongs to
-        self._waiting: dict[str, list[_Turn]] = {}  # call id -> turns that wait for its result; servers repeat ids
+        self._waiting: dict[str, list[_Turn]] = {}  # call id -> turns that wait for its result
 
     def messages(self) -> list[Message]:
         messages: list[Message] = []
@@ -109,7 +109,9 @@ class _History:
         if role == "developer" and not self._dialect.developer_role:
             role = "system"
         self._open = None
-        self._entries.append({"role": role, "content": _joined([parts_of(content)])})
+        self._entries.append(
+            {"role": role, "content": content if type(content) is str else _joined([parts_of(content)])}
+        )
 
     def _reasoning(self, item: JsonObject) -> None:
         if text := reasoning_text(item):
@@ -125,14 +127,12 @@ class _History:
         turn, call_id = self._assistant(), item["call_id"]
         name = self._toolbox.wire_name(item["name"], item.get("namespace"))
         turn.calls.append({"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}})
-        turn.waiting.append(call_id)
+        turn.waiting[call_id] = turn.waiting.get(call_id, 0) + 1
         self._waiting.setdefault(call_id, []).append(turn)
 
     def _output(self, item: JsonObject) -> None:
         call_id, output = item["call_id"], item.get("output")
-        parts = parts_of("" if output is None else output)
-        text = "".join(part["text"] for part in parts if part["type"] == "text")
-        attached = [part for part in parts if part["type"] != "text"]
+        text, attached = _text_and_rest("" if output is None else output)
         turn = self._turn_of(call_id)
         turn.results.append(_result(call_id, text or (_ATTACHED if attached else "")))
         if attached:
@@ -142,7 +142,7 @@ class _History:
         """The turn that a result belongs to: it may come late, behind other messages."""
         if turns := self._waiting.get(call_id):
             turn = turns.pop()
-            turn.waiting.remove(call_id)
+            turn.waiting[call_id] -= 1
             if turn is self._open:
                 self._open = None  # a result ends the turn
             return turn
@@ -231,8 +231,19 @@ def _file(part: JsonObject) -> Part:
     return {"type": "file", "file": members}
 
 
+def _text_and_rest(content: Any) -> tuple[str, list[Part]]:
+    """The texts of a content as one, and its other parts."""
+    if type(content) is str:
+        return content, []
+    parts = parts_of(content)
+    text = "".join(part["text"] for part in parts if part["type"] == "text")
+    return text, [part for part in parts if part["type"] != "text"]
+
+
 def _joined(contents: list[list[Part]]) -> str | list[Part]:
     """Contents as one: a string when there is nothing but text, which every server reads."""
+    if len(contents) == 1 and len(contents[0]) == 1 and contents[0][0]["type"] == "text":
+        return str(contents[0][0]["text"])
     if all(part["type"] == "text" for parts in contents for part in parts):
         texts = ["".join(part["text"] for part in parts) for parts in contents]
         return _BETWEEN.join(text for text in texts if text)

@@ -12,7 +12,7 @@ from typing import Any
 from app.errors import RequestError
 from app.types import JsonObject
 from app.wire.chat import MOST_PIECES
-from app.wire.responses_tools import Toolbox, parse_choice, parse_tools
+from app.wire.responses_tools import MOST_TOOLS, Toolbox, count_tools, parse_choice, parse_tools
 
 _NUMBER = (int, float)
 _SAMPLING = {"temperature": 1.0, "top_p": 1.0, "presence_penalty": 0, "frequency_penalty": 0}  # what is echoed
@@ -76,6 +76,10 @@ def parse(fields: JsonObject) -> ResponsesRequest:
     """The request in a JSON document; RequestError names the field that is wrong."""
     if _read(fields, "background", bool):
         raise RequestError("background responses are not supported; leave background out.", param="background")
+    items = _input(fields)
+    brought = sum(count_tools(item.get("tools")) for item in items if item_type(item) in _TOOL_CARRIERS)
+    if count_tools(fields.get("tools")) + brought > MOST_TOOLS:
+        raise RequestError(f"A request must not hold more than {MOST_TOOLS} tools.", param="tools")
     tools, choice = parse_tools(fields.get("tools")), parse_choice(fields.get("tool_choice"))
     parallel = _read(fields, "parallel_tool_calls", bool)
     text, reasoning = _read(fields, "text", dict) or {}, _read(fields, "reasoning", dict) or {}
@@ -88,7 +92,6 @@ def parse(fields: JsonObject) -> ResponsesRequest:
         "text": {"format": text_format, **_sent(text, "verbosity")},
         "reasoning": {"effort": reasoning.get("effort"), "summary": reasoning.get("summary")},
     }
-    items = _input(fields)
     return ResponsesRequest(
         model=(_read(fields, "model", str) or "").strip(),
         input=items,

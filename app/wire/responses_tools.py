@@ -18,6 +18,8 @@ from app.wire import responses_custom
 
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_-]")
 _LONGEST_NAME = 64
+_NEVER_MARKED = 54  # characters at the end of a name that no mark of ours reaches
+MOST_TOOLS = 5000  # far beyond what any model is offered
 _CHOICES = ("none", "auto", "required")
 
 
@@ -45,6 +47,7 @@ class Toolbox:
         self._parallel = parallel
         self._by_wire_name: dict[str, Tool] = {}
         self._wire_names: dict[tuple[str | None, str], str] = {}
+        self._attempts: dict[str, int] = {}  # by the end of a flat name: how often another had to be found
         for tool in tools:  # plain names first: they are sent as they are
             if tool["type"] in ("function", "custom"):
                 self._offer(tool, None, str(tool["name"]))
@@ -90,9 +93,10 @@ class Toolbox:
     def _free_name(self, namespace: str, name: str) -> str:
         if known := self._wire_names.get((namespace, name)):
             return known
-        wire_name, attempt = flat_name(namespace, name), 1
-        while wire_name in self._by_wire_name:
-            attempt += 1
+        wire_name = flat_name(namespace, name)
+        end = wire_name[-_NEVER_MARKED:]
+        while wire_name in self._by_wire_name:  # the count goes on, so that many names alike are not quadratic work
+            attempt = self._attempts[end] = self._attempts.get(end, 1) + 1
             wire_name = flat_name(namespace, name, f"n{attempt}_")
         return wire_name
 
@@ -100,7 +104,8 @@ class Toolbox:
         offered = list(self._by_wire_name.values())
         if not (isinstance(self._choice, Mapping) and self._choice["type"] == "allowed_tools"):
             return offered
-        return [tool for tool in offered if any(_names(entry, tool) for entry in self._choice["tools"])]
+        named = {_meant(entry) for entry in self._choice["tools"]}
+        return [tool for tool in offered if not named.isdisjoint(_ways_to_name(tool))]
 
     def _chat_choice(self) -> str | dict[str, Any] | None:
         choice = self._choice
@@ -111,7 +116,7 @@ class Toolbox:
         if choice["type"] not in ("function", "custom"):
             return None  # a hosted tool, which was left out
         for tool in self._by_wire_name.values():
-            if _names(choice, tool):
+            if _meant(choice) in _ways_to_name(tool):
                 return {"type": "function", "function": {"name": tool.function["name"]}}
         if not self._by_wire_name:
             return None
@@ -125,11 +130,19 @@ def flat_name(namespace: str, name: str, mark: str = "") -> str:
     return mark + flat[len(mark) - _LONGEST_NAME :]
 
 
-def _names(entry: JsonObject, tool: Tool) -> bool:
-    """Whether an entry of a tool choice means `tool`."""
-    if entry.get("type") == "namespace":
-        return tool.namespace is not None and entry.get("name") == tool.namespace
-    return entry.get("name") == tool.name and entry.get("namespace") in (None, tool.namespace)
+def _meant(entry: JsonObject) -> tuple[str, ...]:
+    """What an entry of a tool choice names: (namespace, ""), ("", tool), (namespace, tool), or nothing."""
+    name, space = entry.get("name"), entry.get("namespace")
+    if not isinstance(name, str):
+        return ()
+    return (name, "") if entry.get("type") == "namespace" else (str(space or ""), name)
+
+
+def _ways_to_name(tool: Tool) -> tuple[tuple[str, str], ...]:
+    """How an entry of a tool choice may name `tool`."""
+    if tool.namespace is None:
+        return (("", tool.name),)
+    return ("", tool.name), (tool.namespace, tool.name), (tool.namespace, "")
 
 
 # --- reading what the client sent ----------------------------------------------------------------
@@ -142,6 +155,13 @@ def parse_tools(value: Any, where: str = "tools") -> tuple[dict[str, Any], ...]:
     if not isinstance(value, list):
         raise RequestError(f"{where} must be an array.", param=_field(where))
     return tuple(_parse_tool(tool, f"{where}[{at}]") for at, tool in enumerate(value))
+
+
+def count_tools(value: Any) -> int:
+    """How many tools a list holds that was not checked yet, those in namespaces included."""
+    if not isinstance(value, list):
+        return 0
+    return sum(1 + (count_tools(tool.get("tools")) if isinstance(tool, Mapping) else 0) for tool in value)
 
 
 def _field(where: str) -> str:

@@ -18,14 +18,25 @@ FIRST: dict[str, Any] = {"input": "weather?", "instructions": "Be kind.", "tools
 
 def test_all_that_may_be_sent_is_searched_for_private_text() -> None:
     """A backend that speaks the API itself gets members that we do not know, and values that were replaced."""
-    raw = b'{"input":"secret","input":"x","prompt":{"variables":{"a":"secret"}},"previous_response_id":"resp_1"}'
+    raw = (
+        b'{"input":"secret","input":[{"type":"item_reference","id":"msg_1"}],'
+        b'"prompt":{"variables":{"a":"secret"}},"previous_response_id":"resp_1"}'
+    )
     received = read_object(raw)
     history = [{"type": "message", "role": "user", "content": "before"}]
-    body = ResponsesBody(parse(received.document), history, received=received)
+    referred = {"type": "message", "role": "user", "content": "long ago", "id": "msg_1"}
+    body = ResponsesBody(parse(received.document), history, {"msg_1": referred}, received)
     sent, *rest = body.original
     variables = (("variables", (("a", "secret"),)),)
-    assert sent == (("input", "secret"), ("input", "x"), ("prompt", variables), ("previous_response_id", "resp_1"))
-    assert rest == [*history, {"type": "message", "role": "user", "content": "x"}]
+    reference = (("type", "item_reference"), ("id", "msg_1"))
+    assert sent == (
+        ("input", "secret"),
+        ("input", [reference]),
+        ("prompt", variables),
+        ("previous_response_id", "resp_1"),
+    )
+    assert rest == [*history, referred]
+    assert body.chat["messages"] == [{"role": "user", "content": "before"}, {"role": "user", "content": "long ago"}]
 
 
 def turn(asked: Any, history: list[Any], **said: Any) -> list[Any]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.errors import RequestError
 from app.wire.responses_custom import Unwrapper, unwrap, wrap
-from app.wire.responses_tools import Toolbox, flat_name
+from app.wire.responses_tools import MOST_TOOLS, Toolbox, flat_name
 from tests.wire.streams import answer, call, chat, messages, request, response_of, shape
 
 LEGAL = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
@@ -155,6 +155,29 @@ def test_allowed_entries(entries: list[Any], expected: list[str]) -> None:
 
 
 # --- namespaces ----------------------------------------------------------------------------------
+
+
+def test_an_entry_without_a_name_allows_nothing() -> None:
+    tools = [function("None"), function("f")]
+    choice = {"type": "allowed_tools", "tools": [{"type": "function"}, {"name": ["f"]}, {"name": None}]}
+    assert names(tools=tools, tool_choice=choice) == []
+
+
+@pytest.mark.parametrize("place", ["tools", "a namespace", "an item of the input"])
+def test_the_number_of_tools_is_bounded(place: str) -> None:
+    def asked(count: int) -> dict[str, Any]:
+        tools = [function(f"f{number}") for number in range(count)]
+        if place == "a namespace":
+            return {"input": "x", "tools": [namespace("n", *tools[1:])]}
+        if place == "tools":
+            return {"input": "x", "tools": tools}
+        item = {"type": "additional_tools", "tools": tools[1:]}
+        return {"input": [{"role": "user", "content": "x"}, item], "tools": tools[:1]}
+
+    request(**asked(MOST_TOOLS))
+    with pytest.raises(RequestError, match="more than 5000 tools") as refused:
+        request(**asked(MOST_TOOLS + 1))
+    assert refused.value.param == "tools"
 
 
 def test_namespace_is_flattened_and_comes_back() -> None:
