@@ -16,7 +16,7 @@ from typing import Any
 import peewee
 
 from app.errors import RequestError
-from app.storage import Storage, StoreError, portions
+from app.storage import Storage, StoreError, plain, portions
 from app.storage.model import StoredItem, StoredResponse
 from app.types import ResponsesRules
 
@@ -81,6 +81,9 @@ class Conversations:
         except StoreError as error:
             log.error("responses cannot be stored and wait in memory: %s", error)
             return
+        except Exception:
+            self._waiting.clear()  # not to be tried again: it would fail for ever
+            raise
         self._waiting.clear()
         self._since_trim += len(turns)
         if self._since_trim >= _TRIM_EVERY:
@@ -101,6 +104,8 @@ class Conversations:
         """A kept turn.  Raises StoreError."""
         if found := self._waiting.get(response_id):
             return found
+        if not response_id.isprintable():
+            return None  # and no database would take it
         with self._storage.reading() as database:
             wanted = (StoredResponse.id == response_id) & (StoredResponse.ts >= self._oldest_ms())
             row = StoredResponse.select().where(wanted).namedtuples().first(database)
@@ -126,7 +131,7 @@ class Conversations:
     def items(self, ids: Iterable[str]) -> dict[str, tuple[dict[str, Any] | None, Turn]]:
         """Kept items by id, each with its turn; None for one that a backend keeps; an unknown id is left out.  Raises
         StoreError."""
-        wanted = set(ids)
+        wanted = set(filter(str.isprintable, ids))
         holders: dict[str, str] = {}
         with self._storage.reading() as database:
             for some in portions(list(wanted)):
@@ -158,7 +163,7 @@ class Conversations:
             "ts": turn.ts_ms,
             "previous_id": turn.previous_id,
             "backend": turn.backend,
-            "model": turn.model,
+            "model": plain(turn.model),
             "native": turn.native,
             "private": turn.private,
             "input": json.dumps(turn.input),

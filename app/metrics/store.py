@@ -16,7 +16,7 @@ import peewee
 
 from app.metrics.tally import COUNTS, Spread, Tally
 from app.routing.basis import dump
-from app.storage import Storage, portions
+from app.storage import Storage, plain, portions
 from app.storage.model import DROPPED, ROLLED_TO, Metric, State, Sums, Worker
 from app.types import CallRecord
 
@@ -284,9 +284,7 @@ def _storable(value: Any) -> Any:
     """Clients name models and backends count tokens: what no database takes must not cost the whole batch."""
     if type(value) is int:
         return None if value > _MOST else value
-    if type(value) is str and not (len(value) <= _MOST_CHARS and value.isprintable()):
-        return "".join(char if char.isprintable() else "?" for char in value[:_MOST_CHARS])
-    return value
+    return plain(value[:_MOST_CHARS]) if type(value) is str else value
 
 
 def _key(row: _Row) -> Key:

@@ -143,5 +143,10 @@ def portions(items: Sequence[T], most: int = 256) -> Iterator[Sequence[T]]:
         at += size
 
 
+def plain(text: str) -> str:
+    """Text that every database takes: clients also send lone surrogates and NUL."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
+
+
 def now_ms() -> int:
     return int(time.time() * 1000)

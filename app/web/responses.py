@@ -22,6 +22,7 @@ from app.web import answers, errors, headers
 from app.wire import chat, sse
 from app.wire.responses import ResponsesBody, ResponsesRequest, from_chat, input_list, kept_items, parse
 from app.wire.responses_native import item_ids, response_in
+from app.wire.responses_request import is_id
 from app.wire.responses_stream import EventStream, translate
 
 blueprint = Blueprint("responses", __name__)
@@ -223,8 +224,8 @@ class ResponsesSurface:
     def _keep_native(self, reply: Reply, response: JsonObject) -> None:
         """Only whose it is: the turn itself is kept by its backend."""
         name = response.get("id")
-        if self._asked.store and isinstance(name, str):
-            self._keep_turn(reply, name, native=True, their_items=item_ids(response))
+        if self._asked.store and is_id(name):
+            self._keep_turn(reply, str(name), native=True, their_items=item_ids(response))
 
     def _keep_turn(
         self,

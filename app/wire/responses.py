@@ -18,7 +18,7 @@ from app.wire.chat import JsonBody
 from app.wire.responses_assembler import Assembler
 from app.wire.responses_messages import to_messages
 from app.wire.responses_object import CUTS, message_of, response_object, usage_object
-from app.wire.responses_request import ResponsesRequest, item_type, parse
+from app.wire.responses_request import ResponsesRequest, is_id, item_type, parse
 
 __all__ = [
     "ResponsesBody",
@@ -186,11 +186,11 @@ _ID_PREFIXES = {
 
 
 def kept_items(items: Sequence[JsonObject], new_id: Callable[[str], str]) -> list[dict[str, Any]]:
-    """Input items as they are kept for a continuation, every one with a type and an id."""
+    """Input items as they are kept for a continuation, every one with a type and an id that can be referred to."""
     kept = []
     for item in items:
-        kind = item_type(item)
-        kept.append({**item, "type": kind, "id": item.get("id") or new_id(_ID_PREFIXES.get(kind, "item"))})
+        kind, name = item_type(item), item.get("id")
+        kept.append({**item, "type": kind, "id": name if is_id(name) else new_id(_ID_PREFIXES.get(kind, "item"))})
     return kept
 
 

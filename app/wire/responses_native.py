@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from app.types import JsonObject
 from app.wire import sse
 from app.wire.chat_stream import StreamWatch
+from app.wire.responses_request import is_id
 
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
 _WORDS = (*(end.encode() for end in _ENDS), b'"error"')
@@ -64,4 +65,4 @@ def item_ids(response: JsonObject) -> tuple[str, ...]:
     """The ids of the items in a Response."""
     output = response.get("output")
     items = [item for item in output if isinstance(item, Mapping)] if isinstance(output, list) else []
-    return tuple(item["id"] for item in items if isinstance(item.get("id"), str))
+    return tuple(item["id"] for item in items if is_id(item.get("id")))

@@ -72,6 +72,11 @@ def item_type(item: JsonObject) -> str:
     return str(item.get("type") or ("message" if item.get("role") else "item_reference"))
 
 
+def is_id(value: Any) -> bool:
+    """Whether a value can be the id of something that is kept."""
+    return isinstance(value, str) and value != "" and value.isprintable()
+
+
 def parse(fields: JsonObject) -> ResponsesRequest:
     """The request in a JSON document; RequestError names the field that is wrong."""
     if _read(fields, "background", bool):
