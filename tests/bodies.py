@@ -8,7 +8,7 @@ import string
 from collections.abc import Callable
 from typing import Any
 
-from app.wire.chat import MOST_PIECES
+from app.wire.chat import MOST_PIECES, MOST_TOKENS
 from app.wire.responses_tools import MOST_TOOLS
 
 Shape = Callable[[int], dict[str, Any]]  # size in bytes -> a document of about that size
@@ -56,7 +56,10 @@ def _listed(item: Any) -> Shape:
 
 
 def _beside(name: str, item: Any) -> Shape:
-    return lambda size: {"messages": [_PLAIN], name: [item] * (size // (len(json.dumps(item)) + 2))}
+    return lambda size: {
+        "messages": [_PLAIN],
+        name: [item] * min(MOST_TOKENS // 2 - 100, size // (len(json.dumps(item)) + 2)),
+    }
 
 
 def _said(text: str) -> Shape:
@@ -75,7 +78,7 @@ SHAPES: dict[str, Shape] = {
     "tool calls": lambda size: {"messages": [_PLAIN, *_CALLED * (_count(_CALLED, size) // 2)]},
     "parts": _parts({"type": "text", "text": "x"}),
     "empty parts": _parts({}),
-    "tools": _beside("tools", _TOOL),
+    "tools": lambda size: _beside("tools", _TOOL)(min(size, 2_500_000)),
     "empty lists": _beside("metadata", []),
     "numbers": _beside("metadata", 1),
     "long numbers": _beside("metadata", 4111111111111112),
@@ -162,7 +165,7 @@ RESPONSES_SHAPES: dict[str, Shape] = {
     "tools that look alike": _tools_that_look_alike,
     "long names alike": _long_names_alike,
     "tools and a choice": _tools_and_a_choice,
-    "empty lists": lambda size: {"input": "x", "metadata": {"a": [[]] * (size // 4)}},
+    "empty lists": lambda size: {"input": "x", "metadata": {"a": [[]] * min(MOST_TOKENS // 2 - 100, size // 4)}},
 }
 
 

@@ -154,9 +154,11 @@ class Connections(HTTPAdapter):
         return cast(Response, sent)
 
     def forget(self) -> None:
-        """Closes the connections that are kept."""
+        """Closes the connections that are kept: now, not when the pool is found to be garbage."""
+        pool, self._pool = self._pool, None
         self.poolmanager.clear()
-        self._pool = None
+        if pool is not None:
+            pool.close()
 
     def close(self) -> None:
         """Now: requests and urllib3 would leave it to the garbage collector."""

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NoReturn
 
 from app.errors import RequestError
@@ -19,6 +20,8 @@ def _refuse_constant(name: str) -> NoReturn:
 _MOST_NESTED = 200  # levels: what reads and writes the body after the parser must not run out of stack
 _MOST_MEMBERS = 1000  # of the body itself; the API has some forty
 MOST_PIECES = 20_000  # messages and parts: far beyond any conversation, and no worker is busy with it for long
+MOST_TOKENS = 500_000  # of a body's JSON; 32 MB could hold millions of values, seconds of work and a GB of memory
+_TOKEN = re.compile(rb'[\[{,]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _value_at = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 _pairs_of = json.JSONDecoder(object_pairs_hook=tuple).decode
 _skip_space = re.compile(r"[ \t\n\r]*").match
@@ -65,6 +68,8 @@ def read_object(raw: bytes) -> JsonBody:
     """Parses a request body.  Raises RequestError when it is not one JSON object in UTF-8."""
     if not raw:
         raise RequestError("The request body is empty; send a JSON object.")
+    if _holds_too_much(raw):
+        raise RequestError(f"The request body holds more than {MOST_TOKENS} strings, lists, objects and commas.")
     try:
         body = _scan_object(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -78,6 +83,13 @@ def read_object(raw: bytes) -> JsonBody:
     if _is_too_deep(body.document):
         raise _too_deep()
     return body
+
+
+def _holds_too_much(raw: bytes) -> bool:
+    """Many values, not long texts.  Most bodies need a look at three characters only."""
+    if sum(map(raw.count, (b"[", b"{", b","))) <= MOST_TOKENS // 2:
+        return False
+    return next(islice(_TOKEN.finditer(raw), MOST_TOKENS, None), None) is not None
 
 
 def _too_deep() -> RequestError:

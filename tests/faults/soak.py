@@ -200,9 +200,11 @@ def soak(router: Router, counts: Path, minutes: int, seed: int) -> list[str]:
     for pid, rows in table.items():
         after = rows[min(WARM_UP_MINUTES, len(rows) - 1) :]
         problems += not_flat(pid, after, idle[pid])
-    if traffic.outcomes["500"] or "Traceback" in router.log_text():
-        told = [line for line in router.log_text().splitlines() if "refused a request" not in line]
-        problems.append("errors of our own; the log ends with:\n" + "\n".join(told[-40:]))
+    told = [line for line in router.log_text().splitlines() if "refused a request" not in line]
+    bad = [place for place, line in enumerate(told) if "Traceback" in line or " unexpected " in line]
+    if traffic.outcomes["500"] or bad:
+        shown = [line for place in bad[:5] for line in ["…", *told[max(0, place - 3) : place + 40]]]
+        problems.append("errors of our own:\n" + "\n".join(shown))
     return problems
 
 

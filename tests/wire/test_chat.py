@@ -315,6 +315,28 @@ def test_the_number_of_members_is_bounded() -> None:
         chat.parse((raw[:-1] + ',"one":0}').encode())
 
 
+@pytest.mark.parametrize("value", ["[]", "{}", '""', '"a\\"[,"', '"\\\\"', "[[[]]]", '{"a":1}', "1"])
+def test_the_number_of_values_is_bounded(value: str) -> None:
+    def body(count: int) -> bytes:
+        return f'{{{MESSAGES},"metadata":{{"a":[{",".join([value] * count)}]}}}}'.encode()
+
+    each = {"[[[]]]": 4, '{"a":1}': 3, "1": 1}.get(value, 2)  # tokens, the comma included
+    assert chat.parse(body((chat.MOST_TOKENS - 100) // each))
+    with pytest.raises(RequestError, match="more than 500000"):
+        chat.parse(body(chat.MOST_TOKENS // each + 1))
+
+
+@pytest.mark.parametrize("text", ["a,b\n", '{"a": [1, 2]}, ', '","', "\\", '\\"', ",[{"])
+def test_a_text_may_hold_as_many_commas_as_it_likes(text: str) -> None:
+    raw = json.dumps({"messages": [{"role": "user", "content": text * 400_000}]}).encode()
+    assert chat.parse(raw).json.text == raw.decode()
+
+
+def test_a_text_without_an_end_is_read_once() -> None:
+    with pytest.raises(RequestError):
+        chat.parse(b'{"messages": [' + b'"a",' * 300_000 + b'"' + b"[" * 1_000_000)
+
+
 @pytest.mark.parametrize("name", ["Model", "MODEL", "mod\\u0065l", "mOdEl"])
 def test_other_spellings_of_model_are_replaced_too(name: str) -> None:
     """Servers written in Go take them for `model`, and the last one counts: `x:cloud` would leave the machine."""
