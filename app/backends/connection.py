@@ -161,9 +161,7 @@ class Connections(HTTPAdapter):
             pool.close()
 
     def close(self) -> None:
-        """Now: requests and urllib3 would leave it to the garbage collector."""
-        if self._pool is not None:
-            self._pool.close()
+        self.forget()
         super().close()
 
     # --- what requests asks for each call ---
