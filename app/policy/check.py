@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from app import policy, settings
-from app.errors import PolicyError
+from app.errors import NoPolicy, PolicyError
 
 _RESOLVE_S = 1.0  # for all names together
 
@@ -26,7 +26,10 @@ def check(file: str | None) -> policy.Loaded:
     if problem := settings.database_problem(configured.db):
         raise PolicyError([f"environment: LLR_DB: {problem}"])
     name = configured.policy if file in (None, "-") else str(file)
-    text = sys.stdin.read() if file == "-" else policy.read(name)
+    try:
+        text = sys.stdin.read() if file == "-" else policy.read(name)
+    except NoPolicy as error:
+        raise (NoPolicy([f"{name}: no such file"]) if file else error) from None
     return policy.load(text, name, configured, resolver(_RESOLVE_S))
 
 

@@ -593,7 +593,7 @@ NO_HOST = PRIVATE.format(
             "",
             {},
             3,
-            ["no.yaml: no such file. `flask init` writes a first policy; LLR_POLICY names another"],
+            ["no.yaml: no such file"],
         ),
         (["-"], GOOD, {"LLR_PORT": "x"}, 3, ["environment: LLR_PORT: must be a whole number from 1 to 65535"]),
         (["-"], "#" * 200_001, {}, 3, ["./policy.yaml: larger than 200000 bytes: this is no policy"]),
