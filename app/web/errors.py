@@ -6,12 +6,12 @@ import json
 import logging
 import math
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flask import Flask, Response
 from flask import request as http
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from app.errors import BackendRejected, NotFound, RequestError, RouterError, envelope
 from app.web import headers
@@ -51,11 +51,19 @@ def _http(error: HTTPException) -> Response:
         return render(NotFound("No such URL. See GET /v1/models, POST /v1/chat/completions, POST /v1/responses."))
     if status == 413:
         return render(RequestError("The request body is too large.", status=413, code="request_too_large"))
-    response = render(RequestError(error.name + ".", status=status))
+    message = error.name + "."
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        message = f"Wrong method: this URL takes {' or '.join(_for_people(error.valid_methods))}."
+    response = render(RequestError(message, status=status))
     for name, value in error.get_headers():
         if name.lower() == "allow":
             response.headers[name] = value
     return response
+
+
+def _for_people(methods: Iterable[str]) -> list[str]:
+    """Those that somebody means."""
+    return sorted(set(methods) - {"HEAD", "OPTIONS"}) or ["OPTIONS"]
 
 
 def unexpected(error: Exception, request_id: str) -> RouterError:

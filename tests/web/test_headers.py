@@ -202,6 +202,15 @@ ERRORS: dict[str, tuple[str, str, dict[str, Any], int, str, str | None, str | No
 }  # fmt: skip
 
 
+def test_a_wrong_method_is_told_the_right_ones(client: Client) -> None:
+    made = client(CLOUD_DOWN)
+    for path, method in (("/v1/chat/completions", "GET"), ("/v1/models", "POST"), ("/", "DELETE")):
+        response = made.open(path, method=method)
+        right = {"GET": "POST", "POST": "GET", "DELETE": "GET or POST"}[method]
+        assert response.json is not None
+        assert response.json["error"]["message"] == f"Wrong method: this URL takes {right}."
+
+
 @pytest.mark.parametrize("name", ERRORS)
 def test_every_error_has_its_status_and_all_four_keys(client: Client, name: str) -> None:
     method, path, options, status, type_, param, code = ERRORS[name]
