@@ -62,9 +62,9 @@ def _why(call: Planned, decision: Decision) -> str:
 
 
 _BODIES = {
-    "passed_on": "as it came but for `model`",
+    "passed_on": "as it came but for the model",
     "translated": "translated to chat",
-    "native": "a Responses body, as it came but for `model`",
+    "native": "a Responses body, as it came but for the model",
 }
 _STATES = {"open": ", cooling down after failures", "half-open": ", on trial after failures"}
 

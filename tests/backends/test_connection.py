@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 import time
@@ -59,6 +60,18 @@ def test_a_fresh_connection_that_dies_is_not_tried_again(up: Upstream, backend: 
     with pytest.raises(BackendProtocol):
         ask(backend)
     assert len(up.requests) == 1
+
+
+def test_close_ends_kept_connections_at_once(up: Upstream, backend: Backend) -> None:
+    """Not when the garbage collector comes by."""
+    gc.disable()
+    try:
+        ask(backend)
+        assert up.open_connections == 1
+        backend.close()
+        up.wait(lambda: not up.open_connections)
+    finally:
+        gc.enable()
 
 
 def test_a_large_request_may_take_longer_than_connecting() -> None:

@@ -309,7 +309,7 @@ def test_route_explain(good: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "            sent nowhere: it answers by itself",
         "then        cloud/gpt, NOT LOCAL, time unknown, cost unknown",
         "            POST https://api.openai.com/v1/chat/completions",
-        "            104 bytes, as it came but for `model`; CLOUD_KEY is not set: it fails",
+        "            104 bytes, as it came but for the model; CLOUD_KEY is not set: it fails",
     ]
     assert not (tmp_path / "metrics.db").exists(), "nothing is called or written"
 

@@ -90,7 +90,7 @@ WAY = "POST http://a/v1/chat/completions"
 @pytest.mark.parametrize(
     "members, lines",
     [
-        ({}, (FIRST, WAY, "1,092 bytes, as it came but for `model`; no key")),
+        ({}, (FIRST, WAY, "1,092 bytes, as it came but for the model; no key")),
         ({"cost_usd": 0.0, "expected_from": "measured"}, ("a/m, local, about 1.8 s (measured), free",)),
         (
             {"price": None, "expected_ms": None, "local": False},
@@ -106,7 +106,7 @@ WAY = "POST http://a/v1/chat/completions"
         ),
         (
             {"body": "native", "key_env": "A_KEY", "key_set": False},
-            (FIRST, WAY, "1,092 bytes, a Responses body, as it came but for `model`; A_KEY is not set: it fails"),
+            (FIRST, WAY, "1,092 bytes, a Responses body, as it came but for the model; A_KEY is not set: it fails"),
         ),
     ],
 )
