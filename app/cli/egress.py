@@ -22,11 +22,11 @@ def egress(since: str, as_json: bool) -> None:
 
     \b
     The column `reason`:
-      route         the rule names this backend first
+      route         the route names this backend first
       pin           the client named it as its model
-      spill, fit    the rule's first backend was too slow, or its window too small
+      spill, fit    the route's first backend was too slow, or its window too small
       fallback      the backend before it failed
-      cooling       the rule's first backend was cooling down after failures
+      cooling       the route's first backend was cooling down after failures
       shadow        mirrored for the A/B trial
       continuation  the conversation is kept there
     """

@@ -35,7 +35,7 @@ def metrics_show(hours: float, as_json: bool) -> None:
     p50, p95        half of the calls, and 95 of 100, took no longer
     tok in, out     tokens of prompts and of answers
     USD             - where a price or the tokens are unknown
-    spilled         requests that another backend got, because the rule's first
+    spilled         requests that another backend got, because the route's first
                     one was too slow or cooling down
     route pin       the client named a backend or a model
     """

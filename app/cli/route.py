@@ -27,8 +27,14 @@ route_group = AppGroup("route", help="See where a prompt would go.")
 
 @route_group.command("explain")
 @click.argument("prompt")
-@click.option("--model", default="auto", show_default=True)
-@click.option("--sensitivity", type=click.Choice(("normal", "high")), default="normal", show_default=True)
+@click.option("--model", default="auto", show_default=True, help="What the client names as its model.")
+@click.option(
+    "--sensitivity",
+    type=click.Choice(("normal", "high")),
+    default="normal",
+    show_default=True,
+    help="As X-LLR-Sensitivity: high stays local.",
+)
 @as_json
 def route_explain(prompt: str, model: str, sensitivity: str, as_json: bool) -> None:
     """Tags, route, targets and reasons for PROMPT, and what would be sent where.  Nothing is called."""
@@ -69,8 +75,9 @@ def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _points(signs: Sequence[Mapping[str, Any]]) -> str:
-    """What spoke for it, the loudest first, then what spoke against it."""
-    ordered = sorted(signs, key=lambda sign: sign["points"] < 0)
+    """What spoke for it, the loudest first, then what spoke against it; not what only whispered."""
+    heard = [sign for sign in signs if abs(sign["points"]) >= 0.05]
+    ordered = sorted(heard, key=lambda sign: sign["points"] < 0)
     return ", ".join(f"{sign['sign']} {sign['points']:+.1f}" for sign in ordered) or "nothing spoke"
 
 

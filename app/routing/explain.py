@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from app.routing.features import SIZES
 from app.types import Decision, Evidence, Outlook, Planned, Sign
 from app.words import duration, usd
 
@@ -98,7 +99,7 @@ def _cost(call: Mapping[str, Any]) -> str:
     if call["price"] is None:
         return "cost unknown"
     if call["cost_usd"] is None:
-        return f"{usd(call['input_usd'])} in, {usd(call['price']['output'])} per 1M out"
+        return f"{usd(call['input_usd'])} in, {usd(call['price']['output'])} per 1M tokens out"
     return f"at most {usd(call['cost_usd'])}" if call["cost_usd"] else "free"
 
 
@@ -129,12 +130,34 @@ def in_words(feature: str) -> str:
         name, place = name[:-1], " at the end"
     if name.startswith("="):
         said = f'"{name[1:]}"'
+    elif name.startswith("#size"):
+        said = f"a length of {_length(int(name[5:]))}"
     elif name.startswith("#"):
         said = f"shape: {name[1:]}"
     elif name.endswith("*"):
-        said = f"several {name[:-1]} words"
+        said = f"several {_list(name[:-1])} words"
     elif " " in name:
         said = name
     else:
-        said = f"{name.replace('+', ' and ')} words"
+        said = f"{' and '.join(map(_list, name.split('+')))} words"
     return f"{where}{colon}{said}{place}"
+
+
+# Where the name of a word list (lexicon_task.txt) says too little by itself.
+_LISTS = {
+    "codenoun": "code noun", "codething": "code thing", "codeverb": "code verb", "techweak": "faintly technical",
+    "howto": "how-to", "weatherstrong": "plain weather", "nowstrong": "plainly present", "deictic": "pointing",
+    "sortverb": "sorting", "labelnoun": "label", "qagen": "question-making",
+    "taskdef": "task-giving", "whichof": "which-of", "person": "personal",
+    "subject": "article and pronoun", "post": "office", "yearago": "history",
+}  # fmt: skip
+
+
+def _list(name: str) -> str:
+    return _LISTS.get(name, name)
+
+
+def _length(step: int) -> str:
+    """Of a text, in characters."""
+    low = SIZES[step - 1] + 1 if step else 0
+    return f"{low} to {SIZES[step]} characters" if step < len(SIZES) else f"over {SIZES[-1]} characters"

@@ -37,7 +37,7 @@ _CODE_MARKS = (
 )  # fmt: skip
 _SYMBOLS = "{}();=<>[]_"
 _MATH_MARKS = ("$", "^", "\\frac", "\\sum")
-_SIZES = (20, 40, 80, 160, 320, 640, 1280, 2560)
+SIZES = (20, 40, 80, 160, 320, 640, 1280, 2560)
 
 
 def features(text: str) -> list[str]:
@@ -109,7 +109,7 @@ def shape(text: str, head: str, first: list[str]) -> list[str]:
     }
     symbols = sum(map(looked.count, _SYMBOLS)) * 100 / (len(looked) + 1)
     return [
-        f"#size{bisect_left(_SIZES, len(text))}",
+        f"#size{bisect_left(SIZES, len(text))}",
         *_steps("#marks", sum(map(lower.__contains__, _CODE_MARKS)), (1, 2, 4, 6)),
         *_steps("#names", len(_NAME.findall(looked)), (1, 2, 4)),
         *_steps("#calls", len(_CALL.findall(looked)), (1, 2, 4)),

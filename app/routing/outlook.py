@@ -25,7 +25,7 @@ def estimate(
 
 def never(policy: Policy, decision: Decision, observations: Observations, reached: frozenset[str]) -> dict[str, str]:
     """The backends that are not among those `reached`, each with the reason."""
-    other = _OTHERS.get(decision.route, f"the rule {decision.route} does not name it")
+    other = _OTHERS.get(decision.route, f"the route {decision.route} does not name it")
     left = (name for name in policy.backends if name not in reached)
     return {name: decision.dropped.get(name) or _barred(name, decision, observations) or other for name in left}
 

@@ -47,7 +47,7 @@ def test_every_worker_shows_the_same(router: Callable[..., Router], upstream: Ca
     assert b'llr_backend_calls_total{backend="local"} 5.0' in running.get("/metrics").body
     wait_until(lambda: b'<span class="mark good">up</span>' in running.get("/", BROWSER).body, 10, "discovery")
     up.stop()
-    assert b"by the rule <code>default</code>" in send(running, FORM, prompt="hello", model="auto").body
+    assert b"by the route <code>default</code>" in send(running, FORM, prompt="hello", model="auto").body
     assert running.rows() and len(running.rows()) == 5, "a dry run calls nothing"
 
 
@@ -61,7 +61,7 @@ def test_a_browser_signs_in(router: Callable[..., Router], upstream: Callable[..
         assert running.get("/", {**BROWSER, **cookie}).status == 200
     assert running.get("/v1/models", cookie).status == 401
     page = send(running, {**FORM, **cookie}, prompt="hello", model="auto")
-    assert b"by the rule" in page.body
+    assert b"by the route" in page.body
     foreign = {**FORM, **cookie, "Origin": "http://evil.example"}
     assert send(running, foreign, prompt="hello", model="auto").status == 403
     assert KEY not in running.log_text() and "hello" not in running.log_text()

@@ -201,7 +201,7 @@ def test_it_works_without_javascript(serve: Callable[..., Router], browser: Call
     assert not seen.find("refreshing").is_displayed()
     seen.find("prompt").send_keys(CANARY)
     seen.driver.find_element("css selector", "#try button").click()
-    seen.wait(lambda: "by the rule" in seen.driver.page_source)  # an element may belong to the page that goes
+    seen.wait(lambda: "by the route" in seen.driver.page_source)  # an element may belong to the page that goes
     assert "POST " in seen.find("answer").text
     seen.driver.find_element("link text", "7 days").click()
     seen.wait(lambda: "7 days ago" in seen.driver.page_source)
@@ -221,7 +221,7 @@ def test_the_key_is_asked_for_once(serve: Callable[..., Router], browser: Callab
     seen.open(f"{running.url}/?hours=168")
     assert "Backends" in seen.driver.page_source
     seen.find("prompt").send_keys(CANARY, TAB, TAB, TAB, ENTER)
-    seen.wait(lambda: "by the rule" in seen.find("answer").text)
+    seen.wait(lambda: "by the route" in seen.find("answer").text)
     assert seen.driver.execute_script("return document.cookie") == "", "no script can read the mark"
     assert KEY not in json.dumps(seen.driver.get_cookies())
 

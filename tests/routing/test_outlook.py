@@ -61,14 +61,14 @@ def decided(route: str = "default", **fields: Any) -> Decision:
 @pytest.mark.parametrize(
     "decision, why",
     [
-        (decided(), {"b": "the rule default does not name it", "c": "the rule default does not name it"}),
+        (decided(), {"b": "the route default does not name it", "c": "the route default does not name it"}),
         (decided("pin"), {"b": "the client named another", "c": "the client named another"}),
         (decided("continuation"), dict.fromkeys("bc", "the conversation is kept elsewhere")),
         (
             decided(private=True),
-            {"b": "the rule default does not name it", "c": "the request is private and it is not local"},
+            {"b": "the route default does not name it", "c": "the request is private and it is not local"},
         ),
-        (decided(dropped={"b": "too small"}), {"b": "too small", "c": "the rule default does not name it"}),
+        (decided(dropped={"b": "too small"}), {"b": "too small", "c": "the route default does not name it"}),
     ],
 )
 def test_who_gets_nothing(decision: Decision, why: dict[str, str]) -> None:
@@ -83,7 +83,7 @@ CALL = {
     "cost_usd": None, "url": "http://a/v1/chat/completions", "body": "passed_on", "sent_bytes": 1092, "key_env": None,
     "key_set": None,
 }  # fmt: skip
-FIRST = "a/m, local, about 1.8 s (p50Ms), $0.000025 in, $10.00 per 1M out"
+FIRST = "a/m, local, about 1.8 s (p50Ms), $0.000025 in, $10.00 per 1M tokens out"
 WAY = "POST http://a/v1/chat/completions"
 
 

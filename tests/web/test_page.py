@@ -306,7 +306,7 @@ def test_no_model_is_set_up(client: Client) -> None:
 
 def test_where_would_it_go(client: Client) -> None:
     found = explained(client(PRICED), prompt="Fix this Python function: def f(): retrun 1")
-    assert "cloud gpt not local then local echo local" in found.said and "by the rule task=code" in found.said
+    assert "cloud gpt not local then local echo local" in found.said and "by the route task=code" in found.said
     assert "task: code" in found.said
     shown = page(client(PRICED))
     assert shown.tile("Requests") == "0", "nothing was called"
@@ -314,11 +314,11 @@ def test_where_would_it_go(client: Client) -> None:
 
 def test_what_would_be_sent_stands_in_the_box(client: Client) -> None:
     said = explained(client(PRICED), prompt="Fix this Python function: def f(): retrun 1").said
-    assert "first cloud/gpt, NOT LOCAL, time unknown, $0.00003 in, $10.00 per 1M out" in said
+    assert "first cloud/gpt, NOT LOCAL, time unknown, $0.00003 in, $10.00 per 1M tokens out" in said
     assert "POST http://127.0.0.1:9/v1/chat/completions" in said
     assert "bytes, as it came but for the model; OPENAI_API_KEY is not set: it fails" in said
     assert "then local/echo, local, time unknown, free sent nowhere: it answers by itself" in said
-    assert "never other: the rule task=code does not name it" in said
+    assert "never other: the route task=code does not name it" in said
     assert "never cloud, other: the request is private" in explained(client(PRICED), prompt="hello", private="on").said
 
 
