@@ -71,6 +71,8 @@ def dispatch(request: ChatRequest, tags: Classification, decision: Decision, via
                     error = error.in_our_words()
                 error.target = (target.backend, target.model)
                 raise error from None
+            # Its frames hold the request, and theirs this list: memory that only the garbage collector would free.
+            error.__traceback__ = error.__context__ = None
             failures.append((target.backend, error))
             continue
         if isinstance(answer, Whole):
@@ -97,10 +99,14 @@ def dispatch(request: ChatRequest, tags: Classification, decision: Decision, via
             private=decision.private,
             native=answer.native,
         )
+    raise _all_failed(failures, decision, target)
+
+
+def _all_failed(failures: list[tuple[str, BackendError]], decision: Decision, last: Target) -> AllBackendsFailed:
     failed = AllBackendsFailed(failures, private=decision.private)
     failed.trace = _trace(decision, failures)
-    failed.target = (target.backend, target.model)  # the last one tried
-    raise failed
+    failed.target = (last.backend, last.model)
+    return failed
 
 
 def _trace(decision: Decision, failures: Sequence[tuple[str, BackendError]]) -> tuple[Step, ...]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
+import weakref
 from typing import Any
 
 import pytest
@@ -124,6 +126,25 @@ def test_a_shifted_primary_is_no_fallback_and_a_fallback_that_went_first_is_one(
     assert reply.fallback_for == "fast"
     assert lines(stage) == [("fast", "error", "timeout", None), ("slow", "ok", None, "fast")]
     assert [call.reason for call in stage.records] == ["spill", "fallback"]
+
+
+@pytest.mark.parametrize("names", ["ab", "a"], ids=["another answers", "all fail"])
+def test_a_failed_call_leaves_nothing_for_the_garbage_collector(names: str) -> None:
+    """An error that holds its frames, which hold the error, would hold the request too, until somebody looks."""
+    errors = [BackendTimeout("slow")]
+    left = weakref.ref(errors[0])
+
+    def fail() -> None:
+        raise errors.pop()
+
+    stage = Stage({"a": [fail], "b": [whole()]})
+    gc.disable()
+    try:
+        with contextlib.suppress(AllBackendsFailed):
+            run(stage, *names)
+        assert not errors and left() is None
+    finally:
+        gc.enable()
 
 
 def test_the_clients_own_mistake_ends_it() -> None:

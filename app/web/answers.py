@@ -141,7 +141,10 @@ class Feed:
             return None
         if isinstance(first, RouterError):
             self._end(first.status, first)
-            raise first
+            try:
+                raise first
+            finally:
+                del first  # this frame and the error would hold each other
         return first  # type: ignore[no-any-return]
 
     def __iter__(self) -> Feed:
