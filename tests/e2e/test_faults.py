@@ -10,6 +10,7 @@ import gzip
 import json
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -19,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.server import Answer, content, parse_events, wait_until
+from tests.e2e.server import ROOT, Answer, content, parse_events, wait_until
 from tests.e2e.stage import HASTY, Stage
 from tests.fakes import replies
 from tests.fakes.replies import (
@@ -47,6 +48,7 @@ pytestmark = pytest.mark.e2e
 SAID = completion("from the backend", "m")
 GZIP = [("Content-Encoding", "gzip")]
 SECRET = "sk-test-0123456789abcdefghij"
+INSIDE, COUNTS = ROOT / "tests/faults/inside", "counts"  # the workers' own count of their greenlets, once a second
 TRAP = Upstream()  # where the redirects lead: must never be called
 
 
@@ -200,8 +202,11 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         backends["private_key"] = {"type": "openai", "apiKeyEnv": "SECRET_KEY"}
         backends |= {f"{name}_{way}": {"timeouts": HASTY} for name in ALL_FAILED for way in ("buffered", "stream")}
         backends["slow_head"] = backends["cut_silence"] = {"timeouts": HASTY}
-        environment = {"SECRET_KEY": SECRET, "LLR_COOLDOWN": "1"}
-        yield stack.enter_context(Stage(tmp_path_factory.mktemp("faults"), backends, env=environment))
+        folder = tmp_path_factory.mktemp("faults")
+        (folder / COUNTS).mkdir()
+        environment = {"SECRET_KEY": SECRET, "LLR_COOLDOWN": "1", "PYTHONPATH": str(INSIDE)}
+        environment["COUNTS_FOLDER"] = str(folder / COUNTS)
+        yield stack.enter_context(Stage(folder, backends, env=environment))
 
 
 Played = dict[str, Any]  # by scene: what came back, or the exception
@@ -477,10 +482,19 @@ def descriptors(pids: list[int]) -> int:
     return sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
 
 
+def greenlets(stage: Stage, pids: list[int]) -> int:
+    """How many there are, counted from now on."""
+    now = time.time()
+    files = [stage.router.folder / COUNTS / str(pid) for pid in pids]
+    wait_until(lambda: all(file.exists() and file.stat().st_mtime > now for file in files), 20, "a count of greenlets")
+    return sum(int(file.read_text()) for file in files)
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors in /proc")
 @pytest.mark.usefixtures("played")
 def test_nothing_leaks(stage: Stage):
-    """Faults four times over: as many descriptors as before, no connection still talking, and nobody died."""
+    """Faults four times over: as many descriptors and greenlets as before, no connection still talking, and nobody
+    died."""
     pids = stage.router.worker_pids()
 
     def some_of_everything() -> None:
@@ -494,11 +508,12 @@ def test_nothing_leaks(stage: Stage):
                 stage.ask("leaks", alone=True, stream=True)
 
     some_of_everything()
-    before = descriptors(pids)
+    before, waiting = descriptors(pids), greenlets(stage, pids)
     for _ in range(3):
         some_of_everything()
     stage.up.wait_quiet()
     wait_until(lambda: descriptors(pids) <= before + 4, 5, f"descriptors to fall to {before}, now {descriptors(pids)}")
+    wait_until(lambda: greenlets(stage, pids) <= waiting + 4, 60, f"greenlets to be {waiting} again")
     assert stage.router.worker_pids() == pids
 
 

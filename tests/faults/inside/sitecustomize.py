@@ -25,7 +25,7 @@ def _note(event, greenlets):
 
 def _count():
     while True:
-        _sleep(5)
+        _sleep(1)
         with contextlib.suppress(RuntimeError):  # it changed meanwhile: next time
             alive = sum(not each.dead for each in list(_seen))
             (_folder / f"{os.getpid()}.part").write_text(str(alive))
