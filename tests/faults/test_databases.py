@@ -158,7 +158,13 @@ def queued(router: Router) -> int:
 
 
 def rows_come(router: Router) -> None:
-    rows = router.wait_rows(REQUESTS + 2, 20)
+    def there() -> bool:
+        with contextlib.suppress(sqlite3.OperationalError):  # the file is being replaced while this reader opens it
+            return len(router.rows()) >= REQUESTS + 2
+        return False
+
+    wait_until(there, 20, "the rows")
+    rows = router.wait_rows(REQUESTS + 2)
     assert len({row["request_id"] for row in rows}) == len(rows) >= REQUESTS + 2
     wait_until(lambda: queued(router) == 0, 10, "the queue to be empty")
     assert intact(router.database)

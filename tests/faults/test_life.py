@@ -168,6 +168,7 @@ def test_reloads_of_a_broken_policy_under_load_change_nothing_in_any_worker(up: 
         router.policy_file.unlink()
         router.sighup()
         wait_until(lambda: router.log_text().count("NOT reloaded") >= 5, 20, "the log to say so")
+        wait_until(lambda: len(router.worker_pids()) == router.workers, 20, "the end of those that were replaced")
         for victim in router.worker_pids():  # workers that come later get the old policy too
             os.kill(victim, signal.SIGKILL)
             wait_until(lambda victim=victim: replaced(router, {victim}), 20, "a new worker")
