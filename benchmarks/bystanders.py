@@ -210,7 +210,7 @@ def troubles() -> dict[str, Trouble]:
         "1 MB of text": body(_said("The quick brown fox. ", 1_000_000)),
         "30 MB of text": body(_said("The quick brown fox. ", 30_000_000)),
         "30 MB of empty lists": body(b'{"messages": [' + b"[], " * 7_500_000 + b"[]]}"),
-        "500,000 tokens": body(b'{"messages": [{"role": "user", "content": "x"}], "a": [' + b"[]," * 249_000 + b"[]]}"),
+        "250,000 tokens": body(b'{"messages": [{"role": "user", "content": "x"}], "a": [' + b"[]," * 124_000 + b"[]]}"),
         "left while it waits": hang_up([HANG], False),
         "left in mid-stream": hang_up(sse("first", HANG), True),
         "left a flood": hang_up(sse(*[flood] * 1000), True),

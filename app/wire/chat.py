@@ -20,7 +20,7 @@ def _refuse_constant(name: str) -> NoReturn:
 _MOST_NESTED = 200  # levels: what reads and writes the body after the parser must not run out of stack
 _MOST_MEMBERS = 1000  # of the body itself; the API has some forty
 MOST_PIECES = 20_000  # messages and parts: far beyond any conversation, and no worker is busy with it for long
-MOST_TOKENS = 500_000  # of a body's JSON; 32 MB could hold millions of values, seconds of work and a GB of memory
+MOST_TOKENS = 250_000  # of a body's JSON; 32 MB could hold millions of values, seconds of work and a GB of memory
 _TOKEN = re.compile(rb'[\[{,]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _value_at = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 _pairs_of = json.JSONDecoder(object_pairs_hook=tuple).decode
