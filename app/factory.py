@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 
 from flask import Flask, Request
@@ -12,17 +13,22 @@ from app import cli, logs, policy, settings, web
 from app.errors import PolicyError
 from app.runtime import Runtime
 
+_SLASHES = re.compile("/{2,}")
 POLICY_TEXT = "_LLR_POLICY_TEXT"  # the policy as gunicorn's master last found it good; absent = read the file
 
 
 class Router(Flask):
-    """Flask, serving every URL under whatever host the guard lets in: none has to be worked out for each request."""
+    """Flask, serving every URL under whatever host the guard lets in: none has to be worked out for each request.
+
+    `/v1//chat/completions`, from a base URL that ends in a slash, is served too: clients do not follow a redirect of a
+    POST.
+    """
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         if request is None:
             return None
-        asked = {"path_info": request.path, "query_args": request.query_string.decode("latin-1")}
-        return self.url_map.bind("", request.root_path, default_method=request.method, **asked)
+        path = _SLASHES.sub("/", request.path)
+        return self.url_map.bind("", request.root_path, default_method=request.method, path_info=path)
 
 
 def create_app(environ: Mapping[str, str] | None = None) -> Flask:

@@ -426,3 +426,15 @@ def test_the_dashboard_of_a_database_that_cannot_be_read(client: Client, tmp_pat
     answer = client().get("/")
     assert answer.status_code == 200
     assert "cannot be read now" in answer.get_data(as_text=True)
+
+
+@pytest.mark.parametrize("path", ["/v1//chat/completions", "/v1/chat//completions"])
+def test_a_base_url_that_ends_in_a_slash(client: Client, path: str) -> None:
+    asked = client().post(path, json={"messages": [{"role": "user", "content": "hello"}]})
+    assert (asked.status_code, asked.json["object"]) == (200, "chat.completion")
+
+
+def test_more_slashes_open_no_door(client: Client) -> None:
+    guarded = client(LLR_API_KEYS="abc")
+    for path in ("/v1//models", "//", "/v1/metrics//"):
+        assert guarded.get(path, base_url="http://localhost").status_code in (401, 403, 404), path
