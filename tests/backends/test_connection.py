@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.backends.base import Backend
-from app.backends.connection import _Lean
+from app.backends.connection import Connections, _Lean
 from app.backends.llamacpp import LlamaCppBackend
 from app.errors import BackendProtocol
 from app.types import BackendConfig, ChatRequest, Target, Timeouts
@@ -93,3 +93,14 @@ def test_a_large_request_may_take_longer_than_connecting() -> None:
     slow.join(60)
     theirs.close()
     assert b"".join(read).endswith(body)
+
+
+def test_a_path_cannot_bring_headers_along(up: Upstream) -> None:
+    """Ids of responses that a backend keeps are its own words."""
+    connections = Connections(up.url, Timeouts(2, 2, 2))
+    answer = connections.call("GET", "/v1/responses/r\r\nEvil: 1\r\n\r\n", None, {})
+    answer.close()
+    connections.close()
+    (request,) = up.requests
+    assert request.path == "/v1/responses/r%0D%0AEvil:%201%0D%0A%0D%0A"
+    assert "Evil" not in request.headers
