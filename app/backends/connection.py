@@ -70,12 +70,12 @@ class _Lean(HTTPConnection):
         try:
             response.read_head(self.timeout or 0)
         except EOFError as error:
-            self.close()
+            response.close()
             if reused:
                 raise StaleConnection("kept connection closed by the server") from error
             raise ConnectionResetError("closed by the server before it answered") from error
         except BaseException:
-            self.close()
+            response.close()
             raise
         self.answered += 1
         return response
