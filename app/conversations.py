@@ -16,7 +16,7 @@ from typing import Any
 import peewee
 
 from app.errors import RequestError
-from app.storage import Storage, StoreError, plain, portions
+from app.storage import Storage, StoreError, fetch, plain, portions
 from app.storage.model import StoredItem, StoredResponse
 from app.types import ResponsesRules
 
@@ -108,8 +108,8 @@ class Conversations:
             return None  # and no database would take it
         with self._storage.reading() as database:
             wanted = (StoredResponse.id == response_id) & (StoredResponse.ts >= self._oldest_ms())
-            row = StoredResponse.select().where(wanted).namedtuples().first(database)
-        return _turn(row) if row else None
+            stored = fetch(StoredResponse.select().where(wanted), database)
+        return _turn(stored[0]) if stored else None
 
     def chain(self, response_id: str) -> list[Turn]:
         """The conversation up to and with a response, oldest turn first.  Raises RequestError when part of it is not
@@ -135,8 +135,8 @@ class Conversations:
         holders: dict[str, str] = {}
         with self._storage.reading() as database:
             for some in portions(list(wanted)):
-                rows = StoredItem.select(StoredItem.id, StoredItem.response_id).where(StoredItem.id.in_(some))
-                holders |= {str(item): str(holder) for item, holder in rows.tuples().execute(database)}
+                kept = StoredItem.select(StoredItem.id, StoredItem.response_id).where(StoredItem.id.in_(some))
+                holders |= {str(row.id): str(row.response_id) for row in fetch(kept, database)}
         for waiting in self._waiting.values():
             holders |= dict.fromkeys(wanted & set(waiting.item_ids), waiting.id)
         turns = {holder: turn for holder in set(holders.values()) if (turn := self.turn(holder))}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import socket
+import traceback
 from collections.abc import Mapping
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from app.backends.failures import causes
 from app.backends.response import Response
 from app.errors import PrivacyViolation
 from app.routing.locality import is_inside
@@ -150,7 +152,11 @@ class Connections(HTTPAdapter):
         request = requests.PreparedRequest()
         request.method, request.url, request.body = method, self._endpoint + path, body
         request.headers = headers  # type: ignore[assignment]  # a plain dict is all that is read
-        sent = self.send(request, stream=True, verify=self._verify, timeout=self._timeout)  # type: ignore[arg-type]  # urllib3's own is read too
+        try:
+            sent = self.send(request, stream=True, verify=self._verify, timeout=self._timeout)  # type: ignore[arg-type]  # urllib3's own is read too
+        except Exception as error:
+            _clear_frames(error)
+            raise
         return cast(Response, sent)
 
     def forget(self) -> None:
@@ -185,3 +191,9 @@ class Connections(HTTPAdapter):
     def build_response(self, req: Any, resp: Any) -> Any:  # noqa: ARG002
         """As it is: nobody here reads what requests would put around it."""
         return resp
+
+
+def _clear_frames(error: Exception) -> None:
+    """Urllib3's frames hold the error that holds them, and with them the request, until the garbage collector looks."""
+    for cause in causes(error):
+        traceback.clear_frames(cause.__traceback__)

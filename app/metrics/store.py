@@ -16,7 +16,7 @@ import peewee
 
 from app.metrics.tally import COUNTS, Spread, Tally
 from app.routing.basis import dump
-from app.storage import Storage, plain, portions
+from app.storage import Storage, fetch, plain, portions
 from app.storage.model import DROPPED, ROLLED_TO, Metric, State, Sums, Worker
 from app.types import CallRecord
 
@@ -152,7 +152,7 @@ class Store:
     def latest(self, most: int) -> list[Any]:
         """The newest calls of every kind, newest first, as rows with the columns of `metrics`."""
         with self._storage.reading() as database:
-            return list(Metric.select().order_by(Metric.id.desc()).limit(most).namedtuples().execute(database))
+            return fetch(Metric.select().order_by(Metric.id.desc()).limit(most), database)
 
     def totals(self) -> dict[Key, Tally]:
         """All calls ever made, pruned rows included."""
@@ -173,8 +173,8 @@ class Store:
     def workers(self, since_ms: int) -> dict[str, dict[str, Any]]:
         """What the workers heard of since then say about themselves."""
         with self._storage.reading() as database:
-            rows = Worker.select().where(Worker.ts >= since_ms).namedtuples().execute(database)
-            return {row.name: json.loads(row.document) for row in rows}
+            found = fetch(Worker.select().where(Worker.ts >= since_ms), database)
+            return {row.name: json.loads(row.document) for row in found}
 
     def egress(self, since_ms: int) -> Iterator[list[Any]]:
         """Every call since then that went beyond the local backends, oldest first, in pages."""
@@ -186,10 +186,10 @@ class Store:
             with self._storage.reading() as database:
                 query = Metric.select(*columns, *sizes).where((Metric.ts >= at) & behind)
                 query = query.where(Metric.destination.is_null(False)).order_by(Metric.ts, Metric.id)
-                rows = list(query.limit(_PAGE_ROWS).namedtuples().execute(database))
-            if more := len(rows) == _PAGE_ROWS:
-                at, after = rows[-1].ts, rows[-1].id
-            yield rows
+                page = fetch(query.limit(_PAGE_ROWS), database)
+            if more := len(page) == _PAGE_ROWS:
+                at, after = page[-1].ts, page[-1].id
+            yield page
 
     def live_calls(self, since_ms: int) -> Iterator[tuple[float, list[Any]]]:
         """Every live call since then that is there now, oldest first, in pages: the share read so far, and rows."""
@@ -201,9 +201,9 @@ class Store:
         while first is not None and after < last:
             with self._storage.reading() as database:
                 query = Metric.select().where((Metric.id > after) & (Metric.id <= last) & live).order_by(Metric.id)
-                rows = list(query.limit(_PAGE_ROWS).namedtuples().execute(database))
-            after = rows[-1].id if len(rows) == _PAGE_ROWS else last
-            yield (after - first + 1) / (last - first + 1), rows
+                page = fetch(query.limit(_PAGE_ROWS), database)
+            after = page[-1].id if len(page) == _PAGE_ROWS else last
+            yield (after - first + 1) / (last - first + 1), page
 
     def close(self) -> None:
         self._storage.close()

@@ -6,8 +6,10 @@ Everything here may block and may raise StoreError; nothing of it runs on the ev
 from __future__ import annotations
 
 import contextlib
+import functools
 import sqlite3
 import time
+from collections import namedtuple
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -131,6 +133,18 @@ def _shown(location: str) -> str:
         return location
     parts = urlsplit(location)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def fetch(query: peewee.Select, database: peewee.Database) -> list[Any]:
+    """What a query finds, as named tuples.  Peewee's own are of a new class for every query, and each such class keeps
+    its rows until the garbage collector comes by."""
+    row = _row(*(column.name for column in query.selected_columns))
+    return [row._make(values) for values in query.tuples().execute(database)]
+
+
+@functools.cache
+def _row(*names: str) -> Any:
+    return namedtuple("Row", names)
 
 
 def portions(items: Sequence[T], most: int = 256) -> Iterator[Sequence[T]]:

@@ -6,17 +6,19 @@ import gc
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
 
 from app.backends.base import Backend
 from app.backends.connection import Connections, _Lean
+from app.backends.failures import TRANSPORT_ERRORS
 from app.backends.llamacpp import LlamaCppBackend
 from app.errors import BackendProtocol
 from app.types import BackendConfig, ChatRequest, Target, Timeouts
 from app.wire import chat
-from tests.fakes.replies import CLOSE, RESET, End
+from tests.fakes.replies import CLOSE, HANG, RESET, End
 from tests.fakes.upstream import Upstream
 
 REQUEST = ChatRequest(
@@ -60,6 +62,30 @@ def test_a_fresh_connection_that_dies_is_not_tried_again(up: Upstream, backend: 
     with pytest.raises(BackendProtocol):
         ask(backend)
     assert len(up.requests) == 1
+
+
+class Headers(dict[str, str]):
+    """Can be referred to weakly; and like all of a request, the frames of its call hold it."""
+
+
+@pytest.mark.parametrize("end", [CLOSE, RESET, HANG])
+def test_a_failed_call_leaves_nothing_for_the_garbage_collector(up: Upstream, end: End) -> None:
+    up.script([end], repeat=True)
+    connections = Connections(up.url, Timeouts(2, 0.2, 2))
+    headers = Headers({"Content-Length": "2"})
+    left = weakref.ref(headers)
+    gc.disable()
+    try:
+        failed = False
+        try:
+            connections.call("POST", "/v1/chat/completions", b"{}", headers)
+        except TRANSPORT_ERRORS:
+            failed = True
+        del headers
+        assert failed and left() is None
+    finally:
+        gc.enable()
+        connections.close()
 
 
 def test_close_ends_kept_connections_at_once(up: Upstream, backend: Backend) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,3 +68,14 @@ def test_the_cost_of_a_day_is_that_of_its_hours(store: Store, monkeypatch: pytes
 def test_the_latest_calls(store: Store) -> None:
     store.write([build.record(ts_ms=NOW + n, request_id=f"r{n}") for n in range(30)])
     assert [row.request_id for row in store.latest(3)] == ["r29", "r28", "r27"]
+
+
+def test_a_page_that_was_read_is_gone(store: Store) -> None:
+    """At once: what waits for the garbage collector would add up to the whole ledger."""
+    store.write([build.record(ts_ms=NOW, destination="far.example", request_id=f"r{n}") for n in range(3)])
+    gc.disable()
+    try:
+        assert [row.request_id for page in store.egress(0) for row in page] == ["r0", "r1", "r2"]
+        assert not [row for row in gc.get_objects() if isinstance(row, tuple) and hasattr(row, "destination")]
+    finally:
+        gc.enable()
