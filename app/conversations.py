@@ -186,8 +186,8 @@ def _turn(row: Any) -> Turn:
         previous_id=row.previous_id,
         backend=row.backend,
         model=row.model,
-        native=row.native,
-        private=row.private,
+        native=bool(row.native),
+        private=bool(row.private),
         input=tuple(json.loads(row.input)),
         response=json.loads(row.response),
     )

@@ -136,10 +136,12 @@ def _shown(location: str) -> str:
 
 
 def fetch(query: peewee.Select, database: peewee.Database) -> list[Any]:
-    """What a query finds, as named tuples.  Peewee's own are of a new class for every query, and each such class keeps
-    its rows until the garbage collector comes by."""
+    """What a query finds, as named tuples of what the database gives; SQLite's booleans are numbers.
+
+    Peewee's own named tuples are of a new class for every query, which keeps its rows until garbage is collected.
+    """
     row = _row(*(column.name for column in query.selected_columns))
-    return [row._make(values) for values in query.tuples().execute(database)]
+    return [row._make(values) for values in database.execute(query)]
 
 
 @functools.cache
