@@ -20,6 +20,13 @@ _MEDIA = re.compile(r"data:(?:image|audio|video)/[a-z0-9.+-]{1,40}(?:;[a-z0-9=.+
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _LONG_NUMBER = 10**8  # shorter ones are no card, account or telephone number
 _NO_TEXT = (bool, float, type(None))
+# What typography and web pages put into numbers, by what stands there in plain text.
+_SPELLINGS = {
+    " ": "\u00a0\u2002\u2003\u2007\u2009\u200a\u202f\u3000",
+    "-": "\u2010\u2011\u2012\u2013\u2212\uff0d",
+    "": "\u00ad\u200b\u2060\ufeff",
+    **{digit: chr(0xFF10 + int(digit)) for digit in "0123456789"},  # fullwidth
+}
 _LINES = "(?m)"  # the texts of a request are joined by line ends: ^ and $ of a pattern are those of a line
 _options = re2.Options()
 _options.log_errors = False
@@ -139,12 +146,24 @@ class Detectors:
         if not self._checks:
             return None
         text = "\n".join([part for document in documents for part in _texts(document)])
+        plain = _plain(text)
+        return self._find(text) or (self._find(plain) if plain != text else None)
+
+    def _find(self, text: str) -> str | None:
         raw = text.encode("utf-8", "replace")
         for index in sorted(self._any.Match(raw) or ()):
             name, pattern, is_it = self._checks[int(index)]
             if is_it is _always or _any_passes(is_it, _candidates(pattern, raw)):
                 return name
         return None
+
+
+def _plain(text: str) -> str:
+    if not text.isascii():
+        for plain, odd in _SPELLINGS.items():
+            for char in odd:  # str.translate would take fifty times as long
+                text = text.replace(char, plain)
+    return text
 
 
 def _candidates(pattern: Any, raw: bytes) -> Iterator[Any]:

@@ -71,6 +71,11 @@ FOUND = {
         f"é{CARD}é",
         f"Karte：{CARD}。",
         "x" * 5000 + " " + CARD,
+        CARD.replace(" ", "\u00a0"),
+        CARD.replace(" ", "\u202f"),
+        CARD.replace(" ", "\u2011"),
+        CARD.replace("1111 1111", "1111\u200b \u00ad1111"),
+        "".join(chr(0xFF10 + int(digit)) if digit != " " else "\u3000" for digit in CARD),
     ],
     "iban": [
         IBAN,
@@ -83,8 +88,10 @@ FOUND = {
         "MT84MALT011000012345MTLCAST001S",
         "FR1420041010050500013M02606",
         f"„{IBAN}“",
+        IBAN.replace(" ", "\u00a0"),
+        IBAN.replace(" ", "\u2009"),
     ],
-    "us_ssn": ["123-45-6789", "SSN 123 45 6789.", "000-12-3456 and 899-99-9999"],
+    "us_ssn": ["123-45-6789", "SSN 123 45 6789.", "000-12-3456 and 899-99-9999", "123\u201345\u20136789"],
     "email": [
         "me@example.com",
         "<first.last+tag@mail.example.co.uk>",
@@ -102,6 +109,7 @@ FOUND = {
         "+49 (0)30 123456",
         "+33 1 23 45 67 89",
         "tel：+81 3 1234 5678",
+        "+33\u00a01\u00a023\u00a045\u00a067\u00a089",
     ],
 }
 ONLY_ALIKE = {
@@ -269,6 +277,8 @@ def test_without_detectors_nothing_is_found() -> None:
         ("^geheim", "geheim!", "patterns[0]"),
         ("^geheim", "eins\ngeheim!", "patterns[0]"),
         ("geheim$", "es ist geheim", "patterns[0]"),
+        ("Plan \u2013 B", "Plan \u2013 B", "patterns[0]"),
+        ("Plan - B", "Plan\u00a0\u2013\u00a0B", "patterns[0]"),
         ("geheim$", "geheim ist es", None),
     ],
 )
