@@ -26,6 +26,7 @@ _ALL_TIME = (0, 0)  # span and bucket of the sums that only ever grow
 _EXACT_ROWS = 20_000  # windows of up to so many rows are summed up from the rows themselves
 _PAGE_ROWS = 500  # of a long read: it keeps no transaction open and little in memory, and larger ones are no faster
 _FOLD_ROWS = 5_000  # rows summed up in one transaction
+_MOST_MODELS = 1000  # with sums of their own: some backends answer to any name that a client thinks of
 _END_OF_TIME_S = 2**53
 _BUSY_MS = 200  # wait for another writer; the batch is kept when it was not enough
 
@@ -221,9 +222,14 @@ class Store:
     def _fold(self, database: peewee.Database, rolled_to: int) -> None:
         """Adds the rows behind `rolled_to` to their sums, a bounded number a turn."""
         fresh: dict[Bucket, dict[Key, Tally]] = defaultdict(lambda: defaultdict(Tally))
+        models = set(database.execute_sql("SELECT DISTINCT backend, model FROM llr_sums WHERE span = 0"))
         last = rolled_to
         for row in _rows(database, f"id > ? ORDER BY id LIMIT {_FOLD_ROWS}", rolled_to):
-            fresh[BUCKET_S, row.ts // 1000 // BUCKET_S * BUCKET_S][_key(row)].add(row)
+            key = _key(row)
+            if key[:2] not in models and len(models) >= _MOST_MODELS:
+                key = (key[0], "", *key[2:])
+            models.add(key[:2])
+            fresh[BUCKET_S, row.ts // 1000 // BUCKET_S * BUCKET_S][key].add(row)
             last = row.id
         if last == rolled_to:
             return

@@ -149,6 +149,20 @@ def test_tallies_by_backend_model_route_and_kind(store: Store) -> None:
     }
 
 
+def test_names_that_clients_think_of_do_not_add_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every flush reads the sums of all models."""
+    monkeypatch.setattr(store_module, "_MOST_MODELS", 3)
+    for n in range(3):
+        store.write([build.record(ts_ms=NOW, model=f"made-up-{n}{m}") for m in range(5)])
+    store.write([build.record(ts_ms=NOW, model="made-up-00")])
+    assert {key[1]: tally.calls for key, tally in store.totals().items()} == {
+        "made-up-00": 2,
+        "made-up-01": 1,
+        "made-up-02": 1,
+        "": 12,
+    }
+
+
 def test_an_empty_database_has_no_numbers(store: Store) -> None:
     assert (store.tallies(0), store.totals(), store.dropped(), store.workers(0)) == ({}, {}, 0, {})
     assert store.calls_after(0, 0) == (0, [])
