@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from flask import current_app
@@ -20,10 +20,34 @@ _UNITS_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
 as_json = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 
 
+class Span(NamedTuple):
+    """How far a command looks back."""
+
+    text: str  # as it was typed
+    ms: int
+
+    @property
+    def hours(self) -> float:
+        return self.ms / 3_600_000
+
+
+class _SpanType(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.4
+    name = "span"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Span:
+        if isinstance(value, Span):
+            return value
+        text = value.strip()
+        found = re.fullmatch(r"(\d{1,6})([mhd])", text)
+        if not found or not int(found[1]):
+            self.fail(f"{value!r} is no time span; write 30m, 24h or 7d.", param, ctx)
+        return Span(text, int(found[1]) * _UNITS_MS[found[2]])
+
+
 def since_option(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The option --since of a command."""
+    """The option --since of a command: a Span."""
     help_ = "How far to look back: 30m, 24h, 7d …"
-    return click.option("--since", default=default, show_default=True, metavar="SPAN", help=help_)
+    return click.option("--since", type=_SpanType(), default=default, show_default=True, metavar="SPAN", help=help_)
 
 
 class Above0(click.FloatRange):
@@ -66,11 +90,3 @@ def counted(number: int, word: str) -> str:
 def unreadable(error: StoreError) -> click.ClickException:
     """What a command says when the database cannot be used."""
     return click.ClickException(f"{error}. `flask doctor` says how to mend it")
-
-
-def span_ms(text: str) -> int:
-    """Milliseconds of `30m`, `24h` or `7d`.  Raises BadParameter."""
-    found = re.fullmatch(r"(\d{1,6})([mhd])", text.strip())
-    if not found or not int(found[1]):
-        raise click.BadParameter(f"{text!r} is no time span; write 30m, 24h or 7d")
-    return int(found[1]) * _UNITS_MS[found[2]]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import click
 from flask.cli import with_appcontext
 
-from app.cli.common import as_json, counted, print_json, runtime, since_option, span_ms, unreadable
+from app.cli.common import Span, as_json, counted, print_json, runtime, since_option, unreadable
 from app.cli.table import table
 from app.metrics.summary import Egress
 from app.storage import StoreError, now_ms
@@ -17,7 +17,7 @@ from app.storage import StoreError, now_ms
 @since_option("24h")
 @as_json
 @with_appcontext
-def egress(since: str, as_json: bool) -> None:
+def egress(since: Span, as_json: bool) -> None:
     """Every call to a backend that is not local: when, where to, how much, and why.  Never what was said.
 
     \b
@@ -32,14 +32,14 @@ def egress(since: str, as_json: bool) -> None:
     """
     store, report = runtime().store, Egress()
     try:
-        calls = [call for page in store.egress(now_ms() - span_ms(since)) for call in report.calls(page)]
+        calls = [call for page in store.egress(now_ms() - since.ms) for call in report.calls(page)]
     except StoreError as error:
         raise unreadable(error) from None
     if as_json:
         print_json({**report.totals(), "calls": calls})
         return
     if not calls:
-        click.echo(f"nothing left for a backend that is not local in the last {since.strip()}")
+        click.echo(f"nothing left for a backend that is not local in the last {since.text}")
         return
     rows = []
     for call in calls:

@@ -10,22 +10,18 @@ import click
 from flask.cli import AppGroup
 
 from app.background.observe import resolve
-from app.cli.common import Above0, as_json, counted, print_json, runtime, unreadable
+from app.cli.common import Above0, Span, as_json, counted, print_json, runtime, since_option, unreadable
 from app.cli.table import shortened, table
 from app.metrics.summary import ENOUGH_SAMPLES, ab_report, metrics_summary, overview
 from app.storage import StoreError, now_ms
-
-hours_option = click.option(
-    "--hours", type=Above0(8760), default=24.0, show_default=True, metavar="HOURS", help="The last so many hours."
-)
 
 metrics_group = AppGroup("metrics", help="What was measured.")
 
 
 @metrics_group.command("summary")
-@hours_option
+@since_option("24h")
 @as_json
-def metrics_show(hours: float, as_json: bool) -> None:
+def metrics_show(since: Span, as_json: bool) -> None:
     """Calls, success, latency, tokens and cost by backend and route.
 
     \b
@@ -42,16 +38,16 @@ def metrics_show(hours: float, as_json: bool) -> None:
     rt = runtime()
     try:
         rt.look_up_names(resolve)
-        tallies = rt.store.tallies(now_ms() - int(hours * 3_600_000))
+        tallies = rt.store.tallies(now_ms() - since.ms)
         extra = overview(tallies, rt.policy, rt.observations())
-        summary = metrics_summary(tallies, hours, {**extra, "rows_dropped": rt.store.dropped()})
+        summary = metrics_summary(tallies, since.hours, {**extra, "rows_dropped": rt.store.dropped()})
     except StoreError as error:
         raise unreadable(error) from None
     if as_json:
         print_json(summary)
         return
     if not summary["total"]["calls"]:
-        click.echo(f"no calls in the last {hours:g} hours; --hours looks back further")
+        click.echo(f"no calls in the last {since.text}; --since looks back further")
         return
     columns = ("fallbacks", "p50_latency", "p95_latency")
     titles = ("calls", "success", "fallb.", "p50 ms", "p95 ms", "tok in", "tok out", "USD")
@@ -121,9 +117,9 @@ ab_group = AppGroup("ab", help="The A/B trial.")
 
 
 @ab_group.command("report")
-@hours_option
+@since_option("24h")
 @as_json
-def ab_show(hours: float, as_json: bool) -> None:
+def ab_show(since: Span, as_json: bool) -> None:
     """Each primary beside its candidate, with a recommendation.
 
     \b
@@ -134,7 +130,7 @@ def ab_show(hours: float, as_json: bool) -> None:
     """
     rt = runtime()
     try:
-        report = ab_report(rt.store.tallies(now_ms() - int(hours * 3_600_000)), rt.policy.ab, hours)
+        report = ab_report(rt.store.tallies(now_ms() - since.ms), rt.policy.ab, since.hours)
     except StoreError as error:
         raise unreadable(error) from None
     if as_json:

@@ -11,7 +11,7 @@ import click
 
 from app import settings
 from app.background.observe import Locality
-from app.cli.common import as_json, counted, print_json, since_option, span_ms, unreadable
+from app.cli.common import Span, as_json, counted, print_json, since_option, unreadable
 from app.cli.table import folded, table
 from app.errors import PolicyError
 from app.metrics.replay import UNCHANGED, Replay, Verdict
@@ -33,7 +33,7 @@ _MEANING = {
 @since_option("7d")
 @click.option("--list", "listed", is_flag=True, help="Also a line for each request that changes.")
 @as_json
-def policy_replay(file: str, since: str, listed: bool, as_json: bool) -> None:
+def policy_replay(file: str, since: Span, listed: bool, as_json: bool) -> None:
     """Decide past requests again, by the policy FILE (- reads standard input): what would go elsewhere, and what would
     that cost?  Reads the metrics; calls nothing.
 
@@ -47,7 +47,7 @@ def policy_replay(file: str, since: str, listed: bool, as_json: bool) -> None:
     resolve = resolver(_RESOLVE_S)
     locality.refresh(lambda host: list(resolve(host)))
     replay = Replay(policy, locality.local)
-    begin_ms = now_ms() - span_ms(since)
+    begin_ms = now_ms() - since.ms
     try:
         for verdict in _verdicts(store, begin_ms, replay):
             if listed and verdict.change != UNCHANGED:

@@ -189,7 +189,7 @@ def test_page_json_prometheus_and_terminal_agree(client: Client, hours: int, mon
     fill(browser, *a_busy_day(now_ms()))
     said = browser.get(f"/v1/metrics?hours={hours}").json
     text = browser.get(f"/?hours={hours}", headers=BROWSER).text
-    terminal = browser.application.test_cli_runner().invoke(args=["metrics", "summary", "--hours", str(hours)])
+    terminal = browser.application.test_cli_runner().invoke(args=["metrics", "summary", "--since", f"{hours}h"])
     lines = {line.split()[0]: line.split()[1:] for line in terminal.stdout.splitlines() if line}
     assert f"{said['total']['requests']} requests in {hours} hours" in terminal.stdout
     assert said["total"]["calls"] == sum(entry["calls"] for entry in said["backends"])
