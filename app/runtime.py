@@ -86,7 +86,7 @@ class Runtime:
         self._loops = (
             Loop("writing metrics", _FLUSH_S, lambda: self.lane.run(self.recorder.flush)),
             Loop("writing the log", _LOG_S, lambda: self.lane.run(logs.flush)),
-            Loop("observing backends", _OBSERVE_S, self._observe),
+            Loop("observing backends", _OBSERVE_S, self.read_latencies),
             Loop("discovering models", _DISCOVER_S, self._discover),
             Loop("summing up metrics", _CATCH_UP_S, self._catch_up),
             Loop("pruning metrics", _PRUNE_S, self._prune),
@@ -168,7 +168,8 @@ class Runtime:
 
     # --- loops ---
 
-    def _observe(self) -> None:
+    def read_latencies(self) -> None:
+        """Brings the medians up to the calls in the database, those of other workers among them."""
         now = now_ms()
         try:
             self._seen_row, rows = self.lane.run(self.store.calls_after, self._seen_row, now - _HOUR_MS)

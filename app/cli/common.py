@@ -31,7 +31,7 @@ class Span(NamedTuple):
         return self.ms / 3_600_000
 
 
-class _SpanType(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.4
+class _SpanType(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
     name = "span"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Span:

@@ -37,9 +37,14 @@ route_group = AppGroup("route", help="See where a prompt would go.")
 )
 @as_json
 def route_explain(prompt: str, model: str, sensitivity: str, as_json: bool) -> None:
-    """Tags, route, targets and reasons for PROMPT, and what would be sent where.  Nothing is called."""
+    """Tags, route, targets and reasons for PROMPT, and what would be sent where.  Nothing is called.
+
+    Backends are expected to take as long as their latest calls did.
+    """
     rt = runtime()
     rt.look_up_names(resolve)
+    if rt.store.exists():
+        rt.read_latencies()
     request = _request(chat.of_text(prompt), model=model.strip(), sensitivity=sensitivity)
     try:
         found = explanation(*pipeline.explain(request, rt))

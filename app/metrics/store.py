@@ -206,6 +206,10 @@ class Store:
             after = page[-1].id if len(page) == _PAGE_ROWS else last
             yield (after - first + 1) / (last - first + 1), page
 
+    def exists(self) -> bool:
+        """Whether anything was ever written there."""
+        return self._storage.exists()
+
     def close(self) -> None:
         self._storage.close()
 

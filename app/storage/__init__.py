@@ -76,6 +76,10 @@ class Storage:
             said = str(error).strip().partition("\n")[0] or type(error).__name__
             raise StoreError(f"{self.name}: {said}") from error
 
+    def exists(self) -> bool:
+        """Whether there is a database; opening one that is not there would make it."""
+        return "://" in self.location or Path(self.location).exists()
+
     def close(self) -> None:
         if self._database is not None:
             with contextlib.suppress(peewee.PeeweeException, sqlite3.Error):

@@ -314,6 +314,23 @@ def test_route_explain(good: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not (tmp_path / "metrics.db").exists(), "nothing is called or written"
 
 
+def test_route_explain_decides_by_what_was_measured(run: Run, tmp_path: Path) -> None:
+    """As the running router does."""
+    (tmp_path / "policy.yaml").write_text(
+        "backends:\n  e: {type: echo, model: m}\n  f: {type: echo, model: m, p50Ms: 100}\n"
+        "routes: [{default: e, latencyBudgetMs: 500, fallback: [f]}]\n"
+    )
+    explain = ("route", "explain", "hi", "--json")
+    assert [target["backend"] for target in json.loads(run(*explain).output)["targets"]] == ["e", "f"]
+    store = Store(str(tmp_path / "metrics.db"))
+    now = int(time.time() * 1000)
+    store.write([build.record(backend="e", ts_ms=now, latency_ms=800, request_id=f"r{n}") for n in range(9)])
+    store.close()
+    found = json.loads(run(*explain).output)
+    assert [target["backend"] for target in found["targets"]] == ["f", "e"]
+    assert found["calls"][1]["expected_ms"] == 800
+
+
 def test_route_explain_as_json(good: Run) -> None:
     document = json.loads(good("route", "explain", "hi", "--sensitivity", "high", "--json").output)
     assert list(document) == [
