@@ -10,7 +10,7 @@ run: $(VENV)/run.stamp           ## install, write a first policy when there is 
 	$(BIN)/gunicorn -c gunicorn.conf.py wsgi:app
 
 test: $(VENV)/dev.stamp lint     ## lint, types, import rules, docs current, tests
-	$(BIN)/python -m pytest -m "not clients and not faults and not llamacpp and not page and not postgres"
+	$(BIN)/python -m pytest -m "not clients and not faults and not llamacpp and not ollama and not page and not postgres"
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
@@ -45,11 +45,20 @@ soak: $(VENV)/dev.stamp          ## traffic with 1 % of every fault for MINUTES;
 
 .PHONY: test-llamacpp
 test-llamacpp: .venv-llamacpp/stamp   ## the router before a real llama.cpp server (compiled from source the first time)
-	.venv-llamacpp/bin/python -m pytest -m llamacpp tests/llamacpp
+	.venv-llamacpp/bin/python -m pytest -m llamacpp tests/servers
 
 .venv-llamacpp/stamp: requirements.txt requirements-dev.txt requirements-llamacpp.txt
 	test -x .venv-llamacpp/bin/python || $(PYTHON) -m venv .venv-llamacpp
 	.venv-llamacpp/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-llamacpp.txt
+	touch $@
+
+.PHONY: test-ollama
+test-ollama: .venv-ollama/stamp   ## the router before a real Ollama (the program `ollama`) with a tiny model of our own
+	.venv-ollama/bin/python -m pytest -m ollama tests/servers
+
+.venv-ollama/stamp: requirements.txt requirements-dev.txt requirements-ollama.txt
+	test -x .venv-ollama/bin/python || $(PYTHON) -m venv .venv-ollama
+	.venv-ollama/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-ollama.txt
 	touch $@
 
 .PHONY: test-postgres

@@ -189,7 +189,8 @@ def windows(seen: Seen) -> Iterator[Finding]:
             yield Finding("context", name, what, fix)
 
 
-_LARGER = {"ollama": "start Ollama with OLLAMA_CONTEXT_LENGTH=16384"}
+# Of Ollama 0.17: a Modelfile goes before the variable.
+_LARGER = {"ollama": "start Ollama with OLLAMA_CONTEXT_LENGTH=16384 (or raise `num_ctx`, where its Modelfile sets it)"}
 
 
 def _window(name: str, model: str, said: int | None, real: int | None, larger: str) -> Iterator[Finding]:

@@ -17,34 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 
 from tests.e2e.server import Answer, Router, Stream, content, free_port, wait_until
+from tests.servers.start import TOO_LONG, WINDOW, answers, write_model
 
 pytestmark = pytest.mark.llamacpp
-
-WINDOW = 2048  # tokens
-TOO_LONG = "word " * 1000  # about 5,000 tokens: the model's vocabulary is single characters
-
-
-def write_model(folder: Path) -> Path:
-    # A process of its own, so that this file can be collected where gguf is not installed.
-    model = folder / "tiny.gguf"
-    script = Path(__file__).with_name("tiny_gguf.py")
-    size = ["--width", "256", "--layers", "8", "--context", str(WINDOW)]  # slow enough to hang up in the middle
-    subprocess.run([sys.executable, script, model, *size], check=True)
-    return model
-
-
-def answers(url: str) -> bool:
-    try:
-        with urlopen(url, timeout=2) as reply:
-            return reply.status == 200
-    except (URLError, OSError):
-        return False
 
 
 @contextmanager

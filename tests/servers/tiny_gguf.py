@@ -3,7 +3,7 @@
 It writes printable characters only and never ends by itself.  The server holds bytes back until they are whole
 UTF-8, so a model that writes random bytes would not stream token by token.
 
-    python tests/llamacpp/tiny_gguf.py tiny.gguf --width 64 --layers 2 --context 512
+    python tests/servers/tiny_gguf.py tiny.gguf --width 64 --layers 2 --context 512
 
 64 wide and 2 layers writes some thousand tokens a second, 256 and 8 some hundred.  For Ollama: a Modelfile that says
 `FROM ./tiny.gguf`, then `ollama create tiny -f Modelfile`.
