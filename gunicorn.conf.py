@@ -115,6 +115,13 @@ control_socket_disable = True  # gunicorn would open one in the home folder
 header_map = "dangerous"
 
 
+def _say(line):
+    """A line on standard error, if there is room and anybody listens: the log may be full, its reader gone."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+
 def _policy_text(path):
     """The text a check and all workers are to see, read once; None when it cannot be read (the check says why)."""
     try:
@@ -170,7 +177,7 @@ def on_starting(server):
     # Workers share the places of `maxConcurrency` through locks on this file (app/backends/slots.py).
     server.slots_file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the master lives
     os.environ[_SLOTS_FD] = str(server.slots_file.fileno())
-    sys.stderr.write(f"local-llm-router listens on http://{bind} (PID {os.getpid()})\n")
+    _say(f"local-llm-router listens on http://{bind} (PID {os.getpid()})")
 
 
 def when_ready(server):
@@ -182,8 +189,13 @@ def when_ready(server):
 
 def on_reload(server):
     """SIGHUP: new workers get the new policy if it is good, else the last good one."""
-    if _check(server.log):
-        sys.stderr.write("policy reloaded\n")
+    try:
+        good = _check(server.log)
+    except OSError as error:  # no process can be started now; what a hook raises ends the master
+        server.log.error("the policy cannot be checked: %s", error)
+        good = False
+    if good:
+        _say("policy reloaded")
     else:
         server.log.error("the policy was NOT reloaded; the old one keeps serving")
 

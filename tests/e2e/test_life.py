@@ -5,9 +5,13 @@ from __future__ import annotations
 import concurrent.futures
 import http.client
 import json
+import logging
+import resource
+import runpy
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -107,6 +111,27 @@ def test_a_bad_policy_at_sighup_keeps_the_old_one_and_the_log_says_why(upstream,
     assert "did you mean ollama?" in log and "no backend is called 'lcal'" in log
     assert "Traceback" not in log
     assert running.running
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits another process' files, which Linux alone can")
+def test_a_full_disk_under_the_log_is_no_end(upstream, router):
+    """What a hook of the master raises ends the service."""
+    running = router(one_backend(upstream()), workers=1)
+    before = set(running.worker_pids())
+    room = running.log_file.stat().st_size
+    resource.prlimit(running.pid, resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    running.sighup()
+    wait_until(lambda: (pids := running.worker_pids()) and before.isdisjoint(pids), 15, "a new worker")
+    assert running.chat().status == 200
+    assert running.log_file.stat().st_size == room, "there was room: nothing was tested"
+
+
+def test_a_policy_that_cannot_be_checked_is_not_taken(monkeypatch, caplog):
+    """The Python that the master was started with is gone."""
+    hooks = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    hooks["on_reload"](SimpleNamespace(log=logging.getLogger("test")))
+    assert "cannot be checked" in caplog.text and "NOT reloaded" in caplog.text
 
 
 MISTAKES = {
