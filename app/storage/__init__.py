@@ -90,6 +90,7 @@ class Storage:
         if self._database is not None and self._moved():
             self.close()
         if self._database is None:
+            self._drop_old_log()
             database = connect(self.location)
             database.connect()
             try:
@@ -104,6 +105,15 @@ class Storage:
         """A file was deleted or replaced under us, the write-ahead log too: SQLite would go on writing into what
         nobody will ever read.  Deleted perhaps while it was being opened."""
         return self._files is not None and (_MISSING in self._files or self._inodes() != self._files)
+
+    def _drop_old_log(self) -> None:
+        """Removes the write-ahead log of a database that is no longer there.  SQLite would take it for the log of the
+        file in its place, and ruin that; its index (-shm) would be shared with those that still use the old one."""
+        now = self._inodes()
+        if self._files is None or now is None or now[0] == self._files[0] or now[1] != self._files[1]:
+            return
+        for end in ("-wal", "-shm"):
+            Path(f"{self.location}{end}").unlink(missing_ok=True)
 
     def _inodes(self) -> tuple[int, ...] | None:
         """Of the database and its write-ahead log, which is there as long as we are connected."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import sqlite3
@@ -444,6 +445,24 @@ def test_a_file_that_was_deleted_or_replaced_is_made_anew(store: Store, file: Pa
         entry.unlink()
     store.write([build.record(), build.record()])
     assert query(file, "SELECT count(*) FROM metrics") == [(2,)]
+
+
+@pytest.mark.parametrize("gone", ["replaced", "deleted", "moved"])
+def test_the_log_of_a_former_database_does_not_ruin_the_next(store: Store, file: Path, gone: str) -> None:
+    """Only the database itself was exchanged, as people do; what SQLite keeps beside it stayed.  Two workers."""
+    store.write([build.record()] * 10)
+    backup = file.with_name("backup.db")
+    with contextlib.closing(sqlite3.connect(file)) as old, contextlib.closing(sqlite3.connect(backup)) as new:
+        old.backup(new)
+    other = Store(str(file))
+    for worker in (store, other):
+        worker.write([build.record()] * 500)
+    {"replaced": lambda: backup.replace(file), "deleted": file.unlink, "moved": lambda: file.replace(backup)}[gone]()
+    for worker in (store, other, store):
+        worker.write([build.record()] * 5)
+    other.close()
+    assert query(file, "PRAGMA integrity_check") == [("ok",)]
+    assert query(file, "SELECT count(*) FROM metrics") == [(25 if gone == "replaced" else 15,)]
 
 
 def test_a_database_that_nobody_has_a_driver_for() -> None:
