@@ -6,6 +6,7 @@ request it belongs to never fails for it.  Methods block (background/lane.py).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections import OrderedDict
@@ -61,13 +62,16 @@ class Conversations:
         self._clock_ms = clock_ms
         self._waiting: OrderedDict[str, Turn] = OrderedDict()  # not in the database yet
         self._since_trim = 0
+        self._failing = False
 
     def keep(self, turn: Turn) -> None:
-        """Keeps a turn; visible to every worker when this returns, unless the database cannot be written."""
+        """Keeps a turn; visible to every worker when this returns, unless the database cannot be written.  Then it is
+        left to later calls of `flush`: each try may take seconds, and here a request waits."""
         self._waiting[turn.id] = turn
         while len(self._waiting) > _MOST_WAITING:
             self._waiting.popitem(last=False)
-        self.flush()
+        if not self._failing:
+            self.flush()
 
     def flush(self) -> None:
         """Writes the turns that wait."""
@@ -79,15 +83,21 @@ class Conversations:
                 for turn in turns:
                     self._write(database, turn)
         except StoreError as error:
-            log.error("responses cannot be stored and wait in memory: %s", error)
+            if not self._failing:
+                log.error("responses cannot be stored and wait in memory: %s", error)
+            self._failing = True
             return
         except Exception:
             self._waiting.clear()  # not to be tried again: it would fail for ever
             raise
         self._waiting.clear()
+        if self._failing:
+            log.info("responses can be stored again")
+            self._failing = False
         self._since_trim += len(turns)
         if self._since_trim >= _TRIM_EVERY:
-            self.trim()
+            with contextlib.suppress(StoreError):  # what was to be written is; the next trim comes within a minute
+                self.trim()
 
     def trim(self) -> None:
         """Removes turns that are too old or too many.  Raises StoreError."""

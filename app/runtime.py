@@ -35,6 +35,7 @@ from app.types import CallRecord, Observations, Policy, Target
 log = logging.getLogger("llr.runtime")
 
 _FLUSH_S = 0.5
+_STORE_S = 1.0  # what could not be stored at once
 _LOG_S = 0.2
 _OBSERVE_S = 1.0
 _DISCOVER_S = 30.0
@@ -90,6 +91,7 @@ class Runtime:
             Loop("discovering models", _DISCOVER_S, self._discover),
             Loop("summing up metrics", _CATCH_UP_S, self._catch_up),
             Loop("pruning metrics", _PRUNE_S, self._prune),
+            Loop("storing responses", _STORE_S, lambda: self.state_lane.run(self.conversations.flush)),
             Loop("trimming conversations", _PRUNE_S, self._trim),
             Loop("reporting this worker", _REPORT_S, self._report),
             Loop("watching for hang-ups", EVERY_S, self.hangups.sweep),
@@ -211,7 +213,6 @@ class Runtime:
 
     def _trim(self) -> None:
         try:
-            self.state_lane.run(self.conversations.flush)
             self.state_lane.run(self.conversations.trim)
         except StoreError as error:
             log.debug("trimming waits: %s", error)

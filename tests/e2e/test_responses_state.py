@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+
 import openai
 import pytest
 
-from tests.e2e.server import parse_events
+from tests.e2e.server import parse_events, wait_until
 from tests.e2e.test_streams import two
 from tests.fakes import replies
 
@@ -253,3 +256,14 @@ def test_a_native_backend_gets_the_request_as_it_came(upstream, router):
     refused = running.post("/v1/responses", {"input": "?", "previous_response_id": "resp_next"}, private)
     assert (refused.status, refused.error["code"]) == (503, "no_eligible_backend")
     assert not local.chats
+
+
+def test_a_response_that_waited_for_the_database_is_stored_soon(upstream, router):
+    fake = upstream()
+    running = router({"backends": {"m": {"type": "ollama", "endpoint": fake.url}}, "routes": [{"default": "m"}]})
+    assert running.post("/v1/responses", {"input": "one"}).status == 200
+    with contextlib.closing(sqlite3.connect(running.database, isolation_level=None)) as locked:
+        locked.execute("BEGIN IMMEDIATE")
+        answers = [running.post("/v1/responses", {"input": "two"}) for _ in range(5)]
+        assert {answer.status for answer in answers} == {200}
+    wait_until(lambda: len(running.rows("SELECT id FROM llr_responses")) == 6, 10, "the responses that waited")
