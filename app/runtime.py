@@ -42,9 +42,9 @@ _DISCOVER_S = 30.0
 _PRUNE_S = 60.0
 _CATCH_UP_S = 5.0
 _REPORT_S = 1.0
-_WORKER_STALE_MS = 10_000
 _HOUR_MS = 3_600_000
 _SLOTS_PER_BACKEND = 100_000  # bytes of the shared file that belong to one backend
+WORKER_STALE_MS = 10_000  # a worker not heard of for so long is gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +220,7 @@ class Runtime:
     def _report(self) -> None:
         """Publishes what this worker has under way, when it changed or its last report grows old."""
         document, now = self.report(), now_ms()
-        if document == self._reported and now - self._reported_ms < _WORKER_STALE_MS / 2:
+        if document == self._reported and abs(now - self._reported_ms) < WORKER_STALE_MS / 2:
             return
         try:
             self.lane.run(self.store.report_worker, self._name, now, document)
@@ -243,7 +243,7 @@ class Runtime:
         """The reports of all workers heard of lately.  Raises StoreError."""
         if not self._running:
             return {self._name: self.report()}
-        workers: dict[str, dict[str, Any]] = self.read(self.store.workers, now_ms() - _WORKER_STALE_MS)
+        workers: dict[str, dict[str, Any]] = self.read(self.store.workers, now_ms(), WORKER_STALE_MS)
         return workers
 
 

@@ -18,6 +18,7 @@ log = logging.getLogger("llr.background")
 _LATEST = 9  # calls a median is of: enough to be calm, few enough to follow a change within seconds
 _ENOUGH = 5
 _OLDEST_MS = 3_600_000
+_AHEAD_MS = 60_000  # as far as clocks of machines differ; a call beyond it is of a time when a clock was wrong
 _MOST_MODELS = 500
 _TRIAL_EVERY_MS = 30_000
 
@@ -47,9 +48,12 @@ class Medians:
             self._calls.popitem(last=False)
 
     def current(self, now_ms: int) -> dict[Model, float]:
-        """Medians in ms, where there are enough recent calls."""
+        """Medians in ms, where there are enough recent calls.  Calls of the future are forgotten: they would be the
+        latest for as long as it takes."""
         medians = {}
         for model, calls in self._calls.items():
+            for request_id in [name for name, call in calls.items() if call[0] > now_ms + _AHEAD_MS]:
+                del calls[request_id]
             recent = sorted(call for call in calls.values() if call[0] > now_ms - _OLDEST_MS)[-_LATEST:]
             if len(recent) >= _ENOUGH:
                 medians[model] = statistics.median(ms for _, ms in recent)
@@ -59,8 +63,8 @@ class Medians:
         """Lets one request in 30 s measure a primary that is being skipped.  Calls of other workers count too."""
         model = (target.backend, target.model)
         calls = self._calls.get(model, {})
-        last = max([self._trials.get(model, 0), *(ts for ts, _ in calls.values())])
-        if now_ms - last < _TRIAL_EVERY_MS:
+        measured = [self._trials.get(model, 0), *(ts for ts, _ in calls.values())]
+        if any(abs(now_ms - at) < _TRIAL_EVERY_MS for at in measured):  # what is far ahead says that a clock was set
             return False
         self._trials[model] = now_ms
         return True

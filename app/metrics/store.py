@@ -104,12 +104,13 @@ class Store:
             return int(gone)
 
     def report_worker(self, name: str, now_ms: int, document: Mapping[str, Any]) -> None:
-        """Publishes what a worker says of itself; reports older than a day are removed."""
+        """Publishes what a worker says of itself; reports of more than a day ago or ahead are removed."""
         with self._storage.transaction() as database:
             columns = {"ts": now_ms, "document": json.dumps(document)}
             insert = Worker.insert(name=name, **columns)
             insert.on_conflict(conflict_target=[Worker.name], update=columns).execute(database)
-            Worker.delete().where(Worker.ts < now_ms - 86_400_000).execute(database)
+            lately = Worker.ts.between(now_ms - 86_400_000, now_ms + 86_400_000)
+            Worker.delete().where(~lately).execute(database)
 
     def forget_worker(self, name: str) -> None:
         with self._storage.transaction() as database:
@@ -171,10 +172,12 @@ class Store:
         with self._storage.reading() as database:
             return int(State.select(State.value).where(State.name == DROPPED).scalar(database) or 0)
 
-    def workers(self, since_ms: int) -> dict[str, dict[str, Any]]:
-        """What the workers heard of since then say about themselves."""
+    def workers(self, now_ms: int, within_ms: int) -> dict[str, dict[str, Any]]:
+        """What the workers heard of lately say about themselves.  A report from further ahead is of a time when a
+        clock was wrong."""
         with self._storage.reading() as database:
-            found = fetch(Worker.select().where(Worker.ts >= since_ms), database)
+            lately = Worker.ts.between(now_ms - within_ms, now_ms + within_ms)
+            found = fetch(Worker.select().where(lately), database)
             return {row.name: json.loads(row.document) for row in found}
 
     def egress(self, since_ms: int) -> Iterator[list[Any]]:

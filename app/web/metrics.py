@@ -12,7 +12,7 @@ from flask import request as http
 from app.errors import RouterError
 from app.metrics.prometheus import Snapshot, exposition
 from app.metrics.summary import ab_report, egress_text, metrics_summary, overview, window_hours
-from app.runtime import Runtime
+from app.runtime import WORKER_STALE_MS, Runtime
 from app.storage import StoreError, now_ms
 from app.web import errors
 from app.web.answers import runtime
@@ -74,7 +74,7 @@ def _summary(rt: Runtime, hours: float) -> dict[str, object]:
 
 def _exposition(rt: Runtime) -> bytes:
     store = rt.store
-    workers = store.workers(now_ms() - 10_000)
+    workers = store.workers(now_ms(), WORKER_STALE_MS)
     return exposition(Snapshot(store.totals(), store.tallies(_since(24)), workers, store.dropped()))
 
 

@@ -63,6 +63,14 @@ def test_calls_older_than_an_hour_do_not_count() -> None:
     assert made.current(NOW + 1) == {}, "the oldest is an hour old: four are left"
 
 
+def test_calls_of_a_time_when_the_clock_was_ahead_do_not_stay_the_latest() -> None:
+    made = medians(*[9000] * 40, begin=NOW + 24 * HOUR_MS)
+    assert made.current(NOW) == {}
+    for number in range(5):
+        made.add(f"s{number}", NOW + number, LOCAL, 10, None)
+    assert made.current(NOW + 10) == {LOCAL: 10}
+
+
 def test_a_call_seen_twice_counts_once() -> None:
     made = medians(10, 20, 30, 40)
     for _ in range(5):
@@ -122,6 +130,13 @@ def test_one_trial_in_thirty_seconds() -> None:
     made = Medians()
     grants = [second for second in range(0, 120) if made.claim_trial(TARGET, NOW + second * 1000)]
     assert grants == [0, 30, 60, 90]
+
+
+def test_a_trial_of_a_time_when_the_clock_was_ahead_stops_no_other() -> None:
+    made = medians(100, begin=NOW + HOUR_MS)
+    made.claim_trial(TARGET, NOW + 2 * HOUR_MS)
+    assert made.claim_trial(TARGET, NOW)
+    assert not made.claim_trial(TARGET, NOW + 1000)
 
 
 def test_trials_are_by_backend_and_model() -> None:

@@ -165,7 +165,7 @@ def test_names_that_clients_think_of_do_not_add_up(store: Store, monkeypatch: py
 
 
 def test_an_empty_database_has_no_numbers(store: Store) -> None:
-    assert (store.tallies(0), store.totals(), store.dropped(), store.workers(0)) == ({}, {}, 0, {})
+    assert (store.tallies(0), store.totals(), store.dropped(), store.workers(0, NOW)) == ({}, {}, 0, {})
     assert store.calls_after(0, 0) == (0, [])
     assert store.prune(NOW) == 0
 
@@ -180,12 +180,19 @@ def test_workers_report_about_themselves(store: Store) -> None:
     store.report_worker("a:1", NOW, {"queued": 1})
     store.report_worker("b:2", NOW + 50, {"queued": 2})
     store.report_worker("a:1", NOW + 100, {"queued": 3})
-    assert store.workers(NOW) == {"a:1": {"queued": 3}, "b:2": {"queued": 2}}
-    assert store.workers(NOW + 60) == {"a:1": {"queued": 3}}
+    assert store.workers(NOW + 100, 50) == {"a:1": {"queued": 3}, "b:2": {"queued": 2}}
+    assert store.workers(NOW + 110, 50) == {"a:1": {"queued": 3}}
     store.forget_worker("a:1")
-    assert store.workers(NOW) == {"b:2": {"queued": 2}}
+    assert store.workers(NOW + 100, 50) == {"b:2": {"queued": 2}}
     store.report_worker("c:3", NOW + 50 + 86_400_001, {})
-    assert store.workers(0) == {"c:3": {}}, "reports older than a day are removed"
+    assert store.workers(0, 2 * NOW) == {"c:3": {}}, "reports older than a day are removed"
+
+
+def test_a_worker_that_died_while_the_clock_was_ahead_is_gone_when_it_is_right(store: Store) -> None:
+    store.report_worker("dead:1", NOW + 365 * 86_400_000, {})
+    store.report_worker("here:2", NOW, {})
+    assert store.workers(NOW, 10_000) == {"here:2": {}}
+    assert store.workers(0, 2 * NOW) == {"here:2": {}}, "and is removed"
 
 
 def test_the_latest_successful_calls(store: Store) -> None:

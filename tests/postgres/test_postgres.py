@@ -107,9 +107,9 @@ def test_medians_are_fed_in_order(store: Store) -> None:
 def test_workers_report(store: Store) -> None:
     store.report_worker("here:1", NOW, {"queued": 1})
     store.report_worker("here:1", NOW + 1, {"queued": 2})
-    assert store.workers(NOW) == {"here:1": {"queued": 2}}
+    assert store.workers(NOW, 1000) == {"here:1": {"queued": 2}}
     store.forget_worker("here:1")
-    assert store.workers(NOW) == {}
+    assert store.workers(NOW, 1000) == {}
 
 
 def test_many_writers_lose_nothing(location: str) -> None:
