@@ -16,7 +16,7 @@ import peewee
 
 from app.metrics.tally import COUNTS, Spread, Tally
 from app.routing.basis import dump
-from app.storage import Storage, fetch, plain, portions
+from app.storage import Storage, fetch, now_ms, plain, portions
 from app.storage.model import DROPPED, ROLLED_TO, Metric, State, Sums, Worker
 from app.types import CallRecord
 
@@ -27,7 +27,7 @@ _EXACT_ROWS = 20_000  # windows of up to so many rows are summed up from the row
 _PAGE_ROWS = 500  # of a long read: it keeps no transaction open and little in memory, and larger ones are no faster
 _FOLD_ROWS = 5_000  # rows summed up in one transaction
 _MOST_MODELS = 1000  # with sums of their own: some backends answer to any name that a client thinks of
-_END_OF_TIME_S = 2**53
+_AHEAD_MS = 60_000  # as far as clocks of machines differ
 _BUSY_MS = 200  # wait for another writer; the batch is kept when it was not enough
 
 _MOST_CHARS = 200
@@ -133,22 +133,25 @@ class Store:
 
     def history(self, since_ms: int, step_s: int) -> tuple[dict[Key, Tally], Steps]:
         """What the calls since then amount to, and the live ones of them over time, in steps of a multiple of BUCKET_S
-        (0: no steps).  Few rows are summed up exactly; of many, all but the edges of the window come from the sums."""
-        found = _History(step_s)
+        (0: no steps).  Few rows are summed up exactly; of many, all but the edges of the window come from the sums.
+        Calls from the future, of a time when a clock was wrong, would be in every window: they are left out."""
+        found, until_ms = _History(step_s), now_ms() + _AHEAD_MS
+        until_s = until_ms // 1000
         with self._storage.snapshot() as database:
-            window = Metric.ts >= since_ms
+            window = Metric.ts.between(since_ms, until_ms)
             many = Metric.select(Metric.id).where(window).limit(_EXACT_ROWS + 1).count(database) > _EXACT_ROWS
             if not many:
-                found.add(_rows(database, "ts >= ?", since_ms))
+                found.add(_rows(database, "ts >= ? AND ts <= ?", since_ms, until_ms))
                 return found.totals, found.steps
             begin_s = begin = max(1, -(-since_ms // 1000 // BUCKET_S)) * BUCKET_S
             spans = [span for span in SPANS_S if step_s % span == 0]  # a longer one does not fit into a step
             for span, coarser in zip(spans, (*spans[1:], None), strict=True):
-                end = -(-begin // coarser) * coarser if coarser else _END_OF_TIME_S
+                end = min(-(-begin // coarser) * coarser if coarser else until_s, until_s)
                 found.merge(_sums(database, "span = ? AND bucket >= ? AND bucket < ?", span, begin, end))
                 begin = end
             found.add(_rows(database, "ts >= ? AND ts < ?", since_ms, begin_s * 1000))
-            found.add(_rows(database, "id > ? AND ts >= ?", self._rolled_to(database), begin_s * 1000))
+            fresh = "id > ? AND ts >= ? AND ts <= ?"
+            found.add(_rows(database, fresh, self._rolled_to(database), begin_s * 1000, until_ms))
             return found.totals, found.steps
 
     def latest(self, most: int) -> list[Any]:

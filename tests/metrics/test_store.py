@@ -176,6 +176,19 @@ def test_drops_add_up(store: Store) -> None:
     assert store.dropped() == 7
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_calls_of_a_time_when_the_clock_was_ahead_are_in_no_window(
+    store: Store, monkeypatch: pytest.MonkeyPatch, exact: bool
+) -> None:
+    now, day = int(time.time() * 1000), 86_400_000
+    store.write([build.record(ts_ms=at) for at in (now, now + 2 * day, now + 30 * day)])
+    if not exact:
+        monkeypatch.setattr(store_module, "_EXACT_ROWS", 0)
+    for hours in (1, 24, 200):
+        assert count(store.tallies(now - hours * 3_600_000)) == 1
+    assert count(store.totals()) == 3
+
+
 def test_workers_report_about_themselves(store: Store) -> None:
     store.report_worker("a:1", NOW, {"queued": 1})
     store.report_worker("b:2", NOW + 50, {"queued": 2})
