@@ -7,7 +7,7 @@ thread at a time (under gunicorn: its own lane, see background/lane.py).
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ _ALL_TIME = (0, 0)  # span and bucket of the sums that only ever grow
 _EXACT_ROWS = 20_000  # windows of up to so many rows are summed up from the rows themselves
 _PAGE_ROWS = 500  # of a long read: it keeps no transaction open and little in memory, and larger ones are no faster
 _FOLD_ROWS = 5_000  # rows summed up in one transaction
-_MOST_MODELS = 1000  # with sums of their own: some backends answer to any name that a client thinks of
+_MOST_MODELS = 1000  # of a backend, with sums of their own: some answer to any name that a client thinks of
 _AHEAD_MS = 60_000  # as far as clocks of machines differ
 _BUSY_MS = 200  # wait for another writer; the batch is kept when it was not enough
 
@@ -233,12 +233,15 @@ class Store:
         """Adds the rows behind `rolled_to` to their sums, a bounded number a turn."""
         fresh: dict[Bucket, dict[Key, Tally]] = defaultdict(lambda: defaultdict(Tally))
         models = set(database.execute_sql("SELECT DISTINCT backend, model FROM llr_sums WHERE span = 0"))
+        known = Counter(backend for backend, _ in models)
         last = rolled_to
         for row in _rows(database, f"id > ? ORDER BY id LIMIT {_FOLD_ROWS}", rolled_to):
             key = _key(row)
-            if key[:2] not in models and len(models) >= _MOST_MODELS:
+            if key[:2] not in models and known[key[0]] >= _MOST_MODELS:
                 key = (key[0], "", *key[2:])
-            models.add(key[:2])
+            if key[:2] not in models:
+                models.add(key[:2])
+                known[key[0]] += 1
             fresh[BUCKET_S, row.ts // 1000 // BUCKET_S * BUCKET_S][key].add(row)
             last = row.id
         if last == rolled_to:
@@ -248,9 +251,11 @@ class Store:
                 for key, tally in tallies.items():
                     fresh[bucket][key].merge(tally)
         for (span, begin), tallies in fresh.items():
-            for _, key, tally in _sums(database, "span = ? AND bucket = ?", span, begin):
-                if key in tallies:
-                    tallies[key].merge(tally)
+            for some in portions(sorted({key[1] for key in tallies})):
+                where = f"span = ? AND bucket = ? AND model IN ({', '.join('?' * len(some))})"
+                for _, key, tally in _sums(database, where, span, begin, *some):
+                    if key in tallies:
+                        tallies[key].merge(tally)
             _put(database, [(span, begin, *key, *_dump(tally)) for key, tally in tallies.items()])
         State.update(value=last).where(State.name == ROLLED_TO).execute(database)
 

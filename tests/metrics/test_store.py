@@ -151,7 +151,7 @@ def test_tallies_by_backend_model_route_and_kind(store: Store) -> None:
 
 
 def test_names_that_clients_think_of_do_not_add_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every flush reads the sums of all models."""
+    """The sums of all time stay for ever."""
     monkeypatch.setattr(store_module, "_MOST_MODELS", 3)
     for n in range(3):
         store.write([build.record(ts_ms=NOW, model=f"made-up-{n}{m}") for m in range(5)])
@@ -162,6 +162,19 @@ def test_names_that_clients_think_of_do_not_add_up(store: Store, monkeypatch: py
         "made-up-02": 1,
         "": 12,
     }
+    store.write([build.record(ts_ms=NOW, backend="other", model="real")])
+    assert store.totals()["other", "real", "default", "live"].calls == 1, "they take no room of another backend's"
+
+
+def test_a_write_reads_the_sums_of_its_own_models_only(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients may have thought of a thousand names."""
+    store.write([build.record(ts_ms=NOW, model=f"made-up-{n}") for n in range(100)])
+    read: list[str] = []
+    load = store_module.Spread.load
+    monkeypatch.setattr(store_module.Spread, "load", lambda text: read.append(text) or load(text))
+    store.write([build.record(ts_ms=NOW, model="made-up-7")])
+    assert len(read) == 2 * 4, "two distributions of ten minutes, an hour, a day and of all time"
+    assert {tally.calls for tally in store.totals().values()} == {1, 2}
 
 
 def test_an_empty_database_has_no_numbers(store: Store) -> None:
