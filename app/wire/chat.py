@@ -21,6 +21,7 @@ _MOST_NESTED = 200  # levels: what reads and writes the body after the parser mu
 _MOST_MEMBERS = 1000  # of the body itself; the API has some forty
 MOST_PIECES = 20_000  # messages and parts: far beyond any conversation, and no worker is busy with it for long
 MOST_TOKENS = 250_000  # of a body's JSON; 32 MB could hold millions of values, seconds of work and a GB of memory
+MOST_COUNTED = 2**31 - 1  # tokens that a backend may say it counted
 _TOKEN = re.compile(rb'[\[{,]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _value_at = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 _pairs_of = json.JSONDecoder(object_pairs_hook=tuple).decode
@@ -230,6 +231,9 @@ def usage_of(document: JsonObject) -> tuple[int | None, int | None]:
     usage = document.get("usage")
     if not isinstance(usage, Mapping):
         return None, None
-    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
-    read, written = (count if type(count) is int and count >= 0 else None for count in counts)
-    return read, written
+    return token_count(usage.get("prompt_tokens")), token_count(usage.get("completion_tokens"))
+
+
+def token_count(value: object) -> int | None:
+    """A number of tokens that a backend names; None when it cannot be one."""
+    return value if type(value) is int and 0 <= value <= MOST_COUNTED else None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from app.types import JsonObject
 from app.wire import sse
+from app.wire.chat import token_count
 from app.wire.chat_stream import StreamWatch
 from app.wire.responses_request import is_id
 
@@ -45,11 +46,7 @@ def native_usage(response: JsonObject) -> tuple[int | None, int | None]:
     usage = response.get("usage")
     if not isinstance(usage, Mapping):
         return None, None
-    read, written = (
-        count if type(count) is int and count >= 0 else None
-        for count in (usage.get("input_tokens"), usage.get("output_tokens"))
-    )
-    return read, written
+    return token_count(usage.get("input_tokens")), token_count(usage.get("output_tokens"))
 
 
 def response_in(event: bytes, *, ends_only: bool) -> JsonObject | None:

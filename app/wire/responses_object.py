@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.types import JsonObject
+from app.wire.chat import MOST_COUNTED
 from app.wire.responses_request import ResponsesRequest
 
 CUTS = {"length": "max_output_tokens", "content_filter": "content_filter"}  # finish reason -> incomplete reason
@@ -61,7 +61,7 @@ def usage_object(usage: Any) -> dict[str, Any] | None:
 
 def _count(counts: Any, name: str) -> int:
     value = counts.get(name) if isinstance(counts, Mapping) else None
-    return int(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0
+    return int(value) if isinstance(value, (int, float)) and 0 <= value <= MOST_COUNTED else 0
 
 
 def first_choice(chunk: JsonObject) -> JsonObject:

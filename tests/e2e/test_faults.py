@@ -169,6 +169,7 @@ STREAMS: dict[str, tuple[Play, bytes]] = {  # what is sent, and what the client 
     "trickle": (drip(sse(EVENTS["beyond_ascii"], finish=False), 0.001), EVENTS["beyond_ascii"]),
     "gzip": (sse(gzip.compress(EVENTS["usage"]), finish=False, headers=GZIP), EVENTS["usage"]),
 }
+ENDLESS = {"usage": usage(10**400, 10**400)}
 LARGE = completion("x" * 3_000_000, "m")
 BODIES: dict[str, tuple[Play, dict[str, Any]]] = {
     "gzip_body": (replies.gzipped(SAID), SAID),
@@ -179,6 +180,7 @@ BODIES: dict[str, tuple[Play, dict[str, Any]]] = {
     "json_without_type": (reply(200, SAID, content_type=None), SAID),
     "unknown_fields_body": (reply(200, {**SAID, "x_big": 12345678901234567890, "timings": {"a": 1.5}}), SAID),
     "large_body": (reply(200, LARGE), LARGE),
+    "endless_usage": (reply(200, {**SAID, **ENDLESS}), ENDLESS),
 }
 MISTAKES = (400, 405, 413, 415, 422)
 MISTAKE = error_document("temperature must be at most 2", type="invalid_request_error", code="bad_value")
@@ -201,6 +203,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         backends |= {name: {} for name in [*more, *(f"mistake_{status}" for status in MISTAKES)]}
         backends["private_key"] = {"type": "openai", "apiKeyEnv": "SECRET_KEY"}
         backends |= {f"{name}_{way}": {"timeouts": HASTY} for name in ALL_FAILED for way in ("buffered", "stream")}
+        backends["endless_usage"]["price"] = {"input": 1, "output": 2}
         backends["slow_head"] = backends["cut_silence"] = {"timeouts": HASTY}
         folder = tmp_path_factory.mktemp("faults")
         (folder / COUNTS).mkdir()

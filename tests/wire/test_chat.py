@@ -250,6 +250,7 @@ def test_the_model_asked_for(document: dict[str, Any], model: str) -> None:
         ({"prompt_tokens": 3}, (3, None)),
         ({"prompt_tokens": "3", "completion_tokens": 5.0}, (None, None)),
         ({"prompt_tokens": True, "completion_tokens": -1}, (None, None)),
+        ({"prompt_tokens": 10**400, "completion_tokens": 2**31}, (None, None)),
         (None, (None, None)),
         ([], (None, None)),
         ("many", (None, None)),

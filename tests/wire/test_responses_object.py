@@ -320,6 +320,8 @@ def usage(read: int, written: int, total: int, cached: int = 0, reasoning: int =
         (USAGE | {"completion_tokens_details": {"reasoning_tokens": 3}}, usage(11, 7, 18, reasoning=3)),
         ({"prompt_tokens": 11, "completion_tokens": None}, usage(11, 0, 11)),
         ({"prompt_tokens": 11.0, "completion_tokens": float("nan")}, usage(11, 0, 11)),
+        ({"prompt_tokens": 11, "completion_tokens": 10**400}, usage(11, 0, 11)),
+        ({"prompt_tokens": 11, "completion_tokens": -1, "total_tokens": float("inf")}, usage(11, 0, 11)),
         ({"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 9}, usage(1, 2, 9)),
         (None, None),
         ({}, None),
