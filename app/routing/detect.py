@@ -22,11 +22,15 @@ _LONG_NUMBER = 10**8  # shorter ones are no card, account or telephone number
 _NO_TEXT = (bool, float, type(None))
 # What typography and web pages put into numbers, by what stands there in plain text.
 _SPELLINGS = {
-    " ": "\u00a0\u2002\u2003\u2007\u2009\u200a\u202f\u3000",
+    " ": "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000",
     "-": "\u2010\u2011\u2012\u2013\u2212\uff0d",
-    "": "\u00ad\u200b\u2060\ufeff",
-    **{digit: chr(0xFF10 + int(digit)) for digit in "0123456789"},  # fullwidth
+    "": "\u00ad\u200b\u200c\u200d\u200e\u200f\u202a\u202c\u202d\u2060\u2066\u2068\u2069\ufeff",
+    **{char: chr(0xFEE0 + ord(char)) for char in "0123456789+.@()/"},  # fullwidth
 }
+# JSON in a string, at any depth (a tool's arguments): only those whose character can matter here, letters of other
+# scripts cannot.
+_ESCAPED = re.compile(r"(?<!\\)\\++u((?:00|20|22|30|f[ef])[0-9a-f]{2})", re.IGNORECASE)
+_ESCAPED_SPACES = {"\\n": "\n", "\\r": "\n", "\\t": "\t"}
 _LINES = "(?m)"  # the texts of a request are joined by line ends: ^ and $ of a pattern are those of a line
 _options = re2.Options()
 _options.log_errors = False
@@ -159,6 +163,10 @@ class Detectors:
 
 
 def _plain(text: str) -> str:
+    if "\\" in text:
+        text = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
+        for escaped, space in _ESCAPED_SPACES.items():
+            text = text.replace(escaped, space)
     if not text.isascii():
         for plain, odd in _SPELLINGS.items():
             for char in odd:  # str.translate would take fifty times as long

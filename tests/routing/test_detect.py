@@ -98,6 +98,7 @@ FOUND = {
         "schreib an m.mueller@firma.de!",
         "a@b.io",
         "日本a@b.io日本",
+        "me＠example．com",
     ],
     "phone": [
         "+49 30 123456",
@@ -110,6 +111,7 @@ FOUND = {
         "+33 1 23 45 67 89",
         "tel：+81 3 1234 5678",
         "+33\u00a01\u00a023\u00a045\u00a067\u00a089",
+        "＋８１ ９０ １２３４ ５６７８",
     ],
 }
 ONLY_ALIKE = {
@@ -237,6 +239,27 @@ def test_what_it_does_not_read(document: dict[str, Any]) -> None:
     assert ALL.find(document) is None
 
 
+ARGUMENTS = {
+    "iban": "Pay to\nDE89 3704 0044 0532 0130 00",
+    "us_ssn": "Number\r\n123-45-6789",
+    "api_key": "Key:\tAKIAABCDEFGHIJKLMNOP",
+    "phone": "Call\n+49 30\u00a0123456",
+    "credit_card": "4111\u00a01111\u00a01111\u00a01111",
+    "email": "Mail to me@example.com",
+}
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_json_in_a_string_is_read_like_text(name: str, depth: int) -> None:
+    """A tool's arguments: line ends and odd spaces are escapes there, with some writers `@` and `+` too."""
+    text = ARGUMENTS[name]
+    for _ in range(depth):
+        text = json.dumps({"a": text})
+    for arguments in (text, text.replace("@", "\\u0040").replace("+", "\\u002B")):
+        assert find(name, arguments) == name
+
+
 def test_numbers_are_read_too() -> None:
     assert ALL.find({"metadata": {"card": 4111111111111111}}) == "credit_card"
 
@@ -336,6 +359,8 @@ HARD = {
     "numbers never issued": "000-00-0000 ",
     "dashes": "-----BEGIN ",
     "wide": "ä4",
+    "backslashes": "\\",
+    "escapes": "\\u00a0",
 }
 
 
