@@ -61,7 +61,8 @@ that is not local. `GET /v1/ab` and `flask ab report` compare the two.
 A request is private when its header `X-LLR-Sensitivity` says `high`, or when one of these finds something in any text
 of the request. A detector can only make a request private, never the other way round. Each looks at the text as it is
 and with non-breaking spaces, dashes, fullwidth digits and invisible characters in their plain form. JSON in a string,
-as in the arguments of a tool call, is read with its escapes undone.
+as in the arguments of a tool call, is read with its escapes undone; so is a file that is text and comes as a data URL.
+Pictures, sound and other files are not read.
 """,
     "responses": """\
 What `/v1/responses` keeps in the database, for `previous_response_id` and retrieval: prompts and answers, as clients of

@@ -6,6 +6,8 @@ finds candidates; where the format has a check digit, the candidate must pass it
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -16,10 +18,13 @@ from app.types import SensitivityRules
 
 _MAX_PATTERN = 1000  # characters
 _MAX_CANDIDATES = 2000
-_MEDIA = re.compile(r"data:(?:image|audio|video)/[a-z0-9.+-]{1,40}(?:;[a-z0-9=.+-]{1,40}){0,3},")
+_MEDIA = re.compile(r"data:(?!image/svg)(?:image|audio|video)/[a-z0-9.+-]{1,40}(?:;[a-z0-9=.+-]{1,40}){0,2};base64,")
+_SHORTEST_MEDIA = 64  # characters behind the comma: with fewer there is no picture, but perhaps an account number
+_FILE = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _LONG_NUMBER = 10**8  # shorter ones are no card, account or telephone number
-_NO_TEXT = (bool, float, type(None))
+_LONGEST_NUMBER = 10**20  # as a float: longer than any of them
+_NO_TEXT = (bool, type(None))
 # What typography and web pages put into numbers, by what stands there in plain text.
 _SPELLINGS = {
     " ": "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000",
@@ -190,20 +195,35 @@ def _any_passes(is_it: Callable[[str], bool], candidates: Iterable[Any]) -> bool
 def _is_media(text: str) -> bool:
     """A data URL of base64 digits and nothing else: what only begins like an image is text."""
     head = _MEDIA.match(text)
-    return head is not None and text.isascii() and not text[head.end() :].encode().translate(None, _BASE64)
+    if head is None or len(text) < head.end() + _SHORTEST_MEDIA:
+        return False
+    return text.isascii() and not text[head.end() :].encode().translate(None, _BASE64)
+
+
+def _file_text(url: str) -> str:
+    """What a file that is sent as a data URL says; "" when it is no text."""
+    head = _FILE.match(url)
+    if head is None:
+        return ""
+    with contextlib.suppress(ValueError):
+        content = base64.b64decode(url[head.end() :].rstrip("=") + "==")
+        return content.decode("utf-8", "replace" if url[:10].lower() == "data:text/" else "strict")
+    return ""
 
 
 def _texts(document: Any) -> set[str]:
-    """Every string and every long number in a document, but the data of images and sound.  What comes again and again,
-    names of members above all, is there once."""
+    """Every string and every long number in a document, but the data of images and sound; of a file that is text, what
+    it says.  What comes again and again, names of members above all, is there once."""
     found: set[str] = set()
     todo = [document]
     while todo:
         item = todo.pop()
         kind = type(item)  # isinstance, of Mapping above all, takes many times as long
         if kind is str:
-            if not (item.startswith("data:") and _is_media(item)):
+            if item[:5].lower() != "data:":
                 found.add(item)
+            elif not _is_media(item):
+                found |= {item, _file_text(item)}
         elif kind is list or kind is tuple:
             todo += item
         elif kind is dict:
@@ -212,6 +232,9 @@ def _texts(document: Any) -> set[str]:
         elif kind is int:
             if item >= _LONG_NUMBER:
                 found.add(str(item))
+        elif kind is float:
+            if _LONG_NUMBER <= item < _LONGEST_NUMBER:
+                found.add(f"{item:.0f}")
         elif kind not in _NO_TEXT:
             raise TypeError(f"{kind} does not come from JSON: nothing may pass unread")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from typing import Any
@@ -232,7 +233,9 @@ def test_it_looks_everywhere(document: dict[str, Any]) -> None:
         {"input_audio": {"data": "data:audio/wav;base64," + "A" * 1000}},
         {"a": None, "b": 1, "c": 1.5, "d": True, "e": []},
         {"a": "me@exam", "b": "ple.com"},
-        {"n": 411111111, "m": -4111111111111111, "f": 4111111111111111.0},
+        {"n": 411111111, "m": -4111111111111111, "f": 4.111111111111111},
+        {"f": [1e300, float("inf"), float("nan"), -4111111111111111.0]},
+        {"file_data": "data:application/pdf;base64," + base64.b64encode(b"\xff\x00" + MAIL.encode()).decode()},
     ],
 )
 def test_what_it_does_not_read(document: dict[str, Any]) -> None:
@@ -262,6 +265,31 @@ def test_json_in_a_string_is_read_like_text(name: str, depth: int) -> None:
 
 def test_numbers_are_read_too() -> None:
     assert ALL.find({"metadata": {"card": 4111111111111111}}) == "credit_card"
+    assert ALL.find({"metadata": {"card": 4111111111111111.0}}) == "credit_card"
+    assert ALL.find(json.loads('{"card": 4.111111111111111e15}')) == "credit_card"
+
+
+@pytest.mark.parametrize("head", ["image/png,", "image/png;base64,", "audio/x;a=b,", "image/png;base64,x,"])
+@pytest.mark.parametrize(
+    "name, text", [("credit_card", "4111111111111111"), ("iban", "DE89370400440532013000"), ("phone", "+442071838750")]
+)
+def test_a_data_url_that_is_no_image_is_text(name: str, text: str, head: str) -> None:
+    assert ALL.find({"image_url": {"url": f"data:{head}{text}"}}) == name
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "TEXT/CSV", "application/json", "text/plain;charset=utf-8", "image/svg+xml", ""]
+)
+@pytest.mark.parametrize("padded", [True, False])
+def test_a_file_that_is_text_is_read(kind: str, padded: bool) -> None:
+    content = base64.b64encode(f"name\n{MAIL}".encode()).decode()
+    url = f"data:{kind};base64,{content if padded else content.rstrip('=')}"
+    assert ALL.find({"content": [{"type": "file", "file": {"file_data": url}}]}) == "email"
+
+
+def test_a_text_file_need_not_be_utf_8() -> None:
+    content = base64.b64encode(f"grüße {MAIL}".encode("latin-1")).decode()
+    assert ALL.find({"file_data": f"data:text/plain;base64,{content}"}) == "email"
 
 
 def test_all_documents_are_read() -> None:
