@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,7 @@ _REQUEST_ID = "llr.request_id"
 _SENSITIVITY = "HTTP_X_LLR_SENSITIVITY"
 _EXPLAIN = "HTTP_X_LLR_EXPLAIN"
 _MOST_TRACE = 1000  # characters: some proxies take 4 kB of headers in all
-_LIKE_OURS = ("HTTP_X_LLR", "HTTP_XLLR", "HTTP_LLR")  # a letter or a hyphen missed
+_LIKE_OURS = re.compile(r"(?<![A-Z0-9])X*LLR")  # also with a letter or a hyphen too few or too many
 _KNOWN = {"HTTP_X_LLR_SENSITIVITY", "HTTP_X_LLR_EXPLAIN", "HTTP_X_LLR_REQUEST_ID"}
 _BODY_S = 300.0  # for a whole body
 _PIECE_BYTES = 1024 * 1024
@@ -31,7 +32,7 @@ def sensitivity(environ: dict[str, Any]) -> str:
     some proxies pass: so a contradiction shows up here.
     """
     for name in environ:
-        if name.startswith(_LIKE_OURS) and name not in _KNOWN:
+        if "LLR" in name and name not in _KNOWN and name.startswith("HTTP_") and _LIKE_OURS.search(name):
             header = name[5:].replace("_", "-").title()
             raise RequestError(f"No header {header[:60]!r} is known; did you mean X-LLR-Sensitivity?")
     raw = environ.get(_SENSITIVITY)
@@ -57,7 +58,15 @@ def body(environ: dict[str, Any], limit: int) -> bytes:
         raise BodyTooLarge(f"The request body is larger than {limit} bytes.")
     if len(raw) < (told or 0):
         raise RequestError("The request body is shorter than its Content-Length.")
+    _check_trailers(environ["wsgi.input"])
     return raw
+
+
+def _check_trailers(source: Any) -> None:
+    """gunicorn keeps what comes behind a chunked body apart: nobody would see X-LLR-Sensitivity there."""
+    for name, _ in getattr(getattr(getattr(source, "reader", None), "req", None), "trailers", ()):
+        if _LIKE_OURS.search(name.upper()):
+            raise RequestError("X-LLR headers must come before the body, not behind it.")
 
 
 class _TooSlow(RequestError):

@@ -134,6 +134,7 @@ BROKEN_BODIES = {
     "no chunk size": post(CHUNKED, body=b"\r\n" + PROMPT),
     "a chunk that is longer than it says": post(CHUNKED, body=b"5\r\n" + PROMPT + b"\r\n0\r\n\r\n"),
     "a bad trailer": post(CHUNKED, body=chunked(PROMPT)[:-2] + b"no trailer\r\n\r\n"),
+    "a sensitivity behind the body": post(CHUNKED, body=chunked(PROMPT)[:-2] + b"x_LLR-sensitivity: high\r\n\r\n"),
     "a long chunk extension": post(CHUNKED, body=b"5;" + b"a" * 20_000),
 }
 CUT_BODIES = {

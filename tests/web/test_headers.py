@@ -84,6 +84,11 @@ def test_without_the_header_a_request_is_normal(client: Client) -> None:
         "X-LLR",
         "LLR-Sensitivity",
         "XLLR-Sensitivity",
+        "XX-LLR-Sensitivity",
+        "X--LLR-Sensitivity",
+        "_X-LLR-Sensitivity",
+        "X.LLR.Sensitivity",
+        "HTTP-X-LLR-Sensitivity",
     ],
 )
 @pytest.mark.parametrize("path", POSTS)
