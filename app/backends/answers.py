@@ -16,6 +16,7 @@ from app.wire.chat_stream import StreamWatch
 from app.wire.responses_native import ResponsesWatch, native_usage
 
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
+_MOST_BEFORE_FIRST_BYTES = 16 * 1024 * 1024  # comments, or an event that does not end
 _DRAIN_S = 0.05  # wait for the end of a body whose last event has come, so that its connection can be kept
 
 
@@ -59,7 +60,7 @@ class Stream:
     def wait_for_first(self, deadline: float) -> None:
         """Reads until the first event, comments aside.  Raises BackendError when it is an error, when there is
         none, or when it has not come by `deadline` (monotonic seconds)."""
-        watch = self._watch
+        watch, size = self._watch, 0
         while not watch.begun:
             left = deadline - time.monotonic()
             if left <= 0:
@@ -69,6 +70,9 @@ class Stream:
             except TRANSPORT_ERRORS as error:
                 raise transport_error(error, self._config) from None
             self._held.append(piece)
+            size += len(piece)
+            if size > _MOST_BEFORE_FIRST_BYTES:
+                raise BackendProtocol(f"sent {_MOST_BEFORE_FIRST_BYTES} bytes without an event")
             watch.feed(piece)
             if not piece:
                 watch.end()

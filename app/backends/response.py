@@ -11,7 +11,9 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import DecodeError, ProtocolError
 
 _PIECE_BYTES = 65536
+_MUCH_BYTES = 16384
 _MOST_HEAD_BYTES = 256 * 1024
+_MOST_FRAMING_BYTES = 256 * 1024  # chunk sizes and trailers that come without a byte of the body
 _MOST_JOINED_CHARS = 1000  # of a header that comes again and again
 _MOST_INFLATED_BYTES = 1024 * 1024  # at once: a small piece may hold a bomb
 _ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
@@ -79,6 +81,7 @@ class Response:
         """What has come of the body, else what comes next; b"" at its end.  Raises OSError, TimeoutError when nothing
         has come within `within_s`, and urllib3's errors for a body that breaks off or cannot be decoded."""
         until = time.monotonic() + within_s
+        received = 0
         while True:
             if self._pieces:
                 piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
@@ -93,8 +96,12 @@ class Response:
                 if self._inflate is not None and not self._inflate.eof:
                     raise DecodeError("the compressed response breaks off")
                 return b""
+            elif received > _MOST_FRAMING_BYTES:
+                raise ProtocolError("the response goes on and on without a byte of its body")
             else:
-                self._feed(self._receive(until))
+                data = self._receive(until)
+                received += len(data)
+                self._feed(data)
 
     def close(self) -> None:
         """A response that was not read to its end takes its connection with it."""
@@ -114,6 +121,8 @@ class Response:
             raise TimeoutError
         self._sock.settimeout(left)
         data: bytes = self._sock.recv(_PIECE_BYTES)
+        if len(data) > _MUCH_BYTES:
+            time.sleep(0)  # from a fast sender there is always more: the other requests' turn
         return data
 
     def _feed(self, data: bytes) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import socket
+import threading
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from urllib3.exceptions import DecodeError, HTTPError, ProtocolError
 
+from app.backends.answers import Stream
 from app.backends.connection import _Lean
 from app.backends.response import Response
+from app.errors import BackendProtocol
+from app.types import BackendConfig, Timeouts
 
 OK = b"HTTP/1.1 200 OK\r\n"
 EVENT = b'data: {"choices": []}\n\n'
@@ -214,3 +220,69 @@ def test_a_response_left_unread_closes_its_connection(ends: tuple[socket.socket,
     response.close()
     assert shelf.open == [False]
     assert theirs.recv(1) == b""
+
+
+# --- what does not end --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def flood(ends: tuple[socket.socket, socket.socket]) -> Iterator[Callable[[bytes, bytes], Response]]:
+    """A response whose head came; then the same bytes come as fast as they are read, until somebody hangs up."""
+    ours, theirs = ends
+    threads = []
+
+    def begin(head: bytes, again: bytes) -> Response:
+        def send() -> None:
+            with contextlib.suppress(OSError):
+                theirs.sendall(head)
+                while True:
+                    theirs.sendall(again)
+
+        threads.append(threading.Thread(target=send))
+        threads[0].start()
+        response, _ = opened(ours)
+        response.read_head(5)
+        return response
+
+    yield begin
+    theirs.shutdown(socket.SHUT_RDWR)
+    threads[0].join(5)
+    assert not threads[0].is_alive()
+
+
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "head, again",
+    [(CHUNKED + b"0\r\n", b"X: y\r\n" * 1000), (CHUNKED + b"0\r\nX: ", b"y" * 1000), (CHUNKED + b"5;", b"x" * 1000)],
+    ids=["trailers", "a trailer", "a chunk extension"],
+)
+def test_framing_without_an_end(flood: Callable[[bytes, bytes], Response], head: bytes, again: bytes) -> None:
+    """It would keep the worker busy, and grow, until the deadline."""
+    response = flood(head, again)
+    with pytest.raises(ProtocolError, match="on and on"):
+        response.read(20)
+    response.close()
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["chat", "native"])
+@pytest.mark.parametrize("again", [b":" + b" " * 99_998 + b"\n\n", b"x" * 100_000], ids=["comments", "a line"])
+def test_a_flood_without_an_event(flood: Callable[[bytes, bytes], Response], again: bytes, native: bool) -> None:
+    """What came before the first event is held: it must not be all that the deadline lets through."""
+    config = BackendConfig(name="b", type="llamacpp", endpoint="http://b", timeouts=Timeouts(2, 2, 2))
+    stream = Stream(flood(OK + b"\r\n", again), config, "", native=native)
+    with pytest.raises(BackendProtocol, match="without an event"):
+        stream.wait_for_first(time.monotonic() + 20)
+    stream.close()
+
+
+def test_a_fast_sender_leaves_the_others_their_turn(flood: Callable[[bytes, bytes], Response]) -> None:
+    turns = []
+    response = flood(OK + b"\r\n", b"x" * 100_000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "sleep", turns.append)
+        for _ in range(100):
+            response.read(5)
+    assert turns.count(0) > 10
+    response.close()
