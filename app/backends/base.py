@@ -133,8 +133,7 @@ class Backend:
 
     def model_names(self, document: Mapping[str, Any]) -> tuple[str, ...]:
         """Model names in the answer at `models_path`."""
-        entries = document.get("data")
-        return tuple(str(entry["id"]) for entry in entries if "id" in entry) if isinstance(entries, list) else ()
+        return tuple(str(entry["id"]) for entry in entries_of(document, "data") if entry.get("id"))
 
     def close(self) -> None:
         self._connections.close()
@@ -189,6 +188,12 @@ class Backend:
             body = b""
         retry_after = response.headers.get("retry-after")
         return refusal(response.status, retry_after, body, target, self.config, self._key)
+
+
+def entries_of(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """The objects in a list that a document should hold."""
+    entries = document.get(name)
+    return [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
 
 
 def _is_document(response: Response) -> bool:

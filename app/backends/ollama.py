@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from app.backends.base import Backend
+from app.backends.base import Backend, entries_of
 from app.types import Dialect
 
 _NUM_CTX = re.compile(r"^num_ctx\s+(\d+)", re.MULTILINE)
@@ -25,12 +25,11 @@ class OllamaBackend(Backend):
         return endpoint.rstrip("/").removesuffix("/v1")
 
     def model_names(self, document: Mapping[str, Any]) -> tuple[str, ...]:
-        entries = document.get("models")
-        return tuple(str(entry["name"]) for entry in entries if "name" in entry) if isinstance(entries, list) else ()
+        return tuple(str(entry["name"]) for entry in entries_of(document, "models") if entry.get("name"))
 
     def runs_with(self, model: str) -> int | None:
         """Of a loaded model what it was loaded with, else what its Modelfile says."""
-        for entry in self.ask("/api/ps").get("models") or ():
+        for entry in entries_of(self.ask("/api/ps"), "models"):
             if entry.get("name") == model and isinstance(entry.get("context_length"), int):
                 return int(entry["context_length"])
         found = _NUM_CTX.search(str(self.ask("/api/show", {"model": model}).get("parameters") or ""))

@@ -1,6 +1,6 @@
 """vLLM's OpenAI-compatible server.  Facts: https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html."""
 
-from app.backends.base import Backend
+from app.backends.base import Backend, entries_of
 from app.types import Dialect
 
 
@@ -18,7 +18,7 @@ class VllmBackend(Backend):
         return endpoint.rstrip("/").removesuffix("/v1")
 
     def runs_with(self, model: str) -> int | None:
-        for entry in self.ask(self.models_path).get("data") or ():
+        for entry in entries_of(self.ask(self.models_path), "data"):
             if entry.get("id") == model and isinstance(entry.get("max_model_len"), int):
                 return int(entry["max_model_len"])
         return None

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from app.backends import BACKEND_TYPES
-from app.backends.base import Backend
+from app.backends.base import Backend, entries_of
 from app.errors import BackendError
 from app.routing.locality import is_cloud_model
 from app.types import BackendConfig, Timeouts
@@ -84,7 +84,7 @@ def _ask_ollama(server: Server, context: int) -> tuple[Server, str]:
     """`context`: tokens that OLLAMA_CONTEXT_LENGTH gives a model that says nothing itself; 0 = it is not set."""
     backend = _backend(server)
     try:
-        entries = [entry for entry in backend.ask("/api/tags").get("models") or () if "name" in entry]
+        entries = [entry for entry in entries_of(backend.ask("/api/tags"), "models") if entry.get("name")]
         usable = [entry for entry in entries if _chats(str(entry["name"])) and not is_cloud_model(str(entry["name"]))]
         windows = _windows(backend, [str(entry["name"]) for entry in usable])
     except BackendError as error:
