@@ -113,7 +113,7 @@ def _error_document(status: int, body: bytes, key: str) -> dict[str, Any]:
     if not document and not text.lstrip().startswith("<"):
         fields["message"] = text.strip()[:_MAX_SAID] or None
     if isinstance(error := document.get("error"), dict):
-        fields = {**fields, **error}
+        fields = {**fields, **error, "message": fields["message"]}  # a text, whatever it was
     fields["message"] = fields["message"] or f"the backend answered {status}"
     fields["type"] = fields["type"] or "invalid_request_error"
     rest = {name: value for name, value in document.items() if name not in ("error", "detail", "message")}

@@ -13,6 +13,8 @@ from typing import Any
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # one may stand at the beginning of a stream
+_decode = json.JSONDecoder(parse_constant=lambda _: None).decode  # NaN is no JSON: nobody could read it if sent on
 _EVENT_END = re.compile(rb"\n\r?\n")
 _LINE_END = re.compile(rb"\r?\n")
 
@@ -56,7 +58,7 @@ class Splitter:
         if self._skipping or len(event) > self._max:
             self.oversized += 1
             self._skipping = False
-        elif event := event.strip(b"\r\n"):
+        elif event := event.strip(b"\r\n").removeprefix(_BYTE_ORDER_MARK):
             events.append(event)
 
 
@@ -71,9 +73,9 @@ def data_of(event: bytes) -> bytes | None:
 
 
 def json_of(data: bytes) -> dict[str, Any] | None:
-    """The JSON object in an event's data, or None when there is none (`[DONE]`, garbage)."""
+    """The JSON object in an event's data, or None when there is none (`[DONE]`, garbage).  NaN counts as null."""
     try:
-        document = json.loads(data)
+        document = _decode(data.removeprefix(_BYTE_ORDER_MARK).decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None

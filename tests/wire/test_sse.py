@@ -22,6 +22,7 @@ EVENTS: list[tuple[str, bytes, list[bytes | None]]] = [
     ("two", b"data: a\n\ndata: b\n\n", [b"a", b"b"]),
     ("crlf", b"data: a\r\n\r\ndata: b\r\n\r\n", [b"a", b"b"]),
     ("mixed line ends", b"data: a\r\n\ndata: b\n\r\ndata: c\n\n", [b"a", b"b", b"c"]),
+    ("byte order mark", b"\xef\xbb\xbfdata: a\n\ndata: b\n\n", [b"a", b"b"]),
     ("no space", b"data:a\n\n", [b"a"]),
     ("one space is taken", b"data:  a \n\n", [b" a "]),
     ("several data lines", b"data: a\ndata: b\n\n", [b"a\nb"]),
@@ -120,6 +121,8 @@ def test_a_long_line_in_small_chunks_is_read_once() -> None:
         (b"", None),
         (b"{", None),
         (b"\xff", None),
+        (b'{"a": [NaN, -Infinity, Infinity, 1]}', {"a": [None, None, None, 1]}),
+        (b'\xef\xbb\xbf{"a": 1}', {"a": 1}),
     ],
 )
 def test_json_of(data: bytes, expected: object) -> None:
