@@ -196,8 +196,18 @@ def parse(raw: bytes) -> ChatBody:
         raise RequestError(f"`messages` must not hold more than {MOST_PIECES} messages and parts.", param="messages")
     if not isinstance(body.document.get("stream"), (bool, type(None))):
         raise RequestError("`stream` must be true or false.", param="stream")
+    if _streams_or_not(body):
+        raise RequestError("`stream` is there more than once, and not always the same.", param="stream")
     model_of(body.document)
     return ChatBody(body)
+
+
+def _streams_or_not(body: JsonBody) -> bool:
+    """Whether servers would not agree if it is to be streamed: the first or the last of a name may count, and for
+    those in Go `Stream` too.  An answer of the other kind would look like a backend's failure."""
+    streams = bool(body.document.get("stream"))
+    values = (body.text[start:end] for name, start, end in body.spans if name.casefold() == "stream")
+    return any((value == "true") != streams for value in values)
 
 
 def of_text(text: str) -> ChatBody:

@@ -344,3 +344,27 @@ def test_other_spellings_of_model_are_replaced_too(name: str) -> None:
     raw = f'{{"model":"auto",{MESSAGES},"{name}":"x:cloud"}}'.encode()
     sent = chat.parse(raw).encode("llama3", Dialect(), stream=False)
     assert sent == raw.replace(b'"auto"', b'"llama3"').replace(b'"x:cloud"', b'"llama3"')
+
+
+@pytest.mark.parametrize(
+    "members, refused",
+    [
+        ('"stream":true,"stream":true', False),
+        ('"stream":false,"Stream":null', False),
+        ('"Stream":false', False),
+        ('"stream":true,"stream":false', True),
+        ('"stream":false,"stream":true', True),
+        ('"stream":true,"stream":null', True),
+        ('"stream":false,"Stream":true', True),
+        ('"STREAM":true', True),
+        ('"\\u017ftream":true', True),
+    ],
+)
+def test_servers_agree_if_it_streams(members: str, refused: bool) -> None:
+    raw = ("{" + MESSAGES + "," + members + "}").encode()
+    if not refused:
+        chat.parse(raw)
+        return
+    with pytest.raises(RequestError) as caught:
+        chat.parse(raw)
+    assert (caught.value.status, caught.value.param) == (400, "stream")
