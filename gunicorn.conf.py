@@ -9,6 +9,7 @@ import ctypes
 import gc
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -115,11 +116,20 @@ control_socket_disable = True  # gunicorn would open one in the home folder
 header_map = "dangerous"
 
 
+def _has_room(_record=None):
+    """Whether a line on standard error need not wait: it may be a pipe that nobody reads."""
+    try:
+        return bool(select.select([], [sys.stderr], [], 0)[1])
+    except (OSError, ValueError):
+        return True
+
+
 def _say(line):
     """A line on standard error, if there is room and anybody listens: the log may be full, its reader gone."""
     with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
+        if _has_room():
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
 
 
 def _policy_text(path):
@@ -164,6 +174,8 @@ def _port_is_taken():
 
 
 def on_starting(server):
+    for handler in server.log.error_log.handlers:  # gunicorn's own; workers inherit them
+        handler.addFilter(_has_room)
     if not _check(server.log):
         sys.exit(3)
     problem = _port_is_taken()

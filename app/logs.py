@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import select
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ _MOST_WAITING = 10_000  # lines; beyond that the oldest are dropped
 
 
 class Log(logging.StreamHandler):  # type: ignore[type-arg]
-    """While `waits` is set, lines wait for `flush`; a warning or an error is written at once, with all before it."""
+    """While `waits` is set, lines wait for `flush`; a warning or an error is written at once, with all before it,
+    unless that would have to wait for a reader."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
@@ -25,9 +27,16 @@ class Log(logging.StreamHandler):  # type: ignore[type-arg]
 
     def handle(self, record: logging.LogRecord) -> bool:
         self._waiting.append(record)
-        if not self.waits or record.levelno >= logging.WARNING:
+        if not self.waits or (record.levelno >= logging.WARNING and self.has_room()):
             self.flush()
         return True
+
+    def has_room(self) -> bool:
+        """Whether a line can be written without waiting for a reader."""
+        try:
+            return bool(select.select([], [self.stream], [], 0)[1])
+        except (OSError, ValueError):  # it has no descriptor, or none any more
+            return True
 
     def flush(self) -> None:
         """Writes what waits, in one piece.  Takes no lock: two threads at it share the lines out."""
@@ -58,10 +67,17 @@ def let_wait(waits: bool) -> None:
     """Says whether somebody calls `flush` now and then."""
     for handler in _handlers():
         handler.waits = waits
-    flush()
+    if has_room():
+        flush()
+
+
+def has_room() -> bool:
+    """Whether `flush` need not wait for a reader."""
+    return all(handler.has_room() for handler in _handlers())
 
 
 def flush() -> None:
+    """Writes what waits; may block."""
     for handler in _handlers():
         handler.flush()
 

@@ -70,6 +70,7 @@ class Runtime:
         self.conversations = Conversations(settings.db, policy.responses, now_ms)
         self.lane = Lane()  # for metrics
         self.state_lane = Lane()  # for conversations, which requests wait for
+        self.log_lane = Lane()  # standard error may be a pipe that nobody reads
         self.recorder = Recorder(self.store)
         self.hangups = Hangups()
         self.upstreams = _upstreams(policy, environ)
@@ -86,7 +87,7 @@ class Runtime:
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._loops = (
             Loop("writing metrics", _FLUSH_S, lambda: self.lane.run(self.recorder.flush)),
-            Loop("writing the log", _LOG_S, lambda: self.lane.run(logs.flush)),
+            Loop("writing the log", _LOG_S, lambda: self.log_lane.run(logs.flush)),
             Loop("observing backends", _OBSERVE_S, self.read_latencies),
             Loop("discovering models", _DISCOVER_S, self._discover),
             Loop("summing up metrics", _CATCH_UP_S, self._catch_up),
@@ -137,6 +138,7 @@ class Runtime:
         logs.let_wait(True)
         self.lane.start()
         self.state_lane.start()
+        self.log_lane.start()
         self.shadow.start()
         for loop in self._loops:
             loop.start()
@@ -164,6 +166,8 @@ class Runtime:
         self.store.close()
         if self.recorder.queued:
             log.error("%d metrics rows could not be written and are lost", self.recorder.queued)
+        if logs.has_room():  # else its thread may be waiting for a reader, for ever
+            self.log_lane.stop()
         logs.let_wait(False)
         for upstream in self.upstreams.values():
             upstream.backend.close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+import os
 
 import pytest
 
@@ -56,3 +58,20 @@ def test_a_warning_takes_all_before_it_along(log: logs.Log, level: int) -> None:
 def test_a_reader_that_left_disturbs_nobody(log: logs.Log) -> None:
     log.setStream(Closed())
     say(log, "one", logging.ERROR)
+
+
+def test_a_warning_does_not_wait_for_a_reader(log: logs.Log) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    with os.fdopen(reader, "rb") as heard, os.fdopen(writer, "w", encoding="utf-8") as stream:
+        log.setStream(stream)
+        log.waits = True
+        say(log, "one", logging.ERROR)
+        assert not log.has_room()
+        heard.read1(65_536)
+        say(log, "two", logging.ERROR)
+        assert [line.rpartition(b" ")[2] for line in heard.read1(65_536).splitlines()][-2:] == [b"one", b"two"]

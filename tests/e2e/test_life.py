@@ -6,6 +6,7 @@ import concurrent.futures
 import http.client
 import json
 import logging
+import os
 import resource
 import runpy
 import subprocess
@@ -124,6 +125,27 @@ def test_a_full_disk_under_the_log_is_no_end(upstream, router):
     wait_until(lambda: (pids := running.worker_pids()) and before.isdisjoint(pids), 15, "a new worker")
     assert running.chat().status == 200
     assert running.log_file.stat().st_size == room, "there was room: nothing was tested"
+
+
+def test_a_log_that_nobody_reads_stops_nothing(upstream, router, tmp_path):
+    log = tmp_path / "router.log"
+    os.mkfifo(log)
+    reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        running = router(one_backend(upstream()), folder=tmp_path, workers=1)
+        with os.fdopen(os.open(log, os.O_WRONLY | os.O_NONBLOCK), "wb", buffering=0) as filler:
+            while filler.write(b"x" * 4096):  # None when it is full
+                pass
+        for _ in range(5):
+            assert running.chat().status == 200
+            running.wait_rows(1)
+        with running.raw(b"NONSENSE\r\n\r\n") as client:  # makes a warning of gunicorn's
+            assert client.recv(100).startswith(b"HTTP/1.1 400")
+        assert running.chat().status == 200
+        running.wait_rows(6)
+        assert running.get("/v1/metrics").status == 200
+    finally:
+        os.close(reader)
 
 
 def test_a_policy_that_cannot_be_checked_is_not_taken(monkeypatch, caplog):
