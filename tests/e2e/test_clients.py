@@ -247,7 +247,7 @@ NO_JSON = {
 def test_what_is_no_json_object_is_a_400(house: House, name: str, path: str) -> None:
     answer = house.router.post(path, NO_JSON[name])
     assert (answer.status, answer.error["type"]) == (400, "invalid_request_error"), answer.body[:300]
-    assert not house.up.requests
+    assert not house.up.chats, "and the discovery of models is no call"
 
 
 @pytest.mark.parametrize("path", SURFACES)
@@ -263,7 +263,7 @@ def test_a_huge_body_is_a_413(house: House, path: str, framing: str) -> None:
     else:
         answer = house.router.post(path, text)
         assert (answer.status, answer.error["code"]) == (413, "request_too_large")
-    assert not house.up.requests
+    assert not house.up.chats, "and the discovery of models is no call"
 
 
 # --- method, path, Content-Type -----------------------------------------------------------------
