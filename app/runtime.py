@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import gevent
+import gevent.event
 
 from app import logs
 from app.backends import BACKEND_TYPES
@@ -39,6 +40,8 @@ _STORE_S = 1.0  # what could not be stored at once
 _LOG_S = 0.2
 _OBSERVE_S = 1.0
 _DISCOVER_S = 30.0
+_TELL_S = 10.0  # that a server may take to tell its models
+_LOOK_S = 1.0  # that a new worker waits for them before it serves: without them it could only refuse
 _PRUNE_S = 60.0
 _CATCH_UP_S = 5.0
 _REPORT_S = 1.0
@@ -79,6 +82,7 @@ class Runtime:
         self._medians = Medians()
         self._locality = Locality(policy.backends)
         self._facts = Facts({}, {}, {})
+        self._looked = gevent.event.Event()  # set when all backends were asked for their models
         self._seen = Observations()
         self._seen_row = 0
         self._running = False
@@ -142,6 +146,7 @@ class Runtime:
         self.shadow.start()
         for loop in self._loops:
             loop.start()
+        self._looked.wait(_LOOK_S)
 
     def stop(self) -> None:
         """Writes every row that waits; tries for a few seconds when the database is busy."""
@@ -191,12 +196,21 @@ class Runtime:
         self._locality.refresh(resolve)
 
     def _discover(self) -> None:
+        """Asks all at once: one that hangs keeps nobody from learning the models of the others."""
         self.look_up_names(resolve)
-        backends = {name: upstream.backend for name, upstream in self.upstreams.items()}
-        found = discover(backends, self._locality.local)
-        asked = (name for name in self._locality.local if not backends[name].hosted)
-        answers = {name: name in found for name in asked}
-        self._facts = replace(self._facts, models={**self._facts.models, **found}, answers=answers)
+        asked = [name for name in self._locality.local if not self.upstreams[name].backend.hosted]
+        answers = {name: answer for name, answer in self._facts.answers.items() if name in asked}
+        self._facts = replace(self._facts, answers=answers)
+        gevent.joinall([gevent.spawn(self._ask_for_models, name) for name in asked])
+        self._looked.set()
+
+    def _ask_for_models(self, name: str) -> None:
+        found: dict[str, tuple[str, ...]] = {}
+        with gevent.Timeout(_TELL_S, False):
+            found = discover({name: self.upstreams[name].backend}, frozenset({name}))
+        facts = self._facts
+        answers = {**facts.answers, name: name in found}
+        self._facts = replace(facts, models={**facts.models, **found}, answers=answers)
 
     def _catch_up(self) -> None:
         try:

@@ -57,6 +57,16 @@ def test_2000_requests_then_sigterm_leave_2000_rows(upstream, router):
     assert running.log_text().count(" llr.request llr-") == 2000  # lines that waited were written too
 
 
+def test_a_new_worker_knows_the_models_before_it_serves(upstream, router):
+    """Without them it could only refuse; and one server that hangs keeps nobody from learning those of another."""
+    slow, hung = upstream(), upstream()
+    slow.script([0.3, *replies.reply(200, {"models": [{"name": "m"}]})], path="/api/tags", repeat=True)
+    hung.script([replies.HANG], path="/api/tags", repeat=True)
+    backends = {name: {"type": "ollama", "endpoint": fake.url} for name, fake in (("hung", hung), ("slow", slow))}
+    running = router({"backends": backends, "routes": [{"default": "slow"}]}, workers=1)
+    assert running.chat().headers["X-LLR-Model"] == "m"
+
+
 def calls(running) -> int:
     return sum(backend["calls"] for backend in running.get("/v1/metrics").json["backends"])
 

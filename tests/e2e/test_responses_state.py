@@ -260,7 +260,9 @@ def test_a_native_backend_gets_the_request_as_it_came(upstream, router):
 
 def test_a_response_that_waited_for_the_database_is_stored_soon(upstream, router):
     fake = upstream()
-    running = router({"backends": {"m": {"type": "ollama", "endpoint": fake.url}}, "routes": [{"default": "m"}]})
+    running = router(
+        {"backends": {"m": {"type": "ollama", "endpoint": fake.url, "model": "m"}}, "routes": [{"default": "m"}]}
+    )
     assert running.post("/v1/responses", {"input": "one"}).status == 200
     with contextlib.closing(sqlite3.connect(running.database, isolation_level=None)) as locked:
         locked.execute("BEGIN IMMEDIATE")
