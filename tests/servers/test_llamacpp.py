@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.server import Answer, Router, Stream, content, free_port, wait_until
-from tests.servers.start import TOO_LONG, WINDOW, answers, write_model
+from tests.servers.start import TOO_LONG, WINDOW, answers, streamed_20_tokens, write_model
 
 pytestmark = pytest.mark.llamacpp
 
@@ -142,13 +142,7 @@ def test_responses(router: Router) -> None:
 
 
 def test_responses_streamed(router: Router) -> None:
-    request = {"input": "hello", "max_output_tokens": 20, "stream": True}
-    with router.stream(path="/v1/responses", json=request) as stream:
-        events = [event for event in stream.events() if event != "[DONE]"]
-    deltas = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
-    assert len(deltas) == 20
-    assert events[-1]["type"] == "response.incomplete"
-    assert events[-1]["response"]["output"][0]["content"][0]["text"] == "".join(deltas)
+    assert streamed_20_tokens(router)["status"] == "incomplete"
 
 
 def test_responses_with_a_schema(router: Router) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.server import ROOT, Router, content, free_port, wait_until
-from tests.servers.start import TOO_LONG, WINDOW, answers, write_model
+from tests.servers.start import TOO_LONG, WINDOW, answers, streamed_20_tokens, write_model
 
 pytestmark = pytest.mark.ollama
 
@@ -196,14 +196,7 @@ def test_a_schema(router: Router) -> None:
 
 
 def test_responses_streamed(router: Router) -> None:
-    request = {"input": "hello", "max_output_tokens": 20, "stream": True}
-    with router.stream(path="/v1/responses", json=request) as stream:
-        events = [event for event in stream.events() if event != "[DONE]"]
-    deltas = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
-    assert len(deltas) == 20
-    assert events[-1]["type"] == "response.incomplete"
-    assert events[-1]["response"]["output"][0]["content"][0]["text"] == "".join(deltas)
-    assert events[-1]["response"]["usage"]["output_tokens"] == 20
+    assert streamed_20_tokens(router)["usage"]["output_tokens"] == 20
 
 
 def test_a_conversation_goes_on(router: Router) -> None:
