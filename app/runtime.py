@@ -21,7 +21,7 @@ from app.backends.slots import SLOTS_FD, Slots
 from app.background.hangups import EVERY_S, Hangups
 from app.background.lane import Lane
 from app.background.loop import Loop
-from app.background.observe import Locality, Medians, discover, resolve
+from app.background.observe import Locality, Medians, asked, models_of, resolve
 from app.background.shadow import Shadow
 from app.conversations import Conversations
 from app.dispatch import Dispatcher, Upstream
@@ -198,19 +198,19 @@ class Runtime:
     def _discover(self) -> None:
         """Asks all at once: one that hangs keeps nobody from learning the models of the others."""
         self.look_up_names(resolve)
-        asked = [name for name in self._locality.local if not self.upstreams[name].backend.hosted]
-        answers = {name: answer for name, answer in self._facts.answers.items() if name in asked}
+        ask = asked({name: upstream.backend for name, upstream in self.upstreams.items()}, self._locality.local)
+        answers = {name: answer for name, answer in self._facts.answers.items() if name in ask}
         self._facts = replace(self._facts, answers=answers)
-        gevent.joinall([gevent.spawn(self._ask_for_models, name) for name in asked])
+        gevent.joinall([gevent.spawn(self._ask_for_models, name) for name in ask])
         self._looked.set()
 
     def _ask_for_models(self, name: str) -> None:
-        found: dict[str, tuple[str, ...]] = {}
+        found = None
         with gevent.Timeout(_TELL_S, False):
-            found = discover({name: self.upstreams[name].backend}, frozenset({name}))
+            found = models_of(self.upstreams[name].backend)
         facts = self._facts
-        answers = {**facts.answers, name: name in found}
-        self._facts = replace(facts, models={**facts.models, **found}, answers=answers)
+        models = facts.models if found is None else {**facts.models, name: found}
+        self._facts = replace(facts, models=models, answers={**facts.answers, name: found is not None})
 
     def _catch_up(self) -> None:
         try:

@@ -100,13 +100,15 @@ def resolve(host: str) -> list[str]:
         return []
 
 
-def discover(backends: Mapping[str, Backend], local: frozenset[str]) -> dict[str, tuple[str, ...]]:
-    """The models that local backends hold.  Hosted ones are not asked: that would be traffic nobody ordered."""
-    found = {}
-    for name, backend in backends.items():
-        if name in local and not backend.hosted:
-            try:
-                found[name] = backend.discover()
-            except BackendError as error:
-                log.debug("%s: %s", name, error.message)
-    return found
+def asked(backends: Mapping[str, Backend], local: frozenset[str]) -> dict[str, Backend]:
+    """Those to ask for their models.  Hosted ones are not: that would be traffic nobody ordered."""
+    return {name: backend for name, backend in backends.items() if name in local and not backend.hosted}
+
+
+def models_of(backend: Backend) -> tuple[str, ...] | None:
+    """The models that a backend holds; None when it does not tell."""
+    try:
+        return backend.discover()
+    except BackendError as error:
+        log.debug("%s: %s", backend.config.name, error.message)
+        return None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.backends import BACKEND_TYPES
-from app.background.observe import discover
+from app.background.observe import models_of
 from app.types import BackendConfig, Timeouts
 from tests.fakes.replies import reply
 from tests.fakes.upstream import Upstream
@@ -23,7 +23,7 @@ def up() -> Iterator[Upstream]:
         yield running
 
 
-def asked(up: Upstream, kind: str) -> dict[str, tuple[str, ...]]:
+def told(up: Upstream, kind: str) -> dict[str, tuple[str, ...] | None]:
     """What is discovered at an odd server, and at a good one behind it."""
     configs = {
         name: BackendConfig(name=name, type=kind, endpoint=up.url + path, timeouts=Timeouts(2, 2, 2))
@@ -31,7 +31,7 @@ def asked(up: Upstream, kind: str) -> dict[str, tuple[str, ...]]:
     }
     backends = {name: BACKEND_TYPES[kind](config, {}) for name, config in configs.items()}
     try:
-        return discover(backends, frozenset(backends))
+        return {name: models_of(backend) for name, backend in backends.items()}
     finally:
         for backend in backends.values():
             backend.close()
@@ -42,11 +42,11 @@ def asked(up: Upstream, kind: str) -> dict[str, tuple[str, ...]]:
 def test_a_list_of_models_that_is_none_hides_no_other_backend(up: Upstream, kind: str, entries: Any) -> None:
     path, member, _ = KINDS[kind]
     up.script(reply(200, {member: entries}), path="/odd" + path)
-    assert asked(up, kind) == {"odd": (), "good": ("m",)}
+    assert told(up, kind) == {"odd": (), "good": ("m",)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_good_ones_among_odd_ones_count(up: Upstream, kind: str) -> None:
     path, member, name = KINDS[kind]
     up.script(reply(200, {member: ["x", {name: "a"}, {name: None}]}), path="/odd" + path)
-    assert asked(up, kind)["odd"] == ("a",)
+    assert told(up, kind)["odd"] == ("a",)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.background.observe import Locality, Medians, discover, resolve
+from app.background.observe import Locality, Medians, asked, models_of, resolve
 from app.errors import BackendTimeout, BackendUnavailable
 from app.routing.locality import host_name
 from app.types import Target
@@ -245,4 +245,9 @@ def test_local_backends_are_asked_for_their_models_and_nobody_else() -> None:
         "down": FakeBackend(config("down", models=("e",)), BackendUnavailable("connection refused")),
         "slow": FakeBackend(config("slow", models=("f",)), BackendTimeout("late")),
     }
-    assert discover(backends, frozenset({"home", "hosted", "down", "slow"})) == {"home": ("a", "b")}
+    ask = asked(backends, frozenset({"home", "hosted", "down", "slow"}))
+    assert {name: models_of(backend) for name, backend in ask.items()} == {
+        "home": ("a", "b"),
+        "down": None,
+        "slow": None,
+    }
