@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from http import HTTPStatus
 from pathlib import Path
 
 import gevent
@@ -84,6 +85,7 @@ class _Worker(_GeventWorker):
         kind = type(exc).__name__
         status, reason = _REFUSALS.get(type(exc), (400, "Bad Request"))
         self.log.warning("refused a request that cannot be read: %s", kind)
+        self.wsgi.extensions["runtime"].count_refusal(HTTPStatus(status).name.lower())
         message = f"This cannot be read as an HTTP request: {kind}."
         error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
         body = json.dumps({"error": error})

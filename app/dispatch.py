@@ -259,6 +259,7 @@ class _Recorded:
     """A stream that finishes its call when it ends, breaks or is closed."""
 
     def __init__(self, answer: Stream, call: Call) -> None:
+        self.failure: str | None = None
         self._answer = answer
         self._call = call
 
@@ -272,6 +273,7 @@ class _Recorded:
             self._call.finish("ok", self._answer)
             raise
         except StreamInterrupted as error:
+            self.failure = error.kind
             self._call.finish("error", self._answer, error=error.kind, failed=True)
             raise
         except BaseException:

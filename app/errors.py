@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 _KEY_SHAPES = re.compile(
@@ -44,6 +45,8 @@ class RouterError(Exception):
     code: str | None = None
     param: str | None = None
     retry_after_s: float | None = None
+    refuses: ClassVar[bool] = False  # the request is refused before any backend is called
+    logged: bool = False  # the log has the line of this request
     route: str | None = None  # set once the request was routed
     trace: Sequence[Any] = ()  # types.Step, once the request was routed
     target: tuple[str, str] | None = None  # (backend, model) that is to blame
@@ -71,6 +74,16 @@ class RouterError(Exception):
         if retry_after_s is not None:
             self.retry_after_s = retry_after_s
 
+    @property
+    def cause(self) -> str:
+        """The short reason that the log names: a code of ours, never content."""
+        return self.code or HTTPStatus(self.status).name.lower()
+
+    @property
+    def refusal(self) -> str | None:
+        """The code under which a refused request is counted; None when the request was not refused."""
+        return self.cause if self.refuses else None
+
 
 # --- start-up and reload ------------------------------------------------------------------------
 
@@ -95,6 +108,7 @@ class RequestError(RouterError):
 
     status = 400
     type = "invalid_request_error"
+    refuses = True
 
 
 class BodyTooLarge(RequestError):
@@ -116,6 +130,7 @@ class NotAllowed(RouterError):
 
     status = 403
     type = "permission_error"
+    refuses = True
 
 
 # --- the decision -------------------------------------------------------------------------------
@@ -126,6 +141,7 @@ class NoEligibleBackend(RouterError):
 
     status = 503
     code = "no_eligible_backend"
+    refuses = True
 
 
 class ContextTooLong(RequestError):
@@ -160,6 +176,10 @@ class BackendError(RouterError):
     def in_our_words(self) -> BackendError:
         """For private requests."""
         return self
+
+    @property
+    def cause(self) -> str:
+        return f"{self.target[0]}:{self.kind}" if self.target else self.kind
 
     def told(self) -> str:
         """The message with what the backend said."""
@@ -240,6 +260,10 @@ class StreamInterrupted(RouterError):
         self.kind = kind
         self.told = told
 
+    @property
+    def cause(self) -> str:
+        return self.kind
+
 
 class AllBackendsFailed(RouterError):
     """No target answered.  504 when every call timed out, 429 when every one was rate limited, else 502."""
@@ -259,6 +283,16 @@ class AllBackendsFailed(RouterError):
             self.status, self.type, self.code = 429, "rate_limit_error", "rate_limit_exceeded"
             waits = [error.retry_after_s for error in errors if error.retry_after_s is not None]
             self.retry_after_s = min(waits, default=None)
+
+    @property
+    def cause(self) -> str:
+        """`local:refused,cloud:http_503`"""
+        return ",".join(f"{name}:{error.kind}" for name, error in self.failures)
+
+    @property
+    def refusal(self) -> str | None:
+        """A request that got no place at any backend was never sent."""
+        return BackendBusy.kind if all(isinstance(error, BackendBusy) for _, error in self.failures) else None
 
 
 def error_fields(document: Mapping[str, Any]) -> dict[str, str | None]:

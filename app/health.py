@@ -6,10 +6,14 @@ closed --3 failures in a row--> open for 10 s (doubling to 120 s) --time is up--
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.types import CallRecord
+
+log = logging.getLogger("llr.health")
 
 _FAILURES_TO_OPEN = 3
 _LONGEST_S = 120.0
@@ -18,6 +22,8 @@ _LONGEST_S = 120.0
 @dataclass(slots=True)
 class _Circuit:
     failures: int = 0  # in a row
+    kinds: Counter[str] = field(default_factory=Counter)  # of these failures
+    unhealthy_since: float | None = None  # when it opened first; None = no open circuit was reported
     open_s: float = 0.0  # length of the last cool-down; 0 = closed
     until: float = 0.0  # end of the cool-down
     trial: str = ""  # request id of the one call after it, while that is on its way
@@ -60,7 +66,8 @@ class Health:
         stream break, that one failure opens it again."""
         circuit = self._circuits.get(backend)
         if circuit is not None and circuit.trial == request_id:
-            circuit.failures, circuit.open_s, circuit.until, circuit.trial = _FAILURES_TO_OPEN - 1, 0.0, 0.0, ""
+            self._close(backend, circuit)
+            circuit.failures, circuit.trial = _FAILURES_TO_OPEN - 1, ""
 
     def note(self, call: CallRecord) -> None:
         """Every finished call, whatever its kind, tells something about its backend."""
@@ -71,9 +78,10 @@ class Health:
         if call.outcome == "cancelled" or call.error in ("busy", "privacy"):
             return
         if not call.backend_failed:
-            circuit.failures, circuit.open_s, circuit.until = 0, 0.0, 0.0
+            self._close(call.backend, circuit)
             return
         circuit.failures += 1
+        circuit.kinds[call.error or "error"] += 1
         now = self._clock()
         already_open = circuit.open_s > 0 and not was_trial  # a call that began before the cool-down
         if circuit.failures >= _FAILURES_TO_OPEN and not already_open:
@@ -82,6 +90,25 @@ class Health:
         if call.retry_after_s:
             circuit.open_s = circuit.open_s or self._first_s
             circuit.until = max(circuit.until, now + call.retry_after_s)
+        if circuit.open_s and not already_open:
+            _report_open(call.backend, circuit, now)
+
+    def _close(self, backend: str, circuit: _Circuit) -> None:
+        if circuit.unhealthy_since is not None:
+            log.info("%s: answers again after %.0f s", backend, self._clock() - circuit.unhealthy_since)
+        circuit.failures, circuit.open_s, circuit.until, circuit.unhealthy_since = 0, 0.0, 0.0, None
+        circuit.kinds.clear()
+
+
+def _report_open(backend: str, circuit: _Circuit, now: float) -> None:
+    """Warn when a circuit opens.  When it opens again because its trial call failed the backend's state is the old one,
+    and the line is no warning."""
+    level = logging.INFO
+    if circuit.unhealthy_since is None:
+        level, circuit.unhealthy_since = logging.WARNING, now
+    seconds = round(circuit.until - now, 1)
+    kinds = ", ".join(f"{number} x {kind}" for kind, number in circuit.kinds.most_common())
+    log.log(level, "%s: cooling down for %g s: %s", backend, seconds, kinds)
 
 
 def _is_cooling(circuit: _Circuit, now: float) -> bool:

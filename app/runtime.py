@@ -25,6 +25,7 @@ from app.background.observe import Locality, Medians, asked, models_of, resolve
 from app.background.shadow import Shadow
 from app.conversations import Conversations
 from app.dispatch import Dispatcher, Upstream
+from app.errors import RouterError
 from app.health import Health
 from app.metrics.recorder import Recorder
 from app.metrics.store import Store
@@ -129,6 +130,17 @@ class Runtime:
         if not self._running:
             self.recorder.flush()
             self._facts = replace(self._facts, latency_ms=self._medians.current(now_ms()))
+
+    def refused(self, error: RouterError) -> None:
+        """Count the request that this error ends, if the request was refused before any call."""
+        if error.refusal is not None:
+            self.count_refusal(error.refusal)
+
+    def count_refusal(self, code: str) -> None:
+        """Count a request that was refused with `code`, which is a word of ours."""
+        self.recorder.refuse(code, now_ms())
+        if not self._running:
+            self.recorder.flush()
 
     def read(self, query: Callable[..., Any], *arguments: Any) -> Any:
         """A store query, beside the event loop.  Raises StoreError."""

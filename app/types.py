@@ -370,14 +370,26 @@ class Buffered:
     native: bool = False  # a Response object, not a chat completion
 
 
+class Chunks(Protocol):
+    """The bytes of a stream as they come.  Iterating raises StreamInterrupted when the stream breaks."""
+
+    failure: str | None  # the short kind of what broke the stream; None while it is whole
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def __next__(self) -> bytes: ...
+
+    def close(self) -> None:
+        """Close the connection to the backend."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Streamed:
-    """A stream whose first event has arrived.  `chunks` yields the backend's bytes as they come, raises
-    StreamInterrupted when it breaks, and closes the backend connection when closed."""
+    """A stream whose first event has arrived."""
 
     target: Target
     route: str
-    chunks: Iterator[bytes]
+    chunks: Chunks
     fallback_for: str | None = None
     trace: tuple[Step, ...] = ()  # the decision's, and what failed since
     private: bool = False

@@ -81,7 +81,7 @@ def exported() -> dict[str, set[str]]:
     some = Tally(1, latency=spread(50), ttfb=spread(5))
     workers = {"w": {"in_flight": {"e": 0}, "waiting": {"e": 0}, "circuit_open": {"e": 0}, "queued": 0}}
     live, shadow = ("e", "m", "default", "live"), ("e", "m", "default", "shadow")
-    text = exposition(Snapshot({live: some, shadow: some}, {live: some}, workers, 0)).decode()
+    text = exposition(Snapshot({live: some, shadow: some}, {live: some}, workers, 0, {"not_found": 1})).decode()
     samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
     found: dict[str, set[str]] = {}
     for sample in samples:

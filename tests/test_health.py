@@ -8,6 +8,7 @@ import pytest
 
 from app.health import Health
 from tests import build
+from tests.logs import captured
 
 
 class Clock:
@@ -265,3 +266,65 @@ def test_a_retry_after_of_nothing_changes_nothing() -> None:
     bench = Bench()
     bench.fails(retry_after_s=0.0)
     assert not bench.cooling
+
+
+# --- the log ------------------------------------------------------------------------------------
+
+
+def test_a_circuit_that_opens_is_a_warning_with_its_causes() -> None:
+    bench = Bench()
+    with captured("llr.health") as lines:
+        bench.fails(2, error="http_503")
+        bench.fails(1, error="timeout")
+        bench.fails(5)  # calls that began before
+    assert lines == ["WARNING b: cooling down for 10 s: 2 x http_503, 1 x timeout"]
+
+
+def test_a_backend_that_goes_on_failing_is_no_warning_again() -> None:
+    bench = opened(10)
+    with captured("llr.health") as lines:
+        assert bench.admits("t")
+        bench.fails(1, "t", error="refused")
+        bench.at(31)
+        assert bench.admits("u")
+        bench.fails(1, "u")
+    assert lines == [
+        "INFO b: cooling down for 20 s: 3 x timeout, 1 x refused",
+        "INFO b: cooling down for 40 s: 4 x timeout, 1 x refused",
+    ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_circuit_that_closes_is_told(stream: bool) -> None:
+    bench = opened(12)
+    with captured("llr.health") as lines:
+        assert bench.admits("t")
+        if stream:
+            bench.health.answered("b", "t")
+        bench.ok("t")
+        bench.ok()
+    assert lines == ["INFO b: answers again after 12 s"]
+
+
+def test_it_warns_again_when_it_opens_again() -> None:
+    bench = opened(12)
+    bench.admits("t")
+    bench.ok("t")
+    with captured("llr.health") as lines:
+        bench.fails(3, error="http_500")
+    assert lines == ["WARNING b: cooling down for 10 s: 3 x http_500"]
+
+
+def test_a_wait_that_a_backend_asks_for_is_told() -> None:
+    bench = Bench()
+    with captured("llr.health") as lines:
+        bench.fails(1, error="http_429", retry_after_s=86400.0)
+    assert lines == ["WARNING b: cooling down for 86400 s: 1 x http_429"]
+
+
+def test_failures_that_open_nothing_say_nothing() -> None:
+    bench = Bench()
+    with captured("llr.health") as lines:
+        bench.fails(2)
+        bench.ok()
+    assert lines == []

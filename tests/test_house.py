@@ -276,7 +276,7 @@ def members(document: Any) -> Iterator[str]:
 
 
 def test_every_member_of_the_json_reports_is_documented(app):
-    summary = metrics_summary({LIVE: Tally()}, 24, {"rows_dropped": 0})
+    summary = metrics_summary({LIVE: Tally()}, 24, {"rows_dropped": 0, "refusals": {}})
     report = ab_report({}, ABTest(True, 0.1, {"a": "b"}), 24)
     health = app.test_client().get("/health").json
     explained = app.test_client().post("/v1/route", json=CHAT).json

@@ -40,7 +40,8 @@ def metrics_show(since: Span, as_json: bool) -> None:
         rt.look_up_names(resolve)
         tallies = rt.store.tallies(now_ms() - since.ms)
         extra = overview(tallies, rt.policy, rt.observations())
-        summary = metrics_summary(tallies, since.hours, {**extra, "rows_dropped": rt.store.dropped()})
+        counts = {"refusals": rt.store.refusals(since.hours), "rows_dropped": rt.store.dropped()}
+        summary = metrics_summary(tallies, since.hours, {**extra, **counts})
     except StoreError as error:
         raise unreadable(error) from None
     if as_json:
@@ -48,6 +49,7 @@ def metrics_show(since: Span, as_json: bool) -> None:
         return
     if not summary["total"]["calls"]:
         click.echo(f"no calls in the last {since.text}; --since looks back further")
+        click.echo("".join(f"{line}\n" for line in _refusals(summary)), nl=False)
         return
     columns = ("fallbacks", "p50_latency", "p95_latency")
     titles = ("calls", "success", "fallb.", "p50 ms", "p95 ms", "tok in", "tok out", "USD")
@@ -85,8 +87,16 @@ def _total(summary: Mapping[str, Any]) -> Iterator[str]:
         saved = "an unknown sum" if savings["saved_usd"] is None else f"{_usd(savings['saved_usd'])} USD"
         unpriced = f" ({', '.join(savings['unpriced'])}: no price)" if savings["unpriced"] else ""
         yield f"saved {saved} against {savings['against']}{unpriced}"
+    yield from _refusals(summary)
     if summary["rows_dropped"]:
         yield f"{summary['rows_dropped']} calls are missing: the database could not be written"
+
+
+def _refusals(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Requests that were refused before any call are in no table: they went to no backend and no route."""
+    if refusals := summary["refusals"]:
+        codes = ", ".join(f"{number} {code}" for code, number in refusals.items())
+        yield f"{counted(sum(refusals.values()), 'request')} refused before any call: {codes}"
 
 
 @metrics_group.command("prune")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -28,6 +28,7 @@ class Snapshot:
     last_day: Mapping[Key, Tally]
     workers: Mapping[str, Mapping[str, Any]]  # what each worker says of itself
     dropped: int
+    refusals: Mapping[str, int] = field(default_factory=dict)  # by code, of all time
 
 
 _COUNTERS: tuple[tuple[str, str, Callable[[Tally], float]], ...] = (
@@ -105,6 +106,10 @@ class _Collector:
         queued = sum(worker.get("queued", 0) for worker in workers)
         yield GaugeMetricFamily("llr_rows_queued", "Metrics rows waiting to be written.", queued)
         yield GaugeMetricFamily("llr_workers", "Worker processes heard of lately.", len(self._snapshot.workers))
+        refusals = CounterMetricFamily("llr_refusals", "Requests refused before any call.", labels=["code"])
+        for code, number in sorted(self._snapshot.refusals.items()):
+            refusals.add_metric([code], number)
+        yield refusals
         yield CounterMetricFamily("llr_rows_dropped", "Metrics rows lost to a full queue.", self._snapshot.dropped)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 
-from app.metrics.store import Store
+from app.metrics.store import BUCKET_S, Store
 from app.storage import StoreError
 from app.types import CallRecord
 
@@ -22,6 +22,8 @@ class Recorder:
         self._most = most
         self._queue: deque[CallRecord] = deque()
         self._dropped = 0  # not yet told to the database
+        self._refused: deque[tuple[int, str]] = deque()  # (begin of ten minutes, Unix s; code) since the last flush
+        self._refusals: Counter[tuple[int, str]] = Counter()  # the same, counted by `flush`, not yet written
         self._failing = False
 
     @property
@@ -34,16 +36,23 @@ class Recorder:
             self._queue.popleft()
             self._dropped += 1
 
+    def refuse(self, code: str, now_ms: int) -> None:
+        """Count a request that was refused before any call."""
+        self._refused.append((now_ms // 1000 // BUCKET_S * BUCKET_S, code))
+
     def flush(self) -> bool:
         """Writes what waits.  False when the database would not take it: it is kept for the next turn."""
-        while self._queue or self._dropped:
+        self._count_refusals()
+        while self._queue or self._dropped or self._refusals:
             batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
             dropped, self._dropped = self._dropped, 0
+            refusals, self._refusals = self._refusals, Counter()
             try:
-                self._store.write(batch, dropped)
+                self._store.write(batch, dropped, refusals)
             except StoreError as error:
                 self._queue.extendleft(reversed(batch))
                 self._dropped += dropped
+                self._refusals = refusals
                 if not self._failing:
                     log.error("metrics cannot be written and wait in memory: %s", error)
                 self._failing = True
@@ -55,3 +64,8 @@ class Recorder:
                 log.info("metrics can be written again")
                 self._failing = False
         return True
+
+    def _count_refusals(self) -> None:
+        """Counting may run beside the event loop, which appends meanwhile: `popleft` and `append` are atomic."""
+        while self._refused:
+            self._refusals[self._refused.popleft()] += 1

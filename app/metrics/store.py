@@ -17,7 +17,7 @@ import peewee
 from app.metrics.tally import COUNTS, Spread, Tally
 from app.routing.basis import dump
 from app.storage import Storage, fetch, now_ms, plain, portions
-from app.storage.model import DROPPED, ROLLED_TO, Metric, State, Sums, Worker
+from app.storage.model import DROPPED, ROLLED_TO, Metric, Refusals, State, Sums, Worker
 from app.types import CallRecord
 
 BUCKET_S = 600
@@ -66,14 +66,19 @@ class Store:
 
     # --- writing ---
 
-    def write(self, calls: Sequence[CallRecord], dropped: int = 0) -> None:
-        """Adds one row a call, and sums up what is new, in one transaction."""
+    def write(
+        self, calls: Sequence[CallRecord], dropped: int = 0, refusals: Mapping[tuple[int, str], int] | None = None
+    ) -> None:
+        """Add one row a call, and sum up what is new, in one transaction.  `refusals` are numbers of refused requests
+        by the begin of their ten minutes (Unix s) and by code."""
         with self._storage.transaction() as database:
             rolled_to = self._lock(database)
             if calls:
                 _insert(database, calls)
             if dropped:
                 State.update(value=State.value + dropped).where(State.name == DROPPED).execute(database)
+            if refusals:
+                _add_refusals(database, refusals)
             self._fold(database, rolled_to)
 
     def catch_up(self) -> bool:
@@ -99,8 +104,9 @@ class Store:
                 .limit(most)
             )
             gone = Metric.delete().where(Metric.id.in_(oldest)).execute(database)
-            over = Sums.bucket + Sums.span <= before_ms // 1000
-            Sums.delete().where((Sums.span > 0) & over).execute(database)
+            for table in (Sums, Refusals):
+                over = table.bucket + table.span <= before_ms // 1000
+                table.delete().where((table.span > 0) & over).execute(database)
             return int(gone)
 
     def report_worker(self, name: str, now_ms: int, document: Mapping[str, Any]) -> None:
@@ -174,6 +180,17 @@ class Store:
         """Rows that never reached the database because the queue was full."""
         with self._storage.reading() as database:
             return int(State.select(State.value).where(State.name == DROPPED).scalar(database) or 0)
+
+    def refusals(self, hours: float | None = None) -> dict[str, int]:
+        """Return the number of requests that were refused before any call, by code, the most frequent code first: of
+        the last `hours`, to ten minutes, or of all time."""
+        since_s = now_ms() // 1000 - int((hours or 0) * 3600)
+        window = (Refusals.span == BUCKET_S) & (Refusals.bucket > since_s - BUCKET_S)
+        number = peewee.fn.SUM(Refusals.requests)
+        query = Refusals.select(Refusals.code, number.alias("number")).group_by(Refusals.code)
+        query = query.where(Refusals.span == 0 if hours is None else window).order_by(number.desc(), Refusals.code)
+        with self._storage.reading() as database:
+            return {code: int(count) for code, count in database.execute(query)}
 
     def workers(self, now_ms: int, within_ms: int) -> dict[str, dict[str, Any]]:
         """What the workers heard of lately say about themselves.  A report from further ahead is of a time when a
@@ -299,6 +316,19 @@ def _insert(database: peewee.Database, calls: Sequence[CallRecord]) -> None:
             asked = (basis.policy, _storable(basis.asked_model), dump(basis)) if basis else (None, None, None)
             values += (call.ts_ms, call.outcome == "ok", call.kind != "live", *asked, *map(_storable, _values(call)))
         database.execute_sql(f"INSERT INTO metrics ({', '.join(names)}) VALUES {', '.join([row] * len(some))}", values)
+
+
+def _add_refusals(database: peewee.Database, refusals: Mapping[tuple[int, str], int]) -> None:
+    """Add refusals to the sums of their ten minutes and of all time."""
+    sums: Counter[tuple[int, int, str]] = Counter()
+    for (begin, code), number in refusals.items():
+        sums[BUCKET_S, begin, code] += number
+        sums[*_ALL_TIME, code] += number
+    keys = (Refusals.span, Refusals.bucket, Refusals.code)
+    for some in portions(sorted(sums.items())):
+        insert = Refusals.insert_many([(*key, number) for key, number in some], (*keys, Refusals.requests))
+        added = {Refusals.requests: Refusals.requests + peewee.EXCLUDED.requests}
+        insert.on_conflict(conflict_target=keys, update=added).execute(database)
 
 
 def _storable(value: Any) -> Any:

@@ -106,6 +106,20 @@ class Sums(Model):
         primary_key = CompositeKey("span", "bucket", "backend", "model", "route", "kind")
 
 
+class Refusals(Model):
+    """Requests that were refused before any call, in `span` seconds from `bucket` (Unix s) on; of all time where both
+    are 0."""
+
+    span = IntegerField()
+    bucket = BigIntegerField()
+    code = TextField()
+    requests = BigIntegerField()
+
+    class Meta:
+        table_name = "llr_refusals"
+        primary_key = CompositeKey("span", "bucket", "code")
+
+
 class State(Model):
     """Small facts: `rolled_to` (the last row that is in the sums), `dropped` (rows lost to a full queue)."""
 
@@ -187,7 +201,12 @@ def _nullable(field: Field[Any]) -> Field[Any]:
     return added
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables,)
+def _v2_refusals(database: Database) -> None:
+    with database.bind_ctx((Refusals,)):
+        database.create_tables((Refusals,), safe=True)
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables, _v2_refusals)
 """Numbered by position, from 1.  A change of the tables is a new function at the end; none is ever edited."""
 
 _UPGRADE_LOCK = 5_241_752  # any number, the same on every machine

@@ -168,6 +168,7 @@ class Feed:
                 self._end(200)
             elif isinstance(item, RouterError):
                 self._end(item.status, item)
+                self._rt.refused(item)
                 return self._surface.failure(item)
             elif isinstance(item, bytes):
                 self._between_events = item.endswith((b"\n\n", b"\r\n\r\n"))
@@ -206,11 +207,11 @@ class Feed:
             self._queue.put(errors.unexpected(error, self._request.request_id))
         finally:
             if isinstance(reply, Streamed):
-                reply.chunks.close()  # type: ignore[attr-defined]
+                reply.chunks.close()
 
 
 class RequestLog:
-    """One line a request: id, surface, route, backend, model, status, ms.  Never content."""
+    """One line a request: id, surface, route, backend, model, status, ms, the cause of a failure.  Never content."""
 
     def __init__(self, request: ChatRequest) -> None:
         self._request = request
@@ -218,11 +219,22 @@ class RequestLog:
         self.reply: Reply | None = None
 
     def write(self, status: int, reply: Reply | None, error: RouterError | None = None) -> None:
+        if error is not None:
+            error.logged = True
         if not log.isEnabledFor(logging.INFO):
             return
         route = reply.route if reply else error.route if error else None
         backend, model = (reply.target.backend, reply.target.model) if reply else (error and error.target) or ("-", "-")
         ms = (time.monotonic() - self._started) * 1000
-        line = "%s %s route=%s backend=%s model=%s status=%d ms=%.0f"
+        line = "%s %s route=%s backend=%s model=%s status=%d ms=%.0f%s"
         ids = (self._request.request_id, self._request.surface)
-        log.info(line, *ids, headers.printable(route or "-"), backend, headers.printable(model), status, ms)
+        cause = _cause(reply, error)
+        log.info(line, *ids, headers.printable(route or "-"), backend, headers.printable(model), status, ms, cause)
+
+
+def _cause(reply: Reply | None, error: RouterError | None) -> str:
+    """The end of a failed request's line; "" when the request did not fail."""
+    if error is not None:
+        return f" error={error.cause}"
+    broken = reply.chunks.failure if isinstance(reply, Streamed) else None
+    return f" error={reply.target.backend}:{broken}" if reply and broken else ""

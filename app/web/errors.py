@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flask import Flask, Response
+from flask import Flask, Response, current_app
 from flask import request as http
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
@@ -17,6 +17,7 @@ from app.errors import BackendRejected, NotFound, RequestError, RouterError, env
 from app.web import headers
 
 log = logging.getLogger("llr.web")
+requests = logging.getLogger("llr.request")
 
 
 def install(app: Flask) -> None:
@@ -26,7 +27,11 @@ def install(app: Flask) -> None:
 
 
 def render(error: RouterError) -> Response:
-    """The answer for an error."""
+    """The answer for an error, which is counted when it is a refusal."""
+    current_app.extensions["runtime"].refused(error)
+    if not error.logged:
+        url = http.url_rule.rule if http.url_rule else "-"  # as we wrote it: a path that a client made up is content
+        requests.info("%s %s status=%d error=%s", headers.request_id(http.environ), url, error.status, error.cause)
     text = json.dumps(document(error), ensure_ascii=False).encode("utf-8", "backslashreplace")
     response = Response(text, status=error.status, mimetype="application/json")
     response.headers.update(headers.error_headers(headers.request_id(http.environ), error, http.environ))

@@ -69,13 +69,14 @@ def _read_on(rt: Runtime, pieces: Iterator[str]) -> Iterator[str]:
 def _summary(rt: Runtime, hours: float) -> dict[str, object]:
     tallies = rt.store.tallies(_since(hours))
     extra = overview(tallies, rt.policy, rt.observations())
-    return metrics_summary(tallies, hours, {**extra, "rows_dropped": rt.store.dropped()})
+    counts = {"refusals": rt.store.refusals(hours), "rows_dropped": rt.store.dropped()}
+    return metrics_summary(tallies, hours, {**extra, **counts})
 
 
 def _exposition(rt: Runtime) -> bytes:
     store = rt.store
     workers = store.workers(now_ms(), WORKER_STALE_MS)
-    return exposition(Snapshot(store.totals(), store.tallies(_since(24)), workers, store.dropped()))
+    return exposition(Snapshot(store.totals(), store.tallies(_since(24)), workers, store.dropped(), store.refusals()))
 
 
 def _since(hours: float) -> int:

@@ -480,6 +480,21 @@ def test_small_savings_are_no_zero(run: Run, tmp_path: Path) -> None:
     assert run("metrics", "summary").output.splitlines()[-1] == "saved 0.003 USD against far"
 
 
+def test_metrics_summary_counts_refusals(good: Run, tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "metrics.db"))
+    begin = int(time.time()) // 600 * 600
+    store.write([], refusals={(begin, "bad_request"): 1, (begin, "invalid_api_key"): 3})
+    line = "4 requests refused before any call: 3 invalid_api_key, 1 bad_request"
+    assert good("metrics", "summary").output.splitlines()[1:] == [line]
+    store.close()
+    fill(tmp_path / "metrics.db")
+    assert good("metrics", "summary").output.splitlines()[-1] == line
+    assert json.loads(good("metrics", "summary", "--json").output)["refusals"] == {
+        "invalid_api_key": 3,
+        "bad_request": 1,
+    }
+
+
 def test_metrics_summary_of_nothing(good: Run) -> None:
     assert good("metrics", "summary").output == "no calls in the last 24h; --since looks back further\n"
 

@@ -36,7 +36,8 @@ class Figures:
 def gather(store: Store, policy: Policy, observations: Observations, hours: float, now_ms: int) -> Figures:
     """Blocks.  Raises StoreError."""
     tallies, steps = store.history(now_ms - int(hours * 3_600_000), step_s(hours))
-    extra = {**overview(tallies, policy, observations), "rows_dropped": store.dropped()}
+    counts = {"refusals": store.refusals(hours), "rows_dropped": store.dropped()}
+    extra = {**overview(tallies, policy, observations), **counts}
     return Figures(
         summary=metrics_summary(tallies, hours, extra),
         ab=ab_report(tallies, policy.ab, hours),
@@ -47,7 +48,8 @@ def gather(store: Store, policy: Policy, observations: Observations, hours: floa
 
 def nothing(policy: Policy, observations: Observations, hours: float) -> Figures:
     """While the database cannot be read."""
-    summary = metrics_summary({}, hours, {**overview({}, policy, observations), "rows_dropped": None})
+    counts: dict[str, Any] = {"refusals": {}, "rows_dropped": None}
+    summary = metrics_summary({}, hours, {**overview({}, policy, observations), **counts})
     return Figures(summary=summary, ab=ab_report({}, policy.ab, hours), steps={}, latest=())
 
 
@@ -183,6 +185,9 @@ def tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
             f"known part; {', '.join(unpriced)}: no price" if unpriced else "as far as tokens are known",
         ),
     ]
+    if refusals := summary["refusals"]:
+        codes = ", ".join(f"{number:,} {code}" for code, number in refusals.items())
+        shown.append(("Refused", f"{sum(refusals.values()):,}", f"before any call: {codes}"))
     if savings:
         shown.append(
             (

@@ -85,6 +85,7 @@ def _come_in() -> Response | None:
 def _sign_in(key: str) -> AnyResponse:
     mark = _guard().mark_for(key)
     if mark is None:
+        runtime().count_refusal("invalid_api_key")
         return _html("login.html", 401, wrong=True)
     response = redirect("/", 303)
     response.set_cookie(
