@@ -74,6 +74,10 @@ test-postgres: .venv-postgres/stamp   ## the store and two routers on a real Pos
 bench: $(VENV)/dev.stamp   ## latency, throughput, streams, a million rows; needs wrk (Debian: apt-get install wrk)
 	$(BIN)/python -m benchmarks
 
+.PHONY: measure
+measure: $(VENV)/dev.stamp ## how the code reads, in figures: lengths, docstrings, what a buffered chat passes
+	$(BIN)/python -m benchmarks.measure
+
 .PHONY: test-clients
 test-clients: $(VENV)/dev.stamp .venv-clients/stamp   ## real clients: openai for Python (newest, 1.x) and Node, the AI SDK, Codex
 	$(BIN)/python -m pytest -m e2e tests/clients
