@@ -7,31 +7,17 @@ from __future__ import annotations
 
 import argparse
 import ast
-import http.server
 import json
 import os
 import re
 import statistics
 import subprocess
 import sys
-import tempfile
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-_ANSWER = json.dumps(
-    {
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "created": 1_700_000_000,
-        "model": "m",
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi."}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11},
-    }
-).encode()
 _STATES = {
     *("live", "shadow", "probe", "verify", "ok", "error", "cancelled"),
     *("route", "pin", "continuation", "fit", "cooling", "spill", "fallback"),
@@ -109,8 +95,7 @@ def bare_states(root: Path) -> int:
 def passed_by_a_chat(root: Path) -> tuple[int, int]:
     """Return how many functions and modules one buffered chat passes, by running one."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.measure", "--chat"],
-        cwd=ROOT,
+        [sys.executable, str(Path(__file__).with_name("passed.py"))],
         env={**os.environ, "PYTHONPATH": str(root), "LLR_LOG_LEVEL": "warning"},
         capture_output=True,
         text=True,
@@ -118,57 +103,6 @@ def passed_by_a_chat(root: Path) -> tuple[int, int]:
     )
     functions_passed, modules = json.loads(done.stdout)
     return functions_passed, modules
-
-
-class _Answerer(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(_ANSWER)))
-        self.end_headers()
-        self.wfile.write(_ANSWER)
-
-    def log_message(self, *_arguments: Any) -> None:
-        """Say nothing: only the figures are printed."""
-
-
-def trace_a_chat() -> tuple[int, int]:
-    """Run the second of two equal chats under a profiler; return the functions and modules of the program it passes."""
-    from app import create_app
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answerer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-    with tempfile.TemporaryDirectory() as folder:
-        policy = Path(folder, "policy.yaml")
-        policy.write_text(
-            f"backends: {{local: {{type: vllm, endpoint: '{endpoint}', models: [m]}}}}\nroutes: [{{default: local}}]\n"
-        )
-        app = create_app({"LLR_POLICY": str(policy), "LLR_DB": str(Path(folder, "m.db"))})
-        running = app.extensions["runtime"]
-        running.start()  # else each request would write its own rows
-        client = app.test_client()
-        body = {"model": "auto", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
-        program = os.path.dirname(sys.modules["app"].__file__ or "")
-        passed: set[tuple[str, int]] = set()
-
-        def note(frame: Any, event: str, _argument: Any) -> None:
-            if event == "call" and frame.f_code.co_filename.startswith(program):
-                passed.add((frame.f_code.co_filename, frame.f_code.co_firstlineno))
-
-        assert client.post("/v1/chat/completions", json=body).status_code == 200
-        sys.setprofile(note)
-        try:
-            status = client.post("/v1/chat/completions", json=body).status_code
-        finally:
-            sys.setprofile(None)
-            running.stop()
-        assert status == 200
-    server.shutdown()
-    return len(passed), len({file for file, _ in passed})
 
 
 def measures(root: Path) -> Iterator[tuple[str, str]]:
@@ -195,11 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Print how the code reads, in figures.")
     parser.add_argument("--root", type=Path, default=ROOT, help="another checkout")
     parser.add_argument("--fragments", action="store_true", help="list the docstrings that begin as a fragment")
-    parser.add_argument("--chat", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.chat:
-        print(json.dumps(trace_a_chat()))
-        return
     for name, figure in measures(options.root):
         print(f"{name:46} {figure}")
     if options.fragments:
