@@ -1,8 +1,9 @@
-"""Numbers as people read them, on the page and on the command line.  Pure."""
+"""Numbers and times as people read them, on the page and on the command line.  Pure."""
 
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 
 
 def duration(ms: float) -> str:
@@ -12,6 +13,11 @@ def duration(ms: float) -> str:
     if ms >= 1000:
         return f"{ms / 1000:.3g} s"
     return f"{ms:.3g} ms" if ms else "0"
+
+
+def utc(ms: int) -> str:
+    """Return a Unix time as `2026-11-16 07:50:18Z`."""
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def usd(value: float) -> str:

@@ -53,6 +53,7 @@ class Seen:
     latency_ms: Mapping[tuple[str, str], float] = field(default_factory=dict)
     database_problem: str = ""
     newest_row_ms: int | None = None
+    database_missing: bool = False
     now_ms: int = 0
     serving: str | None = None  # hash of the policy that a running router serves; None = none runs
 
@@ -259,6 +260,11 @@ def echo(seen: Seen) -> Iterator[Finding]:
 
 def database(seen: Seen) -> Iterator[Finding]:
     problem = seen.database_problem
+    if seen.database_missing and seen.serving is not None and not problem:
+        what = f"the router at port {seen.settings.port} runs, but there is no database at {seen.settings.db}"
+        yield Finding(
+            "database", "LLR_DB", what, "set LLR_DB here as it is set for the router, or reports find nothing"
+        )
     if not problem:
         return
     fixes = (

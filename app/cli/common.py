@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 import click
 from flask import current_app
 
+from app.cli.table import folded
+from app.metrics.store import Source, Store
 from app.runtime import Runtime
-from app.storage import StoreError
+from app.storage import NoDatabase, StoreError
+from app.words import utc
 
 PROBLEM = "policy_error"  # extensions: why there is no runtime
 
@@ -64,11 +67,37 @@ class Above0(click.FloatRange):
 
 
 def runtime() -> Runtime:
-    """Raises ClickException with every problem when the policy is not fit to serve."""
+    """Return the runtime, its metrics opened for reading: a report makes and changes no database.
+
+    Raises ClickException with every problem when the policy is not fit to serve."""
     if PROBLEM in current_app.extensions:
         raise click.ClickException(current_app.extensions[PROBLEM].message)
     rt: Runtime = current_app.extensions["runtime"]
+    rt.store = store_to_read(rt.settings.db)
     return rt
+
+
+def store_to_read(location: str) -> Store:
+    """Return the metrics at LLR_DB for a report.  They are closed when the command ends."""
+    store = Store(location, read_only=True)
+    click.get_current_context().call_on_close(store.close)
+    return store
+
+
+def source_line(source: Source) -> str:
+    """Return the first line of a report: the database, and since when it has rows."""
+    since = "it holds no rows" if source.oldest_ms is None else f"rows since {utc(source.oldest_ms)}"
+    return folded("", f"{source.database}: {since}", 0)
+
+
+def no_rows(source: Source, begin_ms: int) -> str | None:
+    """Return what a report says that has nothing to count; None when there are rows since `begin_ms`."""
+    if source.oldest_ms is None or source.newest_ms is None:
+        return f"no rows since {utc(begin_ms)}: {source.database} holds none yet"
+    if source.newest_ms < begin_ms:
+        ends = f"from {utc(source.oldest_ms)} to {utc(source.newest_ms)}"
+        return f"no rows since {utc(begin_ms)}: those of {source.database} go {ends}; --since looks back further"
+    return None
 
 
 def print_json(document: Any) -> None:
@@ -89,4 +118,6 @@ def counted(number: int, word: str) -> str:
 
 def unreadable(error: StoreError) -> click.ClickException:
     """What a command says when the database cannot be used."""
+    if isinstance(error, NoDatabase):
+        return click.ClickException(str(error))
     return click.ClickException(f"{error}. `flask doctor` says how to mend it")

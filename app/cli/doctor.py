@@ -7,6 +7,7 @@ import dataclasses
 import http.client
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from app.backends import BACKEND_TYPES
 from app.backends.base import Backend
 from app.background.observe import Medians, resolve
 from app.cli.checks import CHECKS, Answer, Finding, Seen, findings
-from app.cli.common import PROBLEM, as_json, print_json
+from app.cli.common import PROBLEM, as_json, print_json, store_to_read
 from app.errors import BackendError, NoPolicy, PolicyError
 from app.policy import yaml_source
 from app.routing.locality import is_address, is_loopback_name
@@ -35,6 +36,7 @@ from app.types import BackendConfig, Timeouts
 _WAIT = Timeouts(connect_s=2.0, first_byte_s=4.0, idle_s=4.0)
 _KNOCK_S = 0.5
 _HOUR_MS = 3_600_000
+_ROOM_BYTES = 1_000_000  # on the disk of the database: with less a batch of rows may not fit
 _LINE = "mend this line; docs/policy.md lists every key"
 _VARIABLE = "mend this variable; docs/operations.md lists them all"
 
@@ -109,6 +111,7 @@ def look(rt: Runtime, environ: Mapping[str, str]) -> Seen:
         latency_ms=latency,
         database_problem=problem,
         newest_row_ms=newest,
+        database_missing=not rt.store.exists(),
         now_ms=now_ms(),
         serving=_serving(rt.settings),
     )
@@ -171,14 +174,16 @@ def own_addresses() -> list[str]:
 def _database(rt: Runtime) -> tuple[str, int | None, Mapping[tuple[str, str], float]]:
     """What is wrong with it, its newest row, and the medians of the last hour."""
     medians, now = Medians(), now_ms()
-    location = rt.settings.db
-    if "://" not in location and not Path(location).exists():  # not made here: it would belong to whoever runs this
-        folder = Path(location).absolute().parent
+    location, store = rt.settings.db, store_to_read(rt.settings.db)
+    folder = Path(location).absolute().parent
+    if not store.exists():  # not made here: it would belong to whoever runs this
         return "" if os.access(folder, os.W_OK) else f"{location}: unable to open database file", None, {}
+    if "://" not in location and shutil.disk_usage(folder).free < _ROOM_BYTES:
+        return f"{location}: disk is full", None, {}
     try:
-        rt.store.write([])
-        newest = rt.store.newest_ms()
-        for row in rt.store.calls_after(0, now - _HOUR_MS)[1]:
+        store.check_writable()
+        newest = store.source().newest_ms
+        for row in store.calls_after(0, now - _HOUR_MS)[1]:
             ttfb = row.ttfb_ms if row.stream else None
             medians.add(row.request_id or f"row {row.id}", row.ts, (row.backend, row.model), row.latency_ms, ttfb)
     except StoreError as error:

@@ -7,10 +7,21 @@ from datetime import UTC, datetime
 import click
 from flask.cli import with_appcontext
 
-from app.cli.common import Span, as_json, counted, print_json, runtime, since_option, unreadable
+from app.cli.common import (
+    Span,
+    as_json,
+    counted,
+    no_rows,
+    print_json,
+    runtime,
+    since_option,
+    source_line,
+    unreadable,
+)
 from app.cli.table import table
 from app.metrics.summary import Egress
 from app.storage import StoreError, now_ms
+from app.words import utc
 
 
 @click.command()
@@ -30,16 +41,21 @@ def egress(since: Span, as_json: bool) -> None:
       shadow        mirrored for the A/B trial
       continuation  the conversation is kept there
     """
-    store, report = runtime().store, Egress()
+    store, report, begin_ms = runtime().store, Egress(), now_ms() - since.ms
     try:
-        calls = [call for page in store.egress(now_ms() - since.ms) for call in report.calls(page)]
+        source = store.source()
+        calls = [call for page in store.egress(begin_ms) for call in report.calls(page)]
     except StoreError as error:
         raise unreadable(error) from None
     if as_json:
-        print_json({**report.totals(), "calls": calls})
+        print_json({**source.document(), **report.totals(), "calls": calls})
         return
+    if missing := no_rows(source, begin_ms):
+        click.echo(missing)
+        return
+    click.echo(source_line(source))
     if not calls:
-        click.echo(f"nothing left for a backend that is not local in the last {since.text}")
+        click.echo(f"no call since {utc(begin_ms)} went to a backend that is not local")
         return
     rows = []
     for call in calls:

@@ -10,8 +10,20 @@ import click
 from flask.cli import AppGroup
 
 from app.background.observe import resolve
-from app.cli.common import Above0, Span, as_json, counted, print_json, runtime, since_option, unreadable
+from app.cli.common import (
+    Above0,
+    Span,
+    as_json,
+    counted,
+    no_rows,
+    print_json,
+    runtime,
+    since_option,
+    source_line,
+    unreadable,
+)
 from app.cli.table import shortened, table
+from app.metrics.store import Store
 from app.metrics.summary import ENOUGH_SAMPLES, ab_report, metrics_summary, overview
 from app.storage import StoreError, now_ms
 
@@ -35,11 +47,12 @@ def metrics_show(since: Span, as_json: bool) -> None:
                     one was too slow or cooling down
     route pin       the client named a backend or a model
     """
-    rt = runtime()
+    rt, begin_ms = runtime(), now_ms() - since.ms
     try:
+        source = rt.store.source()
         rt.look_up_names(resolve)
-        tallies = rt.store.tallies(now_ms() - since.ms)
-        extra = overview(tallies, rt.policy, rt.observations())
+        tallies = rt.store.tallies(begin_ms)
+        extra = {**source.document(), **overview(tallies, rt.policy, rt.observations())}
         counts = {"refusals": rt.store.refusals(since.hours), "rows_dropped": rt.store.dropped()}
         summary = metrics_summary(tallies, since.hours, {**extra, **counts})
     except StoreError as error:
@@ -47,10 +60,11 @@ def metrics_show(since: Span, as_json: bool) -> None:
     if as_json:
         print_json(summary)
         return
-    if not summary["total"]["calls"]:
-        click.echo(f"no calls in the last {since.text}; --since looks back further")
+    if missing := no_rows(source, begin_ms):
+        click.echo(missing)
         click.echo("".join(f"{line}\n" for line in _refusals(summary)), nl=False)
         return
+    click.echo(f"{source_line(source)}\n")
     columns = ("fallbacks", "p50_latency", "p95_latency")
     titles = ("calls", "success", "fallb.", "p50 ms", "p95 ms", "tok in", "tok out", "USD")
     for key in ("backend", "route"):
@@ -107,19 +121,24 @@ def metrics_prune(days: float | None, as_json: bool) -> None:
     rt = runtime()
     days = days or rt.settings.retention_days
     before = now_ms() - int(days * 86_400_000)
-    gone = 0
+    gone, store = 0, Store(rt.settings.db)
     try:
-        while step := rt.store.prune(before):
+        rt.store.source()  # there is something to delete from: a command makes no database
+        while step := store.prune(before):
             gone += step
             if sys.stderr.isatty():
                 click.echo(f"\r{gone} rows", nl=False, err=True)
+        source = rt.store.source()
     except StoreError as error:
         raise unreadable(error) from None
+    finally:
+        store.close()
     if sys.stderr.isatty():
         click.echo("\r", nl=False, err=True)
     if as_json:
-        print_json({"deleted": gone, "before_ms": before})
+        print_json({**source.document(), "deleted": gone, "before_ms": before})
     else:
+        click.echo(source_line(source))
         click.echo(f"deleted {counted(gone, 'row')} older than {days:g} day{'' if days == 1 else 's'}")
 
 
@@ -138,14 +157,16 @@ def ab_show(since: Span, as_json: bool) -> None:
     hold               it is not
     insufficient-data  fewer than 20 requests were mirrored to it
     """
-    rt = runtime()
+    rt, begin_ms = runtime(), now_ms() - since.ms
     try:
-        report = ab_report(rt.store.tallies(now_ms() - since.ms), rt.policy.ab, since.hours)
+        source = rt.store.source()
+        report = source.document() | ab_report(rt.store.tallies(begin_ms), rt.policy.ab, since.hours)
     except StoreError as error:
         raise unreadable(error) from None
     if as_json:
         print_json(report)
         return
+    click.echo(no_rows(source, begin_ms) or source_line(source))
     click.echo("\n".join(_trial(report)))
 
 

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from app import settings
 from app.background.observe import Locality
-from app.cli.common import Span, as_json, counted, print_json, since_option, unreadable
+from app.cli.common import (
+    Span,
+    as_json,
+    counted,
+    no_rows,
+    print_json,
+    since_option,
+    source_line,
+    store_to_read,
+    unreadable,
+)
 from app.cli.table import folded, table
 from app.errors import PolicyError
 from app.metrics.replay import UNCHANGED, Replay, Verdict
 from app.metrics.store import Store
 from app.policy.check import check, resolver
 from app.storage import StoreError, now_ms
+from app.words import utc
 
 _RESOLVE_S = 1.0
 _MEANING = {
@@ -40,7 +50,7 @@ def policy_replay(file: str, since: Span, listed: bool, as_json: bool) -> None:
     Texts are not kept, so which requests are private stays as it was: new detectors cannot be tried on them."""
     try:
         policy = check(file).policy
-        store = Store(settings.load(os.environ).db)
+        store = store_to_read(settings.load(os.environ).db)
     except PolicyError as error:
         raise click.ClickException(f"the policy is not fit to serve\n{error.message}") from None
     locality = Locality(policy.backends)
@@ -49,15 +59,17 @@ def policy_replay(file: str, since: Span, listed: bool, as_json: bool) -> None:
     replay = Replay(policy, locality.local)
     begin_ms = now_ms() - since.ms
     try:
+        source = store.source()
         for verdict in _verdicts(store, begin_ms, replay):
             if listed and verdict.change != UNCHANGED:
                 click.echo(_line(verdict), err=as_json)
     except StoreError as error:
         raise unreadable(error) from None
-    report = {"policy": policy.version, "since": _utc(begin_ms), **replay.report()}
+    report = {**source.document(), "policy": policy.version, "since": utc(begin_ms), **replay.report()}
     if as_json:
         print_json(report)
     else:
+        click.echo(no_rows(source, begin_ms) or source_line(source))
         click.echo("\n".join(_text(report)))
 
 
@@ -77,7 +89,7 @@ def _verdicts(store: Store, begin_ms: int, replay: Replay) -> Iterator[Verdict]:
 def _line(verdict: Verdict) -> str:
     _, route, target, route_now, target_now = verdict.group
     first = verdict.past.first
-    when = _utc(first.ts)
+    when = utc(first.ts)
     return f"{when}  {first.request_id}  {verdict.change}  {route} {target} -> {route_now} {target_now}"
 
 
@@ -144,7 +156,3 @@ def _effects(report: Mapping[str, Any]) -> Iterator[str]:
 
 def _number(value: float | None, form: str) -> str:
     return "?" if value is None else f"{value:{form}}"
-
-
-def _utc(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

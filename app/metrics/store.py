@@ -19,6 +19,7 @@ from app.routing.basis import dump
 from app.storage import Storage, fetch, now_ms, plain, portions
 from app.storage.model import DROPPED, ROLLED_TO, Metric, Refusals, State, Sums, Worker
 from app.types import CallRecord
+from app.words import utc
 
 BUCKET_S = 600
 SPANS_S = (BUCKET_S, 3600, 86_400)  # what calls are summed up by; each a multiple of the one before
@@ -59,10 +60,22 @@ class Seen(NamedTuple):
     ttfb_ms: int | None
 
 
+class Source(NamedTuple):
+    """The database that a report was made from."""
+
+    database: str  # LLR_DB, without a password
+    oldest_ms: int | None  # Unix time of its calls; None = it holds none
+    newest_ms: int | None
+
+    def document(self) -> dict[str, str | None]:
+        """Return the members of a JSON report that name it."""
+        return {"database": self.database, "rows_since": None if self.oldest_ms is None else utc(self.oldest_ms)}
+
+
 class Store:
-    def __init__(self, location: str) -> None:
-        """`location` is LLR_DB.  Nothing is opened yet."""
-        self._storage = Storage(location)
+    def __init__(self, location: str, *, read_only: bool = False) -> None:
+        """`location` is LLR_DB.  Nothing is opened yet.  A `read_only` one makes and changes no database."""
+        self._storage = Storage(location, read_only=read_only)
 
     # --- writing ---
 
@@ -170,11 +183,11 @@ class Store:
         with self._storage.reading() as database:
             return {key: tally for _, key, tally in _sums(database, "span = 0")}
 
-    def newest_ms(self) -> int | None:
-        """When the latest call ended, by the clock of the machine that wrote it."""
+    def source(self) -> Source:
+        """Return which database this is, and from when to when it has calls."""
         with self._storage.reading() as database:
-            newest: int | None = Metric.select(peewee.fn.MAX(Metric.ts)).scalar(database)
-            return newest
+            oldest, newest = (Metric.select(end(Metric.ts)).scalar(database) for end in (peewee.fn.MIN, peewee.fn.MAX))
+            return Source(self._storage.name, oldest, newest)
 
     def dropped(self) -> int:
         """Rows that never reached the database because the queue was full."""
@@ -232,6 +245,10 @@ class Store:
     def exists(self) -> bool:
         """Whether anything was ever written there."""
         return self._storage.exists()
+
+    def check_writable(self) -> None:
+        """Change nothing.  Raises StoreError when rows could not be written."""
+        self._storage.check_writable()
 
     def close(self) -> None:
         self._storage.close()

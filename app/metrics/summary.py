@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from app.metrics.store import Key
+from app.metrics.store import Key, Source
 from app.metrics.tally import Spread, Tally, merged
 from app.routing.locality import is_local
 from app.types import ABTest, Observations, Policy, Target
@@ -217,10 +217,10 @@ class Egress:
         return {"total": total, "destinations": self._destinations}
 
 
-def egress_text(pages: Iterable[Iterable[Any]], hours: float) -> Iterator[str]:
+def egress_text(pages: Iterable[Iterable[Any]], hours: float, source: Source) -> Iterator[str]:
     """The whole ledger as JSON, in pieces: there may be a million calls.  So the totals come last."""
     report, between = Egress(), ""
-    yield f'{{"window_hours": {json.dumps(hours)}, "calls": ['
+    yield f'{json.dumps({"window_hours": hours, **source.document()})[:-1]}, "calls": ['
     for page in pages:
         if calls := ", ".join(map(json.dumps, report.calls(page))):
             yield between + calls

@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
+import os
 import sqlite3
 import time
 from collections import namedtuple
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import peewee
 from playhouse import db_url
 
 from app.settings import database_problem
-from app.storage.model import upgrade
+from app.storage.files import keep_private
+from app.storage.model import is_current, upgrade
 
 T = TypeVar("T")
+
+log = logging.getLogger("llr.storage")
 
 _BUSY_MS = 200  # wait for another writer; what could not be written is kept for the next turn
 
@@ -35,21 +40,29 @@ _POSTGRES: dict[str, Any] = {
     "tcp_user_timeout": 10_000,
     "options": "-c statement_timeout=10000 -c lock_timeout=2000",
 }
+_NO_WRITES = "-c default_transaction_read_only=on"
 
 
 class StoreError(Exception):
     """The database cannot be used now; the message says why in one line."""
 
 
+class NoDatabase(StoreError):
+    """There is nothing to read at LLR_DB, or this user may not read it.  The message says what to do."""
+
+
 class Storage:
     """One connection to LLR_DB, opened at first use and again after every failure.  Belongs to one thread at a time."""
 
-    def __init__(self, location: str) -> None:
-        """`location` is LLR_DB: an SQLite path, or a database URL."""
+    def __init__(self, location: str, *, read_only: bool = False) -> None:
+        """`location` is LLR_DB: an SQLite path, or a database URL.  A `read_only` one makes no database, changes none
+        and upgrades none: of an older file it reads a copy."""
         self.location = location
         self.name = _shown(location)  # for people: a URL may hold a password
+        self._read_only = read_only
         self._database: peewee.Database | None = None
         self._files: tuple[int, ...] | None = None  # inodes
+        self._mode_warning: str | None = None  # said once
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[peewee.Database]:
@@ -78,7 +91,18 @@ class Storage:
 
     def exists(self) -> bool:
         """Whether there is a database; opening one that is not there would make it."""
-        return "://" in self.location or Path(self.location).exists()
+        return not _is_file(self.location) or Path(self.location).exists()
+
+    def check_writable(self) -> None:
+        """Take the lock that a writer needs, and give it back: nothing is changed.  Raises StoreError."""
+        with self.reading() as database:
+            if isinstance(database, peewee.SqliteDatabase):
+                database.execute_sql("PRAGMA query_only = 0")
+                try:
+                    database.execute_sql("BEGIN IMMEDIATE")
+                    database.execute_sql("ROLLBACK")
+                finally:
+                    database.execute_sql(f"PRAGMA query_only = {int(self._read_only)}")
 
     def close(self) -> None:
         if self._database is not None:
@@ -90,16 +114,43 @@ class Storage:
         if self._database is not None and self._moved():
             self.close()
         if self._database is None:
-            self._drop_old_log()
-            database = connect(self.location)
-            database.connect()
-            try:
-                upgrade(database)
-            except BaseException:
-                database.close()
-                raise
+            database = self._open_to_read() if self._read_only else self._open_to_write()
             self._database, self._files = database, self._inodes()
         return self._database
+
+    def _open_to_write(self) -> peewee.Database:
+        self._drop_old_log()
+        if _is_file(self.location):
+            self._keep_private()
+        database = connect(self.location)
+        database.connect()
+        try:
+            upgrade(database)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _keep_private(self) -> None:
+        warning = keep_private(self.location)
+        if warning is not None and warning != self._mode_warning:
+            log.warning("%s", warning)
+        self._mode_warning = warning
+
+    def _open_to_read(self) -> peewee.Database:
+        if _is_file(self.location):
+            _check_readable(self.location)
+        database = connect(self.location, read_only=True)
+        database.connect()
+        try:
+            if is_current(database):
+                return database
+            copy = _upgraded_copy(database)
+        except BaseException:
+            database.close()
+            raise
+        database.close()
+        return copy
 
     def _moved(self) -> bool:
         """A file was deleted or replaced under us, the write-ahead log too: SQLite would go on writing into what
@@ -117,7 +168,7 @@ class Storage:
 
     def _inodes(self) -> tuple[int, ...] | None:
         """Of the database and its write-ahead log, which is there as long as we are connected."""
-        if "://" in self.location or self.location == ":memory:":
+        if not _is_file(self.location) or self._read_only:
             return None
         return _inode(self.location), _inode(f"{self.location}-wal")
 
@@ -128,15 +179,48 @@ def _inode(path: str) -> int:
     return _MISSING
 
 
-def connect(location: str) -> peewee.Database:
+def _is_file(location: str) -> bool:
+    return "://" not in location and location != ":memory:"
+
+
+def _check_readable(location: str) -> None:
+    """Raises NoDatabase."""
+    path = Path(location).absolute()
+    if not path.exists():
+        raise NoDatabase(
+            f"there is no database at {path}, where LLR_DB leads: the router makes it when it starts. "
+            "If one runs already, set LLR_DB here as it is set there"
+        )
+    if not os.access(path, os.R_OK):
+        raise NoDatabase(f"{path} may not be read by this user: run this command as the user that runs the router")
+
+
+def _upgraded_copy(database: peewee.Database) -> peewee.Database:
+    """Return a copy in a temporary file that SQLite deletes, with the tables of this version.  Raises StoreError."""
+    if not isinstance(database, peewee.SqliteDatabase):
+        raise StoreError("LLR_DB holds no tables of this version: the router makes and upgrades them when it starts")
+    copy = peewee.SqliteDatabase("file:", uri=True, thread_safe=False)
+    copy.connect()
+    database.connection().backup(copy.connection())
+    upgrade(copy)
+    return copy
+
+
+def connect(location: str, *, read_only: bool = False) -> peewee.Database:
     """A database that is not yet open.  Raises StoreError for one that cannot work."""
     if said := database_problem(location):
         raise StoreError(f"LLR_DB: {said}")
     if "://" in location:
+        limits = _POSTGRES | ({"options": f"{_POSTGRES['options']} {_NO_WRITES}"} if read_only else {})
         database: peewee.Database = db_url.connect(
-            location, unquote_password=True, unquote_user=True, thread_safe=False, **_POSTGRES
+            location, unquote_password=True, unquote_user=True, thread_safe=False, **limits
         )
         return database
+    if read_only:  # mode=ro would leave the log behind; mode=rw makes no file, and query_only changes none
+        uri = f"file:{quote(location)}?mode=rw"
+        return peewee.SqliteDatabase(
+            uri, uri=True, pragmas={"query_only": 1}, timeout=_BUSY_MS / 1000, thread_safe=False
+        )
     pragmas = {"journal_mode": "wal", "synchronous": "normal", "busy_timeout": _BUSY_MS}
     return peewee.SqliteDatabase(location, pragmas=pragmas, timeout=_BUSY_MS / 1000, thread_safe=False)
 

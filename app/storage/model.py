@@ -223,6 +223,11 @@ def upgrade(database: Database) -> None:
                 _set_version(database, number)
 
 
+def is_current(database: Database) -> bool:
+    """Tell whether every migration has been run."""
+    return _version(database) >= len(MIGRATIONS)
+
+
 def _version(database: Database) -> int:
     if isinstance(database, PostgresqlDatabase):
         if not database.table_exists("llr_version"):

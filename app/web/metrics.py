@@ -38,15 +38,16 @@ def summary() -> Response:
 @blueprint.get("/v1/ab")
 def ab() -> Response:
     rt, hours = runtime(), window_hours(http.args.get("hours"))
-    return jsonify(ab_report(rt.read(rt.store.tallies, _since(hours)), rt.policy.ab, hours))
+    return jsonify(rt.read(_trial, rt, hours))
 
 
 @blueprint.get("/v1/egress")
 def egress() -> Response:
     rt, hours = runtime(), window_hours(http.args.get("hours"))
-    pages = rt.store.egress(_since(hours))
+    pages, source = rt.store.egress(_since(hours)), rt.read(rt.store.source)
     first = rt.read(next, pages)  # while an error can still be told
-    return Response(_read_on(rt, egress_text(chain([first], pages), hours)), mimetype="application/json")
+    pieces = egress_text(chain([first], pages), hours, source)
+    return Response(_read_on(rt, pieces), mimetype="application/json")
 
 
 @blueprint.get("/metrics")
@@ -68,9 +69,13 @@ def _read_on(rt: Runtime, pieces: Iterator[str]) -> Iterator[str]:
 
 def _summary(rt: Runtime, hours: float) -> dict[str, object]:
     tallies = rt.store.tallies(_since(hours))
-    extra = overview(tallies, rt.policy, rt.observations())
+    extra = {**rt.store.source().document(), **overview(tallies, rt.policy, rt.observations())}
     counts = {"refusals": rt.store.refusals(hours), "rows_dropped": rt.store.dropped()}
     return metrics_summary(tallies, hours, {**extra, **counts})
+
+
+def _trial(rt: Runtime, hours: float) -> dict[str, object]:
+    return rt.store.source().document() | ab_report(rt.store.tallies(_since(hours)), rt.policy.ab, hours)
 
 
 def _exposition(rt: Runtime) -> bytes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from app.cli import surroundings
 from app.metrics.store import Store
 from app.policy.docs import reference
 from app.settings import Settings
+from app.words import utc
 from tests import build
 from tests.fakes.upstream import Upstream, refused_url
 
@@ -449,9 +452,16 @@ def fill(file: Path) -> None:
     store.close()
 
 
+def source_line(since_ms: int) -> str:
+    """The first line of every report."""
+    return f"./metrics.db: rows since {utc(since_ms)}"
+
+
 def test_metrics_summary(good: Run, tmp_path: Path) -> None:
     fill(tmp_path / "metrics.db")
     assert good("metrics", "summary").output.splitlines() == [
+        source_line(first_row(tmp_path / "metrics.db")),
+        "",
         "backend  calls  success  fallb.  p50 ms  p95 ms  tok in  tok out  USD",
         "cloud        0        -       0       -       -       0        0    -",
         "parrot       3    66.7%       0     200     300       5        7  0.5",
@@ -495,24 +505,30 @@ def test_metrics_summary_counts_refusals(good: Run, tmp_path: Path) -> None:
     }
 
 
-def test_metrics_summary_of_nothing(good: Run) -> None:
-    assert good("metrics", "summary").output == "no calls in the last 24h; --since looks back further\n"
+def ask(file: Path, sql: str) -> int:
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        return int(database.execute(sql).fetchone()[0])
 
 
 def rows(file: Path) -> int:
-    database = sqlite3.connect(file)
-    (number,) = database.execute("SELECT count(*) FROM metrics").fetchone()
-    database.close()
-    return int(number)
+    return ask(file, "SELECT count(*) FROM metrics")
+
+
+def first_row(file: Path) -> int:
+    return ask(file, "SELECT min(ts) FROM metrics")
 
 
 def test_metrics_prune(good: Run, tmp_path: Path) -> None:
     fill(tmp_path / "metrics.db")
-    result = good("metrics", "prune")
-    assert (result.exit_code, result.stdout.strip()) == (0, "deleted 1500 rows older than 30 days")
-    assert rows(tmp_path / "metrics.db") == 5
-    assert good("metrics", "prune", "--days", "1").stdout.strip() == "deleted 1 row older than 1 day"
-    assert good("metrics", "prune", "--days", "1").stdout.strip() == "deleted 0 rows older than 1 day"
+    for arguments, said, left in (
+        ([], "deleted 1500 rows older than 30 days", 5),
+        (["--days", "1"], "deleted 1 row older than 1 day", 4),
+        (["--days", "1"], "deleted 0 rows older than 1 day", 4),
+    ):
+        result = good("metrics", "prune", *arguments)
+        line = source_line(first_row(tmp_path / "metrics.db"))
+        assert (result.exit_code, result.stdout) == (0, f"{line}\n{said}\n")
+        assert rows(tmp_path / "metrics.db") == left
 
 
 @pytest.mark.parametrize("days", ["0", "-3", "x", "nan", "inf", "1e300"])
@@ -525,6 +541,7 @@ def test_metrics_prune_of_a_wrong_number_of_days_deletes_nothing(good: Run, tmp_
 def test_ab_report(good: Run, tmp_path: Path) -> None:
     fill(tmp_path / "metrics.db")
     assert good("ab", "report").output.splitlines() == [
+        source_line(first_row(tmp_path / "metrics.db")),
         "the trial is off: `ab.enabled` is false in the policy, so nothing is mirrored now",
         "",
         "           backend  samples  avg ms  p95 ms  success",
@@ -539,12 +556,8 @@ def test_ab_report(good: Run, tmp_path: Path) -> None:
 
 def test_ab_report_without_a_trial(run: Run, tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text("backends: {e: {type: echo}}\nroutes: [default: e]\n")
-    assert run("ab", "report").output.startswith("no trial: the policy names no `ab.candidates`")
-
-
-def test_egress_of_nothing(good: Run) -> None:
-    said = "nothing left for a backend that is not local in the last 7d\n"
-    assert good("egress", "--since", "7d").output == said
+    fill(tmp_path / "metrics.db")
+    assert run("ab", "report").output.splitlines()[1].startswith("no trial: the policy names no `ab.candidates`")
 
 
 def test_egress(good: Run, tmp_path: Path) -> None:
@@ -559,7 +572,8 @@ def test_egress(good: Run, tmp_path: Path) -> None:
         ]
     )
     store.close()
-    title, pin, fallback, _, last = good("egress").output.splitlines()
+    first, title, pin, fallback, _, last = good("egress").output.splitlines()
+    assert first == source_line(now - 7_200_000)
     assert title.split() == ["UTC", "destination", "model", "route", "reason", "bytes"]
     assert pin.split()[2:] == ["api.example:443", "gpt", "default", "pin", "321"]
     assert fallback.split()[2:] == ["api.example:443", "gpt", "default", "fallback", "321"]
@@ -589,6 +603,93 @@ def test_a_file_that_is_no_database_is_told_and_left_as_it_is(good: Run, tmp_pat
     assert result.exit_code == 1
     assert result.stderr == "Error: ./metrics.db: file is not a database. `flask doctor` says how to mend it\n"
     assert file.read_bytes() == b"no database " * 100
+
+
+REPORTS = (["metrics", "summary"], ["ab", "report"], ["egress"], ["policy", "replay", "policy.yaml"])
+ON_ROWS = (*REPORTS, ["metrics", "prune"])
+
+
+@pytest.mark.parametrize("place", ["", "./elsewhere.db", "no/such/folder/metrics.db", "with space?&#%.db"])
+@pytest.mark.parametrize("command", ON_ROWS, ids=" ".join)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_database_that_is_not_there_is_told_and_not_made(
+    good: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], place: str, as_json: bool
+) -> None:
+    """LLR_POLICY right, LLR_DB unset or another than the router's: that is no proof that nothing left."""
+    if place:
+        monkeypatch.setenv("LLR_DB", place)
+    result = good(*command, *(["--json"] if as_json else []))
+    path = (tmp_path / (place or "metrics.db")).absolute()
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"Error: there is no database at {path}, where LLR_DB leads: the router makes it when it starts. "
+        "If one runs already, set LLR_DB here as it is set there\n"
+    )
+    assert [entry.name for entry in tmp_path.iterdir()] == ["policy.yaml"]
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["route", "explain", "hi"], ["backends", "list"], ["policy", "show"]])
+def test_the_other_commands_make_no_database_either(good: Run, tmp_path: Path, command: list[str]) -> None:
+    good(*command)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["policy.yaml"]
+
+
+NO_ROWS = [  # ts of the rows beside now, and what is said of the last 7 days
+    ([], "no rows since {begin}: ./metrics.db holds none yet"),
+    (
+        [-9 * 86_400_000, -8 * 86_400_000],
+        "no rows since {begin}: those of ./metrics.db go from {first} to {last}; --since looks back further",
+    ),
+]
+
+
+@pytest.mark.parametrize("command", REPORTS, ids=" ".join)
+@pytest.mark.parametrize(("times", "said"), NO_ROWS, ids=["none at all", "older ones"])
+def test_no_rows_is_not_nothing_left(
+    good: Run, tmp_path: Path, command: list[str], times: list[int], said: str
+) -> None:
+    now = int(time.time() * 1000)
+    store = Store(str(tmp_path / "metrics.db"))
+    store.write([build.record(ts_ms=now + ms) for ms in times])
+    store.close()
+    result = good(*command, "--since", "7d")
+    assert result.exit_code == 0
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("no rows since ")]
+    ends = dict(zip(("first", "last"), (utc(now + ms) for ms in times), strict=False))
+    assert re.sub(r"since [\d:Z -]+: ", "since {begin}: ", line).format(begin="{begin}") == said.format(
+        begin="{begin}", **ends
+    )
+    document = json.loads(good(*command, "--since", "7d", "--json").stdout)
+    assert (document["database"], document["rows_since"]) == ("./metrics.db", ends.get("first"))
+
+
+def test_calls_that_all_stayed_are_told_with_the_time_they_are_of(good: Run, tmp_path: Path) -> None:
+    now = int(time.time() * 1000)
+    store = Store(str(tmp_path / "metrics.db"))
+    store.write([build.record(ts_ms=now)])
+    store.close()
+    first, second = good("egress").output.splitlines()
+    assert first == source_line(now)
+    assert re.fullmatch(r"no call since [\d-]{10} [\d:]{8}Z went to a backend that is not local", second)
+
+
+OLD_TABLE = """CREATE TABLE metrics (id INTEGER PRIMARY KEY AUTOINCREMENT, ts INTEGER NOT NULL, backend TEXT NOT NULL,
+    latency_ms INTEGER NOT NULL, ok INTEGER NOT NULL, error TEXT, fallback_for TEXT,
+    shadow INTEGER NOT NULL DEFAULT 0)"""
+
+
+@pytest.mark.parametrize("command", REPORTS, ids=" ".join)
+def test_an_older_database_is_read_and_left_as_it_is(good: Run, tmp_path: Path, command: list[str]) -> None:
+    file, now = tmp_path / "metrics.db", int(time.time() * 1000)
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        database.execute(OLD_TABLE)
+        database.execute("INSERT INTO metrics (ts, backend, latency_ms, ok) VALUES (?, 'parrot', 20, 1)", (now,))
+        database.commit()
+    before = file.read_bytes()
+    result = good(*command)
+    assert (result.exit_code, result.stdout.splitlines()[0]) == (0, source_line(now))
+    assert file.read_bytes() == before
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["metrics.db", "policy.yaml"]
 
 
 # --- help ---------------------------------------------------------------------------------------

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -250,7 +252,23 @@ def test_a_router_that_was_not_reloaded(examine, upstream: Fake, router) -> None
     running = router(policy, workers=1)
     done = examine(policy, LLR_PORT=str(running.port))
     assert done.exit_code == 1 and "serves policy" in done.output and "SIGHUP" in done.output  # the texts differ
-    in_order(examine(running.policy_file.read_text("utf-8"), LLR_PORT=str(running.port)))
+    same = running.policy_file.read_text("utf-8")
+    in_order(examine(same, LLR_PORT=str(running.port), LLR_DB=str(running.database)))
+
+
+@pytest.mark.e2e
+def test_a_running_router_that_writes_another_database(examine, upstream: Fake, router, tmp_path: Path) -> None:
+    running = router(rules(local=ollama(upstream(models=HELD))), workers=1)
+    done = examine(running.policy_file.read_text("utf-8"), LLR_PORT=str(running.port))
+    only(done, "LLR_DB", "runs, but there is no database at", "as it is set for the router")
+    assert not (tmp_path / "metrics.db").exists()
+
+
+def test_a_full_disk(examine, upstream: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, build.record(ts_ms=now_ms()))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    done = examine(rules(local=ollama(upstream(models=HELD))))
+    only(done, "LLR_DB", "disk is full", "free space")
 
 
 # --- five good ones -----------------------------------------------------------------------------

@@ -161,6 +161,21 @@ def test_a_failure_names_the_database_without_its_password(location: str) -> Non
     assert "no_such_" in str(caught.value) and "s3cret" not in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_reading_makes_no_tables_and_writes_nothing(location: str) -> None:
+    reader = Store(location, read_only=True)
+    with pytest.raises(StoreError, match="the router makes and upgrades them when it starts"):
+        reader.source()
+    writer = Store(location)
+    writer.write([call(1)])
+    assert reader.source().oldest_ms == NOW + 1
+    reader.check_writable()
+    with pytest.raises(StoreError, match="read-only"):
+        reader.write([call(2)])
+    assert len(writer.latest(9)) == 1
+    writer.close()
+    reader.close()
+
+
 # --- routers ------------------------------------------------------------------------------------
 
 

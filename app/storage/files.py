@@ -1,0 +1,47 @@
+"""The files of an SQLite database: they hold conversations, so only their owner may read them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+PARTS = ("", "-wal", "-shm")  # the database, its write-ahead log and the index of that
+_OWNER_ONLY = 0o600
+_OTHERS = 0o077
+
+
+def keep_private(location: str) -> str | None:
+    """Make the database with mode 0600 where there is none, and take the rights of others away where there is one.
+
+    SQLite gives the log and its index the mode of the database.  Returns a line for the log when a mode was changed,
+    or could not be.
+    """
+    path = os.path.realpath(location)  # SQLite too puts the log beside the file that a link leads to
+    with contextlib.suppress(OSError):  # there is one, or SQLite says why there can be none
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _OWNER_ONLY))
+    changed = [file for part in PARTS if (file := Path(f"{path}{part}")) and _is_open(file)]
+    foreign = [file for file in changed if not _close(file)]
+    if foreign:
+        return f"{foreign[0]} holds conversations, others may read it, and its mode cannot be changed: chmod 600"
+    if changed:
+        return f"{', '.join(map(str, changed))}: mode set to 0600, because conversations are kept there"
+    return None
+
+
+def _is_open(file: Path) -> bool:
+    """Tell whether others than its owner have rights on a file."""
+    with contextlib.suppress(OSError):
+        found = file.stat()
+        return stat.S_ISREG(found.st_mode) and bool(found.st_mode & _OTHERS)
+    return False
+
+
+def _close(file: Path) -> bool:
+    with contextlib.suppress(OSError):
+        found = file.stat()
+        if found.st_uid == os.geteuid():
+            file.chmod(stat.S_IMODE(found.st_mode) & _OWNER_ONLY)
+            return True
+    return False
