@@ -172,6 +172,7 @@ class Call:
         self.reason = kind
         self.fallback_for: str | None = None
         self.basis: Basis | None = None
+        self.live_ts_ms: int | None = None
         self._destination: str | None = None
         self._sent_bytes: int | None = None
         self._request = request
@@ -242,6 +243,9 @@ class Call:
                 input_tokens=read,
                 output_tokens=written,
                 cost_usd=price.cost_usd(read, written) if price else None,
+                finish=answer.facts.finish if answer else None,
+                answer_chars=answer.facts.chars if answer else None,
+                live_ts_ms=self.live_ts_ms,
                 sensitivity=self._tags.sensitivity,
                 modality=self._tags.modality,
                 family=self._tags.family,

@@ -174,7 +174,7 @@ class ABTest:
     """`ab:`; candidates maps a primary to the backend that is tried beside it."""
 
     enabled: bool = False
-    sample_rate: float = 0.0
+    sample_rate: float = 0.05  # as in the original
     candidates: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -208,6 +208,11 @@ class Policy:
     responses: ResponsesRules = ResponsesRules()
     savings_against: str | None = None  # the backend whose price the savings are reckoned with
     version: str = ""  # short hash of the text, so that two machines can be compared
+
+    @property
+    def echoes(self) -> frozenset[str]:
+        """The backends that are no model: they repeat what they are told."""
+        return frozenset(name for name, config in self.backends.items() if config.type == "echo")
 
 
 # --- what is decided ----------------------------------------------------------------------------
@@ -424,6 +429,9 @@ class CallRecord:
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: float | None = None  # None = unknown
+    finish: str | None = None  # why the answer ended, in the backend's word: stop, length, content_filter …
+    answer_chars: int | None = None  # length of the answer: text and tool arguments; None = there is no answer
+    live_ts_ms: int | None = None  # `ts_ms` of the live call that a shadow call mirrors
     sensitivity: str | None = None  # these six: the other tags of the request
     modality: str | None = None
     family: str | None = None

@@ -27,3 +27,12 @@ def usd(value: float) -> str:
         return f"{sign}${value:,.2f}" if value else "$0"
     digits = 1 - math.floor(math.log10(value))
     return f"{sign}${value:.{digits}f}".rstrip("0")
+
+
+def rounded(value: float | None, digits: int = 1) -> float | None:
+    """A number for JSON: `250` rather than `250.0`."""
+    return None if value is None else plain_number(round(value, digits))
+
+
+def plain_number(value: float) -> float:
+    return int(value) if value == int(value) else value

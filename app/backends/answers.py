@@ -12,6 +12,7 @@ from app.backends.response import Response
 from app.errors import BackendProtocol, BackendServerError, BackendTimeout, StreamInterrupted
 from app.types import BackendConfig
 from app.wire import chat
+from app.wire.answer_facts import AnswerFacts, of_completion, of_response
 from app.wire.chat_stream import StreamWatch
 from app.wire.responses_native import ResponsesWatch, native_usage
 
@@ -28,6 +29,7 @@ class Whole:
         self.document = document
         self.native = native
         self.input_tokens, self.output_tokens = (native_usage if native else chat.usage_of)(document)
+        self.facts = (of_response if native else of_completion)(document)
 
     def close(self) -> None:
         """Nothing is open any more."""
@@ -56,6 +58,10 @@ class Stream:
     @property
     def output_tokens(self) -> int | None:
         return self._watch.output_tokens
+
+    @property
+    def facts(self) -> AnswerFacts:
+        return self._watch.facts
 
     def wait_for_first(self, deadline: float) -> None:
         """Reads until the first event, comments aside.  Raises BackendError when it is an error, when there is

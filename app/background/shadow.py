@@ -58,7 +58,7 @@ class Shadow:
             return
         target = self.candidate(tags, decision)
         if target is not None:
-            self._run(self._mirror, request, tags, decision, target, "shadow")
+            self._run(self._mirror, request, tags, decision, target, "shadow", call.ts_ms)
 
     def candidate(self, tags: Classification, decision: Decision) -> Target | None:
         """Who gets a sample of what the primary answers; None when nobody does, or may."""
@@ -109,9 +109,16 @@ class Shadow:
             self._busy.discard(target.backend)
 
     def _mirror(
-        self, request: ChatRequest, tags: Classification, decision: Decision, target: Target, kind: str
+        self,
+        request: ChatRequest,
+        tags: Classification,
+        decision: Decision,
+        target: Target,
+        kind: str,
+        live_ts_ms: int | None = None,
     ) -> None:
         call = Call(request, tags, decision.route, target, self._via.upstreams[target.backend], kind, self._via.record)
+        call.live_ts_ms = live_ts_ms
         try:
             answer = call_target(request, target, call, self._via, private=decision.private)
         except BackendError:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from flask import Flask
 
+from app.cli.ab import ab_group
 from app.cli.backends import backends_group
 from app.cli.common import PROBLEM
 from app.cli.doctor import doctor
 from app.cli.egress import egress
 from app.cli.init import init
-from app.cli.metrics import ab_group, metrics_group
+from app.cli.metrics import metrics_group
 from app.cli.policy import policy_group
 from app.cli.route import route_group
 

@@ -111,6 +111,10 @@ def cells(row: dict[str, Any]) -> tuple[Any, ...]:
     )
 
 
+def percent(share: float | None) -> str | None:
+    return None if share is None else f"{share:.1%}"
+
+
 def counted(number: int, word: str) -> str:
     """`1 call`, `2 calls`"""
     return f"{number} {word}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""`flask metrics` and `flask ab`."""
+"""`flask metrics`: what was measured."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from app.cli.common import (
     as_json,
     counted,
     no_rows,
+    percent,
     print_json,
     runtime,
     since_option,
@@ -24,7 +25,7 @@ from app.cli.common import (
 )
 from app.cli.table import shortened, table
 from app.metrics.store import Store
-from app.metrics.summary import ENOUGH_SAMPLES, ab_report, metrics_summary, overview
+from app.metrics.summary import metrics_summary, overview
 from app.storage import StoreError, now_ms
 
 metrics_group = AppGroup("metrics", help="What was measured.")
@@ -70,7 +71,7 @@ def metrics_show(since: Span, as_json: bool) -> None:
     for key in ("backend", "route"):
         rows = [
             (
-                *(entry[key], entry["calls"], _percent(entry["success_rate"])),
+                *(entry[key], entry["calls"], percent(entry["success_rate"])),
                 *(entry[column] for column in columns),
                 *(*_tokens(entry), _usd(entry["cost_usd"])),
             )
@@ -82,10 +83,6 @@ def metrics_show(since: Span, as_json: bool) -> None:
 
 def _tokens(entry: Mapping[str, Any]) -> tuple[str, str]:
     return shortened(entry["input_tokens"]), shortened(entry["output_tokens"])
-
-
-def _percent(share: float | None) -> str | None:
-    return None if share is None else f"{share:.1%}"
 
 
 def _usd(cost: float | None) -> str | None:
@@ -140,59 +137,3 @@ def metrics_prune(days: float | None, as_json: bool) -> None:
     else:
         click.echo(source_line(source))
         click.echo(f"deleted {counted(gone, 'row')} older than {days:g} day{'' if days == 1 else 's'}")
-
-
-ab_group = AppGroup("ab", help="The A/B trial.")
-
-
-@ab_group.command("report")
-@since_option("24h")
-@as_json
-def ab_show(since: Span, as_json: bool) -> None:
-    """Each primary beside its candidate, with a recommendation.
-
-    \b
-    promote            the candidate answers at least as well, is faster on
-                       average and no slower at p95
-    hold               it is not
-    insufficient-data  fewer than 20 requests were mirrored to it
-    """
-    rt, begin_ms = runtime(), now_ms() - since.ms
-    try:
-        source = rt.store.source()
-        report = source.document() | ab_report(rt.store.tallies(begin_ms), rt.policy.ab, since.hours)
-    except StoreError as error:
-        raise unreadable(error) from None
-    if as_json:
-        print_json(report)
-        return
-    click.echo(no_rows(source, begin_ms) or source_line(source))
-    click.echo("\n".join(_trial(report)))
-
-
-def _trial(report: Mapping[str, Any]) -> Iterator[str]:
-    """Two rows a pair, because a line has no room for both."""
-    if not report["pairs"]:
-        yield "no trial: the policy names no `ab.candidates` (docs/cookbook.md has an example)"
-        return
-    if not report["enabled"]:
-        yield "the trial is off: `ab.enabled` is false in the policy, so nothing is mirrored now\n"
-    for pair in report["pairs"]:
-        rows = [
-            (
-                side,
-                pair[side],
-                samples,
-                pair[f"{side}AvgLatency"],
-                pair[f"{side}P95Latency"],
-                _percent(pair[f"{side}SuccessRate"]),
-            )
-            for side, samples in (("primary", None), ("candidate", pair["candidateSamples"]))
-        ]
-        yield table(("", "backend", "samples", "avg ms", "p95 ms", "success"), rows)
-        yield f"recommendation: {pair['recommendation']}{_missing(pair)}"
-
-
-def _missing(pair: Mapping[str, Any]) -> str:
-    short = pair["recommendation"] == "insufficient-data" and ENOUGH_SAMPLES - pair["candidateSamples"]
-    return f", {counted(short, 'more sample')} needed" if short and short > 0 else ""

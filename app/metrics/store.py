@@ -30,6 +30,8 @@ _FOLD_ROWS = 5_000  # rows summed up in one transaction
 _MOST_MODELS = 1000  # of a backend, with sums of their own: some answer to any name that a client thinks of
 _AHEAD_MS = 60_000  # as far as clocks of machines differ
 _BUSY_MS = 200  # wait for another writer; the batch is kept when it was not enough
+_MOST_MIRRORED = 2000  # newest mirrored calls that an A/B report reads: it costs the same on any history
+_BETWEEN_MS = 5000  # at most, between the end of a live call and the beginning of its mirrored one
 
 _MOST_CHARS = 200
 _MOST = 2**31 - 1  # what an integer column holds; nobody counted further
@@ -42,6 +44,7 @@ _COLUMNS = (
     "backend", "model", "route", "surface", "stream", "task", "complexity", "latency_ms", "ttfb_ms", "outcome", "error",
     "fallback_for", "input_tokens", "output_tokens", "cost_usd", "request_id", "kind",
     "reason", "destination", "sent_bytes", "sensitivity", "modality", "family", "tokens", "difficulty", "confidence",
+    "finish", "answer_chars",
 )  # fmt: skip
 _values = attrgetter(*_COLUMNS)
 _SUMS = ("span", "bucket", "backend", "model", "route", "kind", *COUNTS, "latency", "ttfb")
@@ -70,6 +73,25 @@ class Source(NamedTuple):
     def document(self) -> dict[str, str | None]:
         """Return the members of a JSON report that name it."""
         return {"database": self.database, "rows_since": None if self.oldest_ms is None else utc(self.oldest_ms)}
+
+
+class Answered(NamedTuple):
+    """What an A/B report reads of one call."""
+
+    backend: str
+    model: str | None
+    latency_ms: int
+    outcome: str  # ok | error
+    output_tokens: int | None
+    finish: str | None
+    answer_chars: int | None
+
+
+class Pair(NamedTuple):
+    """A live call, and the mirrored call of the same request."""
+
+    live: Answered
+    mirrored: Answered
 
 
 class Store:
@@ -177,6 +199,35 @@ class Store:
         """The newest calls of every kind, newest first, as rows with the columns of `metrics`."""
         with self._storage.reading() as database:
             return fetch(Metric.select().order_by(Metric.id.desc()).limit(most), database)
+
+    def pairs(self, since_ms: int) -> list[Pair]:
+        """The newest mirrored calls since then, each beside the live calls of its request.  Mirrored calls that a stop
+        of the router ended are left out.
+
+        The index on `ts` finds the live call, because an index of random request ids would cost every row 10 us.  Rows
+        that do not say when their live call ended are of older versions: it ended just before the mirrored call began.
+        """
+        sides = ", ".join(f"{side}.{name}" for side in ("live", "mirrored") for name in Answered._fields)
+        began = f"ts - latency_ms - {_BETWEEN_MS}"
+        mirrored = (
+            f"SELECT id, request_id, {', '.join(Answered._fields)}, COALESCE(live_ts, {began}) AS from_ts,"
+            f" COALESCE(live_ts, ts + {_BETWEEN_MS}) AS to_ts FROM metrics WHERE shadow AND ts >= ? AND ts <= ?"
+            f" AND kind = 'shadow' AND outcome <> 'cancelled' ORDER BY ts DESC LIMIT {_MOST_MIRRORED}"
+        )
+        sql = (  # CROSS JOIN keeps SQLite from reading all live calls first
+            f"SELECT {sides}, mirrored.id FROM ({mirrored}) AS mirrored CROSS JOIN metrics AS live"
+            " WHERE live.ts >= mirrored.from_ts AND live.ts <= mirrored.to_ts"
+            " AND live.request_id = mirrored.request_id AND NOT live.shadow AND live.outcome <> 'cancelled'"
+            " ORDER BY live.id"
+        )
+        half = len(Answered._fields)
+        with self._storage.reading() as database:
+            rows = database.execute_sql(sql.replace("?", database.param), (since_ms, now_ms() + _AHEAD_MS))
+            pairs = {}
+            for row in rows:  # an id that two requests have: the later call of a backend counts
+                live, mirror = Answered(*row[:half]), Answered(*row[half:-1])
+                pairs[row[-1], live.backend] = Pair(live, mirror)
+            return list(pairs.values())
 
     def totals(self) -> dict[Key, Tally]:
         """All calls ever made, pruned rows included."""
@@ -324,14 +375,15 @@ def _rows(database: peewee.Database, where: str, *values: Any) -> Iterator[_Row]
 
 def _insert(database: peewee.Database, calls: Sequence[CallRecord]) -> None:
     """One row a call.  In SQL of our own: peewee's insert_many takes twenty times as long to write the statement."""
-    names = ("ts", "ok", "shadow", "policy", "asked_model", "basis", *_COLUMNS)
+    names = ("ts", "live_ts", "ok", "shadow", "policy", "asked_model", "basis", *_COLUMNS)
     row = f"({', '.join([database.param] * len(names))})"
     for some in portions(calls):
         values: list[Any] = []
         for call in some:
             basis = call.basis
             asked = (basis.policy, _storable(basis.asked_model), dump(basis)) if basis else (None, None, None)
-            values += (call.ts_ms, call.outcome == "ok", call.kind != "live", *asked, *map(_storable, _values(call)))
+            facts = (call.ts_ms, call.live_ts_ms, call.outcome == "ok", call.kind != "live")
+            values += (*facts, *asked, *map(_storable, _values(call)))
         database.execute_sql(f"INSERT INTO metrics ({', '.join(names)}) VALUES {', '.join([row] * len(some))}", values)
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from app.metrics.store import Key, Source
+from app.metrics.store import Key, Pair, Source
 from app.metrics.tally import Spread, Tally, merged
+from app.metrics.trial import compared
 from app.routing.locality import is_local
 from app.types import ABTest, Observations, Policy, Target
-
-ENOUGH_SAMPLES = 20
+from app.words import plain_number, rounded
 
 
 def window_hours(raw: str | None) -> float:
@@ -31,7 +31,7 @@ def metrics_summary(tallies: Mapping[Key, Tally], hours: float, extra: Mapping[s
     shadows = _grouped({key: tally for key, tally in tallies.items() if key[3] == "shadow"}, 0)
     backends = _grouped(live, 0)
     return {
-        "window_hours": _plain(hours),
+        "window_hours": plain_number(hours),
         "backends": [
             {"backend": name, **_entry(backends.get(name, Tally())), "shadow_calls": _calls(shadows.get(name))}
             for name in sorted({*backends, *shadows})
@@ -87,47 +87,16 @@ def savings(backends: Mapping[str, Tally], policy: Policy) -> dict[str, Any] | N
     }
 
 
-def ab_report(tallies: Mapping[Key, Tally], ab: ABTest, hours: float) -> dict[str, Any]:
-    """`/v1/ab`: live calls of each primary beside the shadow calls of its candidate."""
-    live = _grouped({key: tally for key, tally in tallies.items() if key[3] == "live"}, 0)
-    shadow = _grouped({key: tally for key, tally in tallies.items() if key[3] == "shadow"}, 0)
-    pairs = [
-        _pair(primary, candidate, live.get(primary, Tally()), shadow.get(candidate, Tally()))
-        for primary, candidate in ab.candidates.items()
-    ]
-    return {"enabled": ab.enabled, "window_hours": _plain(hours), "pairs": pairs}
-
-
-def _pair(primary: str, candidate: str, live: Tally, shadow: Tally) -> dict[str, Any]:
+def ab_report(pairs: Iterable[Pair], ab: ABTest, hours: float, echoes: Collection[str] = ()) -> dict[str, Any]:
+    """`/v1/ab`: compare each primary with its candidate on the same requests.  `echoes` names what is no model."""
+    by_backends: dict[tuple[str, str], list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        by_backends[pair.live.backend, pair.mirrored.backend].append(pair)
     return {
-        "primary": primary,
-        "candidate": candidate,
-        "primaryAvgLatency": _round(live.latency.average),
-        "candidateAvgLatency": _round(shadow.latency.average),
-        "primaryP95Latency": _round(live.latency.percentile(0.95)),
-        "candidateP95Latency": _round(shadow.latency.percentile(0.95)),
-        "primarySuccessRate": _success_rate(live),
-        "candidateSuccessRate": _success_rate(shadow),
-        "candidateSamples": shadow.calls,
-        "recommendation": recommend(live, shadow),
+        "enabled": ab.enabled,
+        "window_hours": plain_number(hours),
+        "pairs": [compared(*names, by_backends.get(names, ()), echoes) for names in ab.candidates.items()],
     }
-
-
-def recommend(live: Tally, shadow: Tally) -> str:
-    """promote, hold or insufficient-data: docs/api.md says when."""
-    live_rate, shadow_rate = _success_rate(live), _success_rate(shadow)
-    live_ms, shadow_ms = live.latency.average, shadow.latency.average
-    if (
-        shadow.calls < ENOUGH_SAMPLES
-        or live_rate is None
-        or shadow_rate is None
-        or live_ms is None
-        or shadow_ms is None
-    ):
-        return "insufficient-data"
-    live_p95, shadow_p95 = live.latency.percentile(0.95), shadow.latency.percentile(0.95)
-    p95_worse = live_p95 is not None and shadow_p95 is not None and shadow_p95 > live_p95
-    return "promote" if shadow_rate >= live_rate and shadow_ms < live_ms and not p95_worse else "hold"
 
 
 def _entry(tally: Tally) -> dict[str, Any]:
@@ -141,9 +110,9 @@ def _entry(tally: Tally) -> dict[str, Any]:
         "fallbacks": tally.fallbacks,
         "fallback_rate": round(tally.fallbacks / tally.calls, 4) if tally.calls else None,
         "spills": tally.spills,
-        "avg_latency": _round(tally.latency.average),
-        "p50_latency": _round(tally.latency.percentile(0.5)),
-        "p95_latency": _round(tally.latency.percentile(0.95)),
+        "avg_latency": rounded(tally.latency.average),
+        "p50_latency": rounded(tally.latency.percentile(0.5)),
+        "p95_latency": rounded(tally.latency.percentile(0.95)),
         **_ttfb(tally.ttfb),
         "input_tokens": tally.input_tokens,
         "output_tokens": tally.output_tokens,
@@ -152,7 +121,7 @@ def _entry(tally: Tally) -> dict[str, Any]:
 
 
 def _ttfb(spread: Spread) -> dict[str, float | None]:
-    return {"p50_ttfb": _round(spread.percentile(0.5)), "p95_ttfb": _round(spread.percentile(0.95))}
+    return {"p50_ttfb": rounded(spread.percentile(0.5)), "p95_ttfb": rounded(spread.percentile(0.95))}
 
 
 def _success_rate(tally: Tally) -> float | None:
@@ -181,14 +150,6 @@ def live_backends(tallies: Mapping[Key, Tally]) -> dict[str, Tally]:
 
 def _calls(tally: Tally | None) -> int:
     return tally.calls if tally else 0
-
-
-def _round(value: float | None) -> float | None:
-    return None if value is None else _plain(round(value, 1))
-
-
-def _plain(value: float) -> float:
-    return int(value) if value == int(value) else value
 
 
 _LEDGER = (

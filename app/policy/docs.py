@@ -55,7 +55,7 @@ low below `medium`, high from `high` on. A request of more than 8,000 tokens is 
     "ab": """\
 A sample of the requests that a primary answered well is sent to its candidate too: buffered, in the background, at most
 four at a time in each worker. The client never sees that answer. A private request is never mirrored to a candidate
-that is not local. `GET /v1/ab` and `flask ab report` compare the two.
+that is not local. `GET /v1/ab` and `flask ab report` compare the two on the same requests; they do not judge quality.
 """,
     "sensitivity": """\
 A request is private when its header `X-LLR-Sensitivity` says `high`, or when one of these finds something in any text

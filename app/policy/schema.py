@@ -24,8 +24,9 @@ from app.policy.fields import (
     Words,
 )
 from app.routing.detect import DETECTORS, PatternError, check_pattern
-from app.types import COMPLEXITIES, FAMILIES, MODALITIES, SENSITIVITIES, TASKS, Cuts
+from app.types import COMPLEXITIES, FAMILIES, MODALITIES, SENSITIVITIES, TASKS, ABTest, Cuts
 
+_AB = ABTest()
 _CUTS = Cuts()
 
 
@@ -147,7 +148,13 @@ class ComplexitySchema(StrictSchema):
 
 class ABSchema(StrictSchema):
     enabled = Flag(load_default=False, metadata=_help("mirror requests at all", "false"))
-    sample_rate = Number(0, 1, load_default=0.0, data_key="sampleRate", metadata=_help("share mirrored, 0 to 1", "0"))
+    sample_rate = Number(
+        0,
+        1,
+        load_default=_AB.sample_rate,
+        data_key="sampleRate",
+        metadata=_help("share mirrored, 0 to 1", f"{_AB.sample_rate}"),
+    )
     candidates = Names(load_default=dict, metadata=_help("primary: candidate that is tried beside it"))
 
 

@@ -73,6 +73,9 @@ class Metric(Model):
     policy = TextField(null=True)  # these three on the first call of a request: what its decision was made from
     asked_model = TextField(null=True)
     basis = TextField(null=True)  # JSON, as routing/basis.py writes it
+    finish = TextField(null=True)  # why the answer ended: stop | length | tool_calls | content_filter | refusal | …
+    answer_chars = IntegerField(null=True)
+    live_ts = BigIntegerField(null=True)  # `ts` of the live call that this one mirrors
 
     class Meta:
         table_name = "metrics"
@@ -206,7 +209,13 @@ def _v2_refusals(database: Database) -> None:
         database.create_tables((Refusals,), safe=True)
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables, _v2_refusals)
+def _v3_answer_facts(database: Database) -> None:
+    """Add the columns `finish`, `answer_chars` and `live_ts`, and an index of the few mirrored calls."""
+    _add_missing_columns(database)
+    database.execute_sql("CREATE INDEX IF NOT EXISTS llr_metrics_shadow ON metrics (ts) WHERE shadow")
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables, _v2_refusals, _v3_answer_facts)
 """Numbered by position, from 1.  A change of the tables is a new function at the end; none is ever edited."""
 
 _UPGRADE_LOCK = 5_241_752  # any number, the same on every machine

@@ -75,7 +75,8 @@ def _summary(rt: Runtime, hours: float) -> dict[str, object]:
 
 
 def _trial(rt: Runtime, hours: float) -> dict[str, object]:
-    return rt.store.source().document() | ab_report(rt.store.tallies(_since(hours)), rt.policy.ab, hours)
+    report = ab_report(rt.store.pairs(_since(hours)), rt.policy.ab, hours, rt.policy.echoes)
+    return rt.store.source().document() | report
 
 
 def _exposition(rt: Runtime) -> bytes:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from app.wire import sse
+from app.wire.answer_facts import AnswerFacts
 from app.wire.chat import usage_of
 
-_FINISH = re.compile(rb'"finish_reason"\s*:\s*"')
 # An event longer than this passes through unread; no usage or error event comes near it.
 _MAX_READ_BYTES = 4 * 1024 * 1024
 
@@ -23,7 +22,7 @@ class StreamWatch:
         self._splitter = sse.Splitter(_MAX_READ_BYTES)
         self.begun = False  # an event with data has come
         self.done = False  # `[DONE]` has come
-        self.finished = False  # a finish_reason has come
+        self.facts = AnswerFacts()
         self.error: Mapping[str, Any] | None = None  # the document of an error event
         self.input_tokens: int | None = None
         self.output_tokens: int | None = None
@@ -32,6 +31,11 @@ class StreamWatch:
     def ended_well(self) -> bool:
         """A missing `[DONE]` behind a finish_reason is still a normal end; an end with neither is a cut."""
         return self.error is None and (self.done or self.finished)
+
+    @property
+    def finished(self) -> bool:
+        """A finish_reason that says something has come."""
+        return self.facts.finish is not None
 
     def feed(self, chunk: bytes) -> None:
         for event in self._splitter.feed(chunk):
@@ -54,8 +58,7 @@ class StreamWatch:
             self.done = True
             return
         self.begun = True
-        if _FINISH.search(data):
-            self.finished = True
+        self.facts.add(data)
         # Only the few events that can matter are parsed.
         if (b'"usage"' in data or b'"error"' in data) and (document := sse.json_of(data)):
             if document.get("error"):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from app.types import JsonObject
 from app.wire import sse
+from app.wire.answer_facts import of_response
 from app.wire.chat import token_count
 from app.wire.chat_stream import StreamWatch
 from app.wire.responses_request import is_id
@@ -39,6 +40,7 @@ class ResponsesWatch(StreamWatch):
         if kind == "response.failed" and self.error is None:
             self.error = {"error": response.get("error") or {"message": "the response failed"}}
         self.input_tokens, self.output_tokens = native_usage(response)
+        self.facts = of_response(response)
 
 
 def native_usage(response: JsonObject) -> tuple[int | None, int | None]:

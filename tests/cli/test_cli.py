@@ -540,18 +540,32 @@ def test_metrics_prune_of_a_wrong_number_of_days_deletes_nothing(good: Run, tmp_
 
 def test_ab_report(good: Run, tmp_path: Path) -> None:
     fill(tmp_path / "metrics.db")
+    store, now = Store(str(tmp_path / "metrics.db")), int(time.time() * 1000)
+    answer = {"request_id": "a", "ts_ms": now, "finish": "stop", "answer_chars": 10}
+    cut = {"finish": "length", "answer_chars": 0, "latency_ms": 50, "kind": "shadow", "live_ts_ms": now}
+    store.write(
+        [
+            build.record(**{**answer, "backend": "parrot", "latency_ms": 400}),
+            build.record(**{**answer, "backend": "cloud", **cut}),
+        ]
+    )
+    store.close()
     assert good("ab", "report").output.splitlines() == [
         source_line(first_row(tmp_path / "metrics.db")),
         "the trial is off: `ab.enabled` is false in the policy, so nothing is mirrored now",
         "",
-        "           backend  samples  avg ms  p95 ms  success",
-        "primary    parrot         -     200     300    66.7%",
-        "candidate  cloud          1      50      50   100.0%",
-        "recommendation: insufficient-data, 19 more samples needed",
+        "           backend  answered  avg ms  p95 ms   empty     cut  refused",
+        "primary    parrot     100.0%     300     400    0.0%    0.0%     0.0%",
+        "candidate  cloud      100.0%      50      50  100.0%  100.0%     0.0%",
+        "2 requests mirrored, 2 answered by both",
+        "length of the answers: candidate 0 times the primary",
+        "recommendation: insufficient-data, 18 more samples needed",
+        "- parrot is type echo, which is no model: it repeats what it is told",
     ]
     document = json.loads(good("ab", "report", "--json").output)
     assert document["enabled"] is False
     assert document["pairs"][0]["recommendation"] == "insufficient-data"
+    assert document["pairs"][0]["candidateCutShare"] == 1
 
 
 def test_ab_report_without_a_trial(run: Run, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.e2e.server import wait_until
@@ -65,4 +67,43 @@ def test_a_sample_of_live_requests_is_mirrored_but_no_private_one(upstream, rout
     assert {(row["kind"], row["shadow"], row["reason"]) for row in rows} == {("shadow", 1, "shadow")}
     report = running.get("/v1/ab").json
     assert report["enabled"] is True and report["pairs"][0]["recommendation"] == "insufficient-data"
+    assert (report["pairs"][0]["pairs"], report["pairs"][0]["lengthRatio"]) == (6, 1)
     assert [entry["calls"] for entry in running.get("/v1/metrics").json["backends"]] == [0, 8]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_speaks_against_a_candidate_is_counted(upstream, router, stream: bool):
+    """Twenty requests that both answered: the candidate is faster, because its answers are cut."""
+    local, cloud = upstream(delay_s=0.05, text="a whole answer"), upstream()
+    half = replies.completion("a whole")
+    half["choices"][0]["finish_reason"] = "length"
+    cloud.script(replies.reply(200, half), repeat=True)
+    policy = {
+        "backends": {
+            "local": {"type": "ollama", "endpoint": local.url, "models": ["m:1"]},
+            "cloud": {"type": "openai", "endpoint": f"{cloud.url}/v1", "model": "big"},
+        },
+        "routes": [{"default": "local"}],
+        "ab": {"enabled": True, "sampleRate": 1, "candidates": {"local": "cloud"}},
+    }
+    running = router(policy, workers=1, env={"OPENAI_API_KEY": "key-for-tests"})
+    for _ in range(20):
+        if stream:
+            with running.stream("tell me") as events:
+                events.read()
+        else:
+            running.chat("tell me")
+
+    def pair() -> dict[str, Any]:
+        found: dict[str, Any] = running.get("/v1/ab").json["pairs"][0]
+        return found
+
+    wait_until(lambda: pair()["candidateSamples"] == 20, 10, "twenty samples")
+    found = pair()
+    assert (found["pairs"], found["lengthRatio"]) == (20, 0.5)
+    assert (found["primaryCutShare"], found["candidateCutShare"]) == (0, 1)
+    assert found["candidateAvgLatency"] < found["primaryAvgLatency"]
+    assert found["recommendation"] == "hold"
+    assert found["reasons"] == [
+        "the candidate gives more answers that are cut: 100.0% of the requests, the primary 0.0%"
+    ]

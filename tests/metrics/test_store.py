@@ -581,3 +581,71 @@ def test_pruning_beside_a_writer(store: Store, file: Path) -> None:
     store.prune(NOW - 10**8)  # the newest row always stays: of the old ones too, when the pruner was done first
     assert by_backend(store.tallies(0)) == {"a": 200}
     assert by_backend(store.totals()) == {"old": 300, "a": 200}
+
+
+# --- mirrored calls and their live ones ---------------------------------------------------------
+
+
+def mirrored(number: int, ts_ms: int, live_ts_ms: int | None, **fields: Any) -> CallRecord:
+    known = {"request_id": f"r{number}", "kind": "shadow", "backend": "cloud", "latency_ms": 50}
+    return build.record(ts_ms=ts_ms, live_ts_ms=live_ts_ms, **{**known, **fields})
+
+
+def test_a_mirrored_call_stands_beside_the_live_call_of_its_request(store: Store):
+    now = int(time.time() * 1000)
+    store.write(
+        [
+            build.record(request_id="r1", ts_ms=now - 900, backend="spare", outcome="error", error="timeout"),
+            build.record(request_id="r1", ts_ms=now - 500, finish="stop", answer_chars=7, output_tokens=3),
+            build.record(request_id="r1", ts_ms=now - 500, kind="probe"),
+            build.record(request_id="r2", ts_ms=now - 500),
+            build.record(request_id="r3", ts_ms=now - 500),
+            mirrored(1, now, now - 500, finish="length", answer_chars=2),
+            mirrored(2, now, now - 500, outcome="cancelled"),
+            mirrored(3, now, now - 501),  # another request of that name
+            mirrored(4, now, now - 500),
+        ]
+    )
+    (pair,) = store.pairs(now - 10_000)
+    assert pair.live == ("local", "m", 100, "ok", 3, "stop", 7)
+    assert pair.mirrored == ("cloud", "m", 50, "ok", None, "length", 2)
+    assert store.pairs(now + 1) == []
+
+
+@pytest.mark.parametrize(
+    "live_ago_ms, found", [(0, True), (150, True), (5_100, True), (60_000, False), (-6_000, False)]
+)
+def test_rows_that_do_not_say_what_they_mirror_are_of_older_versions(store: Store, live_ago_ms: int, found: bool):
+    """Their live call ended just before they began."""
+    now = int(time.time() * 1000)
+    store.write([build.record(request_id="r1", ts_ms=now - live_ago_ms), mirrored(1, now, None, latency_ms=200)])
+    assert len(store.pairs(now - 100_000)) == found
+
+
+def test_a_report_reads_the_newest_mirrored_calls(store: Store, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(store_module, "_MOST_MIRRORED", 3)
+    now = int(time.time() * 1000)
+    for number in range(5):
+        at = now - 1000 + number
+        store.write([build.record(request_id=f"r{number}", ts_ms=at), mirrored(number, at, at, latency_ms=number)])
+    assert sorted(pair.mirrored.latency_ms for pair in store.pairs(now - 10_000)) == [2, 3, 4]
+
+
+def test_a_database_of_the_version_before_gets_the_columns_of_answers(file: Path):
+    store = Store(str(file))
+    store.write([build.record()])
+    store.close()
+    for column in ("finish", "answer_chars", "live_ts"):
+        query(file, f"ALTER TABLE metrics DROP COLUMN {column}")
+    query(file, "DROP INDEX llr_metrics_shadow")
+    query(file, "PRAGMA user_version = 2")
+    store.write([build.record(finish="stop", answer_chars=3)])
+    store.close()
+    assert query(file, "SELECT finish, answer_chars, live_ts FROM metrics") == [(None, None, None), ("stop", 3, None)]
+    assert query(file, "SELECT count(*) FROM sqlite_master WHERE name = 'llr_metrics_shadow'") == [(1,)]
+
+
+def test_of_two_live_calls_under_one_id_the_later_counts(store: Store):
+    now = int(time.time() * 1000)
+    store.write([build.record(request_id="r1", ts_ms=now, latency_ms=ms) for ms in (1, 2)] + [mirrored(1, now, now)])
+    assert [pair.live.latency_ms for pair in store.pairs(now - 1000)] == [2]

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from app.metrics.store import Key
-from app.metrics.summary import ab_report, live_backends, metrics_summary, recommend, window_hours
-from app.metrics.tally import Spread, Tally
-from app.types import ABTest
+from app.metrics.summary import live_backends, metrics_summary, window_hours
+from app.metrics.tally import Tally
 
 
 @pytest.mark.parametrize(
@@ -143,84 +142,3 @@ def test_models_and_routes_of_a_backend_are_added_up() -> None:
     assert {name: found.calls for name, found in live_backends(tallies).items()} == {"a": 3}
     (entry,) = metrics_summary(tallies, 1, {})["backends"]
     assert (entry["calls"], entry["avg_latency"]) == (3, 2)
-
-
-# --- A/B ----------------------------------------------------------------------------------------
-
-
-def rough(made: Tally) -> Tally:
-    """As it comes out of the database for a window of many calls."""
-    made.latency = Spread.load(made.latency.dump())
-    return made
-
-
-STEADY = [100.0] * 40
-RECOMMENDATIONS: dict[str, tuple[Tally, Tally, str]] = {
-    "better in all": (tally(STEADY), tally([50.0] * 20), "promote"),
-    "one sample too few": (tally(STEADY), tally([50.0] * 19), "insufficient-data"),
-    "no samples": (tally(STEADY), tally([]), "insufficient-data"),
-    "no live calls": (tally([]), tally([50.0] * 50), "insufficient-data"),
-    "only cancelled live calls": (tally([], cancelled=9), tally([50.0] * 50), "insufficient-data"),
-    "as fast, not faster": (tally(STEADY), tally([100.0] * 20), "hold"),
-    "slower": (tally(STEADY), tally([101.0] * 20), "hold"),
-    "faster but fails once": (tally(STEADY), tally([50.0] * 20, failed=1), "hold"),
-    "fails as often": (tally(STEADY, failed=2), tally([50.0] * 20, failed=1), "promote"),
-    "fails less often": (tally(STEADY, failed=4), tally([50.0] * 20, failed=1), "promote"),
-    "faster on average, worse at the end": (tally(STEADY), tally([10.0] * 18 + [200.0] * 2), "hold"),
-    "faster on average, as good at the end": (tally(STEADY), tally([10.0] * 18 + [100.0] * 2), "promote"),
-    "better, from the sums": (rough(tally(STEADY)), rough(tally([50.0] * 20)), "promote"),
-    "worse at the end, from the sums": (rough(tally(STEADY)), rough(tally([10.0] * 18 + [200.0] * 2)), "hold"),
-    "cancelled live calls do not count as failures": (tally(STEADY, cancelled=40), tally([50.0] * 20), "promote"),
-}
-
-
-@pytest.mark.parametrize("name", RECOMMENDATIONS)
-def test_a_recommendation(name: str) -> None:
-    live, shadow, advice = RECOMMENDATIONS[name]
-    assert recommend(live, shadow) == advice
-
-
-def test_a_report_as_it_is_read() -> None:
-    tallies = {
-        key("local"): tally([100, 300], failed=1),
-        key("local", route="task=code"): tally([200, 200]),
-        key("local", kind="shadow"): tally([7] * 9),
-        key("local", kind="probe"): tally([8] * 9),
-        key("cloud", kind="shadow"): tally([40.04] * 20),
-        key("cloud"): tally([9999]),
-    }
-    ab = ABTest(enabled=True, sample_rate=0.1, candidates={"local": "cloud", "cloud": "third"})
-    assert ab_report(tallies, ab, 24.0) == {
-        "enabled": True,
-        "window_hours": 24,
-        "pairs": [
-            {
-                "primary": "local",
-                "candidate": "cloud",
-                "primaryAvgLatency": 200,
-                "candidateAvgLatency": 40,
-                "primaryP95Latency": 300,
-                "candidateP95Latency": 40,
-                "primarySuccessRate": 0.75,
-                "candidateSuccessRate": 1.0,
-                "candidateSamples": 20,
-                "recommendation": "promote",
-            },
-            {
-                "primary": "cloud",
-                "candidate": "third",
-                "primaryAvgLatency": 9999,
-                "candidateAvgLatency": None,
-                "primaryP95Latency": 9999,
-                "candidateP95Latency": None,
-                "primarySuccessRate": 1.0,
-                "candidateSuccessRate": None,
-                "candidateSamples": 0,
-                "recommendation": "insufficient-data",
-            },
-        ],
-    }
-
-
-def test_a_report_without_a_trial() -> None:
-    assert ab_report({}, ABTest(), 0.5) == {"enabled": False, "window_hours": 0.5, "pairs": []}

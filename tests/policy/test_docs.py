@@ -55,7 +55,7 @@ def row(title: str, key: str) -> list[str]:
         ("routes[n].match", "tokens", "`{min, max}`", "-"),
         ("routes[n].match", "complexity", "`low` `medium` `high`", "-"),
         ("ab", "enabled", "`true` or `false`", "false"),
-        ("ab", "sampleRate", "number from 0 to 1", "0"),
+        ("ab", "sampleRate", "number from 0 to 1", "0.05"),
         ("responses", "maxRows", "whole number from 1 to 10000000", "10000"),
     ],
 )

@@ -168,6 +168,12 @@ def test_a_policy_of_the_original_program_loads_unchanged() -> None:
     assert loaded.policy.responses == ResponsesRules(store=True, store_private=False, ttl_hours=24, max_rows=10_000)
 
 
+@pytest.mark.parametrize("rate, expected", [("", 0.05), ("sampleRate: 0, ", 0), ("sampleRate: 0.5, ", 0.5)])
+def test_a_trial_without_a_rate_mirrors_as_much_as_in_the_original(rate: str, expected: float) -> None:
+    trial = f"ab: {{enabled: true, {rate}candidates: {{local: cloud}}}}\n"
+    assert load(GOOD + trial).policy.ab == ABTest(True, expected, {"local": "cloud"})
+
+
 def test_every_key_that_is_new_reaches_the_policy() -> None:
     rules = load("""\
 backends:

@@ -365,7 +365,8 @@ def test_the_ab_report(client: Client) -> None:
     assert (report["enabled"], report["window_hours"], len(report["pairs"])) == (True, 24, 1)
     (pair,) = report["pairs"]
     assert (pair["primary"], pair["candidate"], pair["candidateSamples"]) == ("parrot", "cloud", 21)
-    assert pair["recommendation"] in ("promote", "hold")
+    assert (pair["pairs"], pair["candidateEmptyShare"], pair["candidateCutShare"]) == (21, 0, None)
+    assert pair["recommendation"] == "hold" and "parrot is type echo, which is no model" in pair["reasons"][0]
     (cloud, parrot) = made.get("/v1/metrics").json["backends"]
     assert (cloud["calls"], cloud["shadow_calls"]) == (0, 21)
     assert (parrot["calls"], parrot["shadow_calls"]) == (21, 0)

@@ -40,7 +40,7 @@ def gather(store: Store, policy: Policy, observations: Observations, hours: floa
     extra = {**overview(tallies, policy, observations), **counts}
     return Figures(
         summary=metrics_summary(tallies, hours, extra),
-        ab=ab_report(tallies, policy.ab, hours),
+        ab=ab_report(store.pairs(now_ms - int(hours * 3_600_000)), policy.ab, hours, policy.echoes),
         steps=steps,
         latest=store.latest(_LATEST),
     )
@@ -50,7 +50,7 @@ def nothing(policy: Policy, observations: Observations, hours: float) -> Figures
     """While the database cannot be read."""
     counts: dict[str, Any] = {"refusals": {}, "rows_dropped": None}
     summary = metrics_summary({}, hours, {**overview({}, policy, observations), **counts})
-    return Figures(summary=summary, ab=ab_report({}, policy.ab, hours), steps={}, latest=())
+    return Figures(summary=summary, ab=ab_report((), policy.ab, hours, policy.echoes), steps={}, latest=())
 
 
 def step_s(hours: float) -> int:

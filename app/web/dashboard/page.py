@@ -19,7 +19,8 @@ from werkzeug import Response as AnyResponse
 
 from app import pipeline
 from app.errors import NotAllowed, RouterError
-from app.metrics.summary import ENOUGH_SAMPLES, window_hours
+from app.metrics.summary import window_hours
+from app.metrics.trial import ENOUGH_SAMPLES, FASTER
 from app.routing.decide import model_for
 from app.routing.explain import explanation, what_is_sent
 from app.routing.locality import is_local
@@ -129,10 +130,11 @@ def _page(tried: Mapping[str, Any]) -> Response:
         backends=list(_backends(rt, found.summary, workers)), routes=list(_routes(rt, found.summary)),
         charts=figures.charts(shown), moments=shown, zone=time.strftime("%Z"),
         calls=[figures.call_line(row, now) for row in found.latest],
-        only_echo=all(config.type == "echo" for config in rt.policy.backends.values()),
+        only_echo=rt.policy.echoes == rt.policy.backends.keys(),
         models=list(listed(rt)), tried={"model": "auto", **tried},
         base_url=f"{http.host_url}v1", can_leave=_guard().wants_key,
-        enough=ENOUGH_SAMPLES, version=VERSION, policy_version=rt.policy.version, workers=max(1, len(workers)),
+        enough=ENOUGH_SAMPLES, faster=FASTER,
+        version=VERSION, policy_version=rt.policy.version, workers=max(1, len(workers)),
         queued=sum(worker.get("queued", 0) for worker in workers.values()),
     )  # fmt: skip
 

@@ -1,0 +1,149 @@
+"""Compare a primary with its candidate on the same requests.  Pure.
+
+Nobody judges the quality of an answer here.  What is counted (failures, empty, cut and refused answers, length) can
+speak against a candidate; in its favour the report says no more than that it is faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from app.metrics.store import Answered, Pair
+from app.metrics.tally import Spread
+from app.words import rounded
+
+ENOUGH_SAMPLES = 20
+INSUFFICIENT, HOLD = "insufficient-data", "hold"
+FASTER, SLOWER = "faster; quality not judged", "slower; quality not judged"
+
+_CUT = frozenset(("length", "max_tokens", "max_output_tokens", "model_length", "max_length"))
+_REFUSED = frozenset(
+    ("refusal", "content_filter", "content-filter", "safety", "prohibited_content", "blocklist", "recitation", "spii")
+)
+_TOOL_CALLS = frozenset(("tool_calls", "function_call"))
+_SHORT = 0.5  # answers of less than half the length take less time for that alone
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """The calls of one backend: all of them, and those whose request both backends answered."""
+
+    sampled: Sequence[Answered]
+    paired: Sequence[Answered]
+
+    @property
+    def success_rate(self) -> float | None:
+        return _share(call.outcome == "ok" for call in self.sampled)
+
+    @property
+    def latency(self) -> Spread:
+        spread = Spread()
+        for call in self.paired:
+            spread.add(call.latency_ms)
+        return spread
+
+    @property
+    def empty(self) -> float | None:
+        measured = (call for call in self.paired if call.answer_chars is not None)
+        return _share(call.answer_chars == 0 and call.finish not in _TOOL_CALLS for call in measured)
+
+    @property
+    def cut(self) -> float | None:
+        return self._finished_by(_CUT)
+
+    @property
+    def refused(self) -> float | None:
+        return self._finished_by(_REFUSED)
+
+    def _finished_by(self, words: Collection[str]) -> float | None:
+        return _share(call.finish in words for call in self.paired if call.finish is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Advice:
+    recommendation: str
+    reasons: Sequence[str] = ()
+
+
+def compared(primary: str, candidate: str, sampled: Sequence[Pair], echoes: Collection[str]) -> dict[str, Any]:
+    """Return the entry of one pair of backends in `/v1/ab`.  `echoes` names what is no model."""
+    both = [pair for pair in sampled if pair.live.outcome == pair.mirrored.outcome == "ok"]
+    first = _Side([pair.live for pair in sampled], [pair.live for pair in both])
+    second = _Side([pair.mirrored for pair in sampled], [pair.mirrored for pair in both])
+    ratio = _length_ratio(both)
+    advice = _advice(first, second, ratio, [name for name in (primary, candidate) if name in echoes])
+    return {
+        "primary": primary,
+        "candidate": candidate,
+        "candidateSamples": len(sampled),
+        "pairs": len(both),
+        **_columns("primary", first),
+        **_columns("candidate", second),
+        "lengthRatio": rounded(ratio, 2),
+        "recommendation": advice.recommendation,
+        "reasons": list(advice.reasons),
+    }
+
+
+def _columns(side: str, calls: _Side) -> dict[str, Any]:
+    return {
+        f"{side}AvgLatency": rounded(calls.latency.average),
+        f"{side}P95Latency": rounded(calls.latency.percentile(0.95)),
+        f"{side}SuccessRate": calls.success_rate,
+        f"{side}EmptyShare": calls.empty,
+        f"{side}CutShare": calls.cut,
+        f"{side}RefusedShare": calls.refused,
+    }
+
+
+def _advice(primary: _Side, candidate: _Side, ratio: float | None, echoes: Sequence[str]) -> _Advice:
+    """Return what the samples say of the candidate, with the reasons against it."""
+    against = [f"{name} is type echo, which is no model: it repeats what it is told" for name in echoes]
+    if len(candidate.sampled) < ENOUGH_SAMPLES:
+        return _Advice(INSUFFICIENT, against)
+    for worse, ours, theirs in (
+        ("fails more often", _failed(candidate), _failed(primary)),
+        ("gives more empty answers", candidate.empty, primary.empty),
+        ("gives more answers that are cut", candidate.cut, primary.cut),
+        ("refuses more", candidate.refused, primary.refused),
+    ):
+        if (ours or 0) > (theirs or 0):
+            against.append(f"the candidate {worse}: {ours or 0:.1%} of the requests, the primary {theirs or 0:.1%}")
+    if ratio is not None and ratio < _SHORT:
+        against.append(
+            f"the candidate's answers are short: {ratio:.2f} times the primary's, so the times do not compare"
+        )
+    first, second = primary.latency, candidate.latency
+    if first.average is None or second.average is None:
+        return _Advice(HOLD, against)
+    faster = second.average < first.average
+    if faster and (second.percentile(0.95) or 0) > (first.percentile(0.95) or 0):
+        against.append("the candidate is faster on average, but slower at p95")
+    if second.average == first.average:
+        against.append("the candidate is as fast as the primary")
+    return _Advice(HOLD if against else FASTER if faster else SLOWER, against)
+
+
+def _failed(side: _Side) -> float:
+    return 1 - (side.success_rate or 0)
+
+
+def _length_ratio(pairs: Iterable[Pair]) -> float | None:
+    """Return the median over the pairs: the candidate's length through the primary's."""
+    ratios = [second / first for first, second in map(_lengths, pairs) if first and second is not None]
+    return median(ratios) if ratios else None
+
+
+def _lengths(pair: Pair) -> tuple[int | None, int | None]:
+    """Return both lengths in characters, or in tokens where older rows have no characters."""
+    chars = pair.live.answer_chars, pair.mirrored.answer_chars
+    return (pair.live.output_tokens, pair.mirrored.output_tokens) if None in chars else chars
+
+
+def _share(hits: Iterable[bool]) -> float | None:
+    """Return the share of the true ones; None of none."""
+    counted = list(hits)
+    return round(sum(counted) / len(counted), 4) if counted else None

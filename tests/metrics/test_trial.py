@@ -1,0 +1,113 @@
+"""A candidate beside its primary, on the same requests: what speaks against it, and the best that is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from app.metrics.store import Answered, Pair
+from app.metrics.summary import ab_report
+from app.metrics.trial import compared
+from app.types import ABTest
+
+
+def call(**facts: Any) -> Answered:
+    known = {"backend": "local", "model": "m", "latency_ms": 100, "outcome": "ok", "output_tokens": 10}
+    return Answered(**{**known, "finish": "stop", "answer_chars": 40, **facts})
+
+
+def pairs(number: int = 20, live: dict[str, Any] | None = None, **mirrored: Any) -> list[Pair]:
+    return [Pair(call(**(live or {})), call(**{"backend": "cloud", "latency_ms": 50, **mirrored}))] * number
+
+
+ONE_LATE = [*pairs(18, latency_ms=10), *pairs(2, latency_ms=200)]
+LONG = {"latency_ms": 5000}
+CASES: dict[str, tuple[Sequence[Pair], str, str]] = {
+    "faster in all": (pairs(), "faster; quality not judged", ""),
+    "slower": (pairs(latency_ms=101), "slower; quality not judged", ""),
+    "one too few": (pairs(19), "insufficient-data", ""),
+    "none": ((), "insufficient-data", ""),
+    "as fast": (pairs(latency_ms=100), "hold", "as fast as the primary"),
+    "faster on average, slower at p95": (ONE_LATE, "hold", "slower at p95"),
+    "fails once": ([*pairs(19), *pairs(1, outcome="error")], "hold", "fails more often: 5.0% of the requests"),
+    "always fails": (pairs(outcome="error"), "hold", "fails more often: 100.0%"),
+    "one empty answer": ([*pairs(19), *pairs(1, answer_chars=0)], "hold", "more empty answers: 5.0%"),
+    "as many empty answers": (pairs(live={"answer_chars": 0}, answer_chars=0), "faster; quality not judged", ""),
+    "answers with calls alone": (
+        pairs(live={"answer_chars": 0, "finish": "tool_calls"}, answer_chars=0, finish="tool_calls"),
+        "faster; quality not judged",
+        "",
+    ),
+    "cut": (pairs(finish="length"), "hold", "more answers that are cut: 100.0% of the requests, the primary 0.0%"),
+    "both cut": (pairs(live={"finish": "length"}, finish="max_tokens"), "faster; quality not judged", ""),
+    "refuses": (pairs(finish="content_filter"), "hold", "refuses more"),
+    "says that it refuses": (pairs(finish="refusal"), "hold", "refuses more"),
+    "short": (pairs(answer_chars=19), "hold", "answers are short: 0.47 times"),
+    "half as long": (pairs(answer_chars=20), "faster; quality not judged", ""),
+    "three times as long": (pairs(answer_chars=120), "faster; quality not judged", ""),
+    "short by its tokens": (pairs(live={"answer_chars": None}, output_tokens=4), "hold", "answers are short: 0.40 "),
+    "of unknown length": (
+        pairs(live={"answer_chars": None, "output_tokens": None}, answer_chars=None),
+        "faster; quality not judged",
+        "",
+    ),
+    "its failures take long": ([*pairs(19, LONG), *pairs(1, LONG, outcome="error", latency_ms=9)], "hold", "fails"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_recommendation(name: str) -> None:
+    sampled, advice, reason = CASES[name]
+    entry = compared("local", "cloud", sampled, ())
+    assert entry["recommendation"] == advice
+    assert (reason in " ".join(entry["reasons"])) and bool(reason) == bool(entry["reasons"])
+
+
+@pytest.mark.parametrize("echo", ["local", "cloud"])
+@pytest.mark.parametrize("number, advice", [(20, "hold"), (3, "insufficient-data")])
+def test_an_echo_is_no_model_however_fast(echo: str, number: int, advice: str) -> None:
+    entry = compared("local", "cloud", pairs(number), {echo})
+    assert entry["recommendation"] == advice
+    assert entry["reasons"] == [f"{echo} is type echo, which is no model: it repeats what it is told"]
+
+
+def test_only_requests_that_both_answered_are_timed() -> None:
+    """A live call that took long counts only where the candidate answered it too."""
+    sampled = [*pairs(2), *pairs(1, {"latency_ms": 9000, "finish": "length"}, outcome="error")]
+    entry = compared("local", "cloud", sampled, ())
+    assert (entry["candidateSamples"], entry["pairs"]) == (3, 2)
+    assert (entry["primaryAvgLatency"], entry["candidateAvgLatency"], entry["primaryCutShare"]) == (100, 50, 0)
+    assert (entry["primarySuccessRate"], entry["candidateSuccessRate"]) == (1, 0.6667)
+
+
+def test_the_report() -> None:
+    other = Pair(call(backend="spare"), call(backend="cloud"))  # failed before the primary answered
+    trial = ABTest(enabled=True, sample_rate=0.1, candidates={"local": "cloud", "cloud": "third"})
+    mixed = [*pairs(1, finish="length", answer_chars=0), *pairs(3, {"latency_ms": 200}, answer_chars=60)]
+    assert ab_report([*mixed, other], trial, 24.0) == {
+        "enabled": True,
+        "window_hours": 24,
+        "pairs": [
+            {
+                "primary": "local", "candidate": "cloud", "candidateSamples": 4, "pairs": 4,
+                "primaryAvgLatency": 175, "primaryP95Latency": 200, "primarySuccessRate": 1.0,
+                "primaryEmptyShare": 0, "primaryCutShare": 0, "primaryRefusedShare": 0,
+                "candidateAvgLatency": 50, "candidateP95Latency": 50, "candidateSuccessRate": 1.0,
+                "candidateEmptyShare": 0.25, "candidateCutShare": 0.25, "candidateRefusedShare": 0,
+                "lengthRatio": 1.5, "recommendation": "insufficient-data", "reasons": [],
+            },
+            {
+                "primary": "cloud", "candidate": "third", "candidateSamples": 0, "pairs": 0,
+                **{f"{side}{column}": None for side in ("primary", "candidate") for column in (
+                    "AvgLatency", "P95Latency", "SuccessRate", "EmptyShare", "CutShare", "RefusedShare",
+                )},
+                "lengthRatio": None, "recommendation": "insufficient-data", "reasons": [],
+            },
+        ],
+    }  # fmt: skip
+
+
+def test_a_report_without_a_trial() -> None:
+    assert ab_report([], ABTest(), 0.5) == {"enabled": False, "window_hours": 0.5, "pairs": []}
