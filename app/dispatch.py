@@ -85,6 +85,7 @@ def dispatch(request: ChatRequest, tags: Classification, decision: Decision, via
                 fallback_for=call.fallback_for,
                 trace=_trace(decision, failures),
                 private=decision.private,
+                pin_refused=decision.pin_refused,
                 native=answer.native,
             )
         call.first_byte()
@@ -97,6 +98,7 @@ def dispatch(request: ChatRequest, tags: Classification, decision: Decision, via
             fallback_for=call.fallback_for,
             trace=_trace(decision, failures),
             private=decision.private,
+            pin_refused=decision.pin_refused,
             native=answer.native,
         )
     raise _all_failed(failures, decision, target)

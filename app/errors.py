@@ -19,6 +19,9 @@ _KEY_SHAPES = re.compile(
 )
 
 
+_WORTH_A_RETRY = (408, 409, 425, 429)  # 4xx that say something of the moment, not of the request
+
+
 def redact(text: str, secrets: Sequence[str] = ()) -> str:
     """`text` without our own keys (`secrets`) and without anything shaped like a key."""
     for secret in secrets:
@@ -48,6 +51,7 @@ class RouterError(Exception):
     refuses: ClassVar[bool] = False  # the request is refused before any backend is called
     logged: bool = False  # the log has the line of this request
     route: str | None = None  # set once the request was routed
+    pin_refused: bool = False  # set once the request was routed: see Decision
     trace: Sequence[Any] = ()  # types.Step, once the request was routed
     target: tuple[str, str] | None = None  # (backend, model) that is to blame
 
@@ -83,6 +87,11 @@ class RouterError(Exception):
     def refusal(self) -> str | None:
         """The code under which a refused request is counted; None when the request was not refused."""
         return self.cause if self.refuses else None
+
+    @property
+    def is_final(self) -> bool:
+        """True when the same request would be refused again, so that no client should repeat it."""
+        return 400 <= self.status < 500 and self.status not in _WORTH_A_RETRY
 
 
 # --- start-up and reload ------------------------------------------------------------------------
@@ -125,6 +134,13 @@ class NotFound(RequestError):
     code = "not_found"
 
 
+class UnknownModel(NotFound):
+    """The request names a model that nobody here knows."""
+
+    code = "model_not_found"
+    param = "model"
+
+
 class NotAllowed(RouterError):
     """Missing or wrong client key (401), or an Origin or Host that may not come in (403)."""
 
@@ -137,11 +153,15 @@ class NotAllowed(RouterError):
 
 
 class NoEligibleBackend(RouterError):
-    """Privacy left no target."""
+    """Privacy left no target, or no model is known for any."""
 
     status = 503
     code = "no_eligible_backend"
     refuses = True
+
+    @property
+    def is_final(self) -> bool:
+        return True
 
 
 class ContextTooLong(RequestError):

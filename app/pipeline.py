@@ -79,6 +79,7 @@ def run(request: ChatRequest, rt: Runtime) -> Reply:
         return dispatch(request, tags, decision, rt.dispatcher, record)
     except RouterError as error:
         error.route, error.trace = decision.route, error.trace or decision.trace
+        error.pin_refused = decision.pin_refused
         raise
 
 

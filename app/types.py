@@ -15,6 +15,8 @@ COMPLEXITIES = ("low", "medium", "high")
 SENSITIVITIES = ("normal", "high")
 MODALITIES = ("text", "image")
 FAMILIES = ("qwen-coder", "gemma", "llama", "any")
+PINS = ("any", "declared", "local", "none")  # `pins:`; the first is the default
+UNKNOWN_MODELS = ("auto", "refuse")  # `unknownModel:`; likewise
 
 JsonObject = Mapping[str, Any]
 
@@ -206,6 +208,9 @@ class Policy:
     ab: ABTest = ABTest()
     sensitivity: SensitivityRules = SensitivityRules()
     responses: ResponsesRules = ResponsesRules()
+    aliases: Mapping[str, str] = field(default_factory=dict)  # a name that clients send -> what it stands for
+    pins: str = "any"  # which names may pin a request: one of PINS
+    unknown_model: str = "auto"  # a request with a name that nobody knows: one of UNKNOWN_MODELS
     savings_against: str | None = None  # the backend whose price the savings are reckoned with
     version: str = ""  # short hash of the text, so that two machines can be compared
 
@@ -293,6 +298,7 @@ class Decision:
     reason: str = "route"  # why the first target is first: route, pin, continuation, fit, cooling, spill
     skipped: Target | None = None  # a local primary passed over for its latency: it wants measuring
     private: bool = False  # only local targets may be called
+    pin_refused: bool = False  # the client named a backend or model that privacy forbids: the policy's route stands in
     dropped: Mapping[str, str] = field(
         default_factory=dict
     )  # backends the route or pin names, that may not be used: why
@@ -372,6 +378,7 @@ class Buffered:
     fallback_for: str | None = None
     trace: tuple[Step, ...] = ()  # the decision's, and what failed since
     private: bool = False
+    pin_refused: bool = False
     native: bool = False  # a Response object, not a chat completion
 
 
@@ -398,6 +405,7 @@ class Streamed:
     fallback_for: str | None = None
     trace: tuple[Step, ...] = ()  # the decision's, and what failed since
     private: bool = False
+    pin_refused: bool = False
     native: bool = False  # Responses events, not chat chunks
 
 

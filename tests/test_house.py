@@ -142,6 +142,7 @@ ASKED = [  # what is asked, and what the table of errors promises
     ("POST", "/v1/chat/completions", CHAT | {"more": "x" * 2000}, {}, 413, "request_too_large"),
     ("POST", "/v1/chat/completions", CHAT, {"Content-Type": "text/plain"}, 415, None),
     ("POST", "/v1/chat/completions", CHAT | {"model": "dead"}, {}, 502, "all_backends_failed"),
+    ("POST", "/v1/chat/completions", CHAT | {"model": "smal"}, {}, 404, "model_not_found"),
     ("POST", "/v1/chat/completions", CHAT | {"model": "cloud"}, PRIVATE, 503, "no_eligible_backend"),
 ]
 
@@ -155,7 +156,7 @@ def ask(folder: Path, request: tuple[Any, ...], database: str = "metrics.db") ->
         "cloud": {"type": "sarmalink"},
     }
     (folder / "policy.yaml").write_text(
-        yaml.safe_dump({"backends": backends, "routes": [{"default": "dead"}]}), "utf-8"
+        yaml.safe_dump({"backends": backends, "routes": [{"default": "cloud"}]}), "utf-8"
     )
     environ = {"LLR_POLICY": str(folder / "policy.yaml"), "LLR_DB": str(folder / database)}
     client = create_app(environ | {"LLR_API_KEYS": "key", "LLR_MAX_BODY_BYTES": "1024"}).test_client()
@@ -303,6 +304,7 @@ def test_every_header_is_documented():
     code = "".join(source.read_text("utf-8") for source in SOURCES)
     written = set(re.findall(r"\bX-LLR-[A-Za-z]+(?:-[A-Za-z]+)*", code))
     written |= {"X-LLR-" + name.replace("_", "-").title() for name in re.findall(r"HTTP_X_LLR_([A-Z_]+[A-Z])", code)}
+    written |= set(re.findall(r"\bx-should-retry\b", code))
     tables = [*API.rows("header", "values"), *API.rows("header", "on")]
     assert written == {name for row in tables for name in names(row[0])}
 

@@ -13,8 +13,8 @@ import gevent.pool
 
 from app.dispatch import Call, Dispatcher, call_target
 from app.errors import BackendError
-from app.routing.decide import model_for
 from app.routing.locality import is_local
+from app.routing.names import model_for
 from app.types import ABTest, CallRecord, ChatRequest, Classification, Decision, Policy, Target
 
 _AT_ONCE = 4

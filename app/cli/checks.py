@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from app.backends import BACKEND_TYPES
-from app.routing.decide import model_for
 from app.routing.locality import is_address, is_cloud_model, is_inside, is_loopback_name
+from app.routing.names import model_for
 from app.settings import Settings
 from app.types import BackendConfig, Observations, Policy, Route
 

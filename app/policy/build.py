@@ -9,7 +9,19 @@ from urllib.parse import urlsplit
 from app.backends import BACKEND_TYPES
 from app.routing.locality import is_address, is_inside, is_loopback_name
 from app.settings import Settings
-from app.types import ABTest, BackendConfig, Cuts, Policy, Price, ResponsesRules, Route, SensitivityRules, Timeouts
+from app.types import (
+    PINS,
+    UNKNOWN_MODELS,
+    ABTest,
+    BackendConfig,
+    Cuts,
+    Policy,
+    Price,
+    ResponsesRules,
+    Route,
+    SensitivityRules,
+    Timeouts,
+)
 
 Resolve = Callable[[str], Sequence[str]]
 """Host name -> its addresses; empty when it does not resolve."""
@@ -25,6 +37,9 @@ def build(data: Mapping[str, Any], settings: Settings, version: str) -> Policy:
         ab=ABTest(**ab),
         sensitivity=SensitivityRules(**sensitivity),
         responses=ResponsesRules(**responses),
+        aliases=data.get("aliases") or {},
+        pins=data.get("pins") or PINS[0],
+        unknown_model=data.get("unknown_model") or UNKNOWN_MODELS[0],
         savings_against=(data.get("savings") or {}).get("against"),
         version=version,
     )

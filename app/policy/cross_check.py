@@ -11,8 +11,10 @@ from app.policy import yaml_source
 from app.policy.build import Resolve, locality
 from app.policy.fields import nearest
 from app.routing.locality import is_cloud_model
+from app.routing.names import AUTO, fold, spellings_of
 
 _MOST_LISTED = 20
+_MOST_ALIAS = 100  # characters
 
 
 class CrossCheck:
@@ -27,7 +29,7 @@ class CrossCheck:
         self.warnings: list[str] = []
 
     def problems(self) -> list[str]:
-        found = [*self._backends(), *self._routes(), *self._ab(), *self._savings()]
+        found = [*self._backends(), *self._routes(), *self._aliases(), *self._ab(), *self._savings()]
         return [self._source.problem(path, text) for path, text in found]
 
     def _backends(self) -> Iterable[tuple[yaml_source.Path, str]]:
@@ -91,6 +93,37 @@ class CrossCheck:
         cloud = [model for model in models if model and is_cloud_model(model)]
         if cloud and all(model is None or is_cloud_model(model) for model in models):
             yield path, f"a route for sensitivity high must stay local, and {name!r} only has cloud models ({cloud[0]})"
+
+    def _aliases(self) -> Iterable[tuple[yaml_source.Path, str]]:
+        """Aliases that hide another name, or that stand for nothing."""
+        aliases: Mapping[str, str] = self._data.get("aliases") or {}
+        backends = {fold(name) for name in self._names}
+        folded = {fold(alias) for alias in aliases} - {AUTO, *backends}
+        models = self._models()
+        for alias, to in aliases.items():
+            path = ("aliases", alias)
+            if fold(alias) not in folded:
+                yield path, "an alias must not be called auto, nor like a backend: that name has a meaning already"
+            elif len(alias) > _MOST_ALIAS or not alias.isprintable() or alias != alias.strip() or not alias:
+                yield path, f"an alias is a name of 1 to {_MOST_ALIAS} printable characters"
+            backend, _, model = to.partition("/")
+            if fold(to) in folded:
+                yield path, f"{to[:60]!r} is an alias itself; write what that one stands for, or backend/model"
+            elif fold(to) not in (AUTO, *backends, *models) and not (model and fold(backend) in backends):
+                legal = nearest(to, [AUTO, *self._names, *models.values()])
+                way_out = "write auto, a backend, backend/model, or a model that a backend declares"
+                yield path, f"{to[:60]!r} is no name of this policy{legal}; {way_out}"
+
+    def _models(self) -> Mapping[str, str]:
+        """Every spelling of every declared model, without case -> the model."""
+        known: dict[str, str] = {}
+        for given in (self._data.get("backends") or {}).values():
+            kind = BACKEND_TYPES.get(str(given.get("type")))
+            named = [given.get("model"), *(given.get("models") or ()), *(given.get("families") or {}).values()]
+            for model in filter(None, named if any(named) or kind is None else kind.default_models):
+                for spelling in spellings_of(kind.type if kind else "", model):
+                    known.setdefault(fold(spelling), model)
+        return known
 
     def _ab(self) -> Iterable[tuple[yaml_source.Path, str]]:
         ab = self._source.data.get("ab")

@@ -47,6 +47,32 @@ All conditions must hold. A condition is a word, or a list of words (any of them
 `confidence`) it is `{min, max}`, both included, either of which may be left out. `flask route explain "some prompt"`
 prints the tags of a prompt and what spoke for them; [classifier.md](classifier.md) says how they are made.
 """
+_NAMES = """\
+## Names
+
+The `model` of a request is `auto`, a name of `aliases`, a backend, `backend/model`, or a model that a backend declares
+or was seen to hold. Names are compared without case, the exact one first; at Ollama `x` and `x:latest` are one name.
+
+`aliases: {gpt-4o: auto, fast: "local/llama3.2:3b"}` gives a name that a client has built in, or one that is easy to
+remember, a meaning. Aliases always work, go before a model of the same name, and stand in `GET /v1/models`. An alias
+stands for `auto`, a backend, `backend/model` or a declared model, never for another alias.
+
+| `pins` | what a request may name, beside `auto` and aliases |
+| --- | --- |
+| `any` | every backend and model |
+| `declared` | backends, and models that the policy names; not those that a backend was merely seen to hold |
+| `local` | backends and models that are local |
+| `none` | nothing |
+
+A name that `pins` does not allow counts as unknown. With `unknownModel: auto` an unknown name is routed as `auto`, as
+clients with a name built in need it; with `refuse` it is a 404 `model_not_found`. A misspelling of a known name is
+always a 404 that tells the nearest one: one letter or sign more, less, another or swapped (two in names of 10 or more
+characters), with the same digits and the same tag. Names of well-known hosted models, such as `gpt-4`, never count as
+misspellings.
+
+A private request that names a backend or model that is not local goes where the policy sends private requests, and its
+answer carries `X-LLR-Pin: refused`.
+"""
 _TEXTS = {
     "complexity": """\
 `difficulty` says from 0 to 1 how likely a small local model is not enough. The tag `complexity` says it in three words:
@@ -113,6 +139,7 @@ def reference() -> str:
         *_own_keys(),
         _section("routes[n]", RouteSchema().fields, _ROUTES),
         _section("routes[n].match", MatchSchema().fields, _MATCH),
+        _NAMES,
     ]
     for name, field in PolicySchema().fields.items():
         if isinstance(field, fields.Nested):

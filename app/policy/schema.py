@@ -24,7 +24,17 @@ from app.policy.fields import (
     Words,
 )
 from app.routing.detect import DETECTORS, PatternError, check_pattern
-from app.types import COMPLEXITIES, FAMILIES, MODALITIES, SENSITIVITIES, TASKS, ABTest, Cuts
+from app.types import (
+    COMPLEXITIES,
+    FAMILIES,
+    MODALITIES,
+    PINS,
+    SENSITIVITIES,
+    TASKS,
+    UNKNOWN_MODELS,
+    ABTest,
+    Cuts,
+)
 
 _AB = ABTest()
 _CUTS = Cuts()
@@ -215,6 +225,18 @@ class PolicySchema(StrictSchema):
         required=True,
         metadata=_help("top to bottom, the first match wins; the last is `default`"),
         error_messages={"invalid": "must be a list of routes"},
+    )
+    aliases = Names(
+        load_default=dict, metadata=_help("name that a client sends: what it stands for (`auto`, a backend, a model)")
+    )
+    pins = Choice(
+        PINS, load_default=PINS[0], metadata=_help("which names beside `auto` and aliases a request may send", PINS[0])
+    )
+    unknown_model = Choice(
+        UNKNOWN_MODELS,
+        load_default=UNKNOWN_MODELS[0],
+        data_key="unknownModel",
+        metadata=_help("a request with a name that nobody knows: routed as `auto`, or 404", UNKNOWN_MODELS[0]),
     )
     complexity = fields.Nested(ComplexitySchema, metadata=_help("where the tag `complexity` is cut from `difficulty`"))
     ab = fields.Nested(ABSchema, metadata=_help("mirrors a sample of live requests to a candidate"))

@@ -9,6 +9,7 @@ import json
 import re
 from typing import Any
 
+from app.routing.names import Meaning
 from app.types import Basis, Observations, Policy, Target
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.:/@+-]{0,99}")
@@ -16,31 +17,32 @@ _MOST_CHARS = 200
 _latest: tuple[Observations, Policy | None, str, Observations] = (Observations(), None, "", Observations())
 
 
-def kept_name(model: str, *, pinned: bool, private: bool) -> str | None:
-    """`Basis.asked_model`.  A client may put anything into `model`: what pinned nothing is kept only when it looks like
+def kept_name(model: str, *, known: bool, private: bool) -> str | None:
+    """`Basis.asked_model`.  A client may put anything into `model`: what nobody knows is kept only when it looks like
     a model's name (a later policy may know it), and never that of a private request."""
-    if pinned:
+    if known:
         return model if model.isprintable() and len(model) <= _MOST_CHARS else None
     return model if not private and model.lower() != "auto" and _NAME.fullmatch(model) else ""
 
 
-def relevant(seen: Observations, policy: Policy, asked: str) -> Observations:
+def relevant(seen: Observations, policy: Policy, asked: str, meaning: Meaning) -> Observations:
     """What the decision could depend on.  It stays small whatever was observed.
 
     Most requests come between two changes of what is seen, and ask for the same model: then it is the same object."""
     global _latest
     if _latest[0] is not seen or _latest[1] is not policy or _latest[2] != asked:
-        _latest = (seen, policy, asked, _relevant(seen, policy, asked))
+        _latest = (seen, policy, asked, _relevant(seen, policy, asked, meaning))
     return _latest[3]
 
 
-def _relevant(seen: Observations, policy: Policy, asked: str) -> Observations:
+def _relevant(seen: Observations, policy: Policy, asked: str, meaning: Meaning) -> Observations:
+    wanted = {asked, *(target.model for target in (meaning.name.targets if meaning.name else ()))}
     models: dict[str, tuple[str, ...]] = {}
     latency: dict[tuple[str, str], float] = {}
     for name, config in policy.backends.items():
         named = {*config.models, *config.families.values()}
         held = seen.models.get(name, ())
-        kept = tuple(model for number, model in enumerate(held) if model == asked or (number == 0 and not named))
+        kept = tuple(model for number, model in enumerate(held) if model in wanted or (number == 0 and not named))
         if kept:
             models[name] = kept
         for model in (*named, *kept):

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from app.errors import ContextTooLong, NoEligibleBackend
+from app.errors import ContextTooLong, NoEligibleBackend, UnknownModel
 from app.routing.basis import kept_name, relevant
 from app.routing.locality import is_local
+from app.routing.names import Meaning, model_for, resolve
 from app.types import (
     BackendConfig,
     Basis,
@@ -38,6 +39,7 @@ def no_trial(target: Target) -> bool:  # noqa: ARG001
 class _Choice:
     """What the stages work on.  `targets` and `trace` change from stage to stage; the rest is the question."""
 
+    request: ChatRequest
     tags: Classification
     policy: Policy
     observations: Observations
@@ -49,6 +51,7 @@ class _Choice:
     targets: tuple[Target, ...] = ()
     skipped: Target | None = None
     measured: bool = False
+    pin_refused: bool = False
     trace: list[Step] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)  # backend -> why
 
@@ -81,16 +84,18 @@ def decide(
     """Targets in the order of tries, with the reasons.
 
     `trial(target)` is asked when a remote primary would be skipped for its latency; True lets this one request
-    measure it.  Raises NoEligibleBackend (privacy left nothing) and ContextTooLong (no window holds it).
+    measure it.  Raises UnknownModel (a misspelt name, or one that the policy refuses), NoEligibleBackend (privacy left
+    nothing) and ContextTooLong (no window holds it).
     """
-    choice = _Choice(tags, policy, observations, _output_tokens(request), trial)
+    choice = _Choice(request, tags, policy, observations, _output_tokens(request), trial)
     if choice.private:
         choice.note("privacy", f"private, because of {request.sensitivity_from or 'the header'}")
+    meaning = resolve(request.model, tags.family, policy, observations)
     if request.continues:
         choice.route, choice.reason, choice.targets = "continuation", "continuation", (request.continues,)
         choice.note("match", f"goes on at {_name(request.continues)}, which keeps the conversation")
-    else:
-        _match(choice, request.model)
+    elif not _pin(choice, meaning):
+        _match(choice)
     primary = choice.targets[0].backend if choice.targets else ""
     for stage in (_privacy, _fit, _health, _budget, _model):
         stage(choice)
@@ -102,12 +107,13 @@ def decide(
         reason=choice.reason,
         skipped=choice.skipped,
         private=choice.private,
+        pin_refused=choice.pin_refused,
         dropped=choice.dropped,
         basis=Basis(
             policy=policy.version,
-            asked_model=kept_name(request.model, pinned=choice.route == "pin", private=choice.private),
+            asked_model=kept_name(request.model, known=meaning.is_known, private=choice.private),
             output_tokens=choice.output_tokens,
-            observations=relevant(observations, policy, request.model),
+            observations=relevant(observations, policy, request.model, meaning),
             measured=choice.measured,
             targets=choice.targets,
         ),
@@ -117,14 +123,44 @@ def decide(
 # --- match: the only stage that makes targets ---------------------------------------------------
 
 
-def _match(choice: _Choice, model: str) -> None:
-    pinned = pin(model, choice.policy, choice.observations, choice.tags.family)
-    if pinned:
-        choice.route, choice.reason, choice.targets = "pin", "pin", pinned
-        choice.note("match", f"pinned by model {_quote(model)}")
-        return
-    if model and model.lower() != "auto":
-        choice.note("match", f"model {_quote(model)} is not one of ours: routed as auto")
+def _pin(choice: _Choice, meaning: Meaning) -> bool:
+    """Take the targets that the client's `model` names.  Return False when the routes must decide.
+
+    Raises UnknownModel."""
+    model, name = choice.request.model, meaning.name
+    if name is None or meaning.is_barred:
+        if meaning.nearest or choice.policy.unknown_model == "refuse":
+            raise unknown_model(model, meaning, choice.policy)
+        why = f"may not be pinned (pins: {choice.policy.pins})" if name else "is not one of ours"
+        choice.note("match", f"model {_quote(model)} {why}: routed as auto")
+        return False
+    if name.alias_of:
+        choice.note("match", f"model {_quote(model)} is an alias of {_quote(name.alias_of)}")
+    if not meaning.targets:
+        return False
+    if choice.private and not any(is_local(target, choice.observations) for target in meaning.targets):
+        choice.pin_refused = True
+        for target in meaning.targets:
+            choice.dropped[target.backend] = NOT_FOR_PRIVATE
+        choice.note("match", f"pin refused: the request is private, and model {_quote(model)} is not local")
+        return False
+    choice.route, choice.reason, choice.targets = "pin", "pin", meaning.targets
+    choice.note("match", f"pinned by model {_quote(model)}")
+    return True
+
+
+def unknown_model(model: str, meaning: Meaning, policy: Policy) -> UnknownModel:
+    """Return the refusal of a name that is misspelt, barred or unknown, with the way out."""
+    if meaning.nearest:
+        text = f"No model here is called {_quote(model)}; did you mean {_quote(meaning.nearest)}?"
+    elif meaning.is_barred:
+        text = f"The model {_quote(model)} may not be named here (policy: `pins: {policy.pins}`)."
+    else:
+        text = f"No model here is called {_quote(model)}."
+    return UnknownModel(f"{text} GET /v1/models lists the names; `aliases` in the policy can add one.")
+
+
+def _match(choice: _Choice) -> None:
     for route in choice.policy.routes:
         missed = _why_not(route, choice.tags)
         if missed:
@@ -137,24 +173,6 @@ def _match(choice: _Choice, model: str) -> None:
         choice.route, choice.budget_ms, choice.targets = route.label, route.latency_budget_ms, targets
         choice.note("match", f"{route.label}: yes" + (f" ({route.reason})" if route.reason else ""))
         return
-
-
-def pin(model: str, policy: Policy, observations: Observations, family: str) -> tuple[Target, ...]:
-    """Targets of a request that names a backend, `backend/model`, or a model that some backend holds; else ()."""
-    if not model or model.lower() == "auto":
-        return ()
-    if model in policy.backends:
-        return (Target(model, model_for(policy.backends[model], family, observations)),)
-    backend, slash, rest = model.partition("/")
-    if slash and rest and backend in policy.backends:
-        return (Target(backend, rest, client_named=True),)
-    return tuple(
-        Target(config.name, model, client_named=True)
-        for config in policy.backends.values()
-        if model in config.models
-        or model in config.families.values()
-        or model in observations.models.get(config.name, ())
-    )
 
 
 def _why_not(route: Route, tags: Classification) -> str:
@@ -173,14 +191,6 @@ def _route_targets(route: Route, choice: _Choice) -> tuple[Target, ...]:
     )
 
 
-def model_for(config: BackendConfig, family: str, observations: Observations) -> str:
-    """The family's model in the backend's map, else its default model, else one it was seen to hold, else ""."""
-    if family in config.families:
-        return config.families[family]
-    seen = observations.models.get(config.name, ())
-    return next(iter((*config.models, *config.families.values(), *seen)), "")
-
-
 # --- the other stages: drop or reorder ----------------------------------------------------------
 
 
@@ -194,11 +204,26 @@ def _privacy(choice: _Choice) -> None:
             choice.drop("privacy", target, NOT_FOR_PRIVATE)
     choice.targets = kept
     if not kept:
-        raise NoEligibleBackend(
-            "The request is private (sensitivity high) and no local backend may serve it. "
-            "Give the policy a route whose backend is local, or name a local model."
-        )
+        raise NoEligibleBackend(_nothing_local(choice))
     choice.note("privacy", "private: only local targets are left")
+
+
+def _nothing_local(choice: _Choice) -> str:
+    """Say what made the request private, what the client named, and the way out."""
+    request = choice.request
+    cause = request.sensitivity_from or "the header X-LLR-Sensitivity"
+    private = f"The request is private (because of {cause})"
+    if request.continues:
+        keeper = repr(request.continues.backend)
+        return (
+            f"{private}, and the backend that keeps its conversation, {keeper}, is not local. "
+            "Send the whole conversation as `input`, without `previous_response_id`."
+        )
+    way_out = "Give the policy a route whose backend is local, or name a local model."
+    if choice.pin_refused:
+        pinned = f"the model that it names, {_quote(request.model)}, is not local"
+        return f"{private}, {pinned}, and no route of the policy has a local backend. {way_out}"
+    return f"{private} and no local backend may serve it. {way_out}"
 
 
 def _fit(choice: _Choice) -> None:

@@ -37,6 +37,8 @@ def render(error: RouterError) -> Response:
     response.headers.update(headers.error_headers(headers.request_id(http.environ), error, http.environ))
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    if error.is_final:
+        response.headers["x-should-retry"] = "false"  # OpenAI's SDKs try a 503 twice more unless told not to
     if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response

@@ -22,6 +22,8 @@ def route() -> Response:
     asked = read_object(raw).document
     is_chat = "messages" in asked or not {"input", "previous_response_id"} & asked.keys()
     request = chat.read_request(environ, raw) if is_chat else responses.read_request(rt, environ, raw)[0]
-    answer = jsonify(explanation(*pipeline.explain(request, rt)))
+    evidence, decision, outlook = pipeline.explain(request, rt)
+    answer = jsonify(explanation(evidence, decision, outlook))
     answer.headers["X-LLR-Request-Id"] = request.request_id
+    answer.headers.update(headers.pin_headers(decision.pin_refused))
     return answer

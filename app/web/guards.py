@@ -13,7 +13,9 @@ from app.errors import NotAllowed
 from app.routing.locality import is_loopback_name
 from app.settings import Settings
 
-_EXPOSED_HEADERS = "X-LLR-Request-Id, X-LLR-Backend, X-LLR-Model, X-LLR-Route, X-LLR-Fallback-For, X-LLR-Trace"
+_EXPOSED_HEADERS = (
+    "X-LLR-Request-Id, X-LLR-Backend, X-LLR-Model, X-LLR-Route, X-LLR-Fallback-For, X-LLR-Pin, X-LLR-Trace"
+)
 
 
 Environ = dict[str, Any]  # WSGI's

@@ -114,6 +114,7 @@ def answer_headers(request_id: str, reply: Reply | None, environ: dict[str, Any]
         headers["X-LLR-Route"] = printable(reply.route)
         if reply.fallback_for:
             headers["X-LLR-Fallback-For"] = reply.fallback_for
+        headers |= pin_headers(reply.pin_refused)
         headers |= _explained(reply.trace, environ)
     return headers
 
@@ -124,7 +125,11 @@ def error_headers(request_id: str, error: RouterError, environ: dict[str, Any]) 
         headers["X-LLR-Route"] = printable(error.route)
     if error.target:
         headers["X-LLR-Backend"], headers["X-LLR-Model"] = error.target[0], printable(error.target[1])
-    return headers | _explained(error.trace, environ)
+    return headers | pin_headers(error.pin_refused) | _explained(error.trace, environ)
+
+
+def pin_headers(pin_refused: bool) -> dict[str, str]:
+    return {"X-LLR-Pin": "refused"} if pin_refused else {}
 
 
 def _explained(trace: Sequence[Step], environ: dict[str, Any]) -> dict[str, str]:

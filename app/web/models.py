@@ -1,4 +1,5 @@
-"""GET /v1/models: `auto`, every backend, every model declared or discovered.  From memory: no backend is asked."""
+"""GET /v1/models: `auto`, aliases, every backend, every model declared or discovered.  From memory: no backend is
+asked."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
-from app.errors import NotFound
+from app.routing.decide import unknown_model
+from app.routing.names import Name, is_usable, names_of, resolve, usable
 from app.runtime import Runtime
 from app.web.answers import runtime
 
@@ -20,23 +22,23 @@ def models() -> Response:
 
 @blueprint.get("/v1/models/<path:name>")
 def model(name: str) -> Response:
-    entry = listed(runtime()).get(name)
-    if entry is None:
-        raise NotFound(f"The model {name[:80]!r} does not exist here.", param="model", code="model_not_found")
-    return jsonify(entry)
+    return jsonify(_entry(_known(name.strip(), runtime()), runtime()))
 
 
 def listed(rt: Runtime) -> dict[str, dict[str, Any]]:
-    """Entries by id; of two with one id the first stays."""
-    entries = {"auto": _entry("auto", "router", rt)}
-    for name in rt.policy.backends:
-        entries.setdefault(name, _entry(name, "router", rt))
-    seen = rt.observations().models
-    for name, config in rt.policy.backends.items():
-        for held in (*config.models, *config.families.values(), *seen.get(name, ())):
-            entries.setdefault(held, _entry(held, name, rt))
-    return entries
+    """Return an entry for each name that a request may send, by its id."""
+    return {name.text: _entry(name, rt) for name in usable(rt.policy, rt.observations())}
 
 
-def _entry(name: str, owner: str, rt: Runtime) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": int(rt.started_at), "owned_by": owner}
+def _known(text: str, rt: Runtime) -> Name:
+    """Return what `text` names.  Raises UnknownModel."""
+    seen = rt.observations()
+    meaning = resolve(text, "any", rt.policy, seen)
+    names = names_of(rt.policy, seen)
+    if meaning.name is None or not names.is_listed(text) or not is_usable(meaning.name, rt.policy, seen):
+        raise unknown_model(text, meaning, rt.policy)
+    return meaning.name
+
+
+def _entry(name: Name, rt: Runtime) -> dict[str, Any]:
+    return {"id": name.text, "object": "model", "created": int(rt.started_at), "owned_by": name.owner}

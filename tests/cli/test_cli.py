@@ -342,11 +342,16 @@ def test_route_explain_as_json(good: Run) -> None:
     assert (document["route"], document["targets"]) == ("sensitivity=high", [{"backend": "parrot", "model": "echo"}])
 
 
-def test_route_explain_that_finds_no_backend(good: Run) -> None:
+def test_route_explain_that_finds_no_backend(good: Run, tmp_path: Path) -> None:
+    misspelt = good("route", "explain", "hi", "--model", " clodu ")
+    assert (misspelt.exit_code, misspelt.stderr[:64]) == (
+        1, "Error: No model here is called 'clodu'; did you mean 'cloud'? GE"
+    )  # fmt: skip
+    (tmp_path / "policy.yaml").write_text("backends: {cloud: {type: sarmalink}}\nroutes: [default: cloud]")
     result = good("route", "explain", "hi", "--sensitivity", "high", "--model", " cloud ")
     assert result.exit_code == 1
     assert result.stderr.startswith(
-        "Error: The request is private (sensitivity high) and no local backend may serve it."
+        "Error: The request is private (because of the header X-LLR-Sensitivity), the model that it names, 'cloud',"
     )
 
 

@@ -47,7 +47,8 @@ def test_no_proxy_and_no_netrc_of_the_environment_is_used(upstream: Start, route
     for model, stream, private in itertools.product(("auto", "cloud"), (False, True), ("normal", "high")):
         body = chat_body("hello", model=model, stream=stream)
         answer = running.post("/v1/chat/completions", body, {"X-LLR-Sensitivity": private})
-        assert answer.status == (503 if (model, private) == ("cloud", "high") else 200)
+        assert answer.status == 200
+        assert answer.headers["X-LLR-Backend"] == ("cloud" if (model, private) == ("cloud", "normal") else "local")
         assert running.post("/v1/responses", {"input": "hello", "model": model}).status == 200
     wait_until(lambda: "found" in running.get("/v1/models").body.decode(), 10, "the models to be found")
     wait_until(lambda: running.rows("SELECT * FROM metrics WHERE kind = 'shadow'"), 10, "a mirrored request")

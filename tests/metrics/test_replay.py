@@ -109,7 +109,7 @@ def test_every_tag_has_a_column() -> None:
 
 
 @pytest.mark.parametrize(
-    "model, pinned, private, kept",
+    "model, known, private, kept",
     [
         ("", False, False, ""),
         ("AUTO", False, False, ""),
@@ -123,8 +123,8 @@ def test_every_tag_has_a_column() -> None:
         ("local/a\nb", True, False, None),
     ],
 )
-def test_which_names_are_kept(model: str, pinned: bool, private: bool, kept: str | None) -> None:
-    assert kept_name(model, pinned=pinned, private=private) == kept
+def test_which_names_are_kept(model: str, known: bool, private: bool, kept: str | None) -> None:
+    assert kept_name(model, known=known, private=private) == kept
 
 
 def test_what_is_kept_is_short_whatever_was_observed(house: House) -> None:

@@ -28,6 +28,7 @@ def test_every_section_is_there_once_and_in_order() -> None:
         "## backends.NAME",
         "## routes[n]",
         "## routes[n].match",
+        "## Names",
         "## complexity",
         "## ab",
         "## sensitivity",

@@ -165,6 +165,7 @@ def test_a_policy_of_the_original_program_loads_unchanged() -> None:
     )
     assert loaded.policy.ab == ABTest(enabled=False, sample_rate=0.05, candidates={"local": "sarmalink"})
     assert loaded.policy.sensitivity == SensitivityRules()
+    assert (loaded.policy.aliases, loaded.policy.pins, loaded.policy.unknown_model) == ({}, "any", "auto")
     assert loaded.policy.responses == ResponsesRules(store=True, store_private=False, ttl_hours=24, max_rows=10_000)
 
 
@@ -197,6 +198,9 @@ routes:
   - default: parrot
 sensitivity: {detect: [api_key, email], patterns: ["(?i)project bluebird"]}
 responses: {store: false, storePrivate: true, ttlHours: 1.5, maxRows: 7}
+aliases: {gpt-4o: auto, fast: "local/llama3.2:3b", large: BIG, bird: parrot}
+pins: declared
+unknownModel: refuse
 """).policy
     local = rules.backends["local"]
     assert local.endpoint == "http://10.0.0.5:11434"
@@ -214,6 +218,8 @@ responses: {store: false, storePrivate: true, ttlHours: 1.5, maxRows: 7}
     )
     assert rules.sensitivity == SensitivityRules(("api_key", "email"), ("(?i)project bluebird",))
     assert rules.responses == ResponsesRules(store=False, store_private=True, ttl_hours=1.5, max_rows=7)
+    assert rules.aliases == {"gpt-4o": "auto", "fast": "local/llama3.2:3b", "large": "BIG", "bird": "parrot"}
+    assert (rules.pins, rules.unknown_model) == ("declared", "refuse")
 
 
 def test_the_cuts_of_complexity() -> None:

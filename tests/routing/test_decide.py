@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import ContextTooLong, NoEligibleBackend, RouterError
-from app.routing.decide import decide, pin
+from app.routing.decide import decide
 from app.routing.locality import is_local
-from app.types import BackendConfig, Classification, Observations, Policy, Route, Target, Timeouts
+from app.types import PINS, BackendConfig, Classification, Observations, Policy, Route, Target, Timeouts
 from tests import build
 
 TABLE = yaml.safe_load((Path(__file__).parent / "decisions.yaml").read_text(encoding="utf-8"))
@@ -53,7 +54,7 @@ def shown(target: Target) -> str:
 
 @pytest.mark.parametrize("case", TABLE["cases"], ids=lambda case: case["name"])
 def test_a_decision(case: dict[str, Any]) -> None:
-    known = {"name", "policy", "tags", "asked", "out", "seen", "trial", "targets", "route"}
+    known = {"name", "policy", "tags", "asked", "out", "seen", "trial", "targets", "route", "pin_refused"}
     assert set(case) <= known | {"primary", "skipped", "says", "asks", "error", "why", "goes_on"}, (
         "a key of the table is misspelt"
     )
@@ -84,6 +85,7 @@ def test_a_decision(case: dict[str, Any]) -> None:
     assert [shown(target) for target in decision.targets] == case["targets"]
     assert decision.route == case["route"]
     assert decision.private == (case.get("tags", {}).get("sensitivity") == "high")
+    assert decision.pin_refused == case.get("pin_refused", False)
     if "why" in case:
         assert decision.reason == case["why"]
     if "primary" in case:
@@ -144,13 +146,38 @@ def test_a_detector_is_named_as_the_reason_for_privacy() -> None:
     assert decision.trace[0].outcome == "private, because of detector email"
 
 
-def test_nothing_local_is_said_with_what_to_do() -> None:
+WAY_OUT = "Give the policy a route whose backend is local, or name a local model."
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (
+            {},
+            "The request is private (because of the header X-LLR-Sensitivity) and no local backend may serve it. "
+            + WAY_OUT,
+        ),
+        (
+            {"sensitivity_from": "detector email"},
+            "The request is private (because of detector email) and no local backend may serve it. " + WAY_OUT,
+        ),
+        (
+            {"sensitivity_from": "detector email", "model": "Cloud"},
+            "The request is private (because of detector email), the model that it names, 'Cloud', is not local, "
+            "and no route of the policy has a local backend. " + WAY_OUT,
+        ),
+        (
+            {"sensitivity_from": "detector email", "continues": Target("cloud", "gpt")},
+            "The request is private (because of detector email), and the backend that keeps its conversation, 'cloud', "
+            "is not local. Send the whole conversation as `input`, without `previous_response_id`.",
+        ),
+    ],
+)
+def test_nothing_local_is_said_with_its_cause_and_what_to_do(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(NoEligibleBackend) as caught:
-        decide(build.request(), tags(sensitivity="high"), POLICIES["home"], observations())
-    assert caught.value.message == (
-        "The request is private (sensitivity high) and no local backend may serve it. "
-        "Give the policy a route whose backend is local, or name a local model."
-    )
+        decide(build.request(**fields), tags(sensitivity="high"), POLICIES["home"], observations())
+    assert caught.value.message == message
+    assert caught.value.is_final
 
 
 def test_too_long_is_said_with_numbers() -> None:
@@ -187,11 +214,6 @@ def test_the_room_asked_for_the_answer(fields: dict[str, Any], room: int) -> Non
 def test_a_long_or_odd_model_name_is_quoted_short() -> None:
     decision = decide(build.request(model="x\n" * 500), tags(), POLICIES["home"], observations())
     assert decision.trace[0].outcome == "model '" + "x\\n" * 40 + "' is not one of ours: routed as auto"
-
-
-def test_pins_do_not_read_empty_names() -> None:
-    assert pin("", POLICIES["home"], observations(), "any") == ()
-    assert pin("/x", POLICIES["home"], observations(), "any") == ()
 
 
 # --- what holds for every policy and request ----------------------------------------------------
@@ -236,7 +258,8 @@ def _policies(draw: st.DrawFn) -> Policy:
     family=st.sampled_from(["llama", "any"]),
     private=st.booleans(),
     tokens=st.sampled_from([1, 1000]),
-    model=st.sampled_from(["", "auto", "a", "b/x", "b/x:cloud", "m", "gpt-4o"]),
+    model=st.sampled_from(["", "auto", "a", "b/x", "b/x:cloud", "m", "M", "gpt-4o"]),
+    pins=st.sampled_from(PINS),
     local=st.sets(st.sampled_from(NAMES)),
     cooling=st.sets(st.sampled_from(NAMES)),
     slow=st.sets(st.sampled_from(NAMES)),
@@ -249,6 +272,7 @@ def test_whatever_happens_privacy_and_order_hold(
     private: bool,
     tokens: int,
     model: str,
+    pins: str,
     local: set[str],
     cooling: set[str],
     slow: set[str],
@@ -259,6 +283,7 @@ def test_whatever_happens_privacy_and_order_hold(
         cooling=frozenset(cooling),
         local=frozenset(local),
     )
+    rules = dataclasses.replace(rules, pins=pins)
     asked = tags(task=task, family=family, tokens=tokens, sensitivity="high" if private else "normal")
     try:
         decision = decide(build.request(model=model), asked, rules, seen, lambda _: tries)
@@ -268,6 +293,8 @@ def test_whatever_happens_privacy_and_order_hold(
     assert len(set(decision.targets)) == len(decision.targets)
     assert all(target.model for target in decision.targets)
     assert decision.private == private
+    if pins == "none" or (pins == "local" and decision.route == "pin"):
+        assert decision.route != "pin" or all(is_local(target, seen) for target in decision.targets)
     if private:
         assert all(is_local(target, seen) for target in decision.targets)
         assert decision.skipped is None or is_local(decision.skipped, seen)

@@ -124,7 +124,7 @@ def test_a_model_that_two_backends_hold_is_listed_once_for_the_first(client: Cli
     assert listed == [("auto", "router"), ("a", "router"), ("b", "router"), ("m", "a"), ("n", "b")]
 
 
-@pytest.mark.parametrize("name", ["auto", "parrot", "echo:1b", "org/echo", "gpt"])
+@pytest.mark.parametrize("name", ["auto", "parrot", "echo:1b", "org/echo", "gpt", "parrot/org/echo"])
 @pytest.mark.parametrize("quoted", [False, True])
 def test_one_model(client: Client, name: str, quoted: bool) -> None:
     answer = client().get("/v1/models/" + (quote(name, safe="") if quoted else name))
@@ -133,7 +133,9 @@ def test_one_model(client: Client, name: str, quoted: bool) -> None:
     assert set(answer.json) == {"id", "object", "created", "owned_by"}
 
 
-@pytest.mark.parametrize("name", ["echo", "echo:2b", "AUTO", "org", "org/echo/x", "%00", "a" * 5000, "..%2f..%2fetc"])
+@pytest.mark.parametrize(
+    "name", ["echo", "echo:2b", "org", "parrot/x", "org/echo/x", "%00", "a" * 5000, "..%2f..%2fetc"]
+)
 def test_a_model_that_is_not_there(client: Client, name: str) -> None:
     answer = client().get(f"/v1/models/{name}")
     assert answer.status_code == 404
@@ -171,8 +173,9 @@ def test_a_dry_run_of_a_responses_body(client: Client, body: dict[str, Any]) -> 
 def test_a_dry_run_of_a_private_request(client: Client) -> None:
     answer = client().post("/v1/route", json=CHAT, headers={"X-LLR-Sensitivity": "high"}).json
     assert (answer["route"], answer["targets"]) == ("sensitivity=high", [{"backend": "parrot", "model": "echo:1b"}])
-    refused = client().post("/v1/route", json={"model": "cloud", **CHAT}, headers={"X-LLR-Sensitivity": "high"})
-    assert (refused.status_code, refused.json["error"]["code"]) == (503, "no_eligible_backend")
+    pinned = client().post("/v1/route", json={"model": "cloud", **CHAT}, headers={"X-LLR-Sensitivity": "high"})
+    assert (pinned.json["route"], pinned.json["targets"]) == (answer["route"], answer["targets"])
+    assert pinned.headers["X-LLR-Pin"] == "refused"
 
 
 OFFICE = """\

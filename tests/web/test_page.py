@@ -25,6 +25,7 @@ from tests.web.conftest import Client
 KEYS = "first-key, zweiter-schlüssel"
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 CANARY = "xyzzy plugh"
+AWAY = "backends: {cloud: {type: sarmalink}}\nroutes: [default: cloud]"
 PRICED = """\
 backends:
   local: {type: echo, price: {input: 0, output: 0}}
@@ -326,8 +327,11 @@ def test_private_prompts_and_refusals(client: Client) -> None:
     browser = client()
     assert "private, because of the header" in explained(browser, prompt="hello", private="on").said
     assert "private, because of detector email" in explained(browser, prompt="write to a@example.org").said
-    refused = explained(browser, prompt="hello", private="on", model="cloud").said
+    moved = explained(browser, prompt="hello", private="on", model="cloud").said
+    assert "pin refused: the request is private, and model 'cloud' is not local" in moved
+    refused = explained(client(AWAY), prompt="hello", private="on", model="cloud").said
     assert "It would be refused: 503 no_eligible_backend" in refused
+    assert "It would be refused: 404 model_not_found" in explained(browser, prompt="hello", model="clodu").said
 
 
 def test_a_prompt_is_shown_as_text(client: Client) -> None:

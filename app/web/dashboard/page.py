@@ -21,9 +21,9 @@ from app import pipeline
 from app.errors import NotAllowed, RouterError
 from app.metrics.summary import window_hours
 from app.metrics.trial import ENOUGH_SAMPLES, FASTER
-from app.routing.decide import model_for
 from app.routing.explain import explanation, what_is_sent
 from app.routing.locality import is_local
+from app.routing.names import model_for
 from app.runtime import Runtime
 from app.storage import StoreError, now_ms
 from app.types import ChatRequest, Target
