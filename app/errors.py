@@ -245,6 +245,15 @@ class BackendBusy(BackendError):
     backend_failed = False
 
 
+class RouterExhausted(BackendError):
+    """This machine lacks what a call needs: file descriptors, ports, memory.  Not the backend's fault."""
+
+    KINDS: ClassVar[tuple[str, ...]] = ("descriptors", "ports", "memory")
+
+    status = 503
+    backend_failed = False
+
+
 class BackendRejected(BackendError):
     """The backend says that the client's request is wrong.  Its status passes through, and so does its error
     document (`document`, keys taken out) unless the request is private."""
@@ -286,7 +295,8 @@ class StreamInterrupted(RouterError):
 
 
 class AllBackendsFailed(RouterError):
-    """No target answered.  504 when every call timed out, 429 when every one was rate limited, else 502."""
+    """No target answered.  504 when every call timed out, 429 when every one was rate limited, 503 when none could be
+    made, else 502."""
 
     status = 502
     code = "all_backends_failed"
@@ -303,6 +313,8 @@ class AllBackendsFailed(RouterError):
             self.status, self.type, self.code = 429, "rate_limit_error", "rate_limit_exceeded"
             waits = [error.retry_after_s for error in errors if error.retry_after_s is not None]
             self.retry_after_s = min(waits, default=None)
+        elif all(isinstance(error, RouterExhausted) for error in errors):
+            self.status = 503
 
     @property
     def cause(self) -> str:

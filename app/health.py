@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from app.errors import RouterExhausted
 from app.types import CallRecord
 
 log = logging.getLogger("llr.health")
 
 _FAILURES_TO_OPEN = 3
 _LONGEST_S = 120.0
+_RECOVERED_S = 10.0  # without a call that failed for want of something here
 
 
 @dataclass(slots=True)
@@ -37,6 +39,9 @@ class Health:
         self._clock = clock
         self._first_s = first_s
         self._circuits: dict[str, _Circuit] = {}
+        self._exhausted_at: float | None = (
+            None  # when a call last failed for want of something here; None = all is well
+        )
 
     def snapshot(self) -> frozenset[str]:
         """Backends in cool-down, one whose trial call is on its way included."""
@@ -77,6 +82,10 @@ class Health:
             circuit.trial = ""
         if call.outcome == "cancelled" or call.error in ("busy", "privacy"):
             return
+        if call.error in RouterExhausted.KINDS:
+            self._note_exhausted(call.error)
+            return
+        self._note_recovered()
         if not call.backend_failed:
             self._close(call.backend, circuit)
             return
@@ -92,6 +101,16 @@ class Health:
             circuit.until = max(circuit.until, now + call.retry_after_s)
         if circuit.open_s and not already_open:
             _report_open(call.backend, circuit, now)
+
+    def _note_exhausted(self, kind: str | None) -> None:
+        if self._exhausted_at is None:
+            log.error("this machine has no %s left: calls fail, and no backend is to blame", kind)
+        self._exhausted_at = self._clock()
+
+    def _note_recovered(self) -> None:
+        if self._exhausted_at is not None and self._clock() - self._exhausted_at > _RECOVERED_S:
+            log.info("calls can be made again")
+            self._exhausted_at = None
 
     def _close(self, backend: str, circuit: _Circuit) -> None:
         if circuit.unhealthy_since is not None:

@@ -31,6 +31,7 @@ class Settings:
     connect_timeout_s: float = 3.0
     first_byte_timeout_s: float = 120.0
     idle_timeout_s: float = 60.0
+    send_timeout_s: float = 60.0
     cooldown_s: float = 10.0
     graceful_timeout_s: int = 30
     retention_days: float = 30.0
@@ -117,6 +118,13 @@ VARIABLES = (
         "LLR_FIRST_BYTE_TIMEOUT", "first_byte_timeout_s", _above_zero(86400), "120", "seconds to a backend's first byte"
     ),
     Variable("LLR_IDLE_TIMEOUT", "idle_timeout_s", _above_zero(86400), "60", "seconds between a backend's bytes"),
+    Variable(
+        "LLR_SEND_TIMEOUT",
+        "send_timeout_s",
+        _above_zero(86400),
+        "60",
+        "seconds in which a backend must take some of a request",
+    ),
     Variable("LLR_COOLDOWN", "cooldown_s", _above_zero(3600), "10", "seconds a failing backend is left alone at first"),
     Variable(
         "LLR_GRACEFUL_TIMEOUT", "graceful_timeout_s", _whole(1, 3600), "30", "seconds for work in flight at SIGTERM"

@@ -93,6 +93,7 @@ class Timeouts:
     connect_s: float
     first_byte_s: float
     idle_s: float
+    send_s: float = 60.0  # in which a backend must take some of the request
 
 
 @dataclass(frozen=True, slots=True)

@@ -328,3 +328,26 @@ def test_failures_that_open_nothing_say_nothing() -> None:
         bench.fails(2)
         bench.ok()
     assert lines == []
+
+
+@pytest.mark.parametrize("kind", ["descriptors", "ports", "memory"])
+def test_what_this_machine_lacks_is_no_failure_of_the_backend_and_is_logged_once(kind: str) -> None:
+    bench = Bench()
+    with captured("llr.health") as lines:
+        for second in range(30):
+            bench.at(second)
+            bench.fails(error=kind, backend_failed=False)
+            bench.ok()  # on a connection that was kept
+        bench.at(50)
+        bench.ok()
+        bench.fails(error=kind, backend_failed=False)
+    assert (bench.cooling, bench.state) == (False, "closed")
+    said = f"ERROR this machine has no {kind} left: calls fail, and no backend is to blame"
+    assert lines == [said, "INFO calls can be made again", said]
+
+
+def test_what_this_machine_lacks_neither_opens_nor_closes_a_circuit() -> None:
+    bench = opened(10)
+    bench.admits("t")
+    bench.fails(1, "t", error="descriptors", backend_failed=False)
+    assert bench.state == "half-open"

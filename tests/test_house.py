@@ -18,6 +18,7 @@ import yaml
 from marshmallow import fields
 
 from app import create_app, errors, policy
+from app.backends import failures
 from app.metrics.prometheus import Snapshot, exposition
 from app.metrics.summary import ab_report, metrics_summary
 from app.metrics.tally import Tally
@@ -113,6 +114,7 @@ def test_every_kind_of_error_in_a_row_is_documented():
     kinds = {kind.kind for kind in error_classes(errors.BackendError)} - {errors.BackendError.kind}
     written = re.findall(r'kind="([a-z_]+)"', "".join(source.read_text("utf-8") for source in SOURCES))
     kinds |= {*written, "error_event", "truncated", "internal"} - {"live", "shadow", "probe"}
+    kinds |= {meaning.kind for table in (failures.ERRNOS, failures.NAMES) for meaning in table.values()}
     assert {kind for kind in kinds if not kind.startswith("http_")} == documented - {"http_503"}
 
 

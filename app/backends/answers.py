@@ -108,7 +108,7 @@ class Stream:
             piece = self._response.read(self._config.timeouts.idle_s)
         except TRANSPORT_ERRORS as error:
             problem = transport_error(error, self._config)
-            raise self._broken(f"the backend {problem.message} in mid-stream", problem.kind) from None
+            raise self._broken(f"the backend's stream broke: {problem.message}", problem.kind) from None
         self._watch.feed(piece)
         return piece or self._ending()
 

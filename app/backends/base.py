@@ -15,7 +15,15 @@ from marshmallow import fields
 
 from app.backends.answers import Stream, Whole, read_body
 from app.backends.connection import Connections, StaleConnection
-from app.backends.failures import AUTHORITIES, TRANSPORT_ERRORS, causes, refusal, said, transport_error
+from app.backends.failures import (
+    AUTHORITIES,
+    TRANSPORT_ERRORS,
+    causes,
+    refusal,
+    said,
+    transport_error,
+    unused_proxy,
+)
 from app.backends.response import Response
 from app.errors import BackendError, BackendProtocol, BackendServerError, BackendUnavailable
 from app.types import BackendConfig, ChatRequest, Dialect, Outgoing, Target
@@ -43,6 +51,7 @@ class Backend:
     def __init__(self, config: BackendConfig, environ: Mapping[str, str]) -> None:
         self.config = config
         self._key = environ.get(config.api_key_env, "").strip() if config.api_key_env else ""
+        self._unused_proxy = unused_proxy(config.endpoint, environ)
         authorities = environ.get(AUTHORITIES, "").strip()
         self._connections = Connections(config.endpoint, config.timeouts, authorities)
         # Private requests use connections that check where they really ended up, unless the operator vouched.
@@ -81,7 +90,6 @@ class Backend:
     def open(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Whole | Stream:
         """Sends it.  Returns the whole answer, or a stream whose first event has come and is no error.
         Raises BackendError."""
-        deadline = time.monotonic() + self.config.timeouts.first_byte_s
         response = self._send("POST", outgoing.path, outgoing.body, private)
         answer = None
         try:
@@ -89,7 +97,7 @@ class Backend:
                 raise self._refusal(response, target)
             if stream and not _is_document(response):
                 chunks = Stream(response, self.config, self._key, native=outgoing.native)
-                chunks.wait_for_first(deadline)
+                chunks.wait_for_first(response.first_byte_by)
                 answer = chunks
                 return answer
             whole = self._whole(response, outgoing.native)
@@ -151,7 +159,7 @@ class Backend:
                 via.forget()  # a kept connection had died: once more, on a fresh one
                 return via.call(method, path, body, headers)
         except TRANSPORT_ERRORS as error:
-            raise transport_error(error, self.config, self.hint) from None
+            raise transport_error(error, self.config, self.hint, self._unused_proxy) from None
 
     def _headers(self, body: bytes | None) -> dict[str, str]:
         headers = {"Accept": "application/json, text/event-stream", "User-Agent": "local-llm-router"}

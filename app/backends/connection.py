@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -19,14 +21,17 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from app.backends.failures import causes
+from app.backends.failures import AuthoritiesError, HandshakeTimeout, SendTimeout, causes
 from app.backends.response import Response
+from app.descriptors import NONE_LEFT
 from app.errors import PrivacyViolation
 from app.routing.locality import is_inside
 from app.types import Timeouts
 
 _POOL_SIZE = 1000  # gunicorn's worker_connections: no more calls than that run at once
 _SENT_AT_ONCE_BYTES = 256 * 1024
+_READ_BYTES = 65536
+_DEADLINES = Timeouts(connect_s=3.0, first_byte_s=120.0, idle_s=60.0)
 _poll = gevent.monkey.get_original("select", "poll")
 
 
@@ -36,9 +41,20 @@ class StaleConnection(ConnectionResetError):
 
 class _Lean(HTTPConnection):
     """urllib3's connection, with the request written in one piece and the response parsed in C.  It tells a kept
-    connection that the server closed from a server that fell over at this request."""
+    connection that the server closed from a server that fell over at this request.
+
+    Its deadlines to connect, to send and to the first byte are applied here and nowhere else."""
 
     answered = 0
+    _response: Response | None = None  # begun while the request is still being sent
+
+    def __init__(self, *arguments: Any, deadlines: Timeouts = _DEADLINES, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._deadlines = deadlines
+
+    def connect(self) -> None:
+        self.timeout = self._deadlines.connect_s
+        super().connect()
 
     @property
     def is_connected(self) -> bool:
@@ -50,27 +66,46 @@ class _Lean(HTTPConnection):
         return not poll.poll(0)
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **_options: Any) -> None:
-        """Raises OSError, and urllib3's errors of connecting.  `timeout` bounds each piece of a large body, so that
-        a slow uplink gets it through."""
+        """Raises OSError, and urllib3's errors of connecting."""
         if self.sock is None:
             self.connect()
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = f"{method} {url} HTTP/1.1\r\nHost: {self._authority()}\r\nAccept-Encoding: identity\r\n{lines}\r\n"
         message = head.encode("latin-1") + (body or b"")
-        self.sock.settimeout(self.timeout)
-        if len(message) <= _SENT_AT_ONCE_BYTES:
-            self.sock.sendall(message)
-            return
-        whole = memoryview(message)
-        for start in range(0, len(whole), _SENT_AT_ONCE_BYTES):
-            self.sock.sendall(whole[start : start + _SENT_AT_ONCE_BYTES])
+        self.sock.settimeout(self._deadlines.send_s)
+        try:
+            if len(message) <= _SENT_AT_ONCE_BYTES:
+                self.sock.sendall(message)
+            else:
+                self._send_in_pieces(self.sock, memoryview(message))
+        except TimeoutError:
+            raise SendTimeout from None
+        except ssl.SSLEOFError:
+            raise BrokenPipeError from None  # so that urllib3 reads what the server said before it closed
+
+    def _send_in_pieces(self, sock: Any, rest: memoryview) -> None:
+        """Send a large request: each piece has the deadline anew, so that a slow uplink gets it through.  A server may
+        refuse a request before it has read all of it, so its answer is read meanwhile."""
+        response = self._response = Response(self)
+        poll = select.poll()
+        while rest:
+            poll.register(sock, select.POLLOUT if response.status else select.POLLOUT | select.POLLIN)
+            events = poll.poll(self._deadlines.send_s * 1000)
+            if not events:
+                raise TimeoutError
+            if events[0][1] & select.POLLIN:
+                if _is_refused(sock, response):
+                    response.early = True
+                    return
+            else:
+                rest = rest[sock.send(rest[:_SENT_AT_ONCE_BYTES]) :]
 
     def getresponse(self) -> Response:  # type: ignore[override]  # all that its pool asks of one
         """Its head is read.  Raises OSError and urllib3's ProtocolError."""
         reused = self.answered > 0
-        response = Response(self)
+        response, self._response = self._response or Response(self), None
         try:
-            response.read_head(self.timeout or 0)
+            response.read_head(self._deadlines.first_byte_s)
         except EOFError as error:
             response.close()
             if reused:
@@ -83,7 +118,7 @@ class _Lean(HTTPConnection):
         return response
 
     def close(self) -> None:
-        self.answered = 0
+        self.answered, self._response = 0, None
         super().close()
 
     def _authority(self) -> str:
@@ -91,8 +126,27 @@ class _Lean(HTTPConnection):
         return host if self.port == self.default_port else f"{host}:{self.port}"
 
 
+def _is_refused(sock: Any, response: Response) -> bool:
+    """Read what the server sends while it is sent to.  True when it closed, or answers something other than 2xx."""
+    before = sock.gettimeout()
+    sock.settimeout(0)
+    try:
+        data = sock.recv(_READ_BYTES)
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return False  # a record of TLS itself
+    finally:
+        sock.settimeout(before)
+    if data:
+        response.feed_head(data)
+    return not data or response.status >= 300
+
+
 class _LeanTLS(_Lean, HTTPSConnection):
-    pass
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except TimeoutError:
+            raise HandshakeTimeout from None
 
 
 class _Inside(_Lean):
@@ -107,7 +161,7 @@ class _Inside(_Lean):
         return connected
 
 
-class _InsideTLS(_Inside, HTTPSConnection):
+class _InsideTLS(_Inside, _LeanTLS):
     pass
 
 
@@ -141,7 +195,7 @@ class Connections(HTTPAdapter):
         self._endpoint = endpoint
         self._verify: bool | str = authorities or True
         self._origin_chars = len(endpoint) - len(urlsplit(endpoint).path)
-        self._timeout = urllib3.Timeout(connect=timeouts.connect_s, read=timeouts.first_byte_s)
+        self._deadlines = timeouts
         pools = (_InsidePool, _InsideTLSPool) if inside_only else (_Pool, _TLSPool)
         self.poolmanager.pool_classes_by_scheme = dict(zip(("http", "https"), pools, strict=True))
         self._pool: urllib3.HTTPConnectionPool | None = None
@@ -153,7 +207,7 @@ class Connections(HTTPAdapter):
         request.method, request.url, request.body = method, self._endpoint + path, body
         request.headers = headers  # type: ignore[assignment]  # a plain dict is all that is read
         try:
-            sent = self.send(request, stream=True, verify=self._verify, timeout=self._timeout)  # type: ignore[arg-type]  # urllib3's own is read too
+            sent = self.send(request, stream=True, verify=self._verify)
         except Exception as error:
             _clear_frames(error)
             raise
@@ -174,12 +228,12 @@ class Connections(HTTPAdapter):
 
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
         if self._pool is None:
-            pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
-            try:
-                super().cert_verify(pool, self._endpoint, verify, cert)  # type: ignore[no-untyped-call]
-            except OSError as error:  # no such file
-                raise requests.exceptions.SSLError(error) from None
-            self._pool = cast(urllib3.HTTPConnectionPool, pool)
+            if isinstance(verify, str) and self._endpoint.startswith("https:"):
+                _check_authorities(Path(verify))
+            pool: Any = super().get_connection_with_tls_context(request, verify, proxies, cert)
+            super().cert_verify(pool, self._endpoint, verify, cert)  # type: ignore[no-untyped-call]
+            pool.conn_kw["deadlines"] = self._deadlines
+            self._pool = pool
         return self._pool
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
@@ -191,6 +245,20 @@ class Connections(HTTPAdapter):
     def build_response(self, req: Any, resp: Any) -> Any:  # noqa: ARG002
         """As it is: nobody here reads what requests would put around it."""
         return resp
+
+
+def _check_authorities(path: Path) -> None:
+    """Raise AuthoritiesError, which says why the file cannot be used.  A folder holds a certificate in each file."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if not path.is_dir():
+            context.load_verify_locations(path)
+    except ssl.SSLError:
+        raise AuthoritiesError(f"{path}, which holds no certificate in PEM form") from None
+    except OSError as error:
+        if error.errno in NONE_LEFT:
+            raise
+        raise AuthoritiesError(f"{path}: {(error.strerror or 'it cannot be read').lower()}") from None
 
 
 def _clear_frames(error: Exception) -> None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
-import requests
 import urllib3
 
+from app.backends.response import TLSAnswered
+from app.descriptors import limits, none_left
 from app.errors import (
     BackendDenied,
     BackendError,
@@ -21,9 +27,11 @@ from app.errors import (
     BackendServerError,
     BackendTimeout,
     BackendUnavailable,
+    RouterExhausted,
     error_fields,
     redact,
 )
+from app.routing.locality import is_address, is_inside, is_loopback_name
 from app.types import BackendConfig, Target
 from app.wire import sse
 
@@ -33,35 +41,166 @@ TRANSPORT_ERRORS = (urllib3.exceptions.HTTPError, OSError)
 AUTHORITIES = "REQUESTS_CA_BUNDLE"  # the variable's name is requests' own
 _MAX_SAID = 500  # characters of a backend's own error text
 _TEMPORARY = (408, 409, 425)
-_TIMEOUTS = (TimeoutError, urllib3.exceptions.TimeoutError)
-# urllib3 counts a refused connection among the connect time-outs.
-_NOT_CONNECTED = urllib3.exceptions.NewConnectionError
 
 
-def transport_error(error: Exception, config: BackendConfig, hint: str = "") -> BackendError:
-    """Our error for one of urllib3's or the socket's, which all nest.  `hint` says what to do."""
-    at = config.endpoint
+class AuthoritiesError(OSError):
+    """The file of trusted authorities cannot be used.  The message names it and says why."""
+
+
+class SendTimeout(TimeoutError):
+    """The server took nothing of the request within the deadline."""
+
+
+class HandshakeTimeout(TimeoutError):
+    """The connection stands, and no TLS handshake came within the deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a failure of the system means.  `words` may name the address ({at}), the host, and what to do ({hint})."""
+
+    words: str
+    kind: str
+    error: type[BackendError] = BackendUnavailable
+    proxy: bool = False  # a proxy that is not used may be the cause
+
+
+_FAR = " (is it on, and in the same network?)"
+_FULL = partial(Meaning, error=RouterExhausted)
+_CUT = Meaning("closed the connection before its answer was complete{tls}", "reset", BackendProtocol)
+_LOST = Meaning("the packets to {at} are not answered", "timeout", BackendTimeout, proxy=True)
+
+ERRNOS: Mapping[int, Meaning] = {
+    errno.ECONNREFUSED: Meaning("connection refused at {at}{hint}", "refused", proxy=True),
+    errno.EHOSTUNREACH: Meaning("no route to the host of {at}" + _FAR, "unreachable", proxy=True),
+    errno.EHOSTDOWN: Meaning("the host of {at} is down" + _FAR, "unreachable"),
+    errno.ENETUNREACH: Meaning("this machine or container has no route to {at}{loopback}", "unreachable", proxy=True),
+    errno.ENETDOWN: Meaning("the network that leads to {at} is down", "unreachable"),
+    errno.EACCES: Meaning("this machine forbids the connection to {at} (firewall or sandbox)", "unreachable"),
+    errno.EPERM: Meaning("this machine forbids the connection to {at} (firewall or sandbox)", "unreachable"),
+    errno.EAFNOSUPPORT: Meaning("this machine has no network of the kind that {at} needs (IPv6?)", "unreachable"),
+    errno.EINVAL: Meaning("{at} is no address that can be connected to", "unreachable"),
+    errno.EADDRNOTAVAIL: _FULL("this router has no local port or address left to call {at} from{loopback}", "ports"),
+    errno.EMFILE: _FULL("this router has no file descriptors left (ulimit -n {limit}); raise the limit", "descriptors"),
+    errno.ENFILE: _FULL("this machine has no file descriptors left (sysctl fs.file-max)", "descriptors"),
+    errno.ENOBUFS: _FULL("this machine has no memory left for connections", "memory"),
+    errno.ENOMEM: _FULL("this machine has no memory left for connections", "memory"),
+    errno.ETIMEDOUT: _LOST,
+    errno.ECONNRESET: _CUT,
+    errno.ECONNABORTED: _CUT,
+    errno.EPIPE: _CUT,
+    errno.ESHUTDOWN: _CUT,
+    errno.ENOTCONN: _CUT,
+}
+"""What an error number means, and whose fault it is: that of the class."""
+
+NAMES: Mapping[int, Meaning] = {
+    socket.EAI_NONAME: Meaning("no such host: {host}", "dns", proxy=True),
+    socket.EAI_NODATA: Meaning("the host {host} has no address", "dns", proxy=True),
+    socket.EAI_AGAIN: Meaning("no name server answers for {host} (see /etc/resolv.conf)", "dns", proxy=True),
+    socket.EAI_FAIL: Meaning("the name server cannot look up {host}", "dns", proxy=True),
+    socket.EAI_MEMORY: _FULL("this machine has no memory left to look up {host}", "memory"),
+}
+_NO_NAME = Meaning("the host {host} cannot be looked up", "dns", proxy=True)
+
+# Parts of the reasons that OpenSSL names (openssl/err.h), the most telling first.
+TLS: Mapping[str, str] = {
+    "WRONG_VERSION_NUMBER": "no TLS is spoken there: its `endpoint` must begin with http://",
+    "RECORD_LAYER_FAILURE": "no TLS is spoken there: its `endpoint` must begin with http://",
+    "PACKET_LENGTH_TOO_LONG": "no TLS is spoken there: its `endpoint` must begin with http://",
+    "HTTP_REQUEST": "no TLS is spoken there: its `endpoint` must begin with http://",
+    "CERTIFICATE_REQUIRED": "the server wants a client certificate, and the router has none",
+    "ALERT_BAD_CERTIFICATE": "the server wants a client certificate, and the router has none",
+    "HANDSHAKE_FAILURE": "the server refused the handshake (it may want a client certificate)",
+    "PROTOCOL": "the server speaks only versions of TLS that are no longer safe",
+    "UNEXPECTED_EOF": "the server closed the connection in the handshake",
+    "UNRECOGNIZED_NAME": "the server does not know the host of this address",
+}
+_SPEAKS_TLS = "TLS is spoken at {at}: its `endpoint` must begin with https://"
+# nginx, Go's net/http, Apache, in answer to plain HTTP at their TLS ports.
+_WANTS_TLS = (
+    b"plain HTTP request was sent to HTTPS port",
+    b"HTTP request to an HTTPS server",
+    b"SSL-enabled server port",
+)
+_TLS_PORTS = (443, 8443)
+_OUT_OF_DATE = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
+
+
+def transport_error(error: Exception, config: BackendConfig, hint: str = "", proxy: str = "") -> BackendError:
+    """Our error for one of urllib3's or the socket's, which all nest.  `hint` says what to do; `proxy` names a variable
+    whose proxy is not used."""
     nested = list(causes(error))
 
-    def has(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(cause, kinds) for cause in nested)
+    def first(*kinds: type[BaseException]) -> Any:
+        return next((cause for cause in nested if isinstance(cause, kinds)), None)
 
-    if has(urllib3.exceptions.NameResolutionError):
-        return BackendUnavailable(f"no such host at {at}", kind="dns")
-    if has(urllib3.exceptions.SSLError, requests.exceptions.SSLError, ssl.SSLError):
-        own = f"; {AUTHORITIES} names the file of an authority of your own" if has(ssl.SSLCertVerificationError) else ""
-        return BackendUnavailable(f"TLS failed at {at}{own}", kind="tls")
-    if has(ConnectionRefusedError):
-        return BackendUnavailable(f"connection refused at {at}{hint}")
-    if has(_NOT_CONNECTED):
-        return BackendUnavailable(f"cannot connect to {at}{hint}", kind="unreachable")
-    if has(urllib3.exceptions.ConnectTimeoutError):
-        return BackendTimeout(f"no connection within {config.timeouts.connect_s:g} s at {at}")
-    if has(*_TIMEOUTS):
+    known = next((cause for cause in nested if isinstance(cause, OSError) and cause.errno in ERRNOS), None)
+    meaning = ERRNOS[known.errno or 0] if known else None
+    if meaning is not None and meaning.error is RouterExhausted:
+        return _worded(meaning, config, hint, proxy)
+    if problem := first(AuthoritiesError):
+        return BackendUnavailable(f"{AUTHORITIES} names {problem}", kind="tls")
+    if first(TLSAnswered):
+        return BackendUnavailable(_SPEAKS_TLS.format(at=config.endpoint), kind="tls")
+    if name := first(socket.gaierror):
+        full = name.errno in (socket.EAI_AGAIN, socket.EAI_SYSTEM) and none_left()
+        return _worded(ERRNOS[errno.EMFILE] if full else NAMES.get(name.errno, _NO_NAME), config, hint, proxy)
+    if first(urllib3.exceptions.LocationValueError):
+        return _worded(_NO_NAME, config, hint, proxy)
+    if failure := first(ssl.SSLError) or first(urllib3.exceptions.SSLError):
+        return BackendUnavailable(f"TLS failed at {config.endpoint}: {_tls(failure)}", kind="tls")
+    if first(HandshakeTimeout):
+        late = f"no TLS handshake within {config.timeouts.connect_s:g} s at {config.endpoint} (does it speak TLS?)"
+        return BackendTimeout(late)
+    if first(SendTimeout):
+        return BackendTimeout(f"took nothing of the request for {config.timeouts.send_s:g} s")
+    if meaning is not None:
+        return _worded(meaning, config, hint, proxy)
+    if first(urllib3.exceptions.NewConnectionError):
+        said = next((cause.strerror for cause in nested if isinstance(cause, OSError) and cause.strerror), "")
+        return BackendUnavailable(f"cannot connect to {config.endpoint}: {said.lower()}{hint}", kind="unreachable")
+    if first(urllib3.exceptions.ConnectTimeoutError):
+        late = f"no connection within {config.timeouts.connect_s:g} s at {{at}}"
+        return _worded(Meaning(late, "timeout", BackendTimeout, proxy=True), config, hint, proxy)
+    if first(TimeoutError, urllib3.exceptions.TimeoutError):
         return BackendTimeout("did not answer in time")
-    if has(ConnectionError):
-        return BackendProtocol("closed the connection before its answer was complete", kind="reset")
+    if first(ConnectionError):
+        return _worded(_CUT, config, hint, proxy)
     return BackendProtocol("sent an answer that breaks off or cannot be read")
+
+
+def _worded(meaning: Meaning, config: BackendConfig, hint: str, proxy: str) -> BackendError:
+    parts = urlsplit(config.endpoint)
+    host = parts.hostname or ""
+    is_here = is_loopback_name(host) or host == "::1" or host.startswith("127.")
+    text = meaning.words.format(
+        at=config.endpoint,
+        host=host,
+        hint=hint,
+        limit=limits()[0],
+        loopback=" (is its loopback interface up?)" if is_here else "",
+        tls=" (if it speaks TLS, write https://)" if parts.scheme == "http" and parts.port in _TLS_PORTS else "",
+    )
+    if meaning.proxy and proxy and not (is_here or (is_address(host) and is_inside(host))):
+        text += f" ({proxy} is set, but the router connects directly)"
+    return meaning.error(text, kind=meaning.kind)
+
+
+def _tls(failure: Exception) -> str:
+    if not isinstance(failure, ssl.SSLError):
+        return "its certificate names another host"
+    if isinstance(failure, ssl.SSLCertVerificationError):
+        own = f"; {AUTHORITIES} names the file of an authority of your own"
+        return f"{failure.verify_message.rstrip('.')}{'' if failure.verify_code in _OUT_OF_DATE else own}"
+    reason = failure.reason or ("UNEXPECTED_EOF" if isinstance(failure, ssl.SSLEOFError) else "")
+    return next((words for part, words in TLS.items() if part in reason), reason.replace("_", " ").lower() or "unknown")
+
+
+def unused_proxy(endpoint: str, environ: Mapping[str, str]) -> str:
+    """Return the variable that names a proxy for this endpoint to other HTTP clients; "" when there is none."""
+    names = (f"{urlsplit(endpoint).scheme}_proxy", "all_proxy")
+    return next((name for low in names for name in (low, low.upper()) if environ.get(name, "").strip()), "")
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -81,6 +220,8 @@ def refusal(
 ) -> BackendError:
     """The error for a status of 300 and up.  `key` is ours and never appears in it."""
     kind, message = f"http_{status}", f"answered {status}"
+    if status == 400 and config.endpoint.startswith("http:") and any(words in body for words in _WANTS_TLS):
+        return BackendUnavailable(_SPEAKS_TLS.format(at=config.endpoint), kind="tls")
     if status < 400:
         return BackendProtocol(f"{message}, a redirect, which is never followed", kind=kind)
     document = _error_document(status, body, key)

@@ -11,6 +11,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import DecodeError, ProtocolError
 
 _PIECE_BYTES = 65536
+_TLS_ALERT = b"\x15\x03"  # RFC 8446, 5.1: the type of the record, and the version's first byte
 _MUCH_BYTES = 16384
 _MOST_HEAD_BYTES = 256 * 1024
 _MOST_FRAMING_BYTES = 256 * 1024  # chunk sizes and trailers that come without a byte of the body
@@ -19,6 +20,10 @@ _MOST_INFLATED_BYTES = 1024 * 1024  # at once: a small piece may hold a bomb
 _ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
 # What http.client reads too: servers at home are not always strict, and the operator chose them.
 _LENIENT = {"lenient_headers": True, "lenient_optional_cr_before_lf": True, "lenient_data_after_close": True}
+
+
+class TLSAnswered(ProtocolError):
+    """A TLS alert came in answer to a plain request."""
 
 
 class Pool(Protocol):
@@ -47,35 +52,43 @@ class Response:
         self._sock = connection.sock  # the connection forgets its own when it is closed
         self._parser = HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(**_LENIENT)
+        self._head_bytes = 0
         self._pieces: list[bytes] = []
         self._inflate: Any = None
         self._broken: ProtocolError | None = None  # told when all that came before it was read
+        self.first_byte_by = 0.0  # monotonic s: when the head, of a stream also its first event, must have come
+        self.early = False  # it came before the whole request was sent: the connection cannot carry another
         self._ended = False  # all of it has come
         self._keep = False  # and the connection may carry another
         self._closed = False
 
     def read_head(self, within_s: float) -> None:
         """Raises OSError, ProtocolError, and EOFError when the server closed without a word."""
-        until = time.monotonic() + within_s
-        size = 0
+        self.first_byte_by = time.monotonic() + within_s
         while not self.status:
             try:
-                data = self._receive(until)
+                data = self._receive(self.first_byte_by)
             except (ConnectionResetError, BrokenPipeError):
                 data = b""
-            if not data and not size:
+            if not data and not self._head_bytes:
                 raise EOFError
-            size += len(data)
-            if not data or size > _MOST_HEAD_BYTES:
-                raise ProtocolError("the head of the response does not end")
-            self._feed(data)
-            if self._broken and not self.status:
-                raise self._broken
+            self.feed_head(data)
         encoding = self.headers.get("content-encoding", "identity").lower()
         if encoding in ("gzip", "x-gzip", "deflate"):
             self._inflate = zlib.decompressobj(_ZLIB_OR_GZIP)
         elif encoding not in ("identity", ""):
             raise ProtocolError("the response is compressed in a way that was not asked for")
+
+    def feed_head(self, data: bytes) -> None:
+        """Read a piece of the head; b"" is the end of the connection.  Raises ProtocolError."""
+        if not self._head_bytes and data.startswith(_TLS_ALERT):
+            raise TLSAnswered("a TLS server answers there")
+        self._head_bytes += len(data)
+        if not data or self._head_bytes > _MOST_HEAD_BYTES:
+            raise ProtocolError("the head of the response does not end")
+        self._feed(data)
+        if self._broken and not self.status:
+            raise self._broken
 
     def read(self, within_s: float) -> bytes:
         """What has come of the body, else what comes next; b"" at its end.  Raises OSError, TimeoutError when nothing
@@ -109,7 +122,7 @@ class Response:
             return
         self._closed = True
         del self._parser  # the two hold each other: nobody shall have to look for them
-        if not (self._ended and self._keep):
+        if self.early or not (self._ended and self._keep):
             self._from.close()
         if self._pool is not None:
             self._pool.give_back(self._from)

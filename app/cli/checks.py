@@ -83,6 +83,8 @@ def keys(seen: Seen) -> Iterator[Finding]:
 _FIXES = {
     "dns": "correct the host in its `endpoint`; in a container use the name of the other container",
     "tls": "use http:// if the server has no certificate, or mend the certificate",
+    "unreachable": "is the machine on, and in the same network? In a container: does it have a network?",
+    "descriptors": "raise `ulimit -n`, under systemd LimitNOFILE, in Docker --ulimit nofile",
     "timeout": "is the machine on, and the port open in its firewall?",
     "http_401": "its key is refused: put a valid one into {key}",
     "http_403": "its key is refused: put a valid one into {key}",

@@ -62,6 +62,7 @@ def _backend(name: str, given: Mapping[str, Any], settings: Settings) -> Backend
             connect_s=_seconds(timeouts.get("connect_ms"), settings.connect_timeout_s),
             first_byte_s=_seconds(timeouts.get("first_byte_ms"), settings.first_byte_timeout_s),
             idle_s=_seconds(timeouts.get("idle_ms"), settings.idle_timeout_s),
+            send_s=_seconds(timeouts.get("send_ms"), settings.send_timeout_s),
         ),
         models=tuple(dict.fromkeys(models)),
         families=given.get("families") or {},

@@ -57,6 +57,11 @@ class TimeoutsSchema(StrictSchema):
         metadata=_help("to the first byte of an answer or event of a stream", "LLR_FIRST_BYTE_TIMEOUT"),
     )
     idle_ms = Number(above=True, data_key="idleMs", metadata=_help("between two pieces of it", "LLR_IDLE_TIMEOUT"))
+    send_ms = Number(
+        above=True,
+        data_key="sendMs",
+        metadata=_help("in which the backend must take some of the request", "LLR_SEND_TIMEOUT"),
+    )
 
 
 class BackendSchema(StrictSchema):
