@@ -25,6 +25,7 @@ from app.backends.base import Backend
 from app.background.observe import Medians, resolve
 from app.cli.checks import CHECKS, Answer, Finding, Seen, findings
 from app.cli.common import PROBLEM, as_json, print_json, store_to_read
+from app.cli.table import wrapped
 from app.errors import BackendError, NoPolicy, PolicyError
 from app.policy import yaml_source
 from app.routing.locality import is_address, is_loopback_name
@@ -70,8 +71,9 @@ def _lines(found: Sequence[Finding]) -> Iterator[str]:
         numbers = []
         for number, one in group:
             numbers.append(number)
-            yield f"{number}. {one.where}: {one.what}"
-        yield f"   fix: {fix}" if len(numbers) == 1 else f"   fix for {numbers[0]} to {numbers[-1]}: {fix}"
+            yield wrapped(f"{number}. {one.where}: {one.what}", 3)
+        whose = "" if len(numbers) == 1 else f" for {numbers[0]} to {numbers[-1]}"
+        yield wrapped(f"   fix{whose}: {fix}", 3)
 
 
 def _unfit(problem: PolicyError) -> list[Finding]:

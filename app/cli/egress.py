@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 from flask.cli import with_appcontext
@@ -23,13 +26,16 @@ from app.metrics.summary import Egress
 from app.storage import StoreError, now_ms
 from app.words import utc
 
+_LATEST = 20  # calls that are listed without --all or --json: as many as a screen shows
+
 
 @click.command()
 @since_option("24h")
+@click.option("--all", "every", is_flag=True, help=f"List every call, not only the latest {_LATEST}.")
 @as_json
 @with_appcontext
-def egress(since: Span, as_json: bool) -> None:
-    """Every call to a backend that is not local: when, where to, how much, and why.  Never what was said.
+def egress(since: Span, every: bool, as_json: bool) -> None:
+    """Sums and calls to backends that are not local: when, where to, how much, and why.  Never what was said.
 
     \b
     The column `reason`:
@@ -42,13 +48,15 @@ def egress(since: Span, as_json: bool) -> None:
       continuation  the conversation is kept there
     """
     store, report, begin_ms = runtime().store, Egress(), now_ms() - since.ms
+    calls: deque[dict[str, Any]] = deque(maxlen=None if every or as_json else _LATEST)
     try:
         source = store.source()
-        calls = [call for page in store.egress(begin_ms) for call in report.calls(page)]
+        for page in store.egress(begin_ms):
+            calls.extend(report.calls(page))
     except StoreError as error:
         raise unreadable(error) from None
     if as_json:
-        print_json({**source.document(), **report.totals(), "calls": calls})
+        print_json({**source.document(), **report.totals(), "calls": list(calls)})
         return
     if missing := no_rows(source, begin_ms):
         click.echo(missing)
@@ -57,15 +65,22 @@ def egress(since: Span, as_json: bool) -> None:
     if not calls:
         click.echo(f"no call since {utc(begin_ms)} went to a backend that is not local")
         return
+    click.echo("\n".join((*_sums(report.totals()), "", *_list(calls, report.totals()["total"]["calls"]))))
+
+
+def _sums(totals: Mapping[str, Any]) -> Iterator[str]:
+    for title, group in (("by destination", totals["destinations"]), ("by reason", totals["reasons"])):
+        yield title
+        largest = sorted(group.items(), key=lambda one: -one[1]["sent_bytes"])
+        for name, sums in (*largest, *([("in all", totals["total"])] if len(group) > 1 else [])):
+            yield f"  {name}: {counted(sums['calls'], 'call')}, {counted(sums['sent_bytes'], 'byte')} sent"
+
+
+def _list(calls: Sequence[Mapping[str, Any]], total: int) -> Iterator[str]:
+    if left_out := total - len(calls):
+        yield f"the latest {len(calls)} calls; {left_out} earlier ones are left out (--all lists them)"
     rows = []
     for call in calls:
         when = datetime.fromtimestamp(call["ts"] / 1000, UTC).strftime("%m-%d %H:%M:%S")
         rows.append((when, call["destination"], call["model"], call["route"], call["reason"], call["sent_bytes"]))
-    click.echo(table(("UTC", "destination", "model", "route", "reason", "bytes"), rows))
-    click.echo()
-    totals = report.totals()
-    sums_by_name = totals["destinations"]
-    if len(sums_by_name) > 1:
-        sums_by_name = {**sums_by_name, "in all": totals["total"]}
-    for name, sums in sums_by_name.items():
-        click.echo(f"{name}: {counted(sums['calls'], 'call')}, {counted(sums['sent_bytes'], 'byte')} sent")
+    yield table(("UTC", "destination", "model", "route", "reason", "bytes"), rows)

@@ -23,7 +23,7 @@ from app.cli.common import (
     source_line,
     unreadable,
 )
-from app.cli.table import shortened, table
+from app.cli.table import folded, shortened, table
 from app.metrics.store import Store
 from app.metrics.summary import metrics_summary, overview
 from app.storage import StoreError, now_ms
@@ -63,7 +63,8 @@ def metrics_show(since: Span, as_json: bool) -> None:
         return
     if missing := no_rows(source, begin_ms):
         click.echo(missing)
-        click.echo("".join(f"{line}\n" for line in _refusals(summary)), nl=False)
+        for line in _refusals(summary):
+            click.echo(folded("", line, 0))
         return
     click.echo(f"{source_line(source)}\n")
     columns = ("fallbacks", "p50_latency", "p95_latency")
@@ -78,11 +79,14 @@ def metrics_show(since: Span, as_json: bool) -> None:
             for entry in summary[f"{key}s"]
         ]
         click.echo(table((key, *titles), rows) + "\n")
-    click.echo("\n".join(_total(summary)))
+    click.echo("\n".join(folded("", line, 0) for line in _total(summary)))
 
 
-def _tokens(entry: Mapping[str, Any]) -> tuple[str, str]:
-    return shortened(entry["input_tokens"]), shortened(entry["output_tokens"])
+def _tokens(entry: Mapping[str, Any]) -> tuple[str | None, ...]:
+    """Tokens in and out; None where there are answers, and no backend told theirs."""
+    numbers = entry["input_tokens"], entry["output_tokens"]
+    unknown = entry["successes"] and not any(numbers)
+    return tuple(None if unknown else shortened(number) for number in numbers)
 
 
 def _usd(cost: float | None) -> str | None:

@@ -21,7 +21,7 @@ from app.cli.common import (
     store_to_read,
     unreadable,
 )
-from app.cli.table import folded, table
+from app.cli.table import folded, table, wrapped
 from app.errors import PolicyError
 from app.metrics.replay import UNCHANGED, Replay, Verdict
 from app.metrics.store import Store
@@ -90,17 +90,20 @@ def _line(verdict: Verdict) -> str:
     _, route, target, route_now, target_now = verdict.group
     first = verdict.past.first
     when = utc(first.ts)
-    return f"{when}  {first.request_id}  {verdict.change}  {route} {target} -> {route_now} {target_now}"
+    line = f"{when}  {first.request_id}  {verdict.change}  {route} {target} -> {route_now} {target_now}"
+    return wrapped(line, 2)
 
 
 def _text(report: Mapping[str, Any]) -> Iterator[str]:
     total = report["requests"]
-    yield f"{counted(total, 'request')} since {report['since']}, decided again by policy {report['policy']}"
+    again = f"{counted(total, 'request')} since {report['since']}, decided again by policy {report['policy']}"
+    yield folded("", again, 0)
     if report["decided_under"]:
         under = ", ".join(f"{version} ({count})" for version, count in report["decided_under"].items())
-        yield f"decided then by {under}"
+        yield folded("", f"decided then by {under}", 0)
     if report["not_replayed"]:
-        yield f"{report['not_replayed']} more cannot be replayed: what they were decided by was not kept"
+        more = f"{report['not_replayed']} more cannot be replayed: what they were decided by was not kept"
+        yield folded("", more, 0)
     if not total:
         yield "nothing to decide again; --since looks back further"
         return
@@ -110,30 +113,16 @@ def _text(report: Mapping[str, Any]) -> Iterator[str]:
             yield f"{change:10} {report[change]:8}  {report[change] / total:7.2%}  {meaning}"
     if not report["changed"]:
         return
-    rows = [
-        (
-            entry["requests"],
-            entry["route_then"],
-            entry["target_then"],
-            entry["route_now"],
-            entry["target_now"],
-            *(entry[name][side] for name in ("cost_usd", "latency_ms") for side in ("then", "now")),
-        )
-        for entry in report["changes"]
-    ]
-    titles = (
-        "requests",
-        "route then",
-        "target then",
-        "route now",
-        "target now",
-        "USD then",
-        "USD now",
-        "ms then",
-        "ms now",
-    )
-    yield "\n" + table(titles, rows) + "\n"
+    rows = [row for entry in report["changes"] for row in _then_and_now(entry)]
+    yield "\n" + table(("requests", "", "route", "target", "USD", "ms"), rows) + "\n"
     yield from _effects(report)
+
+
+def _then_and_now(entry: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """Two rows a change, because a line has no room for both."""
+    for when, requests in (("then", entry["requests"]), ("now", "")):
+        cost, latency = entry["cost_usd"][when], entry["latency_ms"][when]
+        yield requests, when, entry[f"route_{when}"], entry[f"target_{when}"], cost, latency
 
 
 def _effects(report: Mapping[str, Any]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 _GAP = 2
 _NARROWEST = 8  # a column of words is not folded further
 _NUMBER = re.compile(r"-?[\d.]+(e[-+]\d+)?[kMG%]?|-")
-_BREAK = re.compile(r"(?<=[,/|=])(?=[^/ ])")
+_BREAK = re.compile(r"(?<=[,/|=])(?=[^/ ])|(?<=\w[-:_.@])(?=\w)")
 _MARK = " \u200b"  # a space for textwrap, which is taken out again
 
 
@@ -20,9 +20,14 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[object]], width: int | 
     if not rows:
         return "nothing yet"
     cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
-    numbers = [all(_NUMBER.fullmatch(row[n]) for row in cells) for n in range(len(titles))]
+    numbers = [all(_NUMBER.fullmatch(row[n]) for row in cells if row[n]) for n in range(len(titles))]
     widths = [max(len(title), *(len(row[n]) for row in cells)) for n, title in enumerate(titles)]
-    _narrow(widths, numbers, width or shutil.get_terminal_size((80, 24)).columns)
+    pieces = [max(len(piece) for row in (titles, *cells) for piece in _pieces(row[n])) for n in range(len(titles))]
+    width = width or shutil.get_terminal_size((80, 24)).columns
+    for least in (pieces, [_NARROWEST] * len(titles)):  # words are broken when nothing else is left
+        _narrow(
+            widths, [size if number else few for size, number, few in zip(widths, numbers, least, strict=True)], width
+        )
     return "\n".join(line for row in (titles, *cells) for line in _lines(row, widths, numbers))
 
 
@@ -42,15 +47,27 @@ def folded(title: str, text: str, indent: int) -> str:
     )
 
 
-def _narrow(widths: list[int], numbers: Sequence[bool], width: int) -> None:
-    """Takes from the widest column of words until the line fits, or nothing more can be taken."""
+def wrapped(text: str, indent: int = 0) -> str:
+    """Fold a line to the terminal, with a hanging indent.  A line for a pipe stays whole: programs read it."""
+    width = shutil.get_terminal_size((0, 0)).columns
+    if not width:
+        return text
+    return textwrap.fill(text, max(40, width), subsequent_indent=" " * indent, break_on_hyphens=False)
+
+
+def _narrow(widths: list[int], least: Sequence[int], width: int) -> None:
+    """Take from the widest column until the line fits, or every column has come down to its least width."""
     over = sum(widths) + _GAP * (len(widths) - 1) - width
     while over > 0:
-        words = [n for n in range(len(widths)) if not numbers[n] and widths[n] > _NARROWEST]
-        if not words:
+        wider = [n for n in range(len(widths)) if widths[n] > least[n]]
+        if not wider:
             return
-        widths[max(words, key=lambda n: widths[n])] -= 1
+        widths[max(wider, key=lambda n: widths[n])] -= 1
         over -= 1
+
+
+def _pieces(cell: str) -> list[str]:
+    return _BREAK.sub(_MARK, cell).replace(_MARK.strip(), "").split() or [""]
 
 
 def _lines(row: Sequence[str], widths: Sequence[int], numbers: Sequence[bool]) -> list[str]:

@@ -58,9 +58,16 @@ def overview(tallies: Mapping[Key, Tally], policy: Policy, observations: Observa
             "requests": total.requests,
             "spill_rate": round(total.spills / total.requests, 4) if total.requests else None,
             "local_share": round(at_home / total.successes, 4) if total.successes else None,
+            "counted_calls": total.counted,
+            "unpriced": unpriced(_grouped(live, 0)),
         },
         "savings": savings(_grouped(live, 0), policy),
     }
+
+
+def unpriced(backends: Mapping[str, Tally]) -> list[str]:
+    """The backends that have no price for tokens that they told.  A failed call tells none."""
+    return sorted(name for name, tally in backends.items() if tally.counted > tally.priced)
 
 
 def savings(backends: Mapping[str, Tally], policy: Policy) -> dict[str, Any] | None:
@@ -71,8 +78,8 @@ def savings(backends: Mapping[str, Tally], policy: Policy) -> dict[str, Any] | N
         return None
     price = policy.backends[policy.savings_against].price
     total = merged(backends.values())
-    unpriced = sorted(name for name, tally in backends.items() if tally.counted > tally.priced)
-    cost = None if unpriced else total.cost_usd
+    without = unpriced(backends)
+    cost = None if without else total.cost_usd
     there = None
     if price is not None:
         there = (total.input_tokens * price.input + total.output_tokens * price.output) / 1_000_000
@@ -83,7 +90,7 @@ def savings(backends: Mapping[str, Tally], policy: Policy) -> dict[str, Any] | N
         "there_usd": None if there is None else round(there, 6),
         "here_usd": None if cost is None else round(cost, 6),
         "saved_usd": None if there is None or cost is None else round(there - cost, 6),
-        "unpriced": unpriced,
+        "unpriced": without,
     }
 
 
@@ -116,8 +123,16 @@ def _entry(tally: Tally) -> dict[str, Any]:
         **_ttfb(tally.ttfb),
         "input_tokens": tally.input_tokens,
         "output_tokens": tally.output_tokens,
-        "cost_usd": round(tally.cost_usd, 6) if tally.priced else None,
+        "cost_usd": _cost(tally),
     }
+
+
+def _cost(tally: Tally) -> float | None:
+    """USD of the calls whose cost is known.  Calls that all failed cost nothing; None = there are answers, and the cost
+    of none is known."""
+    answers = tally.successes or tally.cancelled or tally.counted
+    unknown = not tally.calls or (answers and not tally.priced)
+    return None if unknown else round(tally.cost_usd, 6)
 
 
 def _ttfb(spread: Spread) -> dict[str, float | None]:
@@ -159,23 +174,23 @@ _LEDGER = (
 
 
 class Egress:
-    """`/v1/egress`: calls beyond the local backends, and totals by destination of those seen so far.  No content."""
+    """`/v1/egress`: calls beyond the local backends, and the sums of those read so far.  No content."""
 
     def __init__(self) -> None:
-        self._destinations: dict[str, dict[str, int]] = {}
+        self._sums: dict[str, dict[str, dict[str, int]]] = {"destinations": {}, "reasons": {}}
 
     def calls(self, rows: Iterable[Any]) -> list[dict[str, Any]]:
         calls = [{name: getattr(row, name) for name in _LEDGER} for row in rows]
         for call in calls:
-            sums = self._destinations.setdefault(call["destination"], {"calls": 0, "sent_bytes": 0})
-            sums["calls"] += 1
-            sums["sent_bytes"] += call["sent_bytes"] or 0
+            for group, column in (("destinations", "destination"), ("reasons", "reason")):
+                sums = self._sums[group].setdefault(call[column] or "unknown", {"calls": 0, "sent_bytes": 0})
+                sums["calls"] += 1
+                sums["sent_bytes"] += call["sent_bytes"] or 0
         return calls
 
     def totals(self) -> dict[str, Any]:
-        sums = self._destinations.values()
-        total = {name: sum(each[name] for each in sums) for name in ("calls", "sent_bytes")}
-        return {"total": total, "destinations": self._destinations}
+        sums = self._sums["destinations"].values()
+        return {"total": {name: sum(each[name] for each in sums) for name in ("calls", "sent_bytes")}, **self._sums}
 
 
 def egress_text(pages: Iterable[Iterable[Any]], hours: float, source: Source) -> Iterator[str]:

@@ -473,7 +473,7 @@ def test_metrics_summary(good: Run, tmp_path: Path) -> None:
         "",
         "route      calls  success  fallb.  p50 ms  p95 ms  tok in  tok out  USD",
         "default        2   100.0%       0     100     200       5        7  0.5",
-        "task=code      1     0.0%       0     300     300       0        0    -",
+        "task=code      1     0.0%       0     300     300       0        0    0",
         "",
         "3 requests in 24 hours: 100.0% answered locally, 0.0% spilled",
     ]
@@ -591,17 +591,40 @@ def test_egress(good: Run, tmp_path: Path) -> None:
         ]
     )
     store.close()
-    first, title, pin, fallback, _, last = good("egress").output.splitlines()
+    first, *sums, _, title, pin, fallback = good("egress").output.splitlines()
     assert first == source_line(now - 7_200_000)
+    assert sums == [
+        "by destination",
+        "  api.example:443: 2 calls, 642 bytes sent",
+        "by reason",
+        "  pin: 1 call, 321 bytes sent",
+        "  fallback: 1 call, 321 bytes sent",
+        "  in all: 2 calls, 642 bytes sent",
+    ]
     assert title.split() == ["UTC", "destination", "model", "route", "reason", "bytes"]
     assert pin.split()[2:] == ["api.example:443", "gpt", "default", "pin", "321"]
     assert fallback.split()[2:] == ["api.example:443", "gpt", "default", "fallback", "321"]
-    assert last == "api.example:443: 2 calls, 642 bytes sent"
-    assert good("egress", "--since", "60m").output.splitlines()[-1] == "api.example:443: 1 call, 321 bytes sent"
+    assert "  api.example:443: 1 call, 321 bytes sent\n" in good("egress", "--since", "60m").output
     document = json.loads(good("egress", "--json").output)
     assert document["total"] == {"calls": 2, "sent_bytes": 642}
     assert document["destinations"] == {"api.example:443": {"calls": 2, "sent_bytes": 642}}
+    assert document["reasons"] == {name: {"calls": 1, "sent_bytes": 321} for name in ("pin", "fallback")}
     assert [call["reason"] for call in document["calls"]] == ["pin", "fallback"]
+
+
+def test_a_long_ledger_is_summed_up_and_its_latest_calls_are_listed(good: Run, tmp_path: Path) -> None:
+    now = int(time.time() * 1000)
+    store = Store(str(tmp_path / "metrics.db"))
+    away = {"backend": "cloud", "destination": "api.example:443", "model": "gpt"}
+    store.write([build.record(ts_ms=now - 1200 + n, sent_bytes=n, **away) for n in range(1200)])
+    store.close()
+    lines = good("egress").output.splitlines()
+    assert lines[2] == "  api.example:443: 1200 calls, 719400 bytes sent"
+    assert "the latest 20 calls; 1180 earlier ones are left out (--all lists them)" in lines
+    assert len(lines) < 30 and lines[-1].endswith(" 1199")
+    every = good("egress", "--all").output
+    assert "left out" not in every and len(every.splitlines()) > 1200
+    assert len(json.loads(good("egress", "--json").output)["calls"]) == 1200
 
 
 @pytest.mark.parametrize("since", ["0h", "soon", "24", "-1h", "1w", "1.5h", "", "9999999d"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest
 import yaml
 
 from app import create_app
-from app.cli.table import shortened, table
+from app.cli.table import shortened, table, wrapped
 from app.metrics.store import Store
 from app.storage import now_ms
+from app.types import Basis, Observations, Target
 from tests import build
 from tests.documents import ROOT
 
@@ -104,6 +106,14 @@ def app(tmp_path: Path) -> Any:
         store.write([build.record(**known, backend="workstation-under-the-desk", cost_usd=0, request_id=f"a{n}")] * 900)
         store.write([build.record(**known, **away, route=route, cost_usd=1234.5678, sent_bytes=1_234_567)] * 900)
         store.write([build.record(**known, **away, kind="shadow", reason="shadow", cost_usd=1.5)] * 30)
+    basis = Basis(
+        policy="0123456789ab", asked_model="", output_tokens=500, observations=Observations(), measured=False,
+        targets=(Target("workstation-under-the-desk", "qwen2.5-coder:7b-instruct-q4_K_M"),),
+    )  # fmt: skip
+    tags = {"sensitivity": "normal", "modality": "text", "family": "any", "tokens": 900, "confidence": 0.9}
+    routed = {"route": route, "task": "code", "basis": basis, "backend": "workstation-under-the-desk", **tags}
+    for n in range(40):
+        store.write([build.record(**known, **routed, difficulty=0.9, cost_usd=0, request_id=f"replayed-{n:024d}")])
     store.close()
     environ = {"LLR_POLICY": str(tmp_path / "policy.yaml"), "LLR_DB": str(tmp_path / "metrics.db")}
     return create_app({**environ, "FLASK_RUN_FROM_CLI": "true"})
@@ -120,16 +130,20 @@ def test_every_command_has_json(app: Any) -> None:
     "command",
     [
         ("policy", "show"), ("backends", "list"), ("metrics", "summary"), ("ab", "report"), ("egress",),
-        ("route", "explain", "Fix this Python function"), ("metrics", "prune"),
+        ("route", "explain", "Fix this Python function"), ("metrics", "prune"), ("backends", "probe"),
+        ("policy", "replay", "{policy}"), ("policy", "replay", "{policy}", "--list"), ("egress", "--all"), ("doctor",),
     ],
     ids=" ".join,
 )  # fmt: skip
 def test_output_fits_80_columns_and_is_json_when_asked(
-    app: Any, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    app: Any, tmp_path: Path, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
+    for name, file in (("LLR_DB", "metrics.db"), ("LLR_POLICY", "policy.yaml")):  # replay reads the environment
+        monkeypatch.setenv(name, str(tmp_path / file))
+    command = tuple(word.format(policy=tmp_path / "policy.yaml") for word in command)
     done = app.test_cli_runner().invoke(args=command)
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == (command[0] == "doctor" or command[1:] == ("probe",)), done.output
     wide = [line for line in done.stdout.splitlines() if len(line) > 80]
     assert not wide, "\n".join(wide)
     assert json.loads(app.test_cli_runner().invoke(args=[*command, "--json"]).stdout) is not None
@@ -163,3 +177,26 @@ def test_the_check_as_json(app: Any, tmp_path: Path) -> None:
     bad = run(args=["policy", "check", "--json", str(tmp_path / "bad.yaml")])
     assert bad.exit_code == 1
     assert json.loads(bad.stdout)["problems"]
+
+
+@pytest.mark.parametrize(
+    "command", [("policy", "replay", "{policy}"), ("egress",), ("metrics", "summary")], ids=" ".join
+)
+def test_no_word_is_broken_at_80_columns(
+    app: Any, tmp_path: Path, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LLR_DB", str(tmp_path / "metrics.db"))
+    text = app.test_cli_runner().invoke(args=[word.format(policy=tmp_path / "policy.yaml") for word in command]).stdout
+    words = [word for line in text.splitlines() for word in re.split(r"[\s,/|=:@._-]+", line)]
+    known = {"workstation", "under", "desk", "complexity", "general", "frontier", "destination", "requests"}
+    assert {word for word in words for whole in known if len(word) > 3 and whole.startswith(word)} <= known
+
+
+def test_a_line_for_a_pipe_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    line = "a word and another " * 9
+    assert wrapped(line, 2) == line
+    monkeypatch.setenv("COLUMNS", "60")
+    first, *rest = wrapped(line, 2).splitlines()
+    assert len(first) <= 60 and rest and all(more.startswith("  a") or more.startswith("  ") for more in rest)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.metrics.store import Key
-from app.metrics.summary import live_backends, metrics_summary, window_hours
+from app.metrics.summary import live_backends, metrics_summary, unpriced, window_hours
 from app.metrics.tally import Tally
 
 
@@ -142,3 +142,29 @@ def test_models_and_routes_of_a_backend_are_added_up() -> None:
     assert {name: found.calls for name, found in live_backends(tallies).items()} == {"a": 3}
     (entry,) = metrics_summary(tallies, 1, {})["backends"]
     assert (entry["calls"], entry["avg_latency"]) == (3, 2)
+
+
+# --- what is unknown ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "made, cost",
+    [
+        (tally([1], failed=1), 0),
+        (tally([1, 2], failed=1), None),
+        (tally([], cancelled=1), None),
+        (tally([1], failed=1, counted=1), None),
+        (tally([1], priced=1, counted=1, cost_usd=0.5), 0.5),
+        (tally([1, 2], priced=1, counted=1, cost_usd=0.5), 0.5),
+        (tally([]), None),
+    ],
+    ids=["failed", "answered", "left", "failed, with tokens", "priced", "priced in part", "no call"],
+)
+def test_a_cost_is_unknown_only_where_something_may_have_been_charged(made: Tally, cost: float | None) -> None:
+    (entry,) = metrics_summary({key("a"): made}, 1, {})["backends"]
+    assert entry["cost_usd"] == cost
+
+
+def test_no_price_is_said_of_backends_that_told_tokens() -> None:
+    failed, told, priced = tally([1], failed=1), tally([1], counted=1), tally([1], counted=1, priced=1)
+    assert unpriced({"b": told, "a": told, "failed": failed, "priced": priced}) == ["a", "b"]

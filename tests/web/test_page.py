@@ -159,6 +159,49 @@ def test_numbers_are_those_of_the_other_reports(client: Client) -> None:
     assert said == browser.get("/v1/metrics").json
 
 
+FAILED = {"backend": "cloud", "outcome": "error", "error": "timeout"}
+TOLD = {"input_tokens": 1000, "output_tokens": 100}
+COSTS: dict[str, tuple[list[dict[str, Any]], str, str, str]] = {
+    "all calls failed": ([FAILED] * 3, "$0", "as far as tokens are known", "0 / 0"),
+    "a backend without a price, whose calls failed": (
+        [{**FAILED, "backend": "other"}, {"backend": "cloud", "cost_usd": 0.5, **TOLD}],
+        "$0.50",
+        "as far as tokens are known",
+        "1,000 / 100",
+    ),
+    "a priced backend that tells no tokens": (
+        [{"backend": "cloud"}] * 2,
+        "unknown",
+        "as far as tokens are known",
+        "unknown",
+    ),
+    "one of two tells its tokens": (
+        [{"backend": "cloud"}, {"backend": "cloud", "cost_usd": 0.5, **TOLD}],
+        "$0.50",
+        "told for 1 of 2 answers",
+        "1,000 / 100",
+    ),
+    "tokens without a price": ([{"backend": "other", **TOLD}], "unknown", "known part; other: no price", "1,000 / 100"),
+    "some without a price": (
+        [{"backend": "other", **TOLD}, {"backend": "cloud", "cost_usd": 0.5, **TOLD}],
+        "$0.50",
+        "known part; other: no price",
+        "2,000 / 200",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_what_a_cost_or_a_count_of_tokens_leaves_out_is_said(client: Client, name: str) -> None:
+    calls, cost, note, tokens = COSTS[name]
+    browser = client(PRICED)
+    fill(browser, *[build.record(ts_ms=now_ms(), **call) for call in calls])
+    shown = page(browser)
+    assert (shown.tile("Cost"), shown.tile("Tokens")) == (cost, tokens)
+    assert note in shown.said
+    assert ("no price" in shown.said.partition("Backends")[0]) == ("no price" in note)
+
+
 def a_busy_day(now: int) -> Iterator[CallRecord]:
     """Rows of all kinds, two thirds of them older than an hour."""
     for number in range(600):

@@ -164,7 +164,6 @@ NO_CALLS = metrics_summary({("", "", "none", "live"): Tally()}, 24, {})["routes"
 def tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     """The figures on top: name, value, note."""
     total, savings = summary["total"], summary["savings"]
-    unpriced = [entry["backend"] for entry in summary["backends"] if entry["calls"] and entry["cost_usd"] is None]
     bad = f"{total['errors']:,} failed, {total['cancelled']:,} left by the client"
     shown = [
         ("Requests", f"{total['requests']:,}", f"{total['calls']:,} calls to backends"),
@@ -178,12 +177,8 @@ def tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
         ),
         ("Latency", ms(total["p50_latency"]), f"p50: half took no longer; p95\u00a0{ms(total['p95_latency'])}"),
         ("First byte", ms(total["p50_ttfb"]), f"p50 of streams; p95\u00a0{ms(total['p95_ttfb'])}"),
-        ("Tokens", f"{count(total['input_tokens'])} / {count(total['output_tokens'])}", "in / out"),
-        (
-            "Cost",
-            usd(total["cost_usd"]) if total["calls"] else "–",
-            f"known part; {', '.join(unpriced)}: no price" if unpriced else "as far as tokens are known",
-        ),
+        ("Tokens", *_tokens(total)),
+        ("Cost", *_cost(total)),
     ]
     if refusals := summary["refusals"]:
         codes = ", ".join(f"{number:,} {code}" for code, number in refusals.items())
@@ -198,6 +193,21 @@ def tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
             )
         )
     return [dict(zip(("name", "value", "note"), one, strict=True)) for one in shown]
+
+
+def _tokens(total: Mapping[str, Any]) -> tuple[str, str]:
+    counted, answers = total["counted_calls"], total["calls"] - total["errors"]
+    if not counted and answers:
+        return "unknown", "no backend told them"
+    note = f"in / out, told for {counted:,} of {answers:,} answers" if counted < answers else "in / out"
+    return f"{count(total['input_tokens'])} / {count(total['output_tokens'])}", note
+
+
+def _cost(total: Mapping[str, Any]) -> tuple[str, str]:
+    """A backend without a price matters only where a call of it told tokens."""
+    without = ", ".join(total["unpriced"])
+    note = f"known part; {without}: no price" if without else "as far as tokens are known"
+    return usd(total["cost_usd"]) if total["calls"] else "–", note
 
 
 _WHY = {
