@@ -6,16 +6,26 @@ Messages never hold prompt text or keys.
 
 from __future__ import annotations
 
-import re
+import string
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar
 
-_KEY_SHAPES = re.compile(
-    r"(?i)\b(?:sk|pk|rk|ghp|gho|xox[abprs]|hf|gsk|AIza|AKIA)[-_]?[A-Za-z0-9_\-]{8,}"
-    r"|(?<=bearer )[^\s\"',]{8,}"
-    r"|\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-.]+"
-    r"|(?<![\w/.-])(?=[A-Za-z0-9_\-]*[A-Za-z])(?=[A-Za-z0-9_\-]*\d)[A-Za-z0-9_\-]{28,}(?![\w/.-])"
+import re2
+
+MOST_SAID = 500  # characters of another program's error text that are passed on
+_WORD_CHARS = f"{string.ascii_letters}{string.digits}_-./+=~"
+_BYTES = re2.Options()
+_BYTES.encoding = re2.Options.Encoding.LATIN1  # each byte is a character, so text that is no UTF-8 is searched too
+_KEY_SHAPES = re2.compile(
+    rb"(?i)\b(?:sk|pk|rk|ghp|gho|xox[abprs]|hf|gsk|AIza|AKIA)[-_]?[A-Za-z0-9_\-]{8,}"
+    rb"|(bearer )[^\s\"',]{8,}"
+    rb"|\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-.]+",
+    _BYTES,
+)
+_LONG_WORD = re2.compile(rb"[\w/.-]{28,}", _BYTES)
+_RANDOM_WORD = re2.compile(  # letters and digits mixed
+    rb"[\w-]*(?:[A-Za-z][\w-]*[0-9]|[0-9][\w-]*[A-Za-z])[\w-]*", _BYTES
 )
 
 
@@ -23,11 +33,30 @@ _WORTH_A_RETRY = (408, 409, 425, 429)  # 4xx that say something of the moment, n
 
 
 def redact(text: str, secrets: Sequence[str] = ()) -> str:
-    """`text` without our own keys (`secrets`) and without anything shaped like a key."""
+    """Return `text` without our own keys (`secrets`) and without anything shaped like a key.
+
+    The time is linear in the text: backends quote what clients wrote, and RE2 does not backtrack.
+    """
     for secret in secrets:
         if len(secret) >= 4:
             text = text.replace(secret, "[redacted]")
-    return _KEY_SHAPES.sub("[redacted]", text)
+    raw = text.encode("utf-8", "surrogatepass")
+    raw = _KEY_SHAPES.sub(rb"\1[redacted]", raw)
+    raw = _LONG_WORD.sub(_without_random, raw)
+    return str(raw, "utf-8", "surrogatepass")
+
+
+def _without_random(word: Any) -> bytes:
+    found: bytes = word.group()
+    return b"[redacted]" if _RANDOM_WORD.fullmatch(found) else found
+
+
+def excerpt(text: str, secrets: Sequence[str] = (), most: int = MOST_SAID) -> str:
+    """Return the first `most` characters of the redacted text.  Only the beginning of a long text is read, and a word
+    that is cut there is left out: it could be half a key."""
+    if len(text) > 8 * most:  # redacting makes a text shorter
+        text = text[: 8 * most].rstrip(_WORD_CHARS)
+    return redact(text, secrets)[:most]
 
 
 class ClientGone(BaseException):

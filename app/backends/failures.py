@@ -29,6 +29,7 @@ from app.errors import (
     BackendUnavailable,
     RouterExhausted,
     error_fields,
+    excerpt,
     redact,
 )
 from app.routing.locality import is_address, is_inside, is_loopback_name
@@ -39,7 +40,7 @@ TRANSPORT_ERRORS = (urllib3.exceptions.HTTPError, OSError)
 """All that sending and reading may raise."""
 
 AUTHORITIES = "REQUESTS_CA_BUNDLE"  # the variable's name is requests' own
-_MAX_SAID = 500  # characters of a backend's own error text
+MOST_ERROR_BYTES = 64 * 1024  # of an error's body that are read; what is longer is no document any more
 _TEMPORARY = (408, 409, 425)
 
 
@@ -243,16 +244,16 @@ def refusal(
 def said(document: Mapping[str, Any], key: str) -> str | None:
     """The message of a backend's error document, shortened, keys taken out."""
     message = error_fields(document)["message"]
-    return redact(message, (key,))[:_MAX_SAID] if message else None
+    return excerpt(message, (key,)) if message else None
 
 
 def _error_document(status: int, body: bytes, key: str) -> dict[str, Any]:
     """An error body in OpenAI's shape, whichever shape it came in (object, bare string, text, HTML)."""
-    text = redact(body.decode("utf-8", "replace"), (key,))
-    document = sse.json_of(text.encode("utf-8", "replace")) or {}
+    text = body[:MOST_ERROR_BYTES].decode("utf-8", "replace").strip()
+    document = sse.json_of(redact(text, (key,)).encode("utf-8", "replace")) or {}
     fields: dict[str, Any] = dict(error_fields(document))
-    if not document and not text.lstrip().startswith("<"):
-        fields["message"] = text.strip()[:_MAX_SAID] or None
+    if not document and not text.startswith("<"):
+        fields["message"] = excerpt(text, (key,)) or None
     if isinstance(error := document.get("error"), dict):
         fields = {**fields, **error, "message": fields["message"]}  # a text, whatever it was
     fields["message"] = fields["message"] or f"the backend answered {status}"

@@ -45,8 +45,8 @@ def route_explain(prompt: str, model: str, sensitivity: str, as_json: bool) -> N
     rt.look_up_names(resolve)
     if rt.store.exists():
         rt.read_latencies()
-    request = _request(chat.of_text(prompt), model=model.strip(), sensitivity=sensitivity)
     try:
+        request = _request(chat.of_text(prompt), model=chat.model_name(model), sensitivity=sensitivity)
         found = explanation(*pipeline.explain(request, rt))
     except RouterError as error:
         raise click.ClickException(error.message) from None

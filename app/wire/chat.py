@@ -21,6 +21,7 @@ _MOST_NESTED = 200  # levels: what reads and writes the body after the parser mu
 _MOST_MEMBERS = 1000  # of the body itself; the API has some forty
 MOST_PIECES = 20_000  # messages and parts: far beyond any conversation, and no worker is busy with it for long
 MOST_TOKENS = 250_000  # of a body's JSON; 32 MB could hold millions of values, seconds of work and a GB of memory
+MOST_MODEL_CHARS = 1024  # of a model's name; those of real servers have fewer than 200
 MOST_COUNTED = 2**31 - 1  # tokens that a backend may say it counted
 _TOKEN = re.compile(rb'[\[{,]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _value_at = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
@@ -233,7 +234,18 @@ def model_of(document: JsonObject) -> str:
         return ""
     if not isinstance(model, str):
         raise RequestError("`model` must be a string.", param="model")
-    return model.strip()
+    return model_name(model)
+
+
+def model_name(text: str) -> str:
+    """Return a client's name for a model, trimmed.  Raises RequestError when it is too long for one: names are compared
+    with others, kept in rows, and quoted by backends."""
+    name = text.strip()
+    if len(name) > MOST_MODEL_CHARS:
+        raise RequestError(
+            f"`model` must not be longer than {MOST_MODEL_CHARS} characters; it has {len(name)}.", param="model"
+        )
+    return name
 
 
 def usage_of(document: JsonObject) -> tuple[int | None, int | None]:

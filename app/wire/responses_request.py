@@ -11,7 +11,7 @@ from typing import Any
 
 from app.errors import RequestError
 from app.types import JsonObject
-from app.wire.chat import MOST_PIECES
+from app.wire.chat import MOST_PIECES, model_name
 from app.wire.responses_tools import MOST_TOOLS, Toolbox, count_tools, parse_choice, parse_tools
 
 _NUMBER = (int, float)
@@ -98,7 +98,7 @@ def parse(fields: JsonObject) -> ResponsesRequest:
         "reasoning": {"effort": reasoning.get("effort"), "summary": reasoning.get("summary")},
     }
     return ResponsesRequest(
-        model=(_read(fields, "model", str) or "").strip(),
+        model=model_name(_read(fields, "model", str) or ""),
         input=items,
         toolbox=Toolbox((*tools, *_carried(items, "input")), choice, parallel),
         echo=echo,

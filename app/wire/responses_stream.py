@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from app.errors import StreamInterrupted, error_fields, redact
+from app.errors import StreamInterrupted, error_fields, excerpt
 from app.types import JsonObject
 from app.wire import sse
 from app.wire.responses_assembler import Assembler, text_of
@@ -17,8 +17,8 @@ ErrorFields = Mapping[str, str | None]
 
 
 def backend_error(document: JsonObject) -> dict[str, str | None]:
-    """message, type, param and code of a backend's error, without anything shaped like a key."""
-    return {name: redact(value) if value else None for name, value in error_fields(document).items()}
+    """message, type, param and code of a backend's error, cut, without anything shaped like a key."""
+    return {name: excerpt(value) if value else None for name, value in error_fields(document).items()}
 
 
 def _is_error(chunk: JsonObject) -> bool:

@@ -98,6 +98,18 @@ def test_a_model_with_odd_letters_cannot_break_a_header(client: Client) -> None:
 # --- /v1/models ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/route"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_name_has_an_end(client: Client, path: str, stream: bool) -> None:
+    body = {**CHAT, "stream": stream} if "chat" in path else {"input": "x", "stream": stream}
+    made = client()
+    assert made.post(path, json={**body, "model": f" {'x' * 1024} "}).status_code == 200
+    refused = made.post(path, json={**body, "model": "x" * 1025})
+    assert refused.status_code == 400
+    assert refused.json["error"]["param"] == "model"
+    assert refused.json["error"]["message"] == "`model` must not be longer than 1024 characters; it has 1025."
+
+
 def test_the_models(client: Client) -> None:
     before = int(time.time())
     answer = client().get("/v1/models").json

@@ -41,6 +41,6 @@ def test_errors_say_what_failed(client: Client) -> None:
 
 
 def test_it_is_ascii_on_one_line_and_bounded(client: Client) -> None:
-    body = {**HELLO, "model": "größe\r\nX-Evil: 1 " + "x" * 5000}
+    body = {**HELLO, "model": "größe\r\nX-Evil: 1 " + "x" * 1000}
     trace = client().post("/v1/chat/completions", json=body, headers=ASK).headers["X-LLR-Trace"]
     assert trace.isascii() and trace.isprintable() and len(trace) <= 1000

@@ -193,7 +193,7 @@ def _try(form: Mapping[str, str]) -> dict[str, Any]:
             request_id=headers.request_id(http.environ),
             surface="chat",
             body=chat.of_text(asked["prompt"]),
-            model=asked["model"].strip(),
+            model=chat.model_name(asked["model"]),
             stream=False,
             sensitivity="high" if tried["private"] else "normal",
         )
