@@ -28,13 +28,14 @@ _UNREAD_MS = 120_000  # a client that takes nothing for so long has left; its pl
 _REST_S = 3.0
 _M_ARENA_MAX = -8  # malloc.h
 _REST_PIECE_BYTES = 4096
+_POLICY_BYTES = 1_000_000  # more than the check lets pass; LLR_POLICY may name a file without end
 _LOOPBACK = ("127.", "localhost", "::1", "[::1]")
 
 
 def _number(name, default, low, high):
     """A wrong value is reported by the check in on_starting, together with all others."""
     raw = os.environ.get(name, "").strip()
-    return int(raw) if raw.isascii() and raw.isdigit() and low <= int(raw) <= high else default
+    return int(raw) if raw.isascii() and raw.isdigit() and len(raw) <= 20 and low <= int(raw) <= high else default
 
 
 def _cores():
@@ -137,19 +138,21 @@ def _say(line):
 def _policy_text(path):
     """The text a check and all workers are to see, read once; None when it cannot be read (the check says why)."""
     try:
-        return Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
+        with Path(path).open("rb") as file:
+            return file.read(_POLICY_BYTES).decode("utf-8")
+    except (OSError, ValueError):
         return None
 
 
 def _check(log):
     """Checks variables and policy; a good policy becomes the one that workers get.  Returns whether it is good."""
     environ = {name: value for name, value in os.environ.items() if name != _POLICY_TEXT}
+    environ["PYTHONIOENCODING"] = "utf-8"  # whatever the locale says
     text = _policy_text(environ.get("LLR_POLICY", "").strip() or "./policy.yaml")
     run = "import sys; from app.policy.check import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", run, *(["-"] if text is not None else [])]
     done = subprocess.run(
-        command, input=text or "", capture_output=True, text=True, cwd=_HERE, env=environ, check=False
+        command, input=text or "", capture_output=True, encoding="utf-8", cwd=_HERE, env=environ, check=False
     )
     lines = done.stderr.strip().splitlines()[-41:]
     if done.returncode == 0 and text is not None:

@@ -54,9 +54,9 @@ def _without_random(word: Any) -> bytes:
 def excerpt(text: str, secrets: Sequence[str] = (), most: int = MOST_SAID) -> str:
     """Return the first `most` characters of the redacted text.  Only the beginning of a long text is read, and a word
     that is cut there is left out: it could be half a key."""
-    if len(text) > 8 * most:  # redacting makes a text shorter
-        text = text[: 8 * most].rstrip(_WORD_CHARS)
-    return redact(text, secrets)[:most]
+    cut = len(text) > 8 * most  # redacting makes a text shorter
+    whole = redact(text[: 8 * most].rstrip(_WORD_CHARS) if cut else text, secrets)
+    return whole[: most - 1] + "…" if cut or len(whole) > most else whole
 
 
 class ClientGone(BaseException):
@@ -123,6 +123,13 @@ class RouterError(Exception):
         return 400 <= self.status < 500 and self.status not in _WORTH_A_RETRY
 
 
+def _one_line(text: str) -> str:
+    """Return `text` with escapes for what a terminal would not show: names in it may hold anything."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 # --- start-up and reload ------------------------------------------------------------------------
 
 
@@ -130,8 +137,8 @@ class PolicyError(RouterError):
     """Every problem found in a policy or in the LLR_ variables, one line each."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
+        self.problems = tuple(map(_one_line, problems))
+        super().__init__("\n".join(self.problems))
 
 
 class NoPolicy(PolicyError):

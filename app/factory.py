@@ -53,7 +53,7 @@ def _wire(app: Flask, environ: Mapping[str, str]) -> None:
     configured = settings.load(environ)
     logs.set_up(configured.log_level)
     text = environ.get(POLICY_TEXT) or policy.read(configured.policy)
-    loaded = policy.load(text, configured.policy, configured)
+    loaded = policy.load(text, configured.policy, configured, environ=environ)
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.extensions["runtime"] = Runtime(configured, loaded.policy, environ)
+    app.extensions["runtime"] = Runtime(configured, loaded.services, environ)
     web.register(app, configured)

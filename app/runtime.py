@@ -16,7 +16,7 @@ import gevent
 import gevent.event
 
 from app import logs
-from app.backends import BACKEND_TYPES
+from app.backends.base import Backend
 from app.backends.slots import SLOTS_FD, Slots
 from app.background.hangups import EVERY_S, Hangups
 from app.background.lane import Lane
@@ -29,10 +29,10 @@ from app.errors import RouterError
 from app.health import Health
 from app.metrics.recorder import Recorder
 from app.metrics.store import Store
-from app.routing.detect import Detectors
+from app.policy.services import Services
 from app.settings import Settings
 from app.storage import StoreError, now_ms
-from app.types import CallRecord, Observations, Policy, Target
+from app.types import CallRecord, Observations, Target
 
 log = logging.getLogger("llr.runtime")
 
@@ -64,11 +64,11 @@ class Runtime:
     """Wired by create_app, started by gunicorn's post_worker_init.  Unstarted it works in immediate mode: rows are
     written as they are made, shadow calls run in place."""
 
-    def __init__(self, settings: Settings, policy: Policy, environ: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, services: Services, environ: Mapping[str, str]) -> None:
         self.settings = settings
-        self.policy = policy
+        self.policy = policy = services.policy
         self.started_at = time.time()
-        self.detectors = Detectors(policy.sensitivity)
+        self.detectors = services.detectors
         self.health = Health(time.monotonic, settings.cooldown_s)
         self.store = Store(settings.db)
         self.conversations = Conversations(settings.db, policy.responses, now_ms)
@@ -77,7 +77,7 @@ class Runtime:
         self.log_lane = Lane()  # standard error may be a pipe that nobody reads
         self.recorder = Recorder(self.store)
         self.hangups = Hangups()
-        self.upstreams = _upstreams(policy, environ)
+        self.upstreams = _upstreams(services.backends, environ)
         self.dispatcher = Dispatcher(self.upstreams, self.health, self.observations, self.record)
         self.shadow = Shadow(policy, self.dispatcher, random.random)
         self._medians = Medians()
@@ -277,11 +277,9 @@ class Runtime:
         return workers
 
 
-def _upstreams(policy: Policy, environ: Mapping[str, str]) -> dict[str, Upstream]:
+def _upstreams(backends: Mapping[str, Backend], environ: Mapping[str, str]) -> dict[str, Upstream]:
     fd = int(environ[SLOTS_FD]) if SLOTS_FD in environ else None
     return {
-        name: Upstream(
-            BACKEND_TYPES[config.type](config, environ), Slots(config.max_concurrency, index * _SLOTS_PER_BACKEND, fd)
-        )
-        for index, (name, config) in enumerate(policy.backends.items())
+        name: Upstream(backend, Slots(backend.config.max_concurrency, index * _SLOTS_PER_BACKEND, fd))
+        for index, (name, backend) in enumerate(backends.items())
     }

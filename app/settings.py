@@ -10,9 +10,11 @@ from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
-from app.errors import PolicyError
+from app.errors import PolicyError, excerpt
 
 DEFAULT_POLICY_FILE = "./policy.yaml"
+_MAX_DIGITS = 20  # of a whole number; Python reads none of more than 4300
+_MOST_SHOWN = 64  # characters of the name of an unknown variable
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def _keys(raw: str) -> tuple[str, ...]:
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def parse(raw: str) -> int:
-        if not raw.isascii() or not raw.isdigit() or not low <= int(raw) <= high:
+        if not raw.isascii() or not raw.isdigit() or len(raw) > _MAX_DIGITS or not low <= int(raw) <= high:
             raise ValueError(f"must be a whole number from {low} to {high}")
         return int(raw)
 
@@ -149,8 +151,9 @@ def load(environ: Mapping[str, str]) -> Settings:
     known = [variable.name for variable in VARIABLES]
     for name in sorted(environ):
         if name.startswith("LLR_") and name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            problems.append(f"{name}: no such variable" + (f" (did you mean {near[0]}?)" if near else ""))
+            near = difflib.get_close_matches(name, known, 1) if len(name) <= _MOST_SHOWN else []
+            way_out = f" (did you mean {near[0]}?)" if near else "; unset it (docs/operations.md lists those there are)"
+            problems.append(f"{excerpt(name, most=_MOST_SHOWN)}: no such variable{way_out}")
     if problems:
         raise PolicyError([f"environment: {problem}" for problem in problems])
     return Settings(**values)
@@ -164,13 +167,13 @@ def database_problem(location: str) -> str | None:
         parts = urlsplit(location)
         scheme, name = parts.scheme, parts.path.strip("/")
     except ValueError:
-        return "is no database URL"
+        return "is no database URL; give the path of an SQLite file, or postgresql://user:password@host/name"
     if scheme not in ("postgresql", "postgres"):
         return (
             f"{scheme}:// is not known here; give the path of an SQLite file, or postgresql://user:password@host/name"
         )
     if not name:
-        return "names no database: postgresql://user:password@host/name"
+        return "names no database; write postgresql://user:password@host/name"
     if not any(find_spec(driver) for driver in ("psycopg", "psycopg2")):
         return "PostgreSQL needs one more package: pip install -r requirements-postgres.txt"
     return None

@@ -95,7 +95,7 @@ WRONG = [
     ("LLR_LOG_LEVEL", "verbose", "must be one of debug, info, warning, error"),
     ("LLR_POLCY", "x", "no such variable (did you mean LLR_POLICY?)"),
     ("LLR_API_KEY", "x", "no such variable (did you mean LLR_API_KEYS?)"),
-    ("LLR_XYZZY_FROBNICATE", "x", "no such variable"),
+    ("LLR_XYZZY_FROBNICATE", "x", "no such variable; unset it (docs/operations.md lists those there are)"),
 ]
 
 

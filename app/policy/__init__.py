@@ -8,66 +8,83 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from marshmallow import ValidationError
 
-from app.errors import NoPolicy, PolicyError, redact
+from app.errors import NoPolicy, PolicyError, excerpt
 from app.policy import yaml_source
 from app.policy.build import Resolve, build
 from app.policy.cross_check import CrossCheck
+from app.policy.fields import MOST_PROBLEMS
 from app.policy.schema import PolicySchema
+from app.policy.services import Services, make_services
+from app.routing.detect import PatternError
 from app.settings import Settings
 from app.types import Policy
 
 _MAX_BYTES = 200_000  # PyYAML reads that in under a second
-_MAX_PROBLEMS = 39
+_MAX_LINE = 700  # characters of one problem
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
     policy: Policy
     warnings: tuple[str, ...]
+    services: Services
 
 
 def read(path: str) -> str:
     """The text of a policy file.  Raises PolicyError when there is none."""
-    file = Path(path)
     try:
-        if file.stat().st_size > _MAX_BYTES:
+        with Path(path).open("rb") as file:
+            raw = file.read(_MAX_BYTES + 1)
+        if len(raw) > _MAX_BYTES:
             raise _too_large(path)
-        return file.read_text("utf-8")
+        return raw.decode("utf-8")
     except FileNotFoundError:
         raise NoPolicy(
             [f"{path}: no such file. `flask init` writes a first policy; LLR_POLICY names another"]
         ) from None
     except UnicodeDecodeError as error:
-        raise PolicyError([f"{path}: not UTF-8 text (byte {error.start})"]) from None
-    except OSError as error:
-        raise PolicyError([f"{path}: cannot be read: {error.strerror}"]) from None
+        raise PolicyError([f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8"]) from None
+    except (OSError, ValueError) as error:  # a path can hold what no file system takes
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise PolicyError([f"{path}: cannot be read: {reason}; name a file that can be read"]) from None
 
 
 def _too_large(name: str) -> PolicyError:
-    return PolicyError([f"{name}: larger than {_MAX_BYTES} bytes: this is no policy"])
+    return PolicyError([f"{name}: larger than {_MAX_BYTES} bytes: this is no policy; name another file"])
 
 
-def load(text: str, name: str, settings: Settings, resolve: Resolve | None = None) -> Loaded:
-    """The policy of `text`; `name` is how problems call the file.  Raises PolicyError with every problem.
+def load(
+    text: str,
+    name: str,
+    settings: Settings,
+    resolve: Resolve | None = None,
+    environ: Mapping[str, str] = MappingProxyType({}),
+) -> Loaded:
+    """The policy of `text` and its services; `name` is how problems call the file.  Raises PolicyError with every
+    problem.
 
-    `resolve` looks names up, so that more can be proven about what is local; without it nothing does I/O.
+    `resolve` looks names up, so that more can be proven about what is local; without it nothing does I/O.  `environ`
+    holds the keys of backends.
     """
     if len(text) > _MAX_BYTES:
         raise _too_large(name)
     try:
-        return _load(yaml_source.parse(name, text), text, settings, resolve)
+        return _load(yaml_source.parse(name, text), text, settings, resolve, environ)
     except PolicyError as error:
-        raise PolicyError(_few([redact(problem) for problem in error.problems])) from None
+        raise PolicyError([excerpt(problem, most=_MAX_LINE) for problem in _few(error.problems)]) from None
 
 
-def _load(source: yaml_source.Source, text: str, settings: Settings, resolve: Resolve | None) -> Loaded:
+def _load(
+    source: yaml_source.Source, text: str, settings: Settings, resolve: Resolve | None, environ: Mapping[str, str]
+) -> Loaded:
     name = source.name
     if source.data is None:
         raise PolicyError([f"{name}: is empty; it needs `backends` and `routes`"])
@@ -84,14 +101,18 @@ def _load(source: yaml_source.Source, text: str, settings: Settings, resolve: Re
     problems += check.problems()
     if problems:
         raise PolicyError(sorted(problems, key=source.line))
-    version = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return Loaded(build(data, settings, version), tuple(check.warnings))
+    policy = build(data, settings, hashlib.sha256(text.encode()).hexdigest()[:12])
+    try:
+        services = make_services(policy, environ)
+    except PatternError as error:
+        raise PolicyError([source.problem(("sensitivity", "patterns"), str(error))]) from None
+    return Loaded(policy, tuple(check.warnings), services)
 
 
-def _few(problems: list[str]) -> list[str]:
+def _few(problems: Sequence[str]) -> list[str]:
     unique = list(dict.fromkeys(problems))
-    rest = len(unique) - _MAX_PROBLEMS
-    return unique if rest <= 0 else [*unique[:_MAX_PROBLEMS], f"… and {rest} more problems"]
+    rest = len(unique) - MOST_PROBLEMS
+    return unique if rest <= 0 else [*unique[:MOST_PROBLEMS], f"… and {rest} more problems"]
 
 
 def _flat(messages: Any, path: yaml_source.Path = ()) -> Iterable[tuple[yaml_source.Path, str]]:
@@ -108,8 +129,8 @@ def _flat(messages: Any, path: yaml_source.Path = ()) -> Iterable[tuple[yaml_sou
 
 
 _WORDING = {
-    "Missing data for required field.": "is missing",
-    "Field may not be null.": "has no value",
+    "Missing data for required field.": "is missing; add it (docs/policy.md says what it takes)",
+    "Field may not be null.": "has no value; give one or remove the key",
     "Invalid input type.": "must be a mapping of keys to values",
     "Not a valid list.": "must be a list",
     "Not a valid mapping type.": "must be a mapping of keys to values",

@@ -28,9 +28,11 @@ def check(file: str | None) -> policy.Loaded:
     name = configured.policy if file in (None, "-") else str(file)
     try:
         text = sys.stdin.read() if file == "-" else policy.read(name)
+    except UnicodeDecodeError as error:
+        raise PolicyError([f"standard input: not UTF-8 text (byte {error.start}); save it as UTF-8"]) from None
     except NoPolicy as error:
-        raise (NoPolicy([f"{name}: no such file"]) if file else error) from None
-    return policy.load(text, name, configured, resolver(_RESOLVE_S))
+        raise (NoPolicy([f"{name}: no such file; name one that is there"]) if file else error) from None
+    return policy.load(text, name, configured, resolver(_RESOLVE_S), os.environ)
 
 
 def resolver(seconds: float) -> Callable[[str], Sequence[str]]:

@@ -9,11 +9,10 @@ from app.backends import BACKEND_TYPES
 from app.errors import redact
 from app.policy import yaml_source
 from app.policy.build import Resolve, locality
-from app.policy.fields import nearest
+from app.policy.fields import MOST_PROBLEMS, listed, nearest, shown
 from app.routing.locality import is_cloud_model
 from app.routing.names import AUTO, fold, spellings_of
 
-_MOST_LISTED = 20
 _MOST_ALIAS = 100  # characters
 
 
@@ -25,7 +24,8 @@ class CrossCheck:
         self._data = data
         self._resolve = resolve
         given = source.data.get("backends")
-        self._names = [str(name) for name in given] if isinstance(given, dict) else []
+        self._names = dict.fromkeys(str(name) for name in given) if isinstance(given, dict) else {}
+        self._unknown = 0  # names so far that no backend has
         self.warnings: list[str] = []
 
     def problems(self) -> list[str]:
@@ -34,12 +34,15 @@ class CrossCheck:
 
     def _backends(self) -> Iterable[tuple[yaml_source.Path, str]]:
         if not self._names and isinstance(self._source.data.get("backends"), dict):
-            yield ("backends",), "names no backend"
+            yield (
+                ("backends",),
+                "names no backend; add one, such as `local: {type: ollama}` (`flask init` writes a whole policy)",
+            )
         for name, given in (self._data.get("backends") or {}).items():
             if name.lower() == "auto" or "/" in name or not name.isprintable() or not name.isascii() or len(name) > 64:
                 yield (
                     ("backends", name),
-                    "a backend's name is plain ASCII, at most 64 characters, without `/`, and not auto",
+                    "a backend's name is plain ASCII, at most 64 characters, without `/`, and not auto; rename it",
                 )
             kind = BACKEND_TYPES.get(str(given.get("type")))
             if kind and kind.default_endpoint is None and not given.get("endpoint"):
@@ -50,9 +53,10 @@ class CrossCheck:
 
     def _known(self, path: yaml_source.Path, name: object) -> Iterable[tuple[yaml_source.Path, str]]:
         if isinstance(name, str) and name.strip() not in self._names:
-            legal = "there are: " + ", ".join(self._names[:_MOST_LISTED]) if self._names else "there is none"
-            legal += ", …" if len(self._names) > _MOST_LISTED else ""
-            yield path, f"no backend is called {name[:60]!r}{nearest(name, self._names)}; {legal}"
+            legal = f"there are: {listed(self._names)}" if self._names else "there is none: add it to `backends`"
+            self._unknown += 1
+            near = nearest(name, self._names) if self._unknown <= MOST_PROBLEMS else ""
+            yield path, f"no backend is called {shown(repr(name))}{near}; {legal}"
 
     def _routes(self) -> Iterable[tuple[yaml_source.Path, str]]:
         routes = self._source.data.get("routes")
@@ -62,7 +66,10 @@ class CrossCheck:
         if not defaults:
             yield ("routes",), "there is no default route; end with `- default: NAME`"
         for index in range(defaults[0] + 1 if defaults else len(routes), len(routes)):
-            yield ("routes", index), "comes after the default route, so nothing ever reaches it"
+            yield (
+                ("routes", index),
+                "comes after the default route, so nothing ever reaches it; move it up or remove it",
+            )
         for index, route in enumerate(routes):
             if isinstance(route, dict):
                 yield from self._route(("routes", index), route)
@@ -133,7 +140,7 @@ class CrossCheck:
             yield from self._known(path, str(primary))
             yield from self._known(path, candidate)
             if primary == candidate:
-                yield path, "a backend cannot be its own candidate"
+                yield path, "a backend cannot be its own candidate; name another one"
 
     def _savings(self) -> Iterable[tuple[yaml_source.Path, str]]:
         savings = self._source.data.get("savings")
@@ -142,7 +149,9 @@ class CrossCheck:
         yield from self._known(path, against)
         given = (self._data.get("backends") or {}).get(against) if isinstance(against, str) else None
         if given is not None and not given.get("price"):
-            self.warnings.append(self._source.problem(path, f"{against!r} has no `price`: savings stay unknown"))
+            self.warnings.append(
+                self._source.problem(path, f"{against!r} has no `price`: savings stay unknown until you give it one")
+            )
 
 
 def _wants_private(match: object) -> bool:

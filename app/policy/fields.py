@@ -15,34 +15,55 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validates_schema
+from urllib3.util import parse_url
 
+from app.errors import excerpt
 from app.types import Range
 
+MOST_PROBLEMS = 39  # that are printed; what nobody reads need not be worked out
 _MOST_NAMES = 100  # looked through for the nearest one
+_MOST_LISTED = 20  # names that a message lists
+_LONGEST_NAME = 64  # characters; comparing longer ones for likeness would take long and help nobody
+_LONGEST_TEXT = 4000  # characters of a name, an address or a reason: they go along in errors and headers
+_LARGEST = 1e12  # of any number: as ms 31 years, which sockets still take as a deadline; sums of it stay finite
+_MOST_SHOWN = 60  # characters of a wrong value
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
 def nearest(value: str, known: Iterable[str]) -> str:
     """ " (did you mean x?)" or "", for the end of a message."""
-    by_lower = {name.lower(): name for name in itertools.islice(known, _MOST_NAMES)}
+    if len(value) > _LONGEST_NAME:
+        return ""
+    by_lower = {name.lower(): name for name in itertools.islice(known, _MOST_NAMES) if len(name) <= _LONGEST_NAME}
     lower = value.lower()
     near = difflib.get_close_matches(lower, list(by_lower), 1, 0.6)
     near = near or [name for name in by_lower if len(lower) > 2 and name.startswith(lower)]
     return f" (did you mean {by_lower[near[0]]}?)" if near else ""
 
 
+def listed(names: Iterable[str]) -> str:
+    """`a, b, c`, for a message; of many or long names the beginning."""
+    first = [shown(name) for name in itertools.islice(names, _MOST_LISTED + 1)]
+    return ", ".join([*first[:_MOST_LISTED], "…"] if len(first) > _MOST_LISTED else first)
+
+
+def shown(text: str) -> str:
+    """Return the beginning of `text`, for a message."""
+    return excerpt(text, most=_MOST_SHOWN)
+
+
 def one_of(value: object, known: Iterable[str]) -> str:
     """`value` when it is one of `known`.  Raises ValidationError with the nearest legal value."""
     names = list(known)
     if not isinstance(value, str):
-        raise ValidationError(f"must be one of {', '.join(names)}")
+        raise ValidationError(f"must be one of {listed(names)}")
     if value not in names:
-        raise ValidationError(f"{_short(value)} is not one of {', '.join(names)}{nearest(value, names)}")
+        raise ValidationError(f"{_short(value)} is not one of {listed(names)}{nearest(value, names)}")
     return value
 
 
 def _short(value: object) -> str:
-    return repr(value)[:60]
+    return shown(repr(value))
 
 
 class StrictSchema(Schema):
@@ -62,9 +83,12 @@ class StrictSchema(Schema):
 def no_unknown_keys(value: Mapping[Any, Any], known: Iterable[str]) -> None:
     """Raises ValidationError with every key that is not known."""
     names = list(known)
-    unknown = {str(key): [f"unknown key{nearest(str(key), names)}"] for key in value if key not in names}
+    unknown = [str(key) for key in value if key not in names]
+    near = {key: nearest(key, names) for key in unknown[:MOST_PROBLEMS]}
     if unknown:
-        raise ValidationError(unknown)
+        raise ValidationError(
+            {key: [f"unknown key{near.get(key) or f'; remove it, or use one of {listed(names)}'}"] for key in unknown}
+        )
 
 
 class Checked(fields.Field[Any]):
@@ -84,8 +108,8 @@ class Text(Checked):
         if not isinstance(value, str):
             raise ValidationError("must be text (put it in quotes)")
         if not value.strip():
-            raise ValidationError("must not be empty")
-        return value.strip()
+            raise ValidationError("must not be empty; give a text or remove the key")
+        return _short_enough(value.strip())
 
 
 class Number(Checked):
@@ -102,11 +126,13 @@ class Number(Checked):
 
 def number(value: Any, low: float, high: float, *, above: bool = False, whole: bool = False) -> float:
     """A number between `low` and `high`.  Raises ValidationError."""
-    kind = "a whole number" if whole else "a number"
-    limits = f"above {low:.15g}" if above else f"of at least {low:.15g}"
-    limits += f" and at most {high:.15g}" if high != math.inf else ""
-    legal = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    legal = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and value != math.inf
+    if legal and value > _LARGEST:
+        high = min(high, _LARGEST)
     if not legal or not low <= value <= high or (above and value == low):
+        kind = "a whole number" if whole else "a number"
+        limits = f"above {low:.15g}" if above else f"of at least {low:.15g}"
+        limits += f" and at most {high:.15g}" if high != math.inf else ""
         raise ValidationError(f"must be {kind} {limits}, not {_short(value)}")
     return int(value) if whole else value
 
@@ -140,7 +166,9 @@ class Endpoint(Checked):
         try:
             parts = urlsplit(value.strip())
             legal = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-        except ValueError:
+            parse_url(value.strip())  # as the connections will
+            (parts.hostname or "").encode("idna")
+        except (ValueError, UnicodeError):
             legal = False
         if not legal or " " in value.strip():
             raise ValidationError("must be an http:// or https:// address such as http://localhost:11434")
@@ -148,7 +176,7 @@ class Endpoint(Checked):
             raise ValidationError("must not hold credentials: name the key's variable in apiKeyEnv")
         if parts.query or parts.fragment:
             raise ValidationError("must not have a ?query or a #fragment")
-        return value.strip()
+        return _short_enough(value.strip())
 
 
 class EnvName(Checked):
@@ -220,7 +248,7 @@ class Condition(Checked):
         if not isinstance(value, list):
             return frozenset([one_of(value, choices)])
         if not value:
-            raise ValidationError("must not be an empty list: it would match nothing")
+            raise ValidationError("must not be an empty list: it would match nothing; name a value or remove the key")
         return frozenset(_each(value, lambda item: one_of(item, choices)))
 
     def _range(self, value: Any) -> Range:
@@ -229,14 +257,20 @@ class Condition(Checked):
         no_unknown_keys(value, ("min", "max"))
         limits = _mapped(value, lambda item: number(item, 0, self.high))
         if limits.get("min", 0) > limits.get("max", math.inf):
-            raise ValidationError("min is above max: it would match nothing")
+            raise ValidationError("min is above max: it would match nothing; swap them")
         return Range(**limits)
 
 
 def _name(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValidationError("must be a name (put it in quotes)")
-    return value.strip()
+    return _short_enough(value.strip())
+
+
+def _short_enough(text: str) -> str:
+    if len(text) > _LONGEST_TEXT:
+        raise ValidationError(f"must not be longer than {_LONGEST_TEXT} characters; it has {len(text)}")
+    return text
 
 
 def _tokens(value: Any) -> float:

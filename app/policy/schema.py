@@ -8,7 +8,9 @@ from marshmallow import Schema, ValidationError, fields, validates_schema
 
 from app.backends import BACKEND_TYPES
 from app.backends.base import Backend
+from app.errors import excerpt
 from app.policy.fields import (
+    MOST_PROBLEMS,
     Checked,
     Choice,
     Condition,
@@ -23,7 +25,7 @@ from app.policy.fields import (
     Windows,
     Words,
 )
-from app.routing.detect import DETECTORS, PatternError, check_pattern
+from app.routing.detect import DETECTORS, MOST_BYTES, TOO_MUCH, PatternError, check_pattern
 from app.types import (
     COMPLEXITIES,
     FAMILIES,
@@ -143,7 +145,9 @@ class RouteSchema(StrictSchema):
         if "default" in original:
             for key in ("match", "backend"):
                 if key in original:
-                    raise ValidationError({key: ["does not go with `default`: that route takes everything else"]})
+                    raise ValidationError(
+                        {key: ["does not go with `default`: that route takes everything else; remove one of them"]}
+                    )
         elif "match" not in original or "backend" not in original:
             missing = " and ".join(f"`{key}`" for key in ("match", "backend") if key not in original)
             raise ValidationError(f"needs {missing} (or `default: NAME` in the last route)")
@@ -179,12 +183,19 @@ class Patterns(Checked):
     def check(self, value: Any) -> tuple[str, ...]:
         if not isinstance(value, list):
             raise ValidationError("must be a list of patterns")
-        problems = {}
+        problems: dict[int, list[str]] = {}
+        size = 0
         for index, pattern in enumerate(value):
             try:
-                check_pattern(pattern)
+                size += check_pattern(pattern)
             except PatternError as error:
-                problems[index] = [str(error)]
+                problems[index] = [
+                    f"{excerpt(str(error), most=200)}; correct it (the syntax: github.com/google/re2/wiki/Syntax)"
+                ]
+            if size > MOST_BYTES:
+                raise ValidationError(TOO_MUCH)
+            if len(problems) > MOST_PROBLEMS:
+                break  # compiling takes time, and no more lines are printed
         if problems:
             raise ValidationError(problems)
         return tuple(value)

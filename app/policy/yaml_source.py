@@ -8,12 +8,15 @@ from typing import Any
 
 import yaml
 
-from app.errors import PolicyError, redact
+from app.errors import PolicyError, excerpt
 
 _MERGE = "tag:yaml.org,2002:merge"  # the key `<<`
 _TEXT = "tag:yaml.org,2002:str"
 _TEXT_KEYS = (_TEXT, "tag:yaml.org,2002:value", _MERGE)
+_INTEGER = "tag:yaml.org,2002:int"
 _MAX_NODES = 20_000  # of the document with every alias unfolded
+_MAX_DIGITS = 40  # of a whole number; Python cannot print one of more than 4300
+_MOST_SHOWN = 60  # characters of a key
 
 Path = tuple[str | int, ...]
 
@@ -43,12 +46,20 @@ class Source:
 
 
 def dotted(path: Path) -> str:
-    """routes[1].match.task; without a pasted key, whose shape would be lost in the whole."""
+    """routes[1].match.task; long names are cut, and a pasted key is left out: its shape would be lost in the whole."""
     out = ""
     for step in path:
-        name = redact(str(step))
+        name = excerpt(str(step), most=_MOST_SHOWN)
         out += f"[{name}]" if isinstance(step, int) else f".{name}" if out else name
     return out
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _TooMany(Exception):
@@ -68,6 +79,13 @@ class _Loader(yaml.SafeLoader):
             raise _TooMany
         return super().compose_node(parent, index)
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Tells where a value stands that is none, such as the date 2024-13-45."""
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from None
+
 
 def parse(name: str, text: str) -> Source:
     """Raises PolicyError with the line of what is wrong."""
@@ -82,13 +100,15 @@ def parse(name: str, text: str) -> Source:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
-        raise PolicyError([f"{name}{line}: not valid YAML: {error.problem or error.context}"]) from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise PolicyError([f"{name}: not valid YAML: {str(error).splitlines()[0]}"]) from None
+        what = excerpt(str(error.problem or error.context))
+        raise PolicyError([f"{name}{line}: not valid YAML: {what}; correct this line or the one above it"]) from None
+    except yaml.reader.ReaderError as error:
+        number = text.count("\n", 0, error.position) + 1
+        raise PolicyError([f"{name}:{number}: not valid YAML: {str(error).splitlines()[0]}; remove it"]) from None
     except _TooMany:
-        raise PolicyError([f"{name}: more than {_MAX_NODES} values, aliases unfolded"]) from None
+        raise PolicyError([f"{name}: more than {_MAX_NODES} values, aliases unfolded; make it smaller"]) from None
     except RecursionError:
-        raise PolicyError([f"{name}: nested too deeply"]) from None
+        raise PolicyError([f"{name}: nested too deeply; no key of a policy takes more than a few levels"]) from None
     finally:
         if loader is not None:
             loader.dispose()
@@ -108,8 +128,13 @@ class _Walk:
         if self._nodes > _MAX_NODES:
             raise _TooMany
         if id(node) in self._open:
-            raise PolicyError([self._source.problem(path, "an alias that contains itself")])
+            raise PolicyError(
+                [self._source.problem(path, "an alias that contains itself; write out what it stands for")]
+            )
         self._source.lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.ScalarNode):
+            self._scalar(node, path)
+            return
         self._open.add(id(node))
         if isinstance(node, yaml.MappingNode):
             self._mapping(node, path)
@@ -118,6 +143,15 @@ class _Walk:
                 self.visit(item, (*path, index))
         self._open.discard(id(node))
 
+    def _scalar(self, node: yaml.ScalarNode, path: Path) -> None:
+        """Refuses what Python reads and cannot write again."""
+        if node.tag == _INTEGER and len(node.value) > _MAX_DIGITS:
+            text = f"a number of more than {_MAX_DIGITS} digits; put it in quotes if it is text"
+            raise PolicyError([self._source.problem(path, text)])
+        if not _is_unicode(node.value):
+            text = "holds half a character (\\ud800 to \\udfff); write the whole character"
+            raise PolicyError([self._source.problem(path, text)])
+
     def _mapping(self, node: yaml.MappingNode, path: Path) -> None:
         seen: dict[str, int] = {}
         for key, value in node.value:
@@ -125,12 +159,15 @@ class _Walk:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 raise PolicyError([f"{self._source.name}:{line}: a key must be a plain word"])
-            where = f"{self._source.name}:{line}: {dotted((*path, name))}"
+            self._scalar(key, (*path, name))
             if key.tag not in _TEXT_KEYS:
-                self._source.problems.append(f"{where}: a key must be text (put it in quotes)")
+                self._key_problem(line, (*path, name), "a key must be text (put it in quotes)")
                 key.tag = _TEXT  # the other checks then know it by what is written
             if name in seen:
-                self._source.problems.append(f"{where}: given twice (first in line {seen[name]})")
+                self._key_problem(line, (*path, name), f"given twice (first in line {seen[name]}); keep one of them")
             seen.setdefault(name, line)
             self._source.lines.setdefault((*path, name), line)
             self.visit(value, path if key.tag == _MERGE else (*path, name))
+
+    def _key_problem(self, line: int, path: Path, text: str) -> None:
+        self._source.problems.append(f"{self._source.name}:{line}: {dotted(path)}: {text}")

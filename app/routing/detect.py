@@ -39,6 +39,12 @@ _ESCAPED_SPACES = {"\\n": "\n", "\\r": "\n", "\\t": "\t"}
 _LINES = "(?m)"  # the texts of a request are joined by line ends: ^ and $ of a pattern are those of a line
 _options = re2.Options()
 _options.log_errors = False
+_together = re2.Options()
+_together.log_errors = False
+_together.max_mem = 128 * 1024 * 1024  # bytes, for all patterns at once; RE2's default of 8 MiB is for one
+MOST_BYTES = _together.max_mem // 4  # of them for programs: RE2 keeps the rest for matching
+_INSTRUCTION_BYTES = 16  # sizeof(Prog::Inst)
+TOO_MUCH = "need more memory together than RE2 may use; shorten or remove some"
 
 
 class PatternError(ValueError):
@@ -117,8 +123,8 @@ _BUILT_IN: Mapping[str, tuple[str, Callable[[str], bool]]] = {
 DETECTORS = tuple(_BUILT_IN)
 
 
-def check_pattern(pattern: object) -> None:
-    """Raises PatternError when an operator's pattern cannot be used."""
+def check_pattern(pattern: object) -> int:
+    """Return the bytes of its program in RE2.  Raises PatternError when an operator's pattern cannot be used."""
     if not isinstance(pattern, str) or not pattern:
         raise PatternError("must be a regular expression in quotes")
     if len(pattern) > _MAX_PATTERN:
@@ -131,22 +137,27 @@ def check_pattern(pattern: object) -> None:
         raise PatternError(f"is not a pattern RE2 takes: {text}") from None
     if compiled.search(""):
         raise PatternError("matches the empty text: every request would be private")
+    return int(compiled.programsize) * _INSTRUCTION_BYTES
 
 
 class Detectors:
     """The detectors a policy asks for."""
 
     def __init__(self, rules: SensitivityRules) -> None:
-        self._checks: list[tuple[str, Any, Callable[[str], bool]]] = [
-            (name, re2.compile(_BUILT_IN[name][0], _options), _BUILT_IN[name][1]) for name in rules.detect
-        ]
-        for index, pattern in enumerate(rules.patterns):
-            self._checks.append((f"patterns[{index}]", re2.compile(_LINES + pattern, _options), _always))
-        self._any = re2.Set.SearchSet(_options)
-        for _, pattern, _ in self._checks:
-            self._any.Add(pattern.pattern)
-        if self._checks:
-            self._any.Compile()
+        """Raises PatternError when the patterns, each of which may be fine, are too much together."""
+        self._checks: list[tuple[str, Any, Callable[[str], bool]]] = []
+        self._any = re2.Set.SearchSet(_together)
+        try:
+            for name in rules.detect:
+                self._checks.append((name, re2.compile(_BUILT_IN[name][0], _options), _BUILT_IN[name][1]))
+            for index, pattern in enumerate(rules.patterns):
+                self._checks.append((f"patterns[{index}]", re2.compile(_LINES + pattern, _options), _always))
+            for _, pattern, _ in self._checks:
+                self._any.Add(pattern.pattern)
+            if self._checks:
+                self._any.Compile()
+        except re2.error:
+            raise PatternError(TOO_MUCH) from None
 
     def find(self, *documents: Any) -> str | None:
         """The name of the first detector that finds something in any text or number of the request, names of members

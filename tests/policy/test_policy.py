@@ -300,73 +300,79 @@ def test_a_mistake_is_named_with_its_line_and_path(case: dict[str, Any]) -> None
     assert problems("\n".join(lines) + "\n") == [f"policy.yaml:{line}" for line in says]
 
 
+MISSING = "is missing; add it (docs/policy.md says what it takes)"
+CORRECT = "correct this line or the one above it"
 WHOLE_FILES = {
     "empty": ("", ["policy.yaml: is empty; it needs `backends` and `routes`"]),
     "only a comment": ("# nothing yet\n", ["policy.yaml: is empty; it needs `backends` and `routes`"]),
     "a list": ("- backends\n", ["policy.yaml: must be a mapping with `backends` and `routes`"]),
     "a word": ("hello", ["policy.yaml: must be a mapping with `backends` and `routes`"]),
-    "nothing in it": ("{}", ["policy.yaml:1: backends: is missing", "policy.yaml:1: routes: is missing"]),
+    "nothing in it": ("{}", [f"policy.yaml:1: backends: {MISSING}", f"policy.yaml:1: routes: {MISSING}"]),
     "two documents": (
         GOOD + "---\n" + GOOD,
-        ["policy.yaml:10: not valid YAML: but found another document"],
+        [f"policy.yaml:10: not valid YAML: but found another document; {CORRECT}"],
     ),
     "bad indentation": (
         GOOD.replace("  cloud", "   cloud"),
-        ["policy.yaml:3: not valid YAML: expected <block end>, but found '<block mapping start>'"],
+        [f"policy.yaml:3: not valid YAML: expected <block end>, but found '<block mapping start>'; {CORRECT}"],
     ),
     "a tab": (
         GOOD.replace("  local", "\tlocal"),
-        ["policy.yaml:2: not valid YAML: found character '\\t' that cannot start any token"],
+        [f"policy.yaml:2: not valid YAML: found character '\\t' that cannot start any token; {CORRECT}"],
     ),
     "a quote that is not closed": (
         GOOD.replace("type: ollama", 'type: "ollama'),
-        ["policy.yaml:10: not valid YAML: found unexpected end of stream"],
+        [f"policy.yaml:10: not valid YAML: found unexpected end of stream; {CORRECT}"],
     ),
     "an alias of nothing": (
         GOOD.replace("task: code", "task: *code"),
-        ["policy.yaml:5: not valid YAML: found undefined alias 'code'"],
+        [f"policy.yaml:5: not valid YAML: found undefined alias 'code'; {CORRECT}"],
     ),
     "a Python object": (
         GOOD.replace("backend: local", "backend: !!python/object/apply:os.getcwd []"),
         [
             "policy.yaml:6: not valid YAML: could not determine a constructor for the tag "
-            "'tag:yaml.org,2002:python/object/apply:os.getcwd'"
+            f"'tag:yaml.org,2002:python/object/apply:os.getcwd'; {CORRECT}"
         ],
     ),
     "a Python name": (
         GOOD.replace("backend: local", "backend: !!python/name:os.system"),
         [
             "policy.yaml:6: not valid YAML: could not determine a constructor for the tag "
-            "'tag:yaml.org,2002:python/name:os.system'"
+            f"'tag:yaml.org,2002:python/name:os.system'; {CORRECT}"
         ],
     ),
     "an alias that contains itself": (
         GOOD.replace("{task: code}", "&m {task: *m}"),
-        ["policy.yaml:5: routes[0].match.task: an alias that contains itself"],
+        ["policy.yaml:5: routes[0].match.task: an alias that contains itself; write out what it stands for"],
     ),
     "a control character": (
         GOOD + "# \x00\n",
-        ["policy.yaml: not valid YAML: unacceptable character #x0000: special characters are not allowed"],
+        [
+            "policy.yaml:10: not valid YAML: unacceptable character #x0000: special characters are not allowed; "
+            "remove it"
+        ],
     ),
     "a date that is none": (
         GOOD.replace("task: code", "task: 2024-13-45"),
-        ["policy.yaml: not valid YAML: month must be in 1..12"],
+        [f"policy.yaml:5: not valid YAML: month must be in 1..12; {CORRECT}"],
     ),
     "nested too deeply": (
         GOOD + "ab: " + "[" * 3000 + "]" * 3000,
-        ["policy.yaml: nested too deeply"],
+        ["policy.yaml: nested too deeply; no key of a policy takes more than a few levels"],
     ),
     "a list as a key": (GOOD + "? [a, b]\n: 1\n", ["policy.yaml:10: a key must be a plain word"]),
     "several at once, line by line": (
         "backends:\n  a: {type: echo, type: ollma}\n  a: {type: ecko}\nroutes:\n  - default: b\n  - defalt: a\nab: 3\n",
         [
-            "policy.yaml:2: backends.a.type: given twice (first in line 2)",
+            "policy.yaml:2: backends.a.type: given twice (first in line 2); keep one of them",
             f"policy.yaml:2: backends.a.type: 'ecko' is not one of {TYPES} (did you mean echo?)",
-            "policy.yaml:3: backends.a: given twice (first in line 2)",
+            "policy.yaml:3: backends.a: given twice (first in line 2); keep one of them",
             "policy.yaml:5: routes[0].default: no backend is called 'b'; there are: a",
             "policy.yaml:6: routes[1]: needs `match` and `backend` (or `default: NAME` in the last route)",
             "policy.yaml:6: routes[1].defalt: unknown key (did you mean default?)",
-            "policy.yaml:6: routes[1]: comes after the default route, so nothing ever reaches it",
+            "policy.yaml:6: routes[1]: comes after the default route, so nothing ever reaches it; "
+            "move it up or remove it",
             "policy.yaml:7: ab: must be a mapping of keys to values",
         ],
     ),
@@ -388,7 +394,7 @@ def test_an_alias_bomb_costs_neither_time_nor_memory() -> None:
     assert time.process_time() - began < 1.0
     assert tracemalloc.get_traced_memory()[1] < 50_000_000
     tracemalloc.stop()
-    assert found == ["policy.yaml: more than 20000 values, aliases unfolded"]
+    assert found == ["policy.yaml: more than 20000 values, aliases unfolded; make it smaller"]
 
 
 def test_at_most_forty_lines_however_wrong_it_is() -> None:
@@ -557,10 +563,10 @@ def test_reading_a_file(tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
     assert read_problem(file) == "no such file. `flask init` writes a first policy; LLR_POLICY names another"
     file.write_bytes(b"backends: caf\xe9\n")
-    assert read_problem(file) == "not UTF-8 text (byte 13)"
+    assert read_problem(file) == "not UTF-8 text (byte 13); save it as UTF-8"
     file.write_bytes(b"#" * 200_001)
-    assert read_problem(file) == "larger than 200000 bytes: this is no policy"
-    assert read_problem(tmp_path) == "cannot be read: Is a directory"
+    assert read_problem(file) == "larger than 200000 bytes: this is no policy; name another file"
+    assert read_problem(tmp_path) == "cannot be read: Is a directory; name a file that can be read"
     file.write_text(GOOD.replace("# ", "# ä "), encoding="utf-8")
     assert policy.read(str(file)) == GOOD
 
@@ -605,10 +611,16 @@ NO_HOST = PRIVATE.format(
             "",
             {},
             3,
-            ["no.yaml: no such file"],
+            ["no.yaml: no such file; name one that is there"],
         ),
         (["-"], GOOD, {"LLR_PORT": "x"}, 3, ["environment: LLR_PORT: must be a whole number from 1 to 65535"]),
-        (["-"], "#" * 200_001, {}, 3, ["./policy.yaml: larger than 200000 bytes: this is no policy"]),
+        (
+            ["-"],
+            "#" * 200_001,
+            {},
+            3,
+            ["./policy.yaml: larger than 200000 bytes: this is no policy; name another file"],
+        ),
         (
             ["-"],
             NO_HOST,
