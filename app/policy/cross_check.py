@@ -54,9 +54,12 @@ class CrossCheck:
     def _known(self, path: yaml_source.Path, name: object) -> Iterable[tuple[yaml_source.Path, str]]:
         if isinstance(name, str) and name.strip() not in self._names:
             legal = f"there are: {listed(self._names)}" if self._names else "there is none: add it to `backends`"
-            self._unknown += 1
-            near = nearest(name, self._names) if self._unknown <= MOST_PROBLEMS else ""
-            yield path, f"no backend is called {shown(repr(name))}{near}; {legal}"
+            yield path, f"no backend is called {shown(repr(name))}{self._near(name, self._names)}; {legal}"
+
+    def _near(self, name: str, known: Iterable[str]) -> str:
+        """`nearest`, as long as it will be read."""
+        self._unknown += 1
+        return nearest(name, known) if self._unknown <= MOST_PROBLEMS else ""
 
     def _routes(self) -> Iterable[tuple[yaml_source.Path, str]]:
         routes = self._source.data.get("routes")
@@ -79,8 +82,8 @@ class CrossCheck:
         fallback = route.get("fallback")
         several = isinstance(fallback, list)
         named = [((*path, key), route[key]) for key in ("backend", "default") if key in route]
-        listed = enumerate(fallback) if isinstance(fallback, list) else [(0, fallback)] if fallback else []
-        named += [((*path, "fallback", index) if several else (*path, "fallback"), name) for index, name in listed]
+        fallbacks = enumerate(fallback) if isinstance(fallback, list) else [(0, fallback)] if fallback else []
+        named += [((*path, "fallback", index) if several else (*path, "fallback"), name) for index, name in fallbacks]
         for where, name in named:
             yield from self._known(where, name)
             if private and isinstance(name, str):
@@ -107,19 +110,23 @@ class CrossCheck:
         backends = {fold(name) for name in self._names}
         folded = {fold(alias) for alias in aliases} - {AUTO, *backends}
         models = self._models()
+        known = [AUTO, *self._names, *models.values()]
         for alias, to in aliases.items():
             path = ("aliases", alias)
             if fold(alias) not in folded:
-                yield path, "an alias must not be called auto, nor like a backend: that name has a meaning already"
+                yield (
+                    path,
+                    "an alias must not be called auto, nor like a backend: that name has a meaning already; rename it",
+                )
             elif len(alias) > _MOST_ALIAS or not alias.isprintable() or alias != alias.strip() or not alias:
-                yield path, f"an alias is a name of 1 to {_MOST_ALIAS} printable characters"
+                yield path, f"an alias is a name of 1 to {_MOST_ALIAS} printable characters; rename it"
             backend, _, model = to.partition("/")
             if fold(to) in folded:
-                yield path, f"{to[:60]!r} is an alias itself; write what that one stands for, or backend/model"
+                yield path, f"{shown(repr(to))} is an alias itself; write what that one stands for, or backend/model"
             elif fold(to) not in (AUTO, *backends, *models) and not (model and fold(backend) in backends):
-                legal = nearest(to, [AUTO, *self._names, *models.values()])
+                legal = self._near(to, known)
                 way_out = "write auto, a backend, backend/model, or a model that a backend declares"
-                yield path, f"{to[:60]!r} is no name of this policy{legal}; {way_out}"
+                yield path, f"{shown(repr(to))} is no name of this policy{legal}; {way_out}"
 
     def _models(self) -> Mapping[str, str]:
         """Every spelling of every declared model, without case -> the model."""

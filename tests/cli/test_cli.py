@@ -229,7 +229,7 @@ def test_policy_check_of_a_bad_file(bad: Run) -> None:
 def test_policy_check_without_a_file(run: Run) -> None:
     result = run("policy", "check", "nowhere.yaml")
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[1:] == ["nowhere.yaml: no such file"]
+    assert result.stderr.splitlines()[1:] == ["nowhere.yaml: no such file; name one that is there"]
     assert "`flask init` writes a first policy" in run("policy", "check").stderr
 
 
