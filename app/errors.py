@@ -270,7 +270,7 @@ class BackendServerError(BackendError):
 
 
 class BackendDenied(BackendError):
-    """401, 403 or 404: our key or a model that is not there.  Never passed on as such."""
+    """401, 402, 403 or 404: our key, our account or a model that is not there.  Never passed on as such."""
 
 
 class BackendBusy(BackendError):
@@ -363,11 +363,22 @@ class AllBackendsFailed(RouterError):
         return BackendBusy.kind if all(isinstance(error, BackendBusy) for _, error in self.failures) else None
 
 
+_ERROR_MEMBERS = ("error", "detail", "message", "details")
+
+
 def error_fields(document: Mapping[str, Any]) -> dict[str, str | None]:
     """message, type, param, code of a backend's error document, whichever shape it has (object, string, `detail`)."""
-    error = document.get("error", document.get("detail", document.get("message")))
-    if isinstance(error, Mapping):
-        fields = {name: error.get(name) for name in ("message", "type", "param", "code")}
-        return {name: str(value) if value not in (None, "") else None for name, value in fields.items()}
-    text = error if isinstance(error, str) else None
-    return {"message": text, "type": None, "param": None, "code": None}
+    error = next((document[name] for name in _ERROR_MEMBERS if document.get(name)), None)
+    fields: dict[str, Any] = {name: value for name, value in document.items() if isinstance(value, (str, int))}
+    fields |= error if isinstance(error, Mapping) else {"message": _text_of(error)}
+    named = {name: fields.get(name) for name in ("message", "type", "param", "code")}
+    return {name: str(value) if value not in (None, "", "error") else None for name, value in named.items()}
+
+
+def _text_of(error: Any) -> str | None:
+    """The words of an error that is no object: a text, or the list of wrong fields that FastAPI's servers send."""
+    if isinstance(error, list):
+        wrong = [entry for entry in error if isinstance(entry, Mapping) and entry.get("loc") and entry.get("msg")]
+        places = [".".join(map(str, at)) if isinstance(at := entry["loc"], list) else str(at) for entry in wrong]
+        return "; ".join(f"{place}: {entry['msg']}" for place, entry in zip(places, wrong, strict=True)) or None
+    return error if isinstance(error, str) else None

@@ -26,12 +26,14 @@ JsonObject = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How one chat server's wire departs from OpenAI's.  Read by the Responses translator only:
-    chat bodies pass through as they came."""
+    """How one chat server's wire departs from OpenAI's.  The Responses translator writes bodies by it; of a chat body
+    it changes the words that the server would refuse or ignore, and nothing else."""
 
     reasoning_field: str = "reasoning_content"  # where reasoning sits in messages; "" = it must not be sent
     max_tokens_field: str = "max_tokens"
-    developer_role: bool = False  # False: `developer` is sent as `system`
+    max_tokens_only: bool = False  # the other of `max_tokens` and `max_completion_tokens` is refused or ignored
+    developer_role: bool = False  # False: the Responses translator sends `developer` as `system`
+    system_first: bool = False  # chat templates: no `developer`, and one system message, in front
     verbosity: bool = False  # understands `verbosity`
     json_schema: bool = True  # False: a schema is sent as `{"type": "json_object", "schema": …}`
     efforts: Mapping[str, str] = field(default_factory=dict)  # client's reasoning effort -> server's

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from app.backends.failures import TRANSPORT_ERRORS, said, transport_error
 from app.backends.response import Response
-from app.errors import BackendProtocol, BackendServerError, BackendTimeout, StreamInterrupted
+from app.errors import (
+    BackendProtocol,
+    BackendServerError,
+    BackendTimeout,
+    StreamInterrupted,
+    error_fields,
+    redact,
+)
 from app.types import BackendConfig
 from app.wire import chat
 from app.wire.answer_facts import AnswerFacts, of_completion, of_response
@@ -18,6 +26,7 @@ from app.wire.responses_native import ResponsesWatch, native_usage
 
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _MOST_BEFORE_FIRST_BYTES = 16 * 1024 * 1024  # comments, or an event that does not end
+_LAST_DONE = re.compile(rb"^data: ?\[DONE\].*\Z", re.MULTILINE | re.DOTALL)
 _DRAIN_S = 0.05  # wait for the end of a body whose last event has come, so that its connection can be kept
 
 
@@ -42,14 +51,27 @@ class Stream:
     backend stops generating.  Not a generator: closing one that was never started would not run its `finally`.
     """
 
-    def __init__(self, response: Response, config: BackendConfig, key: str, *, native: bool = False) -> None:
+    def __init__(
+        self,
+        response: Response,
+        config: BackendConfig,
+        key: str,
+        *,
+        native: bool = False,
+        private: bool = False,
+        begun: Sequence[bytes] = (),
+    ) -> None:
+        """`begun` holds what was read of the body already.  Errors of a private request are worded by us."""
         self.native = native
         self._response = response
         self._config = config
         self._key = key
+        self._private = private
         self._watch = ResponsesWatch() if native else StreamWatch()
-        self._held: list[bytes] = []  # read before the stream was handed out
+        self._held = [*begun]  # read before the stream was handed out
         self._over = False
+        for piece in begun:
+            self._watch.feed(piece)
 
     @property
     def input_tokens(self) -> int | None:
@@ -86,6 +108,8 @@ class Stream:
         if watch.error is not None:
             text = said(watch.error, self._key)
             raise BackendServerError("answered with an error event", kind="error_event", said=text)
+        if watch.gave_up:
+            raise BackendServerError(gave_up(watch.gave_up), kind="gave_up")
         if not watch.begun:
             raise BackendProtocol("ended its stream without an event")
 
@@ -99,8 +123,7 @@ class Stream:
             piece = b"".join(self._held)
             self._held.clear()
             return piece
-        if self._watch.error is not None:
-            raise self._broken("the backend reported an error in its stream", "error_event", told=True)
+        self._check()
         if self._watch.done:
             self._keep_connection()
             raise StopIteration
@@ -110,7 +133,30 @@ class Stream:
             problem = transport_error(error, self._config)
             raise self._broken(f"the backend's stream broke: {problem.message}", problem.kind) from None
         self._watch.feed(piece)
-        return piece or self._ending()
+        if not piece:
+            return self._ending()
+        if self._watch.error is not None or self._watch.gave_up:
+            piece = self._until_error(piece)
+        return piece or next(self)
+
+    def _check(self) -> None:
+        """Raise StreamInterrupted when the backend said that its answer failed."""
+        watch = self._watch
+        if watch.error is not None:
+            message, more = "the backend reported an error in its stream", {}
+            if not watch.error_told and not self._private:
+                more = {name: redact(text, (self._key,)) for name, text in error_fields(watch.error).items() if text}
+                message = more.pop("message", message)
+            raise self._broken(message, "error_event", told=watch.error_told, **more)
+        if watch.gave_up:
+            raise self._broken(f"the backend {gave_up(watch.gave_up)}", "gave_up")
+
+    def _until_error(self, piece: bytes) -> bytes:
+        """Return the part of a piece that clients get of a failed answer: no `[DONE]`, and no error in a form that
+        they would take for a part of the answer."""
+        if self._watch.error is not None and not self._watch.error_told:
+            return piece[: max(piece.rfind(self._watch.error_event), 0)]
+        return _LAST_DONE.sub(b"", piece)
 
     def close(self) -> None:
         self._over = True
@@ -119,13 +165,13 @@ class Stream:
 
     def _ending(self) -> bytes:
         """The body is over without `[DONE]`: adds it behind a finish_reason, else the answer was cut."""
+        end_mark = self._watch.end_mark
         unclosed = self._watch.end()
-        if self._watch.error is not None:
-            raise self._broken("the backend reported an error in its stream", "error_event", told=True)
+        self._check()
         if not self._watch.ended_well:
             raise self._broken("the backend ended its stream before the answer was complete", "truncated")
         self._over = True
-        end_mark = b"\n\n" if unclosed else b""
+        end_mark = end_mark if unclosed else b""
         return end_mark if self._watch.done else end_mark + self._watch.closing
 
     def _keep_connection(self) -> None:
@@ -135,15 +181,36 @@ class Stream:
             self._response.read(_DRAIN_S)
         self._response.close()
 
-    def _broken(self, message: str, kind: str, *, told: bool = False) -> StreamInterrupted:
+    def _broken(self, message: str, kind: str, *, told: bool = False, **more: str) -> StreamInterrupted:
         self.close()
-        return StreamInterrupted(message, kind=kind, told=told)
+        return StreamInterrupted(message, kind=kind, told=told, **more)
 
 
-def read_body(response: Response, timeout_s: float) -> bytes:
-    """The whole body, decoded; `timeout_s` bounds each wait.  Raises transport errors, and BackendProtocol for one
-    that does not end."""
-    pieces, size = [], 0
+def gave_up(reason: str) -> str:
+    return f"gave its answer up (finish_reason {reason[:40]!r})"
+
+
+def first_bytes(response: Response, deadline: float, config: BackendConfig) -> list[bytes]:
+    """Read a body until it says something: its first piece that is more than white space.  Raises BackendError."""
+    pieces: list[bytes] = []
+    while sum(map(len, pieces)) <= _MOST_BEFORE_FIRST_BYTES:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise BackendTimeout("sent no event in time")
+        try:
+            piece = response.read(left)
+        except TRANSPORT_ERRORS as error:
+            raise transport_error(error, config) from None
+        pieces.append(piece)
+        if not piece or piece.strip():
+            break
+    return pieces
+
+
+def read_body(response: Response, timeout_s: float, begun: Sequence[bytes] = ()) -> bytes:
+    """The whole body, decoded; `timeout_s` bounds each wait; `begun` was read already.  Raises transport errors, and
+    BackendProtocol for one that does not end."""
+    pieces, size = [*begun], sum(map(len, begun))
     while piece := response.read(timeout_s):
         pieces.append(piece)
         size += len(piece)

@@ -6,14 +6,15 @@ the environment and no redirect to be followed.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from marshmallow import fields
 
-from app.backends.answers import Stream, Whole, read_body
+from app.backends.answers import Stream, Whole, first_bytes, gave_up, read_body
 from app.backends.connection import Connections, StaleConnection
 from app.backends.failures import (
     AUTHORITIES,
@@ -25,9 +26,10 @@ from app.backends.failures import (
     unused_proxy,
 )
 from app.backends.response import Response
-from app.errors import BackendError, BackendProtocol, BackendServerError, BackendUnavailable
+from app.errors import BackendError, BackendProtocol, BackendRejected, BackendServerError, BackendUnavailable
 from app.types import BackendConfig, ChatRequest, Dialect, Outgoing, Target
-from app.wire import sse
+from app.wire import chat, dialects, finish, sse
+from app.wire.error_document import error_of
 
 _ERROR_BODY_S = 5.0  # wait for each piece of an error's body
 
@@ -66,6 +68,10 @@ class Backend:
         """The variable that should hold this backend's key and does not; "" when all is well."""
         return self.config.api_key_env or "" if not self._key else ""
 
+    def dialect_for(self, model: str) -> Dialect:  # noqa: ARG002
+        """The dialect in which the server wants to be asked for a model."""
+        return self.dialect
+
     @classmethod
     def normal_endpoint(cls, endpoint: str) -> str:
         """The endpoint as `chat_path` and `models_path` expect it."""
@@ -77,32 +83,48 @@ class Backend:
             body = request.body.native(target.model, stream=stream)
             if body is not None:
                 return Outgoing(self.responses_path, body, native=True)
+        dialect = self.dialect_for(target.model)
         if request.surface == "responses":
             time.sleep(0)  # the other requests' turn: with a large body each of the two steps takes its time
-            request.body.translate(self.dialect)
+            request.body.translate(dialect)
             time.sleep(0)
-        return Outgoing(self.chat_path, request.body.encode(target.model, self.dialect, stream=stream))
+        return Outgoing(self.chat_path, request.body.encode(target.model, dialect, stream=stream))
 
     def url(self, outgoing: Outgoing) -> str | None:
         """Where it is sent; None: nowhere, the answer is made here."""
         return self.config.endpoint + outgoing.path
 
     def open(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Whole | Stream:
-        """Sends it.  Returns the whole answer, or a stream whose first event has come and is no error.
-        Raises BackendError."""
+        """Sends it.  Returns the whole answer, or a stream whose first event has come and is no error.  A word of a
+        dialect that the server refuses is left out, once.  Raises BackendError."""
+        try:
+            return self._open(outgoing, target, stream=stream, private=private)
+        except BackendRejected as refused:
+            member = None if outgoing.native else dialects.refused_member(refused)
+            body = chat.without(outgoing.body, member) if member else None
+            if body is None:
+                raise
+        return self._open(dataclasses.replace(outgoing, body=body), target, stream=stream, private=private)
+
+    def _open(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Whole | Stream:
+        """One try of `open`."""
         response = self._send("POST", outgoing.path, outgoing.body, private)
+        native = outgoing.native
         answer = None
         try:
             if response.status >= 300:
                 raise self._refusal(response, target)
-            if stream and not _is_document(response):
-                chunks = Stream(response, self.config, self._key, native=outgoing.native)
+            begun = first_bytes(response, response.first_byte_by, self.config) if stream else []
+            if stream and not _is_document(response, b"".join(begun)):
+                chunks = Stream(response, self.config, self._key, native=native, private=private, begun=begun)
                 chunks.wait_for_first(response.first_byte_by)
                 answer = chunks
                 return answer
-            whole = self._whole(response, outgoing.native)
-            if not outgoing.native and not whole.document.get("choices"):
+            whole = self._whole(response, native, begun)
+            if not native and not whole.document.get("choices"):
                 raise BackendProtocol("answered 200 without a choice")
+            if reason := finish.failure_in(whole.document):
+                raise BackendServerError(gave_up(reason), kind="gave_up")
             return whole
         finally:
             if answer is None:
@@ -176,16 +198,16 @@ class Backend:
             raise BackendUnavailable(f"{variable} holds characters that no key has", kind="no_key")
         return self._key
 
-    def _whole(self, response: Response, native: bool = False) -> Whole:
-        """The body as one JSON object that is no error."""
+    def _whole(self, response: Response, native: bool = False, begun: Sequence[bytes] = ()) -> Whole:
+        """The body as one JSON object that is no error; `begun` was read of it already."""
         try:
-            body = read_body(response, self.config.timeouts.idle_s)
+            body = read_body(response, self.config.timeouts.idle_s, begun)
         except TRANSPORT_ERRORS as error:
             raise transport_error(error, self.config) from None
         document = sse.json_of(body)
         if document is None:
             raise BackendProtocol("answered 200 with something that is not a JSON object")
-        if document.get("error"):
+        if error_of(document) is not None:
             raise BackendServerError("answered 200 with an error", kind="error_body", said=said(document, self._key))
         return Whole(body, document, native=native)
 
@@ -204,7 +226,13 @@ def entries_of(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]
     return [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
 
 
-def _is_document(response: Response) -> bool:
-    """A JSON or HTML page in answer to `stream: true`; anything else, also unnamed, is read as events."""
+def _is_document(response: Response, begun: bytes) -> bool:
+    """Return whether a JSON or HTML document came in answer to `stream: true`.  The first character decides, since
+    labels lie both ways; where it says nothing, the label does.  What has no label is read as events."""
+    first = begun.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    if first and first in b'{["<':
+        return True
+    if first and first in b":deir":  # a comment, or data, event, error, id, retry
+        return False
     kind = response.headers.get("content-type", "").lower()
     return "json" in kind or "html" in kind

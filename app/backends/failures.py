@@ -230,6 +230,8 @@ def refusal(
     wait = _seconds(retry_after)
     if status == 429:
         return BackendRateLimited(f"{message} (rate limited)", said=text, retry_after_s=wait)
+    if status == 402:
+        return BackendDenied(f"{message}: its account has no balance", kind=kind)
     if status in (401, 403):
         return BackendDenied(f"{message}; check {config.api_key_env or 'its access rules'}", kind=kind)
     if status >= 500 or status in _TEMPORARY:

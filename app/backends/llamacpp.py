@@ -15,7 +15,8 @@ class LlamaCppBackend(Backend):
     chat_path = "/v1/chat/completions"
     models_path = "/v1/models"
     hint = " (is llama-server running?)"
-    dialect = Dialect(json_schema=False)
+    # Only llama-server of 2026 reads max_completion_tokens (https://github.com/ggml-org/llama.cpp/pull/19831).
+    dialect = Dialect(json_schema=False, max_tokens_only=True, system_first=True)
 
     @classmethod
     def normal_endpoint(cls, endpoint: str) -> str:

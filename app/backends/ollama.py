@@ -17,7 +17,12 @@ class OllamaBackend(Backend):
     chat_path = "/v1/chat/completions"
     models_path = "/api/tags"
     hint = " (is Ollama running?)"
-    dialect = Dialect(reasoning_field="reasoning", efforts={"minimal": "low", "xhigh": "high"})
+    dialect = Dialect(
+        reasoning_field="reasoning",
+        max_tokens_only=True,
+        system_first=True,
+        efforts={"minimal": "low", "xhigh": "high"},
+    )
 
     @classmethod
     def normal_endpoint(cls, endpoint: str) -> str:

@@ -1,9 +1,14 @@
 """OpenAI, and any hosted or home server that speaks its API under an endpoint of its own."""
 
+import dataclasses
+import re
 from collections.abc import Mapping
 
 from app.backends.base import Backend
 from app.types import BackendConfig, Dialect
+
+# OpenAI's reasoning models, also behind a gateway (`openai/gpt-5`): they refuse `max_tokens`.
+_REASONING = re.compile(r"(?:.*[/:])?(?:o[1-9]|gpt-(?:[5-9]|[1-9]\d))(?![a-z0-9])", re.IGNORECASE)
 
 
 class OpenAIBackend(Backend):
@@ -18,3 +23,8 @@ class OpenAIBackend(Backend):
             self.dialect = Dialect(
                 reasoning_field="", max_tokens_field="max_completion_tokens", developer_role=True, verbosity=True
             )
+        reasoning = dataclasses.replace(self.dialect, max_tokens_field="max_completion_tokens", max_tokens_only=True)
+        self._dialects = (self.dialect, reasoning)
+
+    def dialect_for(self, model: str) -> Dialect:
+        return self._dialects[_REASONING.match(model) is not None]

@@ -11,7 +11,7 @@ class VllmBackend(Backend):
     chat_path = "/v1/chat/completions"
     models_path = "/v1/models"
     hint = " (is vLLM running?)"
-    dialect = Dialect(reasoning_field="reasoning")
+    dialect = Dialect(reasoning_field="reasoning", system_first=True, efforts={"minimal": "low", "xhigh": "high"})
 
     @classmethod
     def normal_endpoint(cls, endpoint: str) -> str:

@@ -171,7 +171,8 @@ class Feed:
                 self._rt.refused(item)
                 return self._surface.failure(item)
             elif isinstance(item, bytes):
-                self._between_events = item.endswith((b"\n\n", b"\r\n\r\n"))
+                if item != sse.KEEP_ALIVE:
+                    self._between_events = not sse.missing_end(item)
                 return item
         raise StopIteration
 

@@ -52,11 +52,13 @@ class ChatSurface:
             yield sse.event(as_chunk(reply.document))
             yield sse.DONE
             return
+        piece = b""
         try:
-            yield from reply.chunks
+            for piece in reply.chunks:
+                yield piece
         except StreamInterrupted as error:
             if not error.told:
-                yield b"\n\n" + self.failure(error)  # the break may have come inside an event
+                yield sse.missing_end(piece) + self.failure(error)  # the break may have come inside an event
 
     def failure(self, error: RouterError) -> bytes:
         return sse.event(errors.document(error))

@@ -207,7 +207,7 @@ class ResponsesSurface:
                 yield piece
         except StreamInterrupted as error:
             if not error.told:
-                yield b"\n\n" + self.failure(error)
+                yield splitter.end_mark + self.failure(error)
 
     def _heed_rules(self, reply: Reply) -> None:
         """What is not kept is not said to be: `store` is echoed as it is done."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.types import JsonObject
+from app.wire import finish
 
 # Possessive, and so linear in the event.  Quotes inside a JSON text are escaped: no text can look like a member.
 _MEMBER = re.compile(
@@ -38,7 +39,8 @@ class AnswerFacts:
         """Add the data of one event of a chat stream."""
         for member, text in _MEMBER.findall(event):
             if member == b"finish_reason":
-                self.finish = REFUSAL if self._refused else _word(text.decode("utf-8", "replace")) or self.finish
+                if word := _word(text.decode("utf-8", "replace")):
+                    self.finish = REFUSAL if self._refused else word
                 continue
             self.chars += _length(text)
             if member == b"refusal" and text:
@@ -96,7 +98,7 @@ def _text(value: object) -> str:
 
 
 def _word(value: object) -> str | None:
-    return value.lower() if isinstance(value, str) and value else None
+    return finish.reason_of(value).lower() or None
 
 
 def _length(text: bytes) -> int:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NoReturn
 
 from app.errors import RequestError
 from app.types import Dialect, JsonObject
+from app.wire import dialects
+from app.wire.chat_checks import check_message, check_options
+from app.wire.system_messages import SYSTEM_ROLES, system_message
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -28,6 +31,7 @@ _value_at = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 _pairs_of = json.JSONDecoder(object_pairs_hook=tuple).decode
 _skip_space = re.compile(r"[ \t\n\r]*").match
 _plain_name = re.compile(r'[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*').match  # and the colon behind it
+_first_comma = re.compile(r"\A([ \t\n\r]*\{[ \t\n\r]*),[ \t\n\r]*")  # left by a first member that was taken out
 _end_of_member = re.compile(r"[ \t\n\r]*([,}])[ \t\n\r]*").match
 
 
@@ -39,24 +43,35 @@ class JsonBody:
     document: dict[str, Any]
     spans: tuple[tuple[str, int, int], ...]  # (member, start, end) of each value, in order of appearance
 
-    def with_members(self, members: Mapping[str, str]) -> bytes:
-        """The body with the named members' values replaced by raw JSON text, or put in front when they are absent.
-        Every other byte stays as it came.
+    def with_members(self, members: Mapping[str, str], without: Collection[str] = ()) -> bytes:
+        """The body with the named members' values replaced by raw JSON text, or put in front when they are absent, and
+        those of `without` left out.  Every other byte stays as it came.
 
         `Model` counts as `model`: some servers (those in Go) read names so, and the last one counts for them.
         """
         pieces, at = [], 0
+        last = self.text.index("{") + 1  # where the member before ended
         for name, start, end in self.spans:
             if (folded := name.casefold()) in members:
                 pieces += [self.text[at:start], members[folded]]
                 at = end
+            elif folded in without:  # with the comma in front of it
+                pieces.append(self.text[at:last])
+                at = end
+            last = end
         pieces.append(self.text[at:])
         text = "".join(pieces)
+        if without:
+            text = _first_comma.sub(r"\1", text, count=1)
         added = "".join(f'"{name}":{value},' for name, value in members.items() if name not in self.document)
         if added:
             opening = text.index("{") + 1
             text = text[:opening] + (added if self.document else added[:-1]) + text[opening:]
         return text.encode("utf-8")
+
+    def raw(self, name: str) -> str:
+        """The JSON text of a member; of a repeated name the last counts."""
+        return next(self.text[start:end] for member, start, end in reversed(self.spans) if member == name)
 
     def pairs(self) -> Any:
         """The body again, with objects as tuples of (name, value): all that is sent, values of a repeated name too."""
@@ -157,6 +172,7 @@ class ChatBody:
     """A chat request body (implements types.Body)."""
 
     json: JsonBody
+    developer: bool = False  # a message has this role
 
     @property
     def chat(self) -> JsonObject:
@@ -169,14 +185,18 @@ class ChatBody:
     def translate(self, dialect: Dialect) -> None:
         """Nothing: chat passes through."""
 
-    def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:  # noqa: ARG002 - chat passes through
-        """The client's bytes with `model` replaced; a shadow call also has its streaming switched off."""
+    def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:
+        """The client's bytes with `model` replaced, and the words that the server would refuse or ignore; a shadow call
+        also has its streaming switched off."""
         members = {"model": json.dumps(model)}
+        without = dialects.edit(self.json.document, self.json.raw, dialect, members)
+        if self.developer and dialect.system_first:
+            members["messages"] = _system_first(self.json)
         if self.json.document.get("stream") and not stream:
             members["stream"] = "false"
             if "stream_options" in self.json.document:
                 members["stream_options"] = "null"
-        return self.json.with_members(members)
+        return self.json.with_members(members, without)
 
     def native(self, model: str, *, stream: bool) -> None:  # noqa: ARG002
         return None
@@ -188,11 +208,11 @@ def parse(raw: bytes) -> ChatBody:
     messages = body.document.get("messages")
     if not isinstance(messages, list) or not messages:
         raise RequestError("`messages` must be a non-empty array of objects.", param="messages")
-    pieces = len(messages)
+    pieces, developer = len(messages), False
     for index, message in enumerate(messages):
-        if not isinstance(message, dict):
-            raise RequestError(f"`messages[{index}]` must be an object.", param=f"messages[{index}]")
-        pieces += _check_content(message, index)
+        pieces += check_message(message, index)
+        developer = developer or message["role"] == "developer"
+    check_options(body.document)
     if pieces > MOST_PIECES:
         raise RequestError(f"`messages` must not hold more than {MOST_PIECES} messages and parts.", param="messages")
     if not isinstance(body.document.get("stream"), (bool, type(None))):
@@ -200,7 +220,44 @@ def parse(raw: bytes) -> ChatBody:
     if _streams_or_not(body):
         raise RequestError("`stream` is there more than once, and not always the same.", param="stream")
     model_of(body.document)
-    return ChatBody(body)
+    return ChatBody(body, developer)
+
+
+def without(raw: bytes, name: str) -> bytes | None:
+    """A chat body without a word that its server refused: `max_tokens` and `max_completion_tokens` take each other's
+    place, `developer` becomes `system`.  None when the word is not in it."""
+    body = _scan_object(raw.decode("utf-8"))  # it was checked before it was sent
+    if name == "developer":
+        messages = body.document["messages"]
+        if not any(message["role"] == "developer" for message in messages):
+            return None
+        return body.with_members({"messages": _system_first(body)})
+    if name not in body.document:
+        return None
+    other = dialects.OTHER_LIMIT.get(name)
+    members = {other: body.raw(name)} if other and body.document.get(other) is None else {}
+    return body.with_members(members, (name,))
+
+
+def _system_first(body: JsonBody) -> str:
+    """The text of `messages` with all system and developer messages as one system message in front; the others stay
+    as they came."""
+    messages, texts = body.document["messages"], _elements(body.raw("messages"))
+    front = system_message([message for message in messages if message["role"] in SYSTEM_ROLES])
+    rest = [text for message, text in zip(messages, texts, strict=True) if message["role"] not in SYSTEM_ROLES]
+    return f"[{','.join([json.dumps(front), *rest])}]"
+
+
+def _elements(text: str) -> list[str]:
+    """The texts of the elements of a JSON array."""
+    elements = []
+    at = _space(text, 1)
+    while text[at] != "]":
+        _, end = _value_at(text, at)
+        elements.append(text[at:end])
+        at = _space(text, end)
+        at = _space(text, at + 1) if text[at] == "," else at
+    return elements
 
 
 def _streams_or_not(body: JsonBody) -> bool:
@@ -214,17 +271,6 @@ def _streams_or_not(body: JsonBody) -> bool:
 def of_text(text: str) -> ChatBody:
     """The body of one user message."""
     return parse(json.dumps({"messages": [{"role": "user", "content": text}]}).encode())
-
-
-def _check_content(message: JsonObject, index: int) -> int:
-    """A string or parts; null is legal for an assistant (beside tool calls), not for a user.  The number of parts."""
-    content = message.get("content")
-    if isinstance(content, str) or (content is None and message.get("role") != "user"):
-        return 0
-    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
-        return len(content)
-    where = f"messages[{index}].content"
-    raise RequestError(f"`{where}` must be a string or an array of parts.", param=where)
 
 
 def model_of(document: JsonObject) -> str:

@@ -14,10 +14,11 @@ from typing import Any
 
 from app.errors import BackendProtocol, RequestError
 from app.types import Dialect, JsonObject
+from app.wire import finish
 from app.wire.chat import JsonBody
 from app.wire.responses_assembler import Assembler
 from app.wire.responses_messages import to_messages
-from app.wire.responses_object import CUTS, message_of, response_object, usage_object
+from app.wire.responses_object import message_of, response_object, usage_object
 from app.wire.responses_request import ResponsesRequest, is_id, item_type, parse
 
 __all__ = [
@@ -147,7 +148,9 @@ def from_chat(
     if answer is None:
         raise BackendProtocol("The backend's answer holds no message.")
     choice, message = answer
-    reason = CUTS.get(str(choice.get("finish_reason")))
+    if given_up := finish.failure_in(chat):
+        raise BackendProtocol(f"The backend gave its answer up (finish_reason {given_up[:40]!r}).")
+    reason = finish.cut_of(finish.reason_of(choice.get("finish_reason")))
     items = Assembler(request, new_id)  # a whole answer is a stream of one delta
     items.read(message, choice.get("logprobs"))
     items.finish(cut=reason is not None)

@@ -18,11 +18,11 @@ from app.types import Dialect, JsonObject
 from app.wire import responses_custom
 from app.wire.responses_request import item_type
 from app.wire.responses_tools import Toolbox
+from app.wire.system_messages import BETWEEN, system_message
 
 Part = dict[str, Any]  # a chat content part
 Message = dict[str, Any]
 
-_BETWEEN = "\n\n"  # between texts that were separate messages
 _NO_RESULT = "(no result)"
 _ATTACHED = "(attached to the next message)"
 _REASONING_PREFIX = "llr1."
@@ -37,16 +37,7 @@ def to_messages(
         history.add({"type": "message", "role": "system", "content": instructions})
     for item in items:
         history.add(item)
-    return _merge_leading_system(history.messages())
-
-
-def _merge_leading_system(messages: list[Message]) -> list[Message]:
-    """Many chat templates allow one system message only, in first place."""
-    count = next((at for at, message in enumerate(messages) if message["role"] != "system"), len(messages))
-    if count < 2:
-        return messages
-    contents = [parts_of(message["content"]) for message in messages[:count]]
-    return [{"role": "system", "content": _joined(contents)}, *messages[count:]]
+    return history.messages()
 
 
 # --- turns ---------------------------------------------------------------------------------------
@@ -69,7 +60,7 @@ class _Turn:
         if self.said:
             message: Message = {"role": "assistant", "content": _joined(self.contents)}
             if self.reasoning and dialect.reasoning_field:
-                message[dialect.reasoning_field] = _BETWEEN.join(self.reasoning)
+                message[dialect.reasoning_field] = BETWEEN.join(self.reasoning)
             if self.calls:
                 message["tool_calls"] = self.calls
             messages.append(message)
@@ -87,12 +78,13 @@ class _History:
     def __init__(self, toolbox: Toolbox, dialect: Dialect) -> None:
         self._toolbox = toolbox
         self._dialect = dialect
+        self._system: list[Message] = []  # they stand in front as one message: many chat templates allow no other
         self._entries: list[_Turn | Message] = []
         self._open: _Turn | None = None  # the turn that the next assistant item belongs to
         self._waiting: dict[str, list[_Turn]] = {}  # call id -> turns that wait for its result
 
     def messages(self) -> list[Message]:
-        messages: list[Message] = []
+        messages = [system_message(self._system)] if self._system else []
         for entry in self._entries:
             messages += entry.messages(self._dialect) if isinstance(entry, _Turn) else [entry]
         return messages
@@ -108,10 +100,12 @@ class _History:
             return
         if role == "developer" and not self._dialect.developer_role:
             role = "system"
+        message = {"role": role, "content": content if type(content) is str else _joined([parts_of(content)])}
+        if role == "system" and (self._dialect.system_first or not self._entries):
+            self._system.append(message)
+            return
         self._open = None
-        self._entries.append(
-            {"role": role, "content": content if type(content) is str else _joined([parts_of(content)])}
-        )
+        self._entries.append(message)
 
     def _reasoning(self, item: JsonObject) -> None:
         if text := reasoning_text(item):
@@ -246,7 +240,7 @@ def _joined(contents: list[list[Part]]) -> str | list[Part]:
         return str(contents[0][0]["text"])
     if all(part["type"] == "text" for parts in contents for part in parts):
         texts = ["".join(part["text"] for part in parts) for parts in contents]
-        return _BETWEEN.join(text for text in texts if text)
+        return BETWEEN.join(text for text in texts if text)
     return [part for parts in contents for part in parts]
 
 
@@ -258,7 +252,7 @@ def reasoning_text(item: JsonObject) -> str:
     return (
         _texts(item.get("content"))
         or unseal_reasoning(item.get("encrypted_content"))
-        or _texts(item.get("summary"), between=_BETWEEN)
+        or _texts(item.get("summary"), between=BETWEEN)
     )
 
 

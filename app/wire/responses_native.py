@@ -9,6 +9,7 @@ from app.wire import sse
 from app.wire.answer_facts import of_response
 from app.wire.chat import token_count
 from app.wire.chat_stream import StreamWatch
+from app.wire.error_document import error_in
 from app.wire.responses_request import is_id
 
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
@@ -21,24 +22,33 @@ class ResponsesWatch(StreamWatch):
     closing = b""  # nothing is added to a body that ends well
 
     def _read(self, event: bytes) -> None:
-        data = sse.data_of(event)
+        name, data = sse.read(event)
         if data is None or data.strip() == b"[DONE]":
+            if name == b"error":
+                self._fail(event, name, b"")
             return
         first, self.begun = not self.begun, True
-        if not first and not any(word in data for word in _WORDS):
+        if not (first or name == b"error" or b'"response.' not in data or any(word in data for word in _WORDS)):
             return  # only the events that can matter are parsed
         document = sse.json_of(data) or {}
         kind = document.get("type")
-        if kind == "error" or (kind is None and document.get("error")):
-            self.error = document if document.get("error") else {"error": document}
-        elif kind in _ENDS:
+        if kind in _ENDS:
             self.done = True
             response = document.get("response")
-            self._end(str(kind), response if isinstance(response, Mapping) else {})
+            self._end(event, str(kind), response if isinstance(response, Mapping) else {})
+        else:
+            self._fail(event, name, data)
 
-    def _end(self, kind: str, response: JsonObject) -> None:
+    def _fail(self, event: bytes, name: bytes, data: bytes) -> None:
+        if (error := error_in(name, data)) is not None:
+            self.begun = True
+            self.error, self.error_event = error, event
+            self.error_told = error.get("type") == "error" or bool(error.get("error"))
+
+    def _end(self, event: bytes, kind: str, response: JsonObject) -> None:
         if kind == "response.failed" and self.error is None:
             self.error = {"error": response.get("error") or {"message": "the response failed"}}
+            self.error_event, self.error_told = event, True
         self.input_tokens, self.output_tokens = native_usage(response)
         self.facts = of_response(response)
 

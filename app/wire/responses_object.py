@@ -9,8 +9,6 @@ from app.types import JsonObject
 from app.wire.chat import MOST_COUNTED
 from app.wire.responses_request import ResponsesRequest
 
-CUTS = {"length": "max_output_tokens", "content_filter": "content_filter"}  # finish reason -> incomplete reason
-
 
 def response_object(
     request: ResponsesRequest,

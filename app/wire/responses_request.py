@@ -24,6 +24,7 @@ _NEEDED = {  # what an item cannot be translated without
     "function_call_output": ("call_id",),
     "custom_tool_call_output": ("call_id",),
 }
+_ELSEWHERE = ("conversation", "prompt")  # without what they refer to the model would answer another question
 _TOOL_CARRIERS = ("additional_tools", "tool_search_output")  # items that bring tools
 _ROLES = ("user", "assistant", "system", "developer")
 _KINDS: dict[Any, str] = {
@@ -81,6 +82,12 @@ def parse(fields: JsonObject) -> ResponsesRequest:
     """The request in a JSON document; RequestError names the field that is wrong."""
     if _read(fields, "background", bool):
         raise RequestError("background responses are not supported; leave background out.", param="background")
+    for name in _ELSEWHERE:
+        if fields.get(name) is not None:
+            raise RequestError(
+                f"{name} is not supported: what it names is kept at OpenAI. Send it as input and instructions.",
+                param=name,
+            )
     items = _input(fields)
     brought = sum(count_tools(item.get("tools")) for item in items if item_type(item) in _TOOL_CARRIERS)
     if count_tools(fields.get("tools")) + brought > MOST_TOOLS:
@@ -205,5 +212,7 @@ def _check_item(item: Any, where: str) -> None:
     for name in _NEEDED.get(kind, ()):
         if not isinstance(item.get(name), str) or not item[name]:
             raise RequestError(f"{where} ({kind}) needs {name}.", param="input")
+    if kind in ("function_call", "custom_tool_call") and not isinstance(item.get("namespace"), (str, type(None))):
+        raise RequestError(f"{where}.namespace must be a string.", param="input")
     if kind == "message" and item["role"] not in _ROLES:
         raise RequestError(f"{where}.role must be one of {', '.join(_ROLES)}.", param="input")

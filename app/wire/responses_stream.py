@@ -7,9 +7,10 @@ from typing import Any
 
 from app.errors import StreamInterrupted, error_fields, excerpt
 from app.types import JsonObject
-from app.wire import sse
-from app.wire.responses_assembler import Assembler, text_of
-from app.wire.responses_object import CUTS, first_choice, message_of, response_object, usage_object
+from app.wire import finish, sse
+from app.wire.error_document import error_in, error_of
+from app.wire.responses_assembler import Assembler
+from app.wire.responses_object import first_choice, message_of, response_object, usage_object
 from app.wire.responses_output import Event
 from app.wire.responses_request import ResponsesRequest
 
@@ -19,10 +20,6 @@ ErrorFields = Mapping[str, str | None]
 def backend_error(document: JsonObject) -> dict[str, str | None]:
     """message, type, param and code of a backend's error, cut, without anything shaped like a key."""
     return {name: excerpt(value) if value else None for name, value in error_fields(document).items()}
-
-
-def _is_error(chunk: JsonObject) -> bool:
-    return bool(chunk.get("error")) or chunk.get("object") == "error"
 
 
 class EventStream:
@@ -70,11 +67,11 @@ class EventStream:
         response = self._response("in_progress")
         return self._encode([{"type": f"response.{name}", "response": response} for name in ("created", "in_progress")])
 
-    def feed(self, chunk: JsonObject) -> list[bytes]:
-        """One parsed chat chunk."""
+    def feed(self, chunk: JsonObject, event: bytes = b"") -> list[bytes]:
+        """One parsed chat chunk; `event` is the name of the event that it came in."""
         if self.closed:
             return []
-        if _is_error(chunk):
+        if error_of(chunk, event) is not None:
             return self._fail_with(self._read_error(chunk))
         choice = first_choice(chunk)
         delta = choice.get("delta")
@@ -84,7 +81,7 @@ class EventStream:
         """A whole chat answer, from a backend that ignored `stream: true`.  `finish` is still to be called."""
         if self.closed:
             return []
-        if _is_error(chat):
+        if error_of(chat) is not None:
             return self.feed(chat)
         answer = message_of(chat)
         if answer is None:
@@ -102,7 +99,9 @@ class EventStream:
             return []
         if not self.ended_cleanly:
             return self.fail("The backend's stream ended before its answer was whole.", code="stream_interrupted")
-        reason = CUTS.get(self._finish_reason)
+        if finish.is_failure(self._finish_reason):
+            return self.fail(f"The backend gave its answer up (finish_reason {self._finish_reason[:40]!r}).")
+        reason = finish.cut_of(self._finish_reason)
         self._items.finish(cut=reason is not None)
         if self._items.problem:
             return self.fail(f"The answer cannot be used: {self._items.problem}.")
@@ -131,7 +130,7 @@ class EventStream:
 
     def _feed(self, chunk: JsonObject, choice: JsonObject, delta: JsonObject) -> list[bytes]:
         self._usage = usage_object(chunk.get("usage")) or self._usage
-        self._finish_reason = text_of(choice.get("finish_reason")) or self._finish_reason
+        self._finish_reason = finish.reason_of(choice.get("finish_reason")) or self._finish_reason
         self._items.read(delta, choice.get("logprobs"))
         events = self.begin() + self._encode(self._items.take())
         if self._items.problem:
@@ -177,8 +176,10 @@ def translate(chunks: Iterable[bytes], stream: EventStream) -> Iterator[bytes]:
 
 def _translate_events(events: Iterable[bytes], stream: EventStream) -> Iterator[bytes]:
     for event in events:
-        data = sse.data_of(event)
-        if data is None:  # a comment keeps the client's connection alive as it kept ours
+        name, data = sse.read(event)
+        if name == b"error":
+            yield from _joined(stream.feed(error_in(name, data) or {}, name))
+        elif data is None:  # a comment keeps the client's connection alive as it kept ours
             if event.startswith(b":") and not stream.closed:
                 yield sse.KEEP_ALIVE
         elif data.strip() == b"[DONE]":

@@ -15,6 +15,7 @@ from typing import Any
 from app.errors import RequestError
 from app.types import JsonObject
 from app.wire import responses_custom
+from app.wire.chat_checks import is_schema
 
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_-]")
 _LONGEST_NAME = 64
@@ -179,7 +180,11 @@ def _parse_tool(value: Any, where: str) -> dict[str, Any]:
         isinstance(tool.get("name"), str) and tool["name"].strip()
     ):
         raise RequestError(f"{where} needs a name.", param=_field(where))
+    if not isinstance(tool.get("description"), (str, type(None))):
+        raise RequestError(f"{where}.description must be a string.", param=_field(where))
     if tool["type"] == "function":
+        if not is_schema(tool.get("parameters")):
+            raise RequestError(f"{where}.parameters must be an object.", param=_field(where))
         return {"type": "function", "name": "", "description": None, "parameters": None, "strict": None} | tool
     if tool["type"] == "namespace":
         if not isinstance(tool.get("tools"), list):

@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 DONE = b"data: [DONE]\n\n"
-KEEP_ALIVE = b": keep-alive\n\n"
+# A comment without an empty line behind it: some clients take the empty line for an event that holds nothing and fail
+# (https://github.com/openai/openai-go/issues/621, https://github.com/openai/openai-python/issues/2722).
+KEEP_ALIVE = b": keep-alive\n"
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # one may stand at the beginning of a stream
 _decode = json.JSONDecoder(parse_constant=lambda _: None).decode  # NaN is no JSON: nobody could read it if sent on
-_EVENT_END = re.compile(rb"\n\r?\n")
+EVENT_END = re.compile(rb"\n\r?\n")
 _LINE_END = re.compile(rb"\r?\n")
 
 
@@ -35,7 +37,7 @@ class Splitter:
         """The events that `chunk` completes, without their end marks."""
         seen = max(0, len(self._open) - 2)  # an end mark may be cut in two
         self._open += chunk
-        ends = [end.span() for end in _EVENT_END.finditer(self._open, seen)]
+        ends = [end.span() for end in EVENT_END.finditer(self._open, seen)]
         events: list[bytes] = []
         begin = 0
         for start, end in ends:
@@ -46,6 +48,11 @@ class Splitter:
             self._skipping = True
             del self._open[:-2]
         return events
+
+    @property
+    def end_mark(self) -> bytes:
+        """The bytes that end the open event; none when no event is open."""
+        return missing_end(self._open)
 
     def flush(self) -> list[bytes]:
         """The open event at the end of the body, when its end mark is missing."""
@@ -62,14 +69,42 @@ class Splitter:
             events.append(event)
 
 
+def missing_end(sent: bytes | bytearray) -> bytes:
+    """Return what is missing at the end of `sent` for the next event to stand by itself: no more line ends than that,
+    because an empty line too many is an event that holds nothing to some clients."""
+    if not sent.strip(b"\r\n") or sent.endswith((b"\n\n", b"\n\r\n")):
+        return b""
+    return b"\n" if sent.endswith(b"\n") else b"\n\n"
+
+
+def read(event: bytes) -> tuple[bytes, bytes | None]:
+    """Return the name of an event (its `event:` line) and its joined `data:` lines; None when it has none (a comment,
+    an id).
+
+    Older versions of llama.cpp write errors as `error: {…}`, which is no field of the format: it counts as the data of
+    an event of that name (https://github.com/ggml-org/llama.cpp/issues/16104).
+    """
+    if event.startswith(b"data:") and b"\n" not in event:
+        return b"", _value(event, 5)
+    name, data = b"", []
+    for line in _LINE_END.split(event):
+        if line.startswith(b"data:"):
+            data.append(_value(line, 5))
+        elif line.startswith(b"event:"):
+            name = line[6:].strip()
+        elif line.startswith(b"error:"):
+            name = b"error"
+            data.append(_value(line, 6))
+    return name, b"\n".join(data) if data else None
+
+
+def _value(line: bytes, colon: int) -> bytes:
+    return line[colon + 1 :] if line[colon : colon + 1] == b" " else line[colon:]
+
+
 def data_of(event: bytes) -> bytes | None:
     """The joined `data:` lines of an event, or None when it has none (a comment, an id)."""
-    if event.startswith(b"data:") and b"\n" not in event:
-        return event[6:] if event[5:6] == b" " else event[5:]
-    lines = [line for line in _LINE_END.split(event) if line.startswith(b"data:")]
-    if not lines:
-        return None
-    return b"\n".join(line[6:] if line[5:6] == b" " else line[5:] for line in lines)
+    return read(event)[1]
 
 
 def json_of(data: bytes) -> dict[str, Any] | None:

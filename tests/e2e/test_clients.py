@@ -368,12 +368,10 @@ UNUSUAL = {
     '"type": "function", "function": {"name": "f", "arguments": "{}"}}]}, {"role": "tool", "tool_call_id": "c", '
     '"content": ""}], "model": ""}',
     "big integers": '{"messages": [USER], "model": "auto", "seed": 123456789012345678901234567890, "t": 1E400}',
-    "the developer role": '{"messages": [{"role": "developer", "content": "be kind"}, USER], "model": "auto"}',
     "empty tools": '{"messages": [USER], "model": "auto", "tools": [], "tool_choice": "none"}',
     "unknown role and name": '{"messages": [{"role": "critic", "content": "x", "name": "я"}, USER], "model": null}',
     "unknown parts": '{"messages": [{"role": "user", "content": [{"type": "hologram", "data": 1}]}], "model": "auto"}',
     "empty content": '{"messages": [{"role": "user", "content": ""}], "model": "auto"}',
-    "no role": '{"messages": [{"content": "x"}], "model": "auto"}',
     "escapes": '{"messages": [{"role": "user", "content": "\\u0041\\/\\ud83d\\ude00\\u0000\\ud800"}], "model": "auto"}',
     "white space": ' \r\n\t{ "messages" :[ USER ] ,\n"model":"auto" }\n\n',
     "repeated members": '{"model": "auto", "messages": [USER], "user": "a", "user": "b"}',

@@ -156,7 +156,7 @@ def _mark(document: Document, ask: Ask, shape: str) -> None:
     elif place == "metadata":
         document["metadata"]["private"] = note
     elif place == "unknown":
-        document["x_unknown" if shape == "chat" else "prompt"] = {"deep": [note]}
+        document["x_unknown"] = {"deep": [note]}
     elif ask.past and place == "continuation":
         document["previous_response_id"] = ask.past.response_id
     elif ask.past and place == "reference":

@@ -186,6 +186,18 @@ def test_an_integer_too_long_for_python_is_refused_without_a_word_of_it() -> Non
     assert "777" not in caught.value.message
 
 
+FUNCTION = {"type": "function", "function": {"name": "f"}}
+ODD = (True, 5, 1.5, "x", ["x"], [["x"]])  # kinds that are neither null nor an object
+
+
+def options(**members: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": "x"}], **members}
+
+
+def schema(value: Any) -> dict[str, Any]:
+    return options(response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": value}})
+
+
 REFUSED = [
     ({}, "messages", "`messages` must be a non-empty array of objects."),
     ({"messages": []}, "messages", "`messages` must be a non-empty array of objects."),
@@ -202,10 +214,56 @@ REFUSED = [
         )
     ],
     ({"messages": [{"role": "assistant", "content": 1}]}, "messages[0].content", None),
-    ({"messages": [{"content": "x"}], "stream": 1}, "stream", "`stream` must be true or false."),
-    ({"messages": [{"content": "x"}], "stream": "true"}, "stream", "`stream` must be true or false."),
-    ({"messages": [{"content": "x"}], "model": 4}, "model", "`model` must be a string."),
-    ({"messages": [{"content": "x"}], "model": ["gpt"]}, "model", "`model` must be a string."),
+    *[
+        ({"messages": [{"role": "user", "content": "x"}, {"content": "x", **role}]}, "messages[1].role",
+         "`messages[1].role` must be a string that is not empty.")
+        for role in ({}, *({"role": odd} for odd in (None, "", " ", {}, [], *ODD) if odd != "x"))
+    ],
+    *[
+        ({"messages": [{"role": "tool", "content": "x", name: odd}]}, f"messages[0].{name}",
+         f"`messages[0].{name}` must be a string.")
+        for name in ("name", "tool_call_id") for odd in (*ODD, {}) if odd != "x"
+    ],
+    *[
+        (make(odd), f"{where}{place}", f"`{where}{place}` must be {kind}.")
+        for where, make in (
+            ("tools", lambda value: options(tools=value)),
+            ("messages[0].tool_calls", lambda value: {"messages": [{"role": "assistant", "tool_calls": value}]}),
+        )
+        for odd, place, kind in (
+            *((value, "", "an array of objects") for value in (True, 5, "x", {}, {"type": "function"})),
+            *(([FUNCTION, value], "[1]", "an object") for value in (None, *ODD)),
+            *(([{**FUNCTION, "function": value}], "[0].function", "an object") for value in ODD),
+            *(([{"function": {"name": value}}], "[0].function.name", "a string") for value in (True, 5, [], {})),
+        )
+    ],
+    *[
+        (options(tools=[FUNCTION, {"type": "function", "function": {"name": "g", "parameters": odd}}]),
+         "tools[1].function.parameters", "`tools[1].function.parameters` must be an object.")
+        for odd in ODD if odd is not True
+    ],
+    *[
+        (schema(odd), "response_format.json_schema.schema", "`response_format.json_schema.schema` must be an object.")
+        for odd in ODD if odd is not True
+    ],
+    *[
+        (options(tools=[{"function": {"name": "f", "description": odd}}]), "tools[0].function.description",
+         "`tools[0].function.description` must be a string.")
+        for odd in (True, 5, [], {})
+    ],
+    *[
+        ({"messages": [{"role": "user", "content": [{"type": "x"}, {"type": "text", **part}]}]},
+         "messages[0].content[1].text", "`messages[0].content[1].text` must be a string.")
+        for part in ({}, {"text": None}, {"text": 5}, {"text": ["x"]}, {"text": {}})
+    ],
+    *[
+        (options(stop=odd), "stop", "`stop` must be a string or an array of strings.")
+        for odd in ([1], ["a", None], [["a"]], [{}], [True])
+    ],
+    ({"messages": [{"role": "user", "content": "x"}], "stream": 1}, "stream", "`stream` must be true or false."),
+    ({"messages": [{"role": "user", "content": "x"}], "stream": "true"}, "stream", "`stream` must be true or false."),
+    ({"messages": [{"role": "user", "content": "x"}], "model": 4}, "model", "`model` must be a string."),
+    ({"messages": [{"role": "user", "content": "x"}], "model": ["gpt"]}, "model", "`model` must be a string."),
 ]  # fmt: skip
 
 
@@ -227,11 +285,41 @@ def test_a_wrong_body_is_refused_with_the_fields_name(document: Any, param: str,
         {"role": "assistant", "tool_calls": []},
         {"role": "tool", "content": "x", "tool_call_id": "1"},
         {"role": "someone", "content": "x"},
-        {"content": "no role"},
+        {"role": "assistant", "tool_calls": None, "name": None},
+        {"role": "assistant", "tool_calls": [{"type": "custom", "custom": {"name": "p", "input": 3}}]},
+        {"role": "assistant", "tool_calls": [{"id": 3, "function": None}, {"function": {"arguments": {"a": 1}}}]},
     ],
 )
 def test_legal_messages(message: dict[str, Any]) -> None:
     assert chat.parse(json.dumps({"messages": [message]}).encode()).chat["messages"] == [message]
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"tools": None},
+        {"tools": []},
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": None}}]},
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]},
+        {"tools": [{"type": "web_search"}, {"type": "custom", "custom": {"name": "p"}}]},
+        {"stop": None},
+        {"stop": "x"},
+        {"stop": ["x", "y"]},
+        {"stop": 5},  # Ollama and llama.cpp take it for none
+        {"response_format": None},
+        {"response_format": "json"},  # llama.cpp takes it for none
+        {"response_format": {"type": "json_object", "schema": "x"}},
+        {"response_format": {"type": "text", "json_schema": {"schema": "x"}}},
+        {"response_format": {"type": "json_schema", "json_schema": None}},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": True}}},
+        {"temperature": "hot", "max_tokens": "many", "tool_choice": 7, "reasoning_effort": 3},
+    ],
+    ids=str,
+)
+def test_what_some_server_takes_passes(members: dict[str, Any]) -> None:
+    raw = json.dumps(options(model="auto", **members))
+    assert sent(raw) == raw.replace('"auto"', '"m2"')
 
 
 @pytest.mark.parametrize(
@@ -299,7 +387,8 @@ def test_nesting_is_bounded_well_below_what_the_stack_holds(levels: int, fine: b
     "messages, parts, fine", [(20_000, 0, True), (20_001, 0, False), (100, 19_900, True), (2, 19_999, False)]
 )
 def test_the_number_of_messages_and_parts_is_bounded(messages: int, parts: int, fine: bool) -> None:
-    document = {"messages": [{"content": ""}] * (messages - 1) + [{"content": [{}] * parts}]}
+    document = {"messages": [{"role": "user", "content": ""}] * (messages - 1)}
+    document["messages"].append({"role": "user", "content": [{}] * parts})
     raw = json.dumps(document).encode()
     if fine:
         assert len(chat.parse(raw).chat["messages"]) == messages

@@ -116,8 +116,8 @@ FIELDS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ),
     ("stream_options", {"stream_options": {"include_obfuscation": False}}, {}, {}),
     ("client_metadata", {"client_metadata": {"a": 1}}, {}, {}),
-    ("conversation", {"conversation": "conv_1"}, {}, {}),
-    ("prompt", {"prompt": {"id": "pmpt_1"}}, {}, {}),
+    ("conversation null", {"conversation": None}, {}, {}),
+    ("prompt null", {"prompt": None}, {}, {}),
     ("user", {"user": "me"}, {}, {}),
     ("unknown field", {"flux_capacitor": {"on": True}}, {}, {}),
     ("tools absent", {}, {}, {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True}),
@@ -237,6 +237,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"stream": "yes"}, "stream"),
     ({"store": 1}, "store"),
     ({"background": True}, "background"),
+    *[({name: value}, name) for name in ("conversation", "prompt") for value in ("conv_1", {"id": "p"}, {}, "", False)],
     ({"instructions": ["x"]}, "instructions"),
     ({"previous_response_id": 5}, "previous_response_id"),
     ({"temperature": "hot"}, "temperature"),
@@ -264,6 +265,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"name": "f"}]}, "tools"),
     ({"tools": [{"type": "function"}]}, "tools"),
     ({"tools": [{"type": "custom", "name": ""}]}, "tools"),
+    *[({"tools": [{"type": "function", "name": "f", "parameters": odd}]}, "tools") for odd in ("{}", 5, [], [{}])],
+    *[({"tools": [{"type": "function", "name": "f", "description": odd}]}, "tools") for odd in (5, [], {}, True)],
+    *[
+        ({"input": [{"type": kind, "call_id": "c", "name": "f", "namespace": odd}]}, "input")
+        for kind in ("function_call", "custom_tool_call")
+        for odd in ([], {}, 5, True, ["n"])
+    ],
     ({"tools": [{"type": "namespace", "name": "n"}]}, "tools"),
     ({"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "function"}]}]}, "tools"),
     ({"tool_choice": "maybe"}, "tool_choice"),

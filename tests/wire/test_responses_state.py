@@ -20,7 +20,7 @@ def test_all_that_may_be_sent_is_searched_for_private_text() -> None:
     """A backend that speaks the API itself gets members that we do not know, and values that were replaced."""
     raw = (
         b'{"input":"secret","input":[{"type":"item_reference","id":"msg_1"}],'
-        b'"prompt":{"variables":{"a":"secret"}},"previous_response_id":"resp_1"}'
+        b'"x_new":{"variables":{"a":"secret"}},"previous_response_id":"resp_1"}'
     )
     received = read_object(raw)
     history = [{"type": "message", "role": "user", "content": "before"}]
@@ -32,7 +32,7 @@ def test_all_that_may_be_sent_is_searched_for_private_text() -> None:
     assert sent == (
         ("input", "secret"),
         ("input", [reference]),
-        ("prompt", variables),
+        ("x_new", variables),
         ("previous_response_id", "resp_1"),
     )
     assert rest == [*history, referred]

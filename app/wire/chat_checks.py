@@ -1,0 +1,88 @@
+"""The members of a chat body whose kind is checked before anything is called.
+
+Refused is what every server refuses.  llama.cpp, and Ollama for what it hands on to it, answer some of these mistakes
+with a 500: the mistake would be tried at the next backend and count as a failure of the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from app.errors import RequestError
+from app.types import JsonObject
+
+
+def check_message(message: Any, index: int) -> int:
+    """Return the number of content parts of a message.  Raise RequestError naming the member that is wrong."""
+    where = f"messages[{index}]"
+    if not isinstance(message, dict):
+        raise _wrong(where, "an object")
+    role = message.get("role")
+    if not isinstance(role, str) or not role.strip():  # servers have roles of their own: any name passes
+        raise _wrong(f"{where}.role", "a string that is not empty")
+    for name in ("name", "tool_call_id"):
+        if not _is_text(message.get(name)):
+            raise _wrong(f"{where}.{name}", "a string")
+    for place, call in _objects(message.get("tool_calls"), f"{where}.tool_calls"):
+        _function(call, place)
+    content = message.get("content")
+    if isinstance(content, str) or (content is None and role != "user"):  # null is legal beside tool calls
+        return 0
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        raise _wrong(f"{where}.content", "a string or an array of parts")
+    for at, part in enumerate(content):
+        if part.get("type") == "text" and not isinstance(part.get("text"), str):
+            raise _wrong(f"{where}.content[{at}].text", "a string")
+    return len(content)
+
+
+def check_options(document: JsonObject) -> None:
+    """Raise RequestError for tools, stop words or a schema of a kind that no server takes."""
+    for place, tool in _objects(document.get("tools"), "tools"):
+        function = _function(tool, place)
+        if not _is_text(function.get("description")):
+            raise _wrong(f"{place}.function.description", "a string")
+        if not is_schema(function.get("parameters")):
+            raise _wrong(f"{place}.function.parameters", "an object")
+    stop = document.get("stop")
+    if isinstance(stop, list) and not all(isinstance(word, str) for word in stop):
+        raise _wrong("stop", "a string or an array of strings")
+    wanted = document.get("response_format")
+    if isinstance(wanted, Mapping) and wanted.get("type") == "json_schema":
+        form = wanted.get("json_schema")
+        if isinstance(form, Mapping) and not is_schema(form.get("schema")):
+            raise _wrong("response_format.json_schema.schema", "an object")
+
+
+def _function(entry: JsonObject, place: str) -> JsonObject:
+    """Return the function of a tool or a call; empty when it has none."""
+    function = entry.get("function")
+    if not isinstance(function, (dict, type(None))):
+        raise _wrong(f"{place}.function", "an object")
+    function = function or {}
+    if not _is_text(function.get("name")):
+        raise _wrong(f"{place}.function.name", "a string")
+    return function
+
+
+def _objects(entries: Any, where: str) -> Iterator[tuple[str, JsonObject]]:
+    if not isinstance(entries, (list, type(None))):
+        raise _wrong(where, "an array of objects")
+    for index, entry in enumerate(entries or ()):
+        if not isinstance(entry, dict):
+            raise _wrong(f"{where}[{index}]", "an object")
+        yield f"{where}[{index}]", entry
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, (str, type(None)))
+
+
+def is_schema(value: object) -> bool:
+    """Return whether a value can be a JSON schema; true and false are schemas too, null is none."""
+    return isinstance(value, (dict, bool, type(None)))
+
+
+def _wrong(where: str, kind: str) -> RequestError:
+    return RequestError(f"`{where}` must be {kind}.", param=where)

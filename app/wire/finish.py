@@ -1,0 +1,98 @@
+"""What the finish reasons of chat servers mean: one table for both APIs.
+
+Beside OpenAI's words these are the words of vLLM (abort), DeepSeek (insufficient_system_resource), OpenRouter (error),
+Mistral (model_length), Anthropic, Gemini, Bedrock, Cohere and Zhipu, which gateways pass on untranslated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.types import JsonObject
+
+# Reason in lower case -> why the answer is incomplete, in the words of the Responses API.
+_CUTS = {
+    **dict.fromkeys(
+        (
+            "length",
+            "max_length",
+            "max_tokens",
+            "max_output_tokens",
+            "max_completion_tokens",
+            "max_new_tokens",
+            "token_limit",
+            "model_length",
+            "context_length",
+            "context_length_exceeded",
+            "model_context_window_exceeded",
+            "error_limit",
+        ),
+        "max_output_tokens",
+    ),
+    **dict.fromkeys(
+        (
+            "content_filter",
+            "content_filtered",
+            "contentfilter",
+            "refusal",
+            "safety",
+            "image_safety",
+            "recitation",
+            "language",
+            "blocklist",
+            "prohibited_content",
+            "spii",
+            "guardrail_intervened",
+            "sensitive",
+            "error_toxic",
+        ),
+        "content_filter",
+    ),
+}
+_FAILURES = frozenset(
+    (
+        "error",
+        "abort",
+        "aborted",
+        "cancelled",
+        "canceled",
+        "user_cancel",
+        "failed",
+        "failure",
+        "internal_error",
+        "server_error",
+        "network_error",
+        "timeout",
+        "insufficient_system_resource",
+        "malformed_function_call",
+    )
+)
+
+
+def reason_of(value: object) -> str:
+    """Return a finish reason; "" when the value is none: only a word ends an answer."""
+    return value.strip() if isinstance(value, str) else ""
+
+
+def cut_of(reason: str) -> str | None:
+    """Return why an answer with this finish reason is incomplete; None when it is whole."""
+    return _CUTS.get(_folded(reason))
+
+
+def is_failure(reason: str) -> bool:
+    """Return whether the backend gave its answer up."""
+    return _folded(reason) in _FAILURES
+
+
+def failure_in(document: JsonObject | None) -> str:
+    """Return the finish reason of the first choice that the backend gave up; "" when it gave up none."""
+    choices: Any = (document or {}).get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, Mapping) and is_failure(reason := reason_of(choice.get("finish_reason"))):
+            return reason
+    return ""
+
+
+def _folded(reason: str) -> str:
+    return reason.lower().replace("-", "_").replace(" ", "_")
