@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.e2e.server import ROOT
 
 _NEEDED = ("app", "gunicorn.conf.py", "wsgi.py")
 
-Edits = Mapping[str, tuple[str, str]]  # file -> (what stands there once, what shall stand there)
+Edits = Mapping[str, Sequence[tuple[str, str]]]  # file -> pairs of a text that stands there once and its replacement
 
-NO_GATE: Edits = {"app/dispatch.py": ("if private and not local:", "if not request:")}
-NO_STAGE: Edits = {"app/routing/decide.py": ("for stage in (_privacy, _fit,", "for stage in (_fit,")}
+NO_GATE: Edits = {"app/dispatch.py": [("if private and not local:", "if not request:")]}
+NO_STAGE: Edits = {
+    "app/routing/decide.py": [
+        ("for stage in (_privacy, _fit,", "for stage in (_fit,"),
+        ("not any(is_local(target, choice.observations) for target in meaning.targets):", "not meaning.targets:"),
+    ]
+}
 # Minutes become seconds: a body that does not come, a client that does not read.
 HASTY: Edits = {
-    "app/web/headers.py": ("_BODY_S = 300.0", "_BODY_S = 2.0"),
-    "gunicorn.conf.py": ("_UNREAD_MS = 120_000", "_UNREAD_MS = 2_000"),
+    "app/web/headers.py": [("_BODY_S = 300.0", "_BODY_S = 2.0")],
+    "gunicorn.conf.py": [("_UNREAD_MS = 120_000", "_UNREAD_MS = 2_000")],
 }
 # On this "machine" 127.0.0.2 is a public address.  Linux answers there without being asked to.
-SMALL_LOOPBACK: Edits = {"app/routing/locality.py": ('"127.0.0.0/8"', '"127.0.0.1/32"')}
+SMALL_LOOPBACK: Edits = {"app/routing/locality.py": [('"127.0.0.0/8"', '"127.0.0.1/32"')]}
 
 
 def altered_copy(folder: Path, edits: Edits) -> Path:
@@ -31,8 +36,10 @@ def altered_copy(folder: Path, edits: Edits) -> Path:
         else:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    for name, (old, new) in edits.items():
+    for name, pairs in edits.items():
         text = (folder / name).read_text("utf-8")
-        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {name}"
-        (folder / name).write_text(text.replace(old, new), "utf-8")
+        for old, new in pairs:
+            assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {name}"
+            text = text.replace(old, new)
+        (folder / name).write_text(text, "utf-8")
     return folder
