@@ -1,4 +1,4 @@
-# make run | test | lint | docs | clean.  Needs Python 3.11+, make and a C compiler.
+# make run | test | lint | docs | clean.  Needs Python 3.11+ and make.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 from urllib.parse import urlsplit
 
 from app.backends import BACKEND_TYPES
 from app.cli.surroundings import Found, Model, Server
-from app.routing.locality import is_address, is_inside
+from app.routing.locality import host_of, is_address, is_inside
+from app.types import Cuts
 
 _CODE = ("code", "devstral", "codestral")
 _VISION = (
@@ -39,14 +41,70 @@ def best(models: Sequence[Model]) -> Model:
 
 def write(found: Found) -> str:
     """The text of a policy for what was found."""
-    names = [server.backend for server in found.servers] + list(found.hosted)
-    local = [server.backend for server in found.servers if _is_inside(server)]
+    names, local = _names(found), _local(found)
     backends = [*(_server(server) for server in found.servers), *(_HOSTED[kind] for kind in found.hosted)]
-    if not names:
-        names, local, backends = ["echo"], ["echo"], [_ECHO]
     private = _route("sensitivity: high", local, "never leaves the machine", _PRIVATE) if local else _NO_LOCAL
     default = f"  - default: {names[0]}\n{_fallback(names[1:])}"
-    return "".join((_HEAD, "backends:\n", *backends, _ROUTES, private, *_elsewhere(found), default))
+    head = [f"# {line}\n" for text in (*found.notes, *decided(found)) for line in wrap(text, 116)]
+    hard = [_hard(found)] if found.servers and found.hosted else []
+    routes = (_ROUTES, private, *hard, *_elsewhere(found), default)
+    return "".join((_HEAD, *head, "\nbackends:\n", *(backends or [_ECHO]), *routes, _aliases(found), _SENSITIVITY))
+
+
+def decided(found: Found) -> tuple[str, ...]:
+    """Say what the policy does, and what may leave with it: sentences for the file and for the terminal."""
+    names, local = _names(found), _local(found)
+    order = f"{names[0]} answers" + (f"; when it fails, {', then '.join(names[1:])}." if names[1:] else ".")
+    stays = "what carries the header X-LLR-Sensitivity: high, and what a detector finds a secret in (`sensitivity`)"
+    kept = f"Never leaves: {stays}." if local else f"Is refused (503), because no backend here is local: {stays}."
+    return (order, *_keys(found), *_leaving(found), kept)
+
+
+def _keys(found: Found) -> Iterator[str]:
+    for kind in found.hosted:
+        yield f"{BACKEND_TYPES[kind].default_key_env} is set, so {kind} is a backend too; its calls cost money."
+
+
+def _leaving(found: Found) -> Iterator[str]:
+    """Say what goes out, and where to."""
+    away = [server for server in found.servers if server.backend not in _local(found)]
+    for server in away:
+        yield f"Leaves your network: every prompt that {server.backend} answers, at {host_of(server.endpoint)}."
+    hosts = " or ".join(host_of(BACKEND_TYPES[kind].default_endpoint or "") for kind in found.hosted)
+    first = found.servers[0].backend if found.servers else ""
+    if not found.hosted and not away:
+        yield "Leaves your network: nothing; no hosted backend is in the policy."
+    elif found.hosted and not first:
+        yield f"Leaves your network: every prompt that is answered, for {hosts}. No model server was found here."
+    elif found.hosted:
+        images = " images, because no local model sees;" if _is_blind(found) else ""
+        what = f"hard prompts (`difficulty` of {_HARD:g} or more);{images} what {first} fails to answer"
+        yield f"Leaves your network, for {hosts}: {what}."
+        yield f"To keep everything here, take {' and '.join(found.hosted)} out of `backends`, `routes` and `aliases`."
+
+
+def _names(found: Found) -> list[str]:
+    """Return the backends in the order in which they are tried."""
+    return [server.backend for server in found.servers] + list(found.hosted) or ["echo"]
+
+
+def _local(found: Found) -> list[str]:
+    """Return the backends that may see private requests."""
+    if not found.servers and not found.hosted:
+        return ["echo"]
+    return [server.backend for server in found.servers if _is_inside(server)]
+
+
+def _hard(found: Found) -> str:
+    names = [*found.hosted, *(server.backend for server in found.servers)]
+    return _route(f"difficulty: {{min: {_HARD:g}}}", names, "too hard for most small models", _LEAVES)
+
+
+def _aliases(found: Found) -> str:
+    """Return aliases for hosted models that clients have built in: as pins they would go past the routes."""
+    if "openai" not in found.hosted or not found.servers:
+        return ""
+    return _ALIASES
 
 
 def _is_inside(server: Server) -> bool:
@@ -61,11 +119,15 @@ def _elsewhere(found: Found) -> Iterator[str]:
     first, *others = [server.backend for server in found.servers] or [""]
     for family, condition in (("qwen-coder", "task: code"), ("gemma", "modality: image")):
         better = [name for name in others if family in has[name]]
-        if first and family not in has[first]:
-            if better:
-                yield _route(condition, [better[0], first], "")
-            elif family == "gemma" and found.hosted:
-                yield _route(condition, list(found.hosted), "no local model sees")
+        if better and family not in has[first]:
+            yield _route(condition, [better[0], first], "")
+    if found.hosted and _is_blind(found):
+        yield _route("modality: image", list(found.hosted), "no local model sees", _LEAVES)
+
+
+def _is_blind(found: Found) -> bool:
+    """Return True when there are servers, and none has a model that sees."""
+    return bool(found.servers) and not any("gemma" in families(server.models) for server in found.servers)
 
 
 def _route(condition: str, names: Sequence[str], reason: str, comment: str = "") -> str:
@@ -88,7 +150,7 @@ def _server(server: Server) -> str:
     if len(server.models) > 1:
         lines.append("    families:                    # which model for which kind of request")
         lines += [f'      {family}: "{model}"' for family, model in chosen.items()]
-    lines.append("    price: {input: 0, output: 0}")
+    lines += ["    price: {input: 0, output: 0}"] if _is_inside(server) else []
     lines += _windows(server, list(dict.fromkeys((default, *chosen.values()))))
     spare = [model.name for model in server.models if model.name not in (default, *chosen.values())]
     lines += [f"    # there is also {name}" for name in spare[:8]]
@@ -114,8 +176,9 @@ _UNTOLD_MAP = ['      # "*": 16384               # the others: Ollama does not s
 _HEAD = """\
 # Written by `flask init`. Every key is explained in policy.example.yaml and docs/policy.md.
 # After a change: `flask policy check`, then send the router SIGHUP. `flask doctor` says what could be better.
-
+#
 """
+_HARD = Cuts().high
 _ROUTES = """
 routes:                          # top to bottom, the first match wins
 """
@@ -129,13 +192,25 @@ _HOSTED = {
   openai:
     type: openai                 # hosted: private requests never go there
     model: gpt-4o-mini           # key from OPENAI_API_KEY
+    # price: {input: …, output: …}   # USD per million tokens, from OpenAI's price list; until then the cost is unknown
 """,
     "sarmalink": """\
   sarmalink:
     type: sarmalink              # hosted: private requests never go there
     model: smart                 # key from SARMALINK_API_KEY
+    # price: {input: …, output: …}   # USD per million tokens, from its price list; until then the cost is unknown
 """,
 }
+_LEAVES = "   # leaves your network"
+_ALIASES = """
+aliases:                         # names that clients have built in: routed like all others, not past the routes
+  gpt-4o: auto
+  gpt-4o-mini: auto              # `openai/gpt-4o-mini` still goes there
+"""
+_SENSITIVITY = """
+sensitivity:                     # what makes a request private without the header; docs/policy.md lists the detectors
+  detect: [api_key, private_key, jwt, credit_card, iban, us_ssn]
+"""
 _PRIVATE = "   # requests with the header X-LLR-Sensitivity: high"
 _NO_LOCAL = """\
   # Without a local backend, requests with X-LLR-Sensitivity: high are refused (503).

@@ -10,7 +10,8 @@ import click
 from app import settings
 from app.cli import surroundings
 from app.cli.common import as_json, print_json
-from app.cli.first_policy import write
+from app.cli.first_policy import decided, write
+from app.cli.table import folded
 from app.errors import PolicyError
 
 _NO_MODEL = """\
@@ -37,10 +38,12 @@ def init(as_json: bool) -> None:
     except OSError as error:
         raise click.ClickException(f"{file} cannot be written: {error.strerror}") from None
     if as_json:
-        print_json({"wrote": str(file), "found": found.notes, "backends": _names(found)})
+        print_json({"wrote": str(file), "found": found.notes, "backends": _names(found), "decided": decided(found)})
     else:
         names = _names(found)
         click.echo(f"wrote {file} with the backend{'s' if len(names) > 1 else ''} {', '.join(names)}")
+        for line in decided(found):
+            click.echo(folded("  ", line, 2))
         if not (found.servers or found.hosted):
             click.echo(_NO_MODEL)
 

@@ -83,6 +83,12 @@ def written(folder: Path) -> policy.Loaded:
     return policy.load((folder / "policy.yaml").read_text("utf-8"), "policy.yaml", Settings())
 
 
+KEPT = [
+    "  Never leaves: what carries the header X-LLR-Sensitivity: high, and what a",
+    "  detector finds a secret in (`sensitivity`).",
+]
+
+
 def test_init_without_any_model_writes_the_echo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with refused_url() as url:
         monkeypatch.setenv("OLLAMA_HOST", url)
@@ -92,6 +98,9 @@ def test_init_without_any_model_writes_the_echo(run: Run, tmp_path: Path, monkey
         [
             f"no Ollama: connection refused at {url} (is Ollama running?)",
             "wrote policy.yaml with the backend echo",
+            "  echo answers.",
+            "  Leaves your network: nothing; no hosted backend is in the policy.",
+            *KEPT,
             "`echo` is no model: it repeats your words.",
             "Next step: install Ollama, `ollama pull llama3.2`, delete that file, run this again.",
         ],
@@ -118,6 +127,13 @@ def test_init_uses_the_models_that_ollama_holds(
     assert result.output.splitlines() == [
         f"Ollama at {server.url} holds 6 models",
         "wrote policy.yaml with the backends local, openai",
+        "  local answers; when it fails, openai.",
+        "  OPENAI_API_KEY is set, so openai is a backend too; its calls cost money.",
+        "  Leaves your network, for api.openai.com: hard prompts (`difficulty` of 0.65 or",
+        "  more); what local fails to answer.",
+        "  To keep everything here, take openai out of `backends`, `routes` and",
+        "  `aliases`.",
+        *KEPT,
     ]
     rules = written(tmp_path).policy
     assert list(rules.backends) == ["local", "openai"]
@@ -126,8 +142,11 @@ def test_init_uses_the_models_that_ollama_holds(
     assert local.families == {"gemma": "llava:7b", "qwen-coder": "qwen2.5-coder:7b", "llama": "llama3.2:3b"}
     assert [(route.label, route.backend, route.fallbacks) for route in rules.routes] == [
         ("sensitivity=high", "local", ()),
+        ("difficulty=0.65..", "openai", ("local",)),
         ("default", "local", ("openai",)),
     ]
+    said = " ".join((tmp_path / "policy.yaml").read_text("utf-8").replace("\n#", "").split())
+    assert "Leaves your network, for api.openai.com: hard prompts (`difficulty` of 0.65 or more); what local" in said
     assert "sk-something" not in (tmp_path / "policy.yaml").read_text()
     asked = {request.path for request in server.requests}
     assert asked == {"/api/tags", "/api/ps", "/api/show"}, "nothing is loaded"

@@ -12,10 +12,12 @@ import pytest
 
 from app import policy
 from app.cli import surroundings
-from app.cli.first_policy import families, write
+from app.cli.first_policy import decided, families, write
 from app.cli.surroundings import Found, Model, Server, look_around, ollama_endpoint
+from app.pipeline import detect
 from app.routing.classify import classify
 from app.routing.decide import decide
+from app.routing.detect import Detectors
 from app.settings import Settings
 from app.types import Observations
 from tests import build
@@ -110,12 +112,28 @@ def test_whatever_was_found_the_text_is_fit_to_serve(
     local = tuple(server.backend for server in ((*others,) if public else (*ollama, *others)))
     assert private == ([local] if local else [] if models or hosted else [("echo",)])
     assert max(map(len, text.splitlines())) <= 120
+    assert loaded.policy.sensitivity.detect, "detectors are on"
+    priced = {name for name, config in loaded.policy.backends.items() if config.price}
+    assert priced == set(local), "what is not known is unknown"
+    said = decided(Found((*ollama, *others), hosted))
+    flat = " ".join(text.replace("\n#", "").split())
+    assert all(sentence in flat for sentence in said)
+    outside = ("127.0.0.1", "localhost", "192.168")
+    away = [one.endpoint.partition("://")[2] for one in ollama if not any(inside in one.endpoint for inside in outside)]
+    for host in (*away, *(f"api.{kind}." for kind in hosted)):
+        assert any(sentence.startswith("Leaves your network") and host in sentence for sentence in said), host
+    nothing = any(sentence.startswith("Leaves your network: nothing") for sentence in said)
+    assert nothing == (not away and not hosted)
 
 
-def goes_to(text: str, prompt: str | list[dict[str, object]]) -> tuple[str, str]:
+HARD = "Design a lock-free concurrent hash map in C++ with linearizable resize and prove its progress guarantees"
+
+
+def goes_to(text: str, prompt: str | list[dict[str, object]], model: str = "auto") -> tuple[str, str]:
     """Backend and model that a prompt gets first."""
     rules = policy.load(text, "policy.yaml", Settings()).policy
-    request = build.request({"messages": [{"role": "user", "content": prompt}]})
+    request = build.request({"messages": [{"role": "user", "content": prompt}]}, model=model)
+    request = detect(request, Detectors(rules.sensitivity))
     local = frozenset(name for name, config in rules.backends.items() if config.local)
     target = decide(request, classify(request), rules, Observations(local=local)).targets[0]
     return target.backend, target.model
@@ -143,6 +161,22 @@ def test_what_the_first_server_has_no_model_for_goes_to_another() -> None:
     assert goes_to(text, "Why is the sky blue?") == ("local", "llama3.1:8b")
     assert goes_to(text, CODE) == ("vllm", "Qwen/Qwen3-Coder-30B")
     assert goes_to(text, IMAGE) == ("openai", "gpt-4o-mini")
+    assert goes_to(text, HARD) == ("openai", "gpt-4o-mini")
+
+
+@pytest.mark.parametrize("hosted", [(), ("openai",), ("sarmalink", "openai")])
+def test_what_a_first_policy_keeps_here(hosted: tuple[str, ...]) -> None:
+    """Easy prompts, secrets, private requests that name a hosted model, and names that clients have built in."""
+    ollama = Server("local", "ollama", "Ollama", "http://localhost:11434", held("llama3.1:8b", "llava:7b"))
+    text = write(Found((ollama,), hosted))
+    assert goes_to(text, "Why is the sky blue?")[0] == "local"
+    assert goes_to(text, HARD)[0] == (hosted[0] if hosted else "local")
+    assert goes_to(text, HARD + " for sk-proj-abcdefghij0123456789XYZ")[0] == "local"
+    for model in ("gpt-4o", "gpt-4o-mini", "GPT-4o-mini"):
+        assert goes_to(text, "Why is the sky blue?", model)[0] == "local"
+    for kind in hosted:
+        assert goes_to(text, "My card is 4111 1111 1111 1111", kind)[0] == "local"
+        assert goes_to(text, "Why is the sky blue?", kind)[0] == kind
 
 
 # --- looking around -----------------------------------------------------------------------------
