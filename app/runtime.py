@@ -243,7 +243,8 @@ class Runtime:
 
     def _trim(self) -> None:
         try:
-            self.state_lane.run(self.conversations.trim)
+            while self.state_lane.run(self.conversations.trim):
+                gevent.sleep(0.05)
         except StoreError as error:
             log.debug("trimming waits: %s", error)
 

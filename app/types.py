@@ -199,6 +199,8 @@ class ResponsesRules:
     store_private: bool = False
     ttl_hours: float = 24.0
     max_rows: int = 10_000
+    max_bytes: int = 268_435_456  # of all turns as JSON: 256 MiB
+    max_turn_bytes: int = 8_388_608  # 8 MiB: a larger one is not kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -222,6 +222,22 @@ class ResponsesSchema(StrictSchema):
         data_key="maxRows",
         metadata=_help("and at most so many", "10000"),
     )
+    max_bytes = Number(
+        1024,
+        10**14,
+        whole=True,
+        load_default=268_435_456,
+        data_key="maxBytes",
+        metadata=_help("and at most so many bytes of JSON in all; the oldest go first", "268435456 (256 MiB)"),
+    )
+    max_turn_bytes = Number(
+        1024,
+        2**30,
+        whole=True,
+        load_default=8_388_608,
+        data_key="maxTurnBytes",
+        metadata=_help("a request and its answer of more bytes are answered, but not kept", "8388608 (8 MiB)"),
+    )
 
 
 class SavingsSchema(StrictSchema):

@@ -8,7 +8,7 @@ Queries name their database themselves: no model is bound to one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from peewee import (
@@ -24,6 +24,7 @@ from peewee import (
     PostgresqlDatabase,
     SqliteDatabase,
     TextField,
+    fn,
 )
 from playhouse.migrate import PostgresqlMigrator, SqliteMigrator, migrate
 from playhouse.sqlite_ext import AutoIncrementField
@@ -124,7 +125,8 @@ class Refusals(Model):
 
 
 class State(Model):
-    """Small facts: `rolled_to` (the last row that is in the sums), `dropped` (rows lost to a full queue)."""
+    """Small facts: `rolled_to` (the last row that is in the sums), `dropped` (rows lost to a full queue), `stored_rows`
+    and `stored_bytes` (what `llr_responses` holds)."""
 
     name = TextField(primary_key=True)
     value = BigIntegerField(default=0)
@@ -147,8 +149,10 @@ class Worker(Model):
 class StoredResponse(Model):
     """One turn of a conversation, kept for `previous_response_id` and retrieval."""
 
-    id = TextField(primary_key=True)
+    owner = TextField(default="")  # who made it: the id of a client's key; "" = no keys were set
+    id = TextField()
     ts = BigIntegerField(index=True)  # Unix ms
+    size_bytes = BigIntegerField(default=0)  # before the long columns: SQLite reads a row from its beginning
     previous_id = TextField(null=True)
     backend = TextField()
     model = TextField()
@@ -159,19 +163,23 @@ class StoredResponse(Model):
 
     class Meta:
         table_name = "llr_responses"
+        primary_key = CompositeKey("owner", "id")
 
 
 class StoredItem(Model):
     """Where an item that may be referred to by its id is kept."""
 
-    id = TextField(primary_key=True)
+    owner = TextField(default="")
+    id = TextField()
     response_id = TextField(index=True)
 
     class Meta:
         table_name = "llr_response_items"
+        primary_key = CompositeKey("owner", "id")
 
 
 ROLLED_TO, DROPPED = "rolled_to", "dropped"
+STORED_ROWS, STORED_BYTES = "stored_rows", "stored_bytes"
 
 
 _TABLES = (Metric, Sums, State, Worker, StoredResponse, StoredItem)
@@ -215,7 +223,39 @@ def _v3_answer_facts(database: Database) -> None:
     database.execute_sql("CREATE INDEX IF NOT EXISTS llr_metrics_shadow ON metrics (ts) WHERE shadow")
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables, _v2_refusals, _v3_answer_facts)
+def _v4_owners(database: Database) -> None:
+    """Stored responses and their items get an owner, which is part of their key, and a size.  Those from before belong
+    to no key."""
+    with database.bind_ctx(_TABLES):
+        _rebuild(database, StoredResponse, {"size_bytes": "length(input) + length(response)"})
+        _rebuild(database, StoredItem, {})
+        rows, size = StoredResponse.select(fn.COUNT(StoredResponse.id), fn.SUM(StoredResponse.size_bytes)).scalar(
+            as_tuple=True
+        )
+        for name, value in ((STORED_ROWS, rows), (STORED_BYTES, size or 0)):
+            State.insert(name=name, value=value).on_conflict_ignore().execute()
+
+
+def _rebuild(database: Database, model: type[Model], values: Mapping[str, str]) -> None:
+    """Copy a table without owners into one with the columns and the key of `model`: SQLite changes no key in place.
+
+    `values` has SQL for columns that the old table lacks; the others get their default."""
+    table = model._meta.table_name
+    columns = [column.name for column in database.get_columns(table)]
+    if "owner" in columns:
+        return
+    for index in database.get_indexes(table):
+        if not index.unique:  # else the new table's own would have a name that is taken
+            database.execute_sql(f'DROP INDEX "{index.name}"')
+    database.execute_sql(f"ALTER TABLE {table} RENAME TO {table}_old")
+    model.create_table()
+    sources = {**{name: name for name in columns}, "owner": "''", **values}
+    select = f"SELECT {', '.join(sources.values())} FROM {table}_old"
+    database.execute_sql(f"INSERT INTO {table} ({', '.join(sources)}) {select}")
+    database.execute_sql(f"DROP TABLE {table}_old")
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables, _v2_refusals, _v3_answer_facts, _v4_owners)
 """Numbered by position, from 1.  A change of the tables is a new function at the end; none is ever edited."""
 
 _UPGRADE_LOCK = 5_241_752  # any number, the same on every machine

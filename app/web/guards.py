@@ -20,6 +20,7 @@ _EXPOSED_HEADERS = (
 
 Environ = dict[str, Any]  # WSGI's
 COOKIE = "llr_page"
+_OWNER = "llr.owner"  # in the WSGI environment
 PAGE = "/"
 
 
@@ -29,9 +30,10 @@ class Guard:
         self._hosts = {host.lower() for host in (*settings.allowed_hosts, *own)}
         self._origins = {origin.lower().rstrip("/") for origin in settings.allowed_origins}
         self._keys = tuple(key.encode() for key in settings.api_keys)
+        self._owners = tuple(_owner_id(key) for key in self._keys)
 
     def check(self, environ: Environ) -> None:
-        """Raises NotAllowed."""
+        """Let a request in, and note whose key it came with (`owner_of`).  Raises NotAllowed."""
         path, method = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"]
         if not self._serves_host(environ.get("HTTP_HOST", "")):
             raise NotAllowed("This Host is not served here; name it in LLR_ALLOWED_HOSTS.", code="host_not_allowed")
@@ -42,7 +44,7 @@ class Guard:
             )
         its_own = path == PAGE and method in ("GET", "HEAD", "POST")  # check_page, which may ask for it
         if self._keys and method != "OPTIONS" and path != "/health" and not its_own:
-            self._check_key(environ.get("HTTP_AUTHORIZATION", ""))
+            environ[_OWNER] = self._check_key(environ.get("HTTP_AUTHORIZATION", ""))
 
     @property
     def wants_key(self) -> bool:
@@ -99,7 +101,8 @@ class Guard:
             return False
         return parts.scheme in ("http", "https") and (_is_loopback(name) or name in self._origins)
 
-    def _check_key(self, authorization: str) -> None:
+    def _check_key(self, authorization: str) -> str:
+        """Return the owner that the key stands for.  Raises NotAllowed."""
         scheme, _, given = authorization.partition(" ")
         raw = given.strip().encode("latin-1", "replace")
         # Every key is compared, so that the time tells nothing.
@@ -107,6 +110,17 @@ class Guard:
         if scheme.lower() != "bearer" or not any(right):
             text = "Wrong or missing key. Send `Authorization: Bearer KEY` with one of the keys in LLR_API_KEYS."
             raise NotAllowed(text, status=401, type="invalid_request_error", code="invalid_api_key")
+        return self._owners[right.index(True)]
+
+
+def owner_of(environ: Environ) -> str:
+    """Return the id of the key that a request came with: what it stores is that owner's.  "" while no keys are set."""
+    return str(environ.get(_OWNER, ""))
+
+
+def _owner_id(key: bytes) -> str:
+    """Return a stable id that tells nothing of the key."""
+    return hashlib.sha256(b"local-llm-router owner\0" + key).hexdigest()[:24]
 
 
 def _mark(key: bytes) -> str:

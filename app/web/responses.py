@@ -7,7 +7,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flask import Blueprint, Response, jsonify
@@ -19,6 +19,7 @@ from app.runtime import Runtime
 from app.storage import StoreError, now_ms
 from app.types import Buffered, ChatRequest, JsonObject, Reply, Target
 from app.web import answers, errors, headers
+from app.web.guards import owner_of
 from app.wire import chat, sse
 from app.wire.responses import ResponsesBody, ResponsesRequest, from_chat, input_list, kept_items, parse
 from app.wire.responses_native import item_ids, response_in
@@ -33,7 +34,7 @@ log = logging.getLogger("llr.conversations")
 def responses() -> Response:
     environ, rt = http.environ, answers.runtime()
     request, asked = read_request(rt, environ, headers.body(environ, rt.settings.max_body_bytes))
-    return answers.answer(request, ResponsesSurface(rt, request, asked), rt, environ)
+    return answers.answer(request, ResponsesSurface(rt, request, asked, owner_of(environ)), rt, environ)
 
 
 @blueprint.get("/v1/responses/<name>")
@@ -49,7 +50,7 @@ def delete(name: str) -> Response:
     turn, rt = _kept(name), answers.runtime()
     if turn.native:
         _at_backend(turn, "DELETE", f"/{turn.id}")
-    rt.state_lane.run(rt.conversations.delete, turn.id)
+    rt.state_lane.run(rt.conversations.delete, turn.id, turn.owner)
     return jsonify(id=turn.id, object="response", deleted=True)
 
 
@@ -68,8 +69,9 @@ def _unreadable(error: StoreError) -> Response:
 
 
 def _kept(name: str) -> Turn:
+    """Return a turn of the client that asks.  Raises NotFound, whether there is none or it is another's."""
     rt = answers.runtime()
-    turn: Turn | None = rt.state_lane.run(rt.conversations.turn, name)
+    turn: Turn | None = rt.state_lane.run(rt.conversations.turn, name, owner_of(http.environ))
     if turn is None:
         raise NotFound(f"Response with id {name[:80]!r} not found.", code="response_not_found")
     return turn
@@ -89,7 +91,7 @@ def read_request(rt: Runtime, environ: dict[str, Any], raw: bytes) -> tuple[Chat
     received = chat.read_object(raw)
     time.sleep(0)  # the other requests' turn, here and below: with a large body each step takes its time
     asked = parse(received.document)
-    past = _Past(rt, asked)
+    past = _Past(rt, asked, owner_of(environ))
     asked = asked.after(past.history)
     time.sleep(0)
     request = ChatRequest(
@@ -108,17 +110,17 @@ def read_request(rt: Runtime, environ: dict[str, Any], raw: bytes) -> tuple[Chat
 class _Past:
     """What a request goes on from: the chain of turns, the items it refers to, and who keeps them."""
 
-    def __init__(self, rt: Runtime, asked: ResponsesRequest) -> None:
+    def __init__(self, rt: Runtime, asked: ResponsesRequest, owner: str) -> None:
         self.history: list[dict[str, Any]] = []
         self.stored: dict[str, dict[str, Any]] = {}
         self.private = False
         turns: list[Turn] = []
         if asked.previous_response_id:
-            turns = rt.state_lane.run(rt.conversations.chain, asked.previous_response_id)
+            turns = rt.state_lane.run(rt.conversations.chain, asked.previous_response_id, owner)
             self.history = [item for turn in turns for item in turn.items]
         elsewhere = turns[-1:] if turns and turns[-1].native else []
         if asked.references:
-            found = rt.state_lane.run(rt.conversations.items, asked.references)
+            found = rt.state_lane.run(rt.conversations.items, asked.references, owner)
             self.stored = {name: item for name, (item, _) in found.items() if item is not None}
             elsewhere += [turn for item, turn in found.values() if item is None]
             turns = [*turns, *(turn for _, turn in found.values())]
@@ -146,8 +148,10 @@ def _keeper(rt: Runtime, turns: list[Turn]) -> Target | None:
 class ResponsesSurface:
     """Chat answers as Response objects and events; those of a native backend as they come."""
 
-    def __init__(self, rt: Runtime, request: ChatRequest, asked: ResponsesRequest) -> None:
+    def __init__(self, rt: Runtime, request: ChatRequest, asked: ResponsesRequest, owner: str) -> None:
+        """`owner` is whose responses are kept: the id of the client's key."""
         self._rt = rt
+        self._owner = owner
         self._body = request.body
         self._asked = asked
         self._id = _new_id("resp")
@@ -175,17 +179,11 @@ class ResponsesSurface:
             yield from self._native_events(reply)
             return
         self._heed_rules(reply)
-        stream = self._stream(reply.target.model)
+        stream = self._stream(reply.target.model, lambda response: self._keep(reply, response))
         if isinstance(reply, Buffered):  # a backend that ignored `stream: true`
-            pieces = iter([*stream.feed_document(reply.document), *stream.finish()])
+            yield from (*stream.feed_document(reply.document), *stream.finish())
         else:
-            pieces = translate(reply.chunks, stream)
-        kept = False
-        for piece in pieces:
-            if stream.response is not None and not kept:
-                kept = True  # before the client hears of the end: it may go on at once, at another worker
-                self._keep(reply, stream.response)
-            yield piece
+            yield from translate(reply.chunks, stream)
 
     def failure(self, error: RouterError) -> bytes:
         stream = self._stream(self._asked.model or "auto")
@@ -216,10 +214,11 @@ class ResponsesSurface:
             self._asked = dataclasses.replace(self._asked, store=False, echo={**self._asked.echo, "store": False})
 
     def _keep(self, reply: Reply, response: dict[str, Any]) -> None:
+        """Keep the turn before the client hears of its end: it may go on at once, at another worker."""
         if self._asked.store:
             assert isinstance(self._body, ResponsesBody)
             items = tuple(kept_items(self._body.input, _new_id))
-            self._keep_turn(reply, self._id, native=False, items=items, response=response)
+            response["store"] = self._keep_turn(reply, self._id, native=False, items=items, response=response)
 
     def _keep_native(self, reply: Reply, response: JsonObject) -> None:
         """Only whose it is: the turn itself is kept by its backend."""
@@ -236,8 +235,10 @@ class ResponsesSurface:
         items: tuple[dict[str, Any], ...] = (),
         response: dict[str, Any] | None = None,
         their_items: tuple[str, ...] = (),
-    ) -> None:
+    ) -> bool:
+        """Tell whether the turn is kept, or soon will be."""
         turn = Turn(
+            owner=self._owner,
             id=name,
             ts_ms=now_ms(),
             previous_id=self._asked.previous_response_id,
@@ -250,11 +251,12 @@ class ResponsesSurface:
             their_items=their_items,
         )
         try:
-            self._rt.state_lane.run(self._rt.conversations.keep, turn)
+            return self._rt.state_lane.run(self._rt.conversations.keep, turn)
         except Exception as error:  # whatever goes wrong here, the answer is there and is sent
             log.error("a response could not be stored: %s", type(error).__name__)
+            return False
 
-    def _stream(self, model: str) -> EventStream:
+    def _stream(self, model: str, settle: Callable[[dict[str, Any]], None] | None = None) -> EventStream:
         return EventStream(
             self._asked,
             response_id=self._id,
@@ -262,6 +264,7 @@ class ResponsesSurface:
             model=model,
             new_id=_new_id,
             clock=time.time,
+            settle=settle,
         )
 
 

@@ -39,12 +39,16 @@ class EventStream:
         new_id: Callable[[str], str],
         clock: Callable[[], float],
         read_error: Callable[[JsonObject], ErrorFields] = backend_error,
+        settle: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
-        """`new_id` makes a fresh id for a prefix, `clock` tells Unix time, `read_error` words a backend's error."""
+        """`settle` gets the final object before it is sent, and may change it; not that of a failure.
+
+        `new_id` makes a fresh id for a prefix, `clock` tells Unix time, `read_error` words a backend's error."""
         self._request = request
         self._same: dict[str, Any] = {"response_id": response_id, "created_at": created_at, "model": model}
         self._clock = clock
         self._read_error = read_error
+        self._settle = settle
         self._items = Assembler(request, new_id)
         self._sequence = 0
         self._begun = False
@@ -109,6 +113,8 @@ class EventStream:
         self.response = self._response(
             status, output=self._items.output, usage=self._usage, reason=reason, completed_at=int(self._clock())
         )
+        if self._settle is not None:
+            self._settle(self.response)
         return self._end([{"type": f"response.{status}", "response": self.response}])
 
     def fail(

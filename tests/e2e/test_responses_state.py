@@ -258,6 +258,35 @@ def test_a_native_backend_gets_the_request_as_it_came(upstream, router):
     assert not local.chats
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_turn_that_is_too_large_is_answered_and_not_kept(upstream, router, stream):
+    local, cloud = upstream(), upstream()
+    running = router(two(local, cloud) | {"responses": {"maxTurnBytes": 4000}}, env={"OPENAI_API_KEY": "k"})
+    for words in (1, 1000, 1):
+        text = "word " * words
+        local.script(replies.sse(text) if stream else say(text))
+        answer = running.post("/v1/responses", {"input": "q", "stream": stream})
+        response = parse_events(answer.body)[-2]["response"] if stream else answer.json
+        assert (answer.status, response["status"]) == (200, "completed")
+        assert response["output"][0]["content"][0]["text"] == text
+        kept = words == 1
+        assert response["store"] is kept
+        assert running.get(f"/v1/responses/{response['id']}").status == (200 if kept else 404)
+        more = running.post("/v1/responses", {"input": "?", "previous_response_id": response["id"]})
+        assert more.status == (200 if kept else 400)
+    assert len([line for line in running.log_text().splitlines() if "responses.maxTurnBytes" in line]) == 1
+
+
+def test_stored_responses_are_bounded_in_bytes(upstream, router):
+    local, cloud = upstream(), upstream()
+    running = router(two(local, cloud) | {"responses": {"maxBytes": 40_000}}, workers=2, env={"OPENAI_API_KEY": "k"})
+    ids = [running.post("/v1/responses", {"input": "q" * 2000}).json["id"] for _ in range(20)]
+    (sums,) = running.rows("SELECT count(*) AS n, sum(size_bytes) AS b, sum(length(input)) AS i FROM llr_responses")
+    assert sums["b"] <= 40_000 and sums["i"] >= 2000 * sums["n"] and 3 <= sums["n"] <= 9
+    found = [running.get(f"/v1/responses/{name}").status for name in ids]
+    assert found == [404] * (20 - sums["n"]) + [200] * sums["n"]
+
+
 def test_a_response_that_waited_for_the_database_is_stored_soon(upstream, router):
     fake = upstream()
     running = router(

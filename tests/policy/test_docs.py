@@ -58,6 +58,7 @@ def row(title: str, key: str) -> list[str]:
         ("ab", "enabled", "`true` or `false`", "false"),
         ("ab", "sampleRate", "number from 0 to 1", "0.05"),
         ("responses", "maxRows", "whole number from 1 to 10000000", "10000"),
+        ("responses", "maxTurnBytes", "whole number from 1024 to 1073741824", "8388608 (8 MiB)"),
     ],
 )
 def test_a_row_as_a_person_reads_it(title: str, key: str, value: str, default: str) -> None:

@@ -197,10 +197,10 @@ routes:
     fallback: [open, parrot]
   - default: parrot
 sensitivity: {detect: [api_key, email], patterns: ["(?i)project bluebird"]}
-responses: {store: false, storePrivate: true, ttlHours: 1.5, maxRows: 7}
 aliases: {gpt-4o: auto, fast: "local/llama3.2:3b", large: BIG, bird: parrot}
 pins: declared
 unknownModel: refuse
+responses: {store: false, storePrivate: true, ttlHours: 1.5, maxRows: 7, maxBytes: 9000, maxTurnBytes: 2048}
 """).policy
     local = rules.backends["local"]
     assert local.endpoint == "http://10.0.0.5:11434"
@@ -217,9 +217,11 @@ unknownModel: refuse
         fallbacks=("open", "parrot"),
     )
     assert rules.sensitivity == SensitivityRules(("api_key", "email"), ("(?i)project bluebird",))
-    assert rules.responses == ResponsesRules(store=False, store_private=True, ttl_hours=1.5, max_rows=7)
     assert rules.aliases == {"gpt-4o": "auto", "fast": "local/llama3.2:3b", "large": "BIG", "bird": "parrot"}
     assert (rules.pins, rules.unknown_model) == ("declared", "refuse")
+    assert rules.responses == ResponsesRules(
+        store=False, store_private=True, ttl_hours=1.5, max_rows=7, max_bytes=9000, max_turn_bytes=2048
+    )
 
 
 def test_the_cuts_of_complexity() -> None:

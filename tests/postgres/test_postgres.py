@@ -14,7 +14,7 @@ import pytest
 from app.conversations import Conversations, Turn
 from app.metrics.store import Store
 from app.metrics.tally import Tally
-from app.storage import StoreError
+from app.storage import Storage, StoreError
 from app.types import CallRecord, ResponsesRules
 from tests import build
 from tests.e2e.server import Router, wait_until
@@ -148,10 +148,73 @@ def test_conversations_are_shared(location: str) -> None:
     assert other.turn("resp_1") == first
     assert other.chain("resp_1") == [first]
     assert other.items(["msg_1"])["msg_1"][0] == item
+    assert other.turn("resp_1", "another owner") is None and other.items(["msg_1"], "another owner") == {}
     assert other.delete("resp_1")
     assert one.turn("resp_1") is None
     one.close()
     other.close()
+
+
+OLD_TABLES = """
+DROP TABLE llr_responses;
+DROP TABLE llr_response_items;
+CREATE TABLE llr_responses (id TEXT NOT NULL PRIMARY KEY, ts BIGINT NOT NULL, previous_id TEXT, backend TEXT NOT NULL,
+    model TEXT NOT NULL, native BOOLEAN NOT NULL, private BOOLEAN NOT NULL, input TEXT NOT NULL,
+    response TEXT NOT NULL);
+CREATE INDEX llr_responses_ts ON llr_responses (ts);
+CREATE TABLE llr_response_items (id TEXT NOT NULL PRIMARY KEY, response_id TEXT NOT NULL);
+CREATE INDEX llr_response_items_response_id ON llr_response_items (response_id);
+DELETE FROM llr_state WHERE name IN ('stored_rows', 'stored_bytes');
+DELETE FROM llr_version WHERE number > 2;
+INSERT INTO llr_response_items VALUES ('msg_1', 'resp_1');
+"""
+
+
+def test_stored_responses_of_an_older_version_get_an_owner(location: str) -> None:
+    storage = Storage(location)
+    with storage.transaction() as database:
+        for statement in filter(str.strip, OLD_TABLES.split(";")):
+            database.execute_sql(statement)
+        values = ("resp_1", NOW, "b", "m", False, False, "[]", '{"output": [{"id": "msg_1"}]}')
+        database.execute_sql(f"INSERT INTO llr_responses VALUES (%s, %s, NULL{', %s' * 6})", values)
+    storage.close()
+    kept = Conversations(location, ResponsesRules(max_rows=2), lambda: NOW)
+    assert kept.turn("resp_1") and kept.items(["msg_1"])["msg_1"][0] == {"id": "msg_1"}
+    assert kept.turn("resp_1", "a") is None
+    for number in (2, 3):
+        kept.keep(
+            Turn(
+                id=f"resp_{number}", ts_ms=NOW + number, previous_id=None, backend="b", model="m", native=False,
+                private=False, owner="a",
+            )
+        )  # fmt: skip
+    assert kept.turn("resp_1") is None and kept.turn("resp_2", "a") and kept.turn("resp_3", "a")
+    kept.close()
+
+
+def test_bounds_hold_while_several_machines_write(location: str) -> None:
+    ours = [Conversations(location, ResponsesRules(max_rows=20), lambda: NOW) for _ in range(4)]
+
+    def work(which: int) -> None:
+        for number in range(50):
+            response = {"id": f"resp_{which}_{number}", "output": []}
+            turn = Turn(
+                id=str(response["id"]), ts_ms=NOW + number, previous_id=None, backend="b", model="m", native=False,
+                private=False, response=response, owner=str(which),
+            )  # fmt: skip
+            ours[which].keep(turn)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    for one in ours:
+        one.close()
+    storage = Storage(location)
+    with storage.reading() as database:
+        held = database.execute_sql("SELECT count(*), sum(size_bytes) FROM llr_responses").fetchone()
+        counted = dict(database.execute_sql("SELECT name, value FROM llr_state"))
+    storage.close()
+    assert (counted["stored_rows"], counted["stored_bytes"]) == held
+    assert held[0] == 20
 
 
 def test_a_failure_names_the_database_without_its_password(location: str) -> None:
