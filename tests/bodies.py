@@ -74,7 +74,7 @@ def _parts(part: Any) -> Shape:
 SHAPES: dict[str, Shape] = {
     **{name: _said(text) for name, text in TEXTS.items()},
     "messages": _listed(_PLAIN),
-    "empty messages": _listed({}),
+    "empty messages": _listed({"role": "a"}),
     "tool calls": lambda size: {"messages": [_PLAIN, *_CALLED * (_count(_CALLED, size) // 2)]},
     "parts": _parts({"type": "text", "text": "x"}),
     "empty parts": _parts({}),

@@ -18,6 +18,7 @@ from app.routing.classify import classify
 from app.routing.detect import DETECTORS, Detectors
 from app.types import Body, ChatRequest, Dialect, ResponsesRules, SensitivityRules
 from app.wire import chat, responses, sse
+from app.wire.chat_repair import repaired_stream
 from app.wire.chat_stream import StreamWatch
 from tests.bodies import RESPONSES_SHAPES, SHAPES, Shape, body
 
@@ -83,10 +84,41 @@ def test_work_is_linear_in_the_size_of_a_stream(event: bytes, cut: int) -> None:
                 splitter.feed(piece)
                 watch.feed(piece)
             watch.end()
+            for _ in repaired_stream(iter(pieces), frozenset(), str):
+                pass
 
         return run
 
     assert calls(read(SMALL * TIMES)) <= calls(read(SMALL)) * TIMES * 1.1 + 1000
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"index": 0, "function": {"arguments": "x"}},
+        {"index": 0, "id": "c", "function": {"name": "f", "arguments": "x}"}},
+        {"id": "c", "function": {"name": "f", "arguments": "{}"}},
+        {"index": 0, "function": {"name": "f", "arguments": "{}"}},
+        {"function": {"name": "f"}},
+        {"index": 0, "function": {"arguments": " "}},
+        {"index": 0, "function": {"arguments": "{}"}},
+    ],
+    ids=str,
+)
+def test_work_is_linear_in_the_number_of_tool_calls(call: dict[str, Any]) -> None:
+    first = {"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}
+
+    def read(count: int) -> Callable[[], None]:
+        fragments = [first, *[call] * count]
+        pieces = [sse.event({"choices": [{"index": 0, "delta": {"tool_calls": [each]}}]}) for each in fragments]
+
+        def run() -> None:
+            for _ in repaired_stream(iter(pieces), frozenset(("f",)), str):
+                pass
+
+        return run
+
+    assert calls(read(400 * TIMES)) <= calls(read(400)) * TIMES * 1.2 + 2000
 
 
 def test_finding_items_of_conversations_is_linear_in_their_number(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +14,7 @@ from app.errors import RouterError, StreamInterrupted
 from app.types import Buffered, ChatRequest, Reply
 from app.web import answers, errors, headers
 from app.wire import chat, sse
+from app.wire.chat_repair import repaired_document, repaired_stream, tool_names
 from app.wire.chat_stream import as_chunk
 
 blueprint = Blueprint("chat", __name__)
@@ -23,7 +26,7 @@ _LARGE_BYTES = 32_768
 def chat_completions() -> Response:
     environ, rt = http.environ, answers.runtime()
     request = read_request(environ, headers.body(environ, rt.settings.max_body_bytes))
-    return answers.answer(request, ChatSurface(), rt, environ)
+    return answers.answer(request, ChatSurface(request), rt, environ)
 
 
 def read_request(environ: dict[str, Any], raw: bytes) -> ChatRequest:
@@ -42,19 +45,23 @@ def read_request(environ: dict[str, Any], raw: bytes) -> ChatRequest:
 
 
 class ChatSurface:
-    """The backend's bytes, unchanged."""
+    """The backend's bytes, unchanged but for tool calls that came broken."""
+
+    def __init__(self, request: ChatRequest) -> None:
+        self._request = request
 
     def document(self, reply: Buffered) -> bytes:
-        return reply.body
+        made = repaired_document(reply.document, _new_call_id)
+        return json.dumps(made, ensure_ascii=False).encode("utf-8", "backslashreplace") if made else reply.body
 
     def events(self, reply: Reply) -> Iterator[bytes]:
         if isinstance(reply, Buffered):  # a backend that ignored `stream: true`
-            yield sse.event(as_chunk(reply.document))
+            yield sse.event(as_chunk(repaired_document(reply.document, _new_call_id) or reply.document))
             yield sse.DONE
             return
         piece = b""
         try:
-            for piece in reply.chunks:
+            for piece in repaired_stream(reply.chunks, tool_names(self._request.body.chat), _new_call_id):
                 yield piece
         except StreamInterrupted as error:
             if not error.told:
@@ -62,3 +69,7 @@ class ChatSurface:
 
     def failure(self, error: RouterError) -> bytes:
         return sse.event(errors.document(error))
+
+
+def _new_call_id() -> str:
+    return f"call_{secrets.token_hex(12)}"

@@ -5,28 +5,17 @@ Items are closed in the order in which they were opened, so the finished ones ar
 
 from __future__ import annotations
 
-import json
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.types import JsonObject
 from app.wire.responses_output import CallItem, CustomCallItem, Event, Item, MessageItem, ReasoningItem
 from app.wire.responses_request import ResponsesRequest
+from app.wire.tool_calls import Fragment, ToolCalls, fragments_in
 
-
-class _Slot:
-    """One call as the backend names it; the client hears of it once its name is known."""
-
-    def __init__(self) -> None:
-        self.id = ""
-        self.name = ""
-        self.held: list[str] = []  # arguments that came before the name
-        self.item: CallItem | None = None
-
-    @property
-    def arguments(self) -> str:
-        return self.item.arguments if self.item else "".join(self.held)
+_TEXTS = ("reasoning_content", "reasoning", "content", "refusal")
 
 
 class Assembler:
@@ -40,9 +29,9 @@ class Assembler:
         self._events: list[Event] = []
         self._open: list[Item] = []
         self._text: MessageItem | ReasoningItem | None = None  # the open one; always the last of `_open`
-        self._slots: list[_Slot] = []
-        self._at: dict[int, _Slot] = {}  # the latest call at a backend's index
-        self._call_ids: set[str] = set()
+        self._calls = ToolCalls(lambda: new_id("call"), request.toolbox.wire_names)
+        self._fragments: deque[Fragment] = deque()  # from the first undecided one on
+        self._called: dict[int, CallItem] = {}  # by the index of the call
 
     def take(self) -> list[Event]:
         events, self._events = self._events, []
@@ -50,23 +39,26 @@ class Assembler:
 
     def read(self, delta: JsonObject, logprobs: Any = None) -> None:
         """One delta: reasoning, then text, then calls."""
+        if self._fragments and any(text_of(delta.get(name)) for name in _TEXTS):
+            self._settle()
         if reasoning := text_of(delta.get("reasoning_content")) or text_of(delta.get("reasoning")):
             self._reasoning().write(reasoning)
         if text := text_of(delta.get("content")):
             self._message().write("output_text", text, self._logprobs(logprobs))
         if refusal := text_of(delta.get("refusal")):
             self._message().write("refusal", refusal, [])
-        calls = delta.get("tool_calls")
+        calls = fragments_in(delta)
         if not calls and isinstance(delta.get("function_call"), Mapping):
             calls = [{"function": delta["function_call"]}]  # the form before tools
-        for fragment in calls if isinstance(calls, list) else ():
-            if isinstance(fragment, Mapping):
-                self._read_call(fragment)
+        for raw in calls:
+            if isinstance(raw, Mapping) and (fragment := self._calls.read(raw)):
+                self._fragments.append(fragment)
+        self._write_calls()
 
     def finish(self, *, cut: bool = False) -> None:
         """Close everything at the end of the answer; `cut` when a limit ended it."""
-        if any(slot.item is None and slot.arguments.strip() for slot in self._slots):
-            self.problem = "the backend sent a tool call without a name"
+        self._settle()
+        if self.problem:
             return
         for item in list(self._open):
             if not cut or (item is not self._open[-1] and item.complete):
@@ -76,6 +68,7 @@ class Assembler:
 
     def abandon(self) -> None:
         """Close everything after a failure."""
+        self._settle()
         for item in list(self._open):
             self._cut(item)
 
@@ -99,12 +92,10 @@ class Assembler:
             self._open.append(self._text)
         return self._text
 
-    def _call(self, slot: _Slot) -> CallItem:
+    def _call(self, first: Fragment) -> CallItem:
         index = self._make_room()
-        tool = self._request.toolbox.tool(slot.name)
-        call_id = slot.id if slot.id and slot.id not in self._call_ids else self._new_id("call")
-        self._call_ids.add(call_id)
-        members: dict[str, Any] = {"call_id": call_id, "name": slot.name, "tool": tool}
+        tool = self._request.toolbox.tool(first.name)
+        members: dict[str, Any] = {"call_id": first.id or self._new_id("call"), "name": first.name, "tool": tool}
         if tool and tool.kind == "custom":
             item: CallItem = CustomCallItem(self._emit, index, self._new_id("ctc"), **members)
         else:
@@ -137,48 +128,27 @@ class Assembler:
 
     # --- calls ---
 
-    def _read_call(self, fragment: JsonObject) -> None:
-        """One fragment of a call.  Its index says which call, but not every server can be believed."""
-        function = fragment.get("function")
-        function = function if isinstance(function, Mapping) else {}
-        call_id, name = _string(fragment.get("id")), _string(function.get("name"))
-        index = fragment.get("index")
-        index = index if isinstance(index, int) else None
-        arguments = arguments_of(function.get("arguments"))
-        if not (call_id or name or arguments):
-            return
-        slot = self._find(index, call_id, name, arguments)
-        if slot is None:
-            slot = _Slot()
-            self._slots.append(slot)
-        if index is not None:
-            self._at[index] = slot
-        slot.id, slot.name = slot.id or call_id, slot.name or name
-        self._write(slot, arguments)
+    def _settle(self) -> None:
+        self._calls.settle()
+        self._write_calls()
 
-    def _find(self, index: int | None, call_id: str, name: str, arguments: str) -> _Slot | None:
-        """The call that a fragment continues, or None when it begins one."""
-        last = self._slots[-1] if self._slots else None
-        here = last if index is None else self._at.get(index)
-        known = next((slot for slot in reversed(self._slots) if call_id and slot.id == call_id), None)
-        if not name:  # the first fragment of a call names it, so this is a later one
-            return known or here or (None if call_id and index is not None else last)
-        if here is not None and not here.name and (not here.id or call_id in ("", here.id)):
-            return here
-        slot = known if call_id else here
-        return slot if slot is not None and _continues(slot, call_id, name, arguments) else None
+    def _write_calls(self) -> None:
+        """Write the fragments that are decided; the client hears of a call once its name is known."""
+        while self._fragments and not self._fragments[0].undecided:
+            self._write(self._fragments.popleft())
 
-    def _write(self, slot: _Slot, arguments: str) -> None:
-        if slot.item is None:
-            if not slot.name:
-                slot.held.append(arguments)
+    def _write(self, fragment: Fragment) -> None:
+        item = self._called.get(fragment.index)
+        if item is None:
+            if not fragment.name:
+                if fragment.arguments.strip():
+                    self.problem = "the backend sent a tool call without a name"
                 return
-            arguments = "".join(slot.held) + arguments
-            slot.item = self._call(slot)
-        if not slot.item.closed:
-            if arguments:
-                slot.item.write(arguments)
-        elif arguments.strip() and not slot.item.complete:
+            item = self._called[fragment.index] = self._call(fragment)
+        if not item.closed:
+            if fragment.arguments:
+                item.write(fragment.arguments)
+        elif fragment.arguments.strip() and not item.complete:
             self.problem = "the backend went on with a tool call after other output"
 
     def _logprobs(self, logprobs: Any) -> list[Any]:
@@ -193,13 +163,6 @@ def text_of(value: Any) -> str:
     return _string(value)
 
 
-def arguments_of(value: Any) -> str:
-    """Arguments as a string, whether the backend sent one or an object."""
-    if value is None or isinstance(value, str):
-        return value or ""
-    return json.dumps(value, ensure_ascii=False)
-
-
 def _finite(value: Any) -> Any:
     """`value` without infinities, which some servers write and JSON does not have; -9999 is OpenAI's sign for them."""
     if isinstance(value, list):
@@ -211,10 +174,3 @@ def _finite(value: Any) -> Any:
 
 def _string(value: Any) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _continues(slot: _Slot, call_id: str, name: str, arguments: str) -> bool:
-    """Whether a fragment that carries a name belongs to `slot`: some servers repeat the name in every fragment."""
-    if name != slot.name:
-        return call_id == slot.id != "" and not slot.arguments
-    return not (arguments.strip() and slot.item is not None and slot.item.complete)

@@ -8,6 +8,7 @@ from typing import Any
 from app.types import JsonObject
 from app.wire.chat import MOST_COUNTED
 from app.wire.responses_request import ResponsesRequest
+from app.wire.tool_calls import numbered
 
 
 def response_object(
@@ -77,16 +78,4 @@ def message_of(chat: JsonObject) -> tuple[JsonObject, dict[str, Any]] | None:
     message = choice.get("message")
     if not isinstance(message, Mapping):
         return None
-    return choice, {**message, "tool_calls": _numbered(message.get("tool_calls"))}
-
-
-def _numbered(calls: Any) -> list[JsonObject]:
-    """Whole calls as fragments that nobody can take for parts of one call."""
-    numbered: list[JsonObject] = []
-    seen: set[Any] = set()
-    for call in calls if isinstance(calls, list) else ():
-        if isinstance(call, Mapping):
-            call_id = call.get("id") if isinstance(call.get("id"), str) and call["id"] not in seen else None
-            seen.add(call_id)
-            numbered.append({**call, "id": call_id, "index": len(numbered)})
-    return numbered
+    return choice, {**message, "tool_calls": numbered(message)}

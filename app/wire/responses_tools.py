@@ -8,7 +8,7 @@ input, as an item that makes them available from there on; a chat backend is off
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +73,11 @@ class Toolbox:
         if self._parallel is not None:
             members["parallel_tool_calls"] = self._parallel
         return members
+
+    @property
+    def wire_names(self) -> Collection[str]:
+        """The names of the tools that the backend is offered."""
+        return self._by_wire_name.keys()
 
     def tool(self, wire_name: str) -> Tool | None:
         """What the backend's name for a tool stands for."""

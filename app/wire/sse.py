@@ -69,6 +69,20 @@ class Splitter:
             events.append(event)
 
 
+def with_end_marks(raw: bytes) -> list[bytes]:
+    """Return whole events, each with the mark that ends it."""
+    ends = [end.end() for end in EVENT_END.finditer(raw)]
+    if not ends or ends[-1] != len(raw):
+        ends.append(len(raw))
+    return [raw[start:end] for start, end in zip([0, *ends], ends, strict=False) if start != end]
+
+
+def with_data(event: bytes, document: Mapping[str, Any]) -> bytes:
+    """Return an event with other data; its other lines stay."""
+    lines = [line for line in _LINE_END.split(event) if line and not line.startswith(b"data:")]
+    return b"".join(line + b"\n" for line in lines) + _written(document)
+
+
 def missing_end(sent: bytes | bytearray) -> bytes:
     """Return what is missing at the end of `sent` for the next event to stand by itself: no more line ends than that,
     because an empty line too many is an event that holds nothing to some clients."""
@@ -118,6 +132,9 @@ def json_of(data: bytes) -> dict[str, Any] | None:
 
 def event(document: Mapping[str, Any], name: str | None = None) -> bytes:
     """One event as bytes, with an `event:` line when it is named."""
-    head = f"event: {name}\n" if name else ""
+    return (f"event: {name}\n".encode() if name else b"") + _written(document)
+
+
+def _written(document: Mapping[str, Any]) -> bytes:
     data = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    return f"{head}data: {data}\n\n".encode("utf-8", "backslashreplace")  # a lone surrogate leaves as its JSON escape
+    return f"data: {data}\n\n".encode("utf-8", "backslashreplace")  # a lone surrogate leaves as its JSON escape

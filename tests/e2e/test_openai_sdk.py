@@ -7,8 +7,10 @@ import json
 
 import openai
 import pytest
+from openai._streaming import SSEDecoder
 from pydantic import BaseModel
 
+from app.wire.sse import KEEP_ALIVE
 from tests.e2e.test_streams import two
 from tests.fakes import replies
 
@@ -110,3 +112,66 @@ def test_a_stream_that_breaks_raises(house):
         list(client.chat.completions.create(model="auto", messages=ASK, stream=True))
     with pytest.raises(openai.APIError):
         list(client.responses.create(model="auto", input="hello", stream=True))
+
+
+TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {}}}}]
+
+
+def fragments(*made):
+    return [replies.delta(tool_calls=[fragment]) for fragment in made]
+
+
+BROKEN = {
+    "a placeholder": fragments(
+        {"index": 0, "id": "c", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}},
+        {"index": 0, "function": {"arguments": '{"at": "sea"}'}},
+    ),
+    "a name in pieces": fragments(
+        {"index": 0, "id": "c", "type": "function", "function": {"name": "get_", "arguments": ""}},
+        {"index": 0, "function": {"name": "weather", "arguments": '{"at": '}},
+        {"index": 0, "function": {"arguments": '"sea"}'}},
+    ),
+    "neither index nor id": fragments(
+        {"type": "function", "function": {"name": "get_weather", "arguments": '{"at": "sea"}'}}
+    ),
+    "an object, an id in every fragment": fragments(
+        {"index": 3, "id": "c", "function": {"name": "get_weather", "arguments": {"at": "sea"}}},
+        {"index": 3, "id": "c", "function": {"arguments": ""}},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_tool_calls(house, name):
+    local, _, _, client = house
+    end = replies.delta(finish="tool_calls")
+    for _ in range(2):
+        local.script(replies.sse(*BROKEN[name], end, replies.DONE, finish=False))
+    with client.chat.completions.stream(model="auto", messages=ASK, tools=TOOLS) as stream:
+        (call,) = stream.get_final_completion().choices[0].message.tool_calls
+    assert (call.function.name, json.loads(call.function.arguments)) == ("get_weather", {"at": "sea"})
+    assert call.id
+    flat = [{"type": "function", **TOOLS[0]["function"]}]
+    with client.responses.stream(model="auto", input="weather?", tools=flat) as stream:
+        (item,) = stream.get_final_response().output
+    assert (item.name, json.loads(item.arguments)) == ("get_weather", {"at": "sea"})
+
+
+def test_broken_tool_calls_of_a_whole_answer(house):
+    local, _, _, client = house
+    calls = [{"function": {"name": "get_weather", "arguments": {"at": place}}} for place in ("sea", "home")]
+    whole = replies.reply(200, replies.completion("", tool_calls=calls))
+    local.script(whole, whole)
+    made = client.chat.completions.create(model="auto", messages=ASK, tools=TOOLS).choices[0].message.tool_calls
+    assert [json.loads(call.function.arguments)["at"] for call in made] == ["sea", "home"]
+    assert made[0].id != made[1].id
+    chunks = client.chat.completions.create(model="auto", messages=ASK, tools=TOOLS, stream=True)
+    streamed = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or ()]
+    assert [(call.index, json.loads(call.function.arguments)["at"]) for call in streamed] == [(0, "sea"), (1, "home")]
+
+
+def test_keep_alive_comments_are_no_events():
+    """The router's comment among events with ids, read by the SDK's own decoder."""
+    raw = b"".join((KEEP_ALIVE, b"id: 1\ndata: {}\n\n", KEEP_ALIVE, KEEP_ALIVE, b"id: 2\ndata: {}\n\n", KEEP_ALIVE))
+    events = list(SSEDecoder().iter_bytes(iter([raw])))
+    assert [(event.id, event.data) for event in events] == [("1", "{}"), ("2", "{}")]

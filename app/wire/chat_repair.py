@@ -1,0 +1,205 @@
+"""Chat answers on their way to chat clients: their bytes, except for tool calls that a client could not put together.
+
+What is sound passes byte for byte.  Only whole events are passed on, because what was sent cannot be repaired.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from app.errors import StreamInterrupted
+from app.types import JsonObject
+from app.wire import sse
+from app.wire.tool_calls import Fragment, ToolCalls, fragments_in, is_sound, numbered, repaired
+
+_CALLS = re.compile(rb'"tool_calls"\s*+:\s*+[\[{]\s*+[^\s\]}]')  # but no empty list
+# A piece of arguments as most servers send it: nothing else has to be parsed to see that it is sound.
+_ARGUMENTS = re.compile(
+    rb'"tool_calls"\s*+:\s*+\[\s*+\{\s*+"index"\s*+:\s*+(\d{1,9})\s*+,(?:\s*+"type"\s*+:\s*+"function"\s*+,)?\s*+"function"'
+    rb'\s*+:\s*+\{\s*+"arguments"\s*+:\s*+("(?:[^"\\]++|\\.)*+")\s*+\}\s*+\}\s*+\]',
+    re.DOTALL,
+)
+_MOST_OPEN_BYTES = 4 * 1024 * 1024  # of an event that has no end yet; no tool call comes near it
+_MOST_HELD = 1000  # events that wait for the next one
+
+NewId = Callable[[], str]
+
+
+def tool_names(chat: JsonObject) -> frozenset[str]:
+    """Return the names of the functions that a chat body offers."""
+    tools = chat.get("tools")
+    functions = [tool.get("function") for tool in tools if isinstance(tool, Mapping)] if isinstance(tools, list) else []
+    return frozenset(
+        function["name"] for function in functions if isinstance(function, Mapping) and function.get("name")
+    )
+
+
+def repaired_stream(pieces: Iterator[bytes], names: Collection[str], new_id: NewId) -> Iterator[bytes]:
+    """The bytes of a chat stream for a chat client.  `names` are those of the tools that were offered; `new_id` makes
+    an id for a call.  Raises what `pieces` raises, when all that came before it was passed on."""
+    repair = _StreamRepair(names, new_id)
+    try:
+        for piece in pieces:
+            if sent := repair.feed(piece):
+                yield sent
+    except StreamInterrupted:
+        if sent := repair.flush():
+            yield sent
+        raise
+    if sent := repair.flush():
+        yield sent
+
+
+def repaired_document(document: JsonObject, new_id: NewId) -> dict[str, Any] | None:
+    """Return a whole chat answer with its tool calls repaired; None when they are sound."""
+    choices = document.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        message = choice.get("message") if isinstance(choice, Mapping) else None
+        if isinstance(message, Mapping) and message.get("tool_calls") and _whole_calls(message, new_id) is not None:
+            made = copy.deepcopy(dict(document))
+            for each in made["choices"]:
+                if isinstance(each, dict) and isinstance(each.get("message"), dict):
+                    calls = _whole_calls(each["message"], new_id)
+                    each["message"] |= {} if calls is None else {"tool_calls": calls}
+            return made
+    return None
+
+
+def _whole_calls(message: JsonObject, new_id: NewId) -> list[dict[str, Any]] | None:
+    """Return the repaired calls of a whole message; None when they are sound."""
+    raw = message.get("tool_calls")
+    if not raw:
+        return None
+    calls = ToolCalls(new_id)
+    entries = numbered(message)
+    read = [(entry, calls.read(entry)) for entry in entries]
+    calls.settle(cut=True)
+    if isinstance(raw, list) and len(entries) == len(raw) and all(map(_is_sound_call, raw, read)):
+        return None
+    made = [repaired(entry, fragment) for entry, fragment in read if fragment is not None]
+    return [{name: value for name, value in call.items() if name != "index"} for call in made]
+
+
+def _is_sound_call(raw: JsonObject, read: tuple[JsonObject, Fragment | None]) -> bool:
+    entry, fragment = read
+    return fragment is None or (is_sound(entry, fragment) and (raw.get("id") or None) == entry["id"])
+
+
+class _Held:
+    """An event with the fragments in it, which wait until they are decided."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self.document: dict[str, Any] | None = None
+        self.calls: list[tuple[dict[str, Any], list[tuple[JsonObject, Fragment]]]] = []  # by the delta they stand in
+        self.sound = True
+
+    def read(self, document: dict[str, Any], calls_of: Callable[[Any], ToolCalls]) -> None:
+        self.document = document
+        for choice, delta in _deltas(document):
+            entries = fragments_in(delta)
+            if not entries:
+                continue
+            self.sound = (
+                self.sound and entries is delta["tool_calls"] and all(isinstance(each, dict) for each in entries)
+            )
+            calls = calls_of(choice.get("index"))
+            read = [(entry, calls.read(entry)) for entry in entries if isinstance(entry, dict)]
+            self.calls.append((delta, [(entry, fragment) for entry, fragment in read if fragment is not None]))
+
+    def bytes(self) -> bytes:
+        sound = all(is_sound(raw, fragment) for _, fragments in self.calls for raw, fragment in fragments)
+        if self.document is None or (self.sound and sound):
+            return self.raw
+        for delta, fragments in self.calls:
+            delta["tool_calls"] = [repaired(raw, fragment) for raw, fragment in fragments]
+        return sse.with_data(self.raw, self.document)
+
+
+class _StreamRepair:
+    def __init__(self, names: Collection[str], new_id: NewId) -> None:
+        self._names = names
+        self._new_id = new_id
+        self._calls: dict[Any, ToolCalls] = {}  # by choice
+        self._open = bytearray()  # the event that has no end yet
+        self._held: list[_Held] = []
+
+    def feed(self, piece: bytes) -> bytes:
+        """Return what may be sent on."""
+        if self._open or not piece.endswith(b"\n\n"):
+            piece = self._whole_events(piece)
+        if not self._held and (b'"tool_calls"' not in piece or self._only_goes_on(piece)):
+            return piece
+        return b"".join(map(self._pass, sse.with_end_marks(piece)))
+
+    def _only_goes_on(self, piece: bytes) -> bool:
+        """Return whether a piece holds a call only by one more piece of its arguments.  Spares the parser."""
+        found = _ARGUMENTS.search(piece) if len(self._calls) == 1 else None
+        if found is None or piece.count(b'"tool_calls"') > 1 or piece.count(b'"index"') > 2:
+            return False
+        (calls,) = self._calls.values()
+        return calls.goes_on(int(found[1]), found[2])
+
+    def flush(self) -> bytes:
+        """Return what is left at the end of the body."""
+        sent = self._release(cut=True) + bytes(self._open)
+        self._open.clear()
+        return sent
+
+    def _whole_events(self, piece: bytes) -> bytes:
+        """Return the events that `piece` completes; the rest waits."""
+        seen = max(0, len(self._open) - 2)  # an end mark may be cut in two
+        self._open += piece
+        end = max((mark.end() for mark in sse.EVENT_END.finditer(self._open, seen)), default=0)
+        if len(self._open) - end > _MOST_OPEN_BYTES:
+            end = len(self._open)
+        whole = bytes(self._open[:end])
+        del self._open[:end]
+        return whole
+
+    def _pass(self, event: bytes) -> bytes:
+        data = sse.data_of(event.rstrip(b"\r\n"))
+        if data is None:
+            return event  # a comment
+        held = _Held(event)
+        document = None
+        if _CALLS.search(data) and (document := sse.json_of(data)):
+            held.read(document, self._calls_of)
+        elif self._held:
+            document = sse.json_of(data)
+        else:
+            return event
+        self._held.append(held)
+        if document is None:  # `[DONE]`, and the calls were not ended by a finish reason
+            return self._release(cut=True)
+        waits = any(calls.undecided for calls in self._calls.values()) and len(self._held) <= _MOST_HELD
+        return b"" if waits and _goes_on(document, calling=bool(held.calls)) else self._release()
+
+    def _release(self, *, cut: bool = False) -> bytes:
+        for calls in self._calls.values():
+            calls.settle(cut=cut)
+        sent = b"".join(each.bytes() for each in self._held)
+        self._held.clear()
+        return sent
+
+    def _calls_of(self, choice: Any) -> ToolCalls:
+        key = choice if type(choice) is int else 0
+        return self._calls.setdefault(key, ToolCalls(self._new_id, self._names))
+
+
+def _deltas(document: JsonObject) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    choices = document.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict) and isinstance(choice.get("delta"), dict):
+            yield choice, choice["delta"]
+
+
+def _goes_on(document: JsonObject, *, calling: bool) -> bool:
+    """Return whether calls may go on behind an event: it ends no choice, and holds no text but beside calls."""
+    return isinstance(document.get("choices"), list) and not any(
+        choice.get("finish_reason") or (not calling and any(value for name, value in delta.items() if name != "role"))
+        for choice, delta in _deltas(document)
+    )

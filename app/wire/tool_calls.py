@@ -1,0 +1,307 @@
+"""Tool calls of a chat answer, put into the form of OpenAI's API.
+
+There a call begins with one fragment that has its index, its id and its whole name, and goes on with fragments that
+have its index and a piece of its arguments.  Servers also leave out indexes or ids, give all calls index 0, repeat ids
+and names, cut names in pieces, send arguments as an object, and begin them with a placeholder `{}`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from app.types import JsonObject
+
+_PLACEHOLDER = re.compile(r"\s*\{\s*\}\s*")
+_PLACEHOLDER_IN_FRONT = re.compile(r"\s*\{\s*\}\s*(?=\{)")
+_MOST_LOOKS = 50
+
+
+@dataclass(slots=True, eq=False)
+class Fragment:
+    """One fragment in the form of OpenAI's API.  While it is undecided, what comes next may change it."""
+
+    index: int  # of its call, counted from 0 in the order in which calls begin
+    id: str = ""  # of a call, in its first fragment
+    name: str = ""  # likewise
+    arguments: str = ""
+    head_open: bool = False  # its id or the rest of its name may come
+    placeholder: bool = False  # its arguments are `{}`, and others may follow
+
+    @property
+    def undecided(self) -> bool:
+        return self.head_open or self.placeholder
+
+
+class _Call:
+    def __init__(self, first: Fragment) -> None:
+        self.first = first
+        self.their_id = ""  # as the backend calls it; servers repeat ids
+        self.name = ""
+        self.arguments: list[str | bytes] = []  # bytes: a JSON text that nobody has had to read yet
+        self.has_arguments = False  # a fragment has had the member, if only empty
+        self.begun = False  # and it was more than white space
+        self.placeholder: Fragment | None = None
+        self._looks = 0
+
+    @property
+    def complete(self) -> bool:
+        if (
+            not next((piece for piece in map(_read, reversed(self.arguments)) if piece.strip()), "")
+            .rstrip()
+            .endswith("}")
+        ):
+            return False  # spares the parser nearly every time
+        self._looks += 1
+        if self._looks > _MOST_LOOKS:
+            return False  # however long the arguments are, they are not parsed again and again
+        try:
+            json.loads("".join(map(_read, self.arguments)), strict=False)
+        except (ValueError, RecursionError):
+            return False
+        return True
+
+
+class ToolCalls:
+    """The calls of one message, read fragment by fragment."""
+
+    def __init__(self, new_id: Callable[[], str], names: Collection[str] = ()) -> None:
+        """`new_id` makes an id for a call; `names` are those of the tools that were offered."""
+        self._new_id = new_id
+        self._names = names
+        self._calls: list[_Call] = []
+        self._at: dict[int, _Call] = {}  # the latest call at a backend's index
+        self._by_id: dict[str, _Call] = {}  # the latest call of a backend's id
+        self._ids: set[str] = set()  # those given out
+        self._open_heads: list[_Call] = []
+        self._placeholders: set[_Call] = set()
+        self._sends_placeholders = False  # the backend was seen to
+
+    def read(self, raw: JsonObject) -> Fragment | None:
+        """Return a fragment in OpenAI's form; None when it says nothing."""
+        function = raw.get("function")
+        function = function if isinstance(function, Mapping) else {}
+        their_id, name = _id_of(raw.get("id")), _string(function.get("name"))
+        arguments = arguments_of(function.get("arguments"))
+        if not (their_id or name or arguments):
+            return None
+        index = raw.get("index")
+        index = index if type(index) is int else None
+        call = self._find(index, their_id, name, arguments)
+        fragment = Fragment(call.first.index) if call else Fragment(len(self._calls), head_open=True)
+        if call is None:
+            call = self._begin(fragment)
+        if index is not None:
+            self._at[index] = call
+        if their_id and not call.their_id:
+            call.their_id = their_id
+        if their_id:
+            self._by_id[their_id] = call
+        call.has_arguments = call.has_arguments or function.get("arguments") is not None
+        if call.first.head_open:
+            self._read_head(call, name, arguments)
+        self._read_arguments(call, fragment, arguments)
+        return fragment
+
+    def goes_on(self, index: int, text: bytes) -> bool:
+        """Read a fragment that has an index and arguments, as JSON text, and nothing more.  Return False, and read
+        nothing, when it may be unsound."""
+        call = self._at.get(index)
+        if call is None or call.first.index != index or not call.begun or call.first.head_open or self._placeholders:
+            return False
+        call.arguments.append(text)
+        return True
+
+    @property
+    def undecided(self) -> bool:
+        """Return whether a fragment waits for what comes next."""
+        return any(call.first.head_open for call in self._open_heads) or any(
+            call.placeholder is not None for call in self._placeholders
+        )
+
+    def settle(self, *, cut: bool = False) -> None:
+        """Decide every fragment: nothing more comes that could change one.  `cut` says that the answer is not whole;
+        then a call without arguments is left without the id that would make it look so."""
+        for call in self._open_heads:
+            self._close_head(call, with_id=call.has_arguments or not cut)
+        self._open_heads.clear()
+        self._keep_placeholders()
+
+    # --- which call ---
+
+    def _begin(self, first: Fragment) -> _Call:
+        for call in self._open_heads:
+            if call.name:
+                self._close_head(call)
+        call = _Call(first)
+        self._calls.append(call)
+        self._open_heads = [*(other for other in self._open_heads if other.first.head_open), call]
+        return call
+
+    def _find(self, index: int | None, their_id: str, name: str, arguments: str) -> _Call | None:
+        """Return the call that a fragment continues, or None when it begins one."""
+        last = self._calls[-1] if self._calls else None
+        here = last if index is None else self._at.get(index)
+        known = self._by_id.get(their_id) if their_id else None
+        if not name:  # the first fragment of a call names it, so this is a later one
+            return known or here or (None if their_id and index is not None else last)
+        if here is not None and not here.name and (not here.their_id or their_id in ("", here.their_id)):
+            return here
+        call = known if their_id else here
+        return call if call is not None and self._continues(call, index, their_id, name, arguments) else None
+
+    def _continues(self, call: _Call, index: int | None, their_id: str, name: str, arguments: str) -> bool:
+        """Return whether a fragment that has a name belongs to `call`: some servers repeat the name in every fragment,
+        some send it in pieces."""
+        if not call.begun:
+            return name == call.name or their_id == call.their_id != "" or self._is_piece(call, name)
+        if name != call.name:
+            return False
+        if call.placeholder is not None and arguments.strip():
+            return their_id == call.their_id != "" and (index is None or self._at.get(index) is call)
+        return not (arguments.strip() and call.complete)
+
+    def _is_piece(self, call: _Call, name: str) -> bool:
+        """Return whether `name` is more of the call's name, though it comes without the call's id."""
+        if any(whole.startswith(call.name + name) for whole in self._names):
+            return True
+        if name in self._names:
+            return call.name not in self._names and name.startswith(call.name)
+        return call.their_id != ""
+
+    # --- what it says ---
+
+    def _read_head(self, call: _Call, name: str, arguments: str) -> None:
+        first = call.first
+        if not first.id and call.their_id and call.their_id not in self._ids:
+            first.id = call.their_id
+            self._ids.add(first.id)
+        if name:
+            call.name = first.name = self._joined(call.name, name)
+        if call.name and (arguments.strip() or (self._is_whole(call.name) and (first.id or call.has_arguments))):
+            self._close_head(call)
+
+    def _joined(self, known: str, name: str) -> str:
+        """Return a name with more of it, which is a piece or the name so far, written anew."""
+        if name.startswith(known) and (name in self._names or known + name not in self._names):
+            return name
+        return known + name
+
+    def _is_whole(self, name: str) -> bool:
+        return name in self._names and not any(other.startswith(name) for other in self._names if other != name)
+
+    def _close_head(self, call: _Call, *, with_id: bool = True) -> None:
+        """Decide id and name."""
+        first = call.first
+        if first.head_open and call.name and not first.id and with_id:
+            first.id = self._new_id()
+            self._ids.add(first.id)
+        first.head_open = False
+
+    def _read_arguments(self, call: _Call, fragment: Fragment, text: str) -> None:
+        if text.strip():
+            if call.placeholder is not None:
+                call.placeholder.arguments, call.placeholder.placeholder = "", False
+                call.placeholder, call.begun = None, False
+                call.arguments.clear()
+                self._sends_placeholders = True
+            if not call.begun and _PLACEHOLDER_IN_FRONT.match(text):
+                text = _PLACEHOLDER_IN_FRONT.sub("", text, count=1)
+            if not call.begun and _PLACEHOLDER.fullmatch(text):
+                call.placeholder, fragment.placeholder = fragment, True
+                self._placeholders.add(call)
+            elif not self._sends_placeholders:
+                self._keep_placeholders()
+            call.begun = True
+        call.arguments.append(text)
+        fragment.arguments = text
+
+    def _keep_placeholders(self) -> None:
+        """What looked like placeholders were whole arguments: a call has arguments of its own, or nothing follows."""
+        for call in self._placeholders:
+            if call.placeholder is not None:
+                call.placeholder.placeholder = False
+                call.placeholder = None
+        self._placeholders.clear()
+
+
+# --- fragments and calls as JSON -----------------------------------------------------------------
+
+
+def fragments_in(message: JsonObject) -> list[Any]:
+    """Return the calls in a message or a delta, or the fragments of them; some servers send one without a list."""
+    calls = message.get("tool_calls")
+    return calls if isinstance(calls, list) else [calls] if isinstance(calls, Mapping) else []
+
+
+def is_sound(raw: JsonObject, fragment: Fragment) -> bool:
+    """Return whether a fragment came in OpenAI's form."""
+    function = raw.get("function")
+    if not isinstance(function, (dict, type(None))):
+        return False
+    function = function or {}
+    arguments = function.get("arguments")
+    return (
+        type(raw.get("index")) is int
+        and raw["index"] == fragment.index
+        and (raw.get("id") or "") == fragment.id
+        and (function.get("name") or "") == fragment.name
+        and isinstance(arguments, (str, type(None)))
+        and (arguments or "") == fragment.arguments
+    )
+
+
+def repaired(raw: JsonObject, fragment: Fragment) -> dict[str, Any]:
+    """Return a fragment in OpenAI's form, with the other members that it came with."""
+    function = raw.get("function")
+    function = {**function} if isinstance(function, dict) else {}
+    made = {**raw, "index": fragment.index}
+    if fragment.id:
+        made |= {"id": fragment.id, "type": raw.get("type") or "function"}
+    else:
+        made.pop("id", None)
+    if fragment.name:
+        function["name"] = fragment.name
+    else:
+        function.pop("name", None)
+    return {**made, "function": {**function, "arguments": fragment.arguments}}
+
+
+def numbered(message: JsonObject) -> list[dict[str, Any]]:
+    """Return the calls of a whole message as fragments that nobody can take for parts of one call."""
+    made: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    for call in fragments_in(message):
+        if isinstance(call, Mapping):
+            call_id = _id_of(call.get("id"))
+            made.append({**call, "id": None if call_id in seen else call_id or None, "index": len(made)})
+            seen.add(call_id)
+    return made
+
+
+def arguments_of(value: Any) -> str:
+    """Arguments as a string, whether the backend sent one or an object."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _read(piece: str | bytes) -> str:
+    """Return a piece of arguments; "" for a JSON text that is none."""
+    if isinstance(piece, str):
+        return piece
+    try:
+        return _string(json.loads(piece, strict=False))
+    except ValueError:
+        return ""
+
+
+def _id_of(value: Any) -> str:
+    return str(value) if type(value) is int else _string(value)
+
+
+def _string(value: Any) -> str:
+    return value if isinstance(value, str) else ""
