@@ -16,7 +16,7 @@ from app.errors import (
     StreamInterrupted,
 )
 from app.health import Health
-from app.routing.locality import host_of, is_local
+from app.routing.locality import host_of, judge_target
 from app.types import (
     Basis,
     Buffered,
@@ -125,16 +125,22 @@ def _why(target: Target, decision: Decision, failures: list[tuple[str, BackendEr
 
 
 def call_target(request: ChatRequest, target: Target, call: Call, via: Dispatcher, *, private: bool) -> Whole | Stream:
-    """One call: the privacy gate, a place, the backend.  On failure the call is recorded and BackendError raised;
-    on success finishing (and recording) `call` is the caller's."""
+    """One call: the privacy gate, a place, the gate's question to the server, the backend.  On failure the call is
+    recorded and BackendError raised; on success finishing (and recording) `call` is the caller's.
+
+    The question comes last, because waiting for a place may take longer than its answer holds."""
     upstream = via.upstreams[target.backend]
-    local = is_local(target, via.observations())
+    verdict = judge_target(target, via.observations())
+    local = verdict.local is not False
     try:
         if private and not local:
-            raise PrivacyViolation("the request is private and this backend is not local: not called")
+            raise _forbidden(verdict.reason)
         call.take_place()
         outgoing = upstream.backend.prepare(request, target, stream=call.stream)
-        call.sending(len(outgoing.body), local=local)
+        if private and (host := upstream.backend.host_of_model(target.model)):
+            raise _forbidden(f"hands {target.model} on to {host}")
+        endpoint = upstream.backend.config.endpoint
+        call.sending(len(outgoing.body), None if local else verdict.remote_host or host_of(endpoint))
         answer = upstream.backend.open(outgoing, target, stream=call.stream, private=private)
     except BackendError as error:
         call.fail(error)
@@ -143,6 +149,10 @@ def call_target(request: ChatRequest, target: Target, call: Call, via: Dispatche
         call.finish("error" if isinstance(error, Exception) else "cancelled", error="internal")
         raise
     return answer
+
+
+def _forbidden(reason: str) -> PrivacyViolation:
+    return PrivacyViolation(f"the request is private and this backend {reason}: not called")
 
 
 def _admitted(request: ChatRequest, decision: Decision, via: Dispatcher) -> Iterator[Target]:
@@ -193,10 +203,10 @@ class Call:
         """Waits for a place under the backend's `maxConcurrency`.  Raises BackendBusy."""
         self._slot = self._upstream.slots.acquire(self._upstream.backend.config.timeouts.first_byte_s)
 
-    def sending(self, size_bytes: int, *, local: bool) -> None:
+    def sending(self, size_bytes: int, destination: str | None) -> None:
         """From here on something may have left: the row says how much, and where to when that is not local."""
         self._sent_bytes = size_bytes
-        self._destination = None if local else host_of(self._upstream.backend.config.endpoint)
+        self._destination = destination
 
     def first_byte(self) -> None:
         self._first_byte = time.monotonic()

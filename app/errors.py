@@ -253,6 +253,10 @@ class BackendTimeout(BackendError):
     kind = "timeout"
 
 
+class ConnectTimeout(BackendTimeout):
+    """Nothing was sent: there was no connection in time."""
+
+
 class BackendProtocol(BackendError):
     """The connection or the answer broke: reset, bad JSON, HTML, a redirect, a cut body."""
 
@@ -309,7 +313,7 @@ class BackendRejected(BackendError):
 
 
 class PrivacyViolation(BackendError):
-    """A private request was about to reach a target that is not local.  Stopped at the last gate."""
+    """A private request was about to reach a target that is not local, or not known to be: stopped at the last gate."""
 
     kind = "privacy"
     backend_failed = False

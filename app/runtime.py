@@ -85,6 +85,7 @@ class Runtime:
         self._facts = Facts({}, {}, {})
         self._looked = gevent.event.Event()  # set when all backends were asked for their models
         self._seen = Observations()
+        self._handing_on = _handing_on(self.upstreams)
         self._seen_row = 0
         self._running = False
         self._reported: dict[str, Any] | None = None
@@ -110,8 +111,15 @@ class Runtime:
         facts, local, cooling = self._facts, self._locality.local, self.health.snapshot()
         seen = self._seen
         same = seen.latency_ms is facts.latency_ms and seen.models is facts.models and seen.local is local
+        same = same and all(seen.model_hosts.get(name) is backend.model_hosts for name, backend in self._handing_on)
         if not same or seen.cooling != cooling:
-            seen = Observations(latency_ms=facts.latency_ms, cooling=cooling, local=local, models=facts.models)
+            seen = Observations(
+                latency_ms=facts.latency_ms,
+                cooling=cooling,
+                local=local,
+                models=facts.models,
+                model_hosts={n: hosts for n, b in self._handing_on if (hosts := b.model_hosts) is not None},
+            )
             self._seen = seen  # the same object until something changes
         return seen
 
@@ -276,6 +284,12 @@ class Runtime:
             return {self._name: self.report()}
         workers: dict[str, dict[str, Any]] = self.read(self.store.workers, now_ms(), WORKER_STALE_MS)
         return workers
+
+
+def _handing_on(upstreams: Mapping[str, Upstream]) -> tuple[tuple[str, Backend], ...]:
+    """The backends whose servers hand some models on to other hosts."""
+    backends = ((name, upstream.backend) for name, upstream in upstreams.items())
+    return tuple((name, backend) for name, backend in backends if backend.model_hosts is not None)
 
 
 def _upstreams(backends: Mapping[str, Backend], environ: Mapping[str, str]) -> dict[str, Upstream]:

@@ -277,6 +277,9 @@ class Observations:
     cooling: frozenset[str] = frozenset()  # backends whose circuit is open
     local: frozenset[str] = frozenset()  # backends inside the operator's boundary
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # backend -> models it was seen to hold
+    # backend -> model (locality.model_key) -> host:port that runs it, "" = the server itself.  A backend that is absent
+    # runs all its models itself; a model that is absent is unknown.
+    model_hosts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -437,7 +440,7 @@ class CallRecord:
     error: str | None = None  # short kind: timeout, refused, http_503 …
     reason: str = "route"  # Decision.reason, or fallback, shadow, probe
     fallback_for: str | None = None  # the backend that failed or cools down, for which this call stood in
-    destination: str | None = None  # host:port of a target that is not local
+    destination: str | None = None  # host:port of a target that is not local, or that runs its model
     sent_bytes: int | None = None  # size of the body that was sent; None when it came to nothing before
     input_tokens: int | None = None
     output_tokens: int | None = None

@@ -386,6 +386,80 @@ def test_a_cloud_model_of_a_local_backend_is_not_called_either() -> None:
     assert stage.called == []
 
 
+def to(stage: Stage, *models: str, private: bool = True) -> Any:
+    """A request for these models of `home`, in this order."""
+    targets = tuple(Target("home", model) for model in models)
+    decision = Decision(route="r", targets=targets, trace=(), primary="home", private=private)
+    return dispatch(build.request(), TAGS, decision, stage.via, stage.record)
+
+
+def test_a_private_request_asks_the_server_last_and_goes_on_to_the_next_target() -> None:
+    stage = Stage({"home": []}, local=frozenset({"home"}), limits={"home": 1})
+    home = stage.backends["home"]
+    places: list[int] = []
+
+    def host_of_model(model: str) -> str:
+        places.append(stage.in_flight)
+        return "ollama.com:443" if model == "moved" else ""
+
+    home.host_of_model = host_of_model  # type: ignore[method-assign]  # the seam of the backend
+    assert to(stage, "moved", "own").target.model == "own"
+    assert places == [1, 1], "it has its place already: waiting for one takes longer than the answer holds"
+    assert [call[1].model for call in home.calls] == ["own"]
+    assert [(call.model, call.error, call.destination, call.backend_failed) for call in stage.records] == [
+        ("moved", "privacy", None, False),
+        ("own", None, None, False),
+    ]
+    assert stage.in_flight == 0
+
+
+def test_a_request_that_is_not_private_asks_nothing() -> None:
+    stage = Stage({"home": []}, local=frozenset({"home"}))
+    stage.backends["home"].host_of_model = lambda _: pytest.fail("asked")  # type: ignore[method-assign]
+    assert to(stage, "moved", private=False).target.model == "moved"
+
+
+def test_a_server_that_does_not_say_gets_no_private_request_and_keeps_its_circuit() -> None:
+    stage = Stage({"home": []}, local=frozenset({"home"}))
+
+    def host_of_model(model: str) -> str:
+        raise PrivacyViolation(f"it did not say where it runs {model}")
+
+    stage.backends["home"].host_of_model = host_of_model  # type: ignore[method-assign]
+    for _ in range(5):
+        with pytest.raises(AllBackendsFailed):
+            to(stage, "m")
+    assert stage.called == []
+    assert stage.health.snapshot() == frozenset()
+    assert to(stage, "m", private=False).target.model == "m"
+
+
+def test_a_server_that_cannot_be_reached_to_be_asked_is_left_alone_like_one_that_cannot_be_called() -> None:
+    stage = Stage({"home": []}, local=frozenset({"home"}))
+
+    def host_of_model(_: str) -> str:
+        raise BackendUnavailable("connection refused")
+
+    stage.backends["home"].host_of_model = host_of_model  # type: ignore[method-assign]
+    for _ in range(3):
+        with pytest.raises(AllBackendsFailed):
+            to(stage, "m")
+    assert stage.health.snapshot() == {"home"}
+
+
+def test_the_row_names_the_host_that_runs_the_model() -> None:
+    stage = Stage({"home": []}, local=frozenset({"home"}))
+    stage.model_hosts = {"home": {"moved:latest": "ollama.com:443", "own:latest": ""}}
+    for model in ("moved", "own", "unknown", "kimi:cloud"):
+        to(stage, model, private=False)
+    assert [(call.model, call.destination) for call in stage.records] == [
+        ("moved", "ollama.com:443"),
+        ("own", None),
+        ("unknown", None),
+        ("kimi:cloud", "fake"),
+    ]
+
+
 def test_a_request_that_is_not_private_may_go_anywhere() -> None:
     stage = Stage({"cloud": []})
     assert run(stage, "cloud").target.backend == "cloud"

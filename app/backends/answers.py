@@ -6,6 +6,7 @@ import contextlib
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from math import inf
 from typing import Any
 
 from app.backends.failures import TRANSPORT_ERRORS, said, transport_error
@@ -207,11 +208,11 @@ def first_bytes(response: Response, deadline: float, config: BackendConfig) -> l
     return pieces
 
 
-def read_body(response: Response, timeout_s: float, begun: Sequence[bytes] = ()) -> bytes:
-    """The whole body, decoded; `timeout_s` bounds each wait; `begun` was read already.  Raises transport errors, and
-    BackendProtocol for one that does not end."""
+def read_body(response: Response, timeout_s: float, begun: Sequence[bytes] = (), deadline: float = inf) -> bytes:
+    """The whole body, decoded; `begun` was read already.  `timeout_s` bounds each wait, `deadline` (monotonic seconds)
+    all of them.  Raises transport errors, and BackendProtocol for one that does not end."""
     pieces, size = [*begun], sum(map(len, begun))
-    while piece := response.read(timeout_s):
+    while piece := response.read(min(timeout_s, deadline - time.monotonic())):
         pieces.append(piece)
         size += len(piece)
         if size > _MAX_ANSWER_BYTES:

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any, ClassVar
 
 from marshmallow import fields
@@ -39,6 +40,7 @@ class Backend:
 
     type: ClassVar[str]
     hosted: ClassVar[bool] = True  # a hosted kind is remote unless the policy says `local: true`
+    in_process: ClassVar[bool] = False  # it answers by itself and calls nobody
     default_endpoint: ClassVar[str | None] = None  # None: the policy must give one
     default_models: ClassVar[tuple[str, ...]] = ()
     default_key_env: ClassVar[str | None] = None
@@ -138,15 +140,27 @@ class Backend:
         """Tokens of context that the server really gives a model; None when it does not say.  Raises BackendError."""
         return None
 
-    def ask(self, path: str, question: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    @property
+    def model_hosts(self) -> Mapping[str, str] | None:
+        """Return what the server said so far about the hosts of its models, as in Observations; None for a server that
+        runs all its models itself."""
+        return None
+
+    def host_of_model(self, model: str) -> str:  # noqa: ARG002
+        """Return the host that runs a model, as the server said within the last second; "" = the server itself.
+        Raises BackendError when the server does not say."""
+        return ""
+
+    def ask(self, path: str, question: Mapping[str, Any] | None = None, *, private: bool = False) -> Mapping[str, Any]:
         """What the server tells about itself: the document at a path, or its answer to a question posted there.
-        Raises BackendError."""
+        The first-byte deadline holds for the whole of it.  Raises BackendError."""
         body = None if question is None else json.dumps(question).encode()
-        response = self._send("GET" if body is None else "POST", path, body, private=False)
+        deadline = time.monotonic() + self.config.timeouts.first_byte_s
+        response = self._send("GET" if body is None else "POST", path, body, private)
         try:
             if response.status != 200:
                 raise self._refusal(response, Target(self.config.name, ""))
-            return self._whole(response).document
+            return self._whole(response, deadline=deadline).document
         finally:
             response.close()
 
@@ -198,10 +212,12 @@ class Backend:
             raise BackendUnavailable(f"{variable} holds characters that no key has", kind="no_key")
         return self._key
 
-    def _whole(self, response: Response, native: bool = False, begun: Sequence[bytes] = ()) -> Whole:
+    def _whole(
+        self, response: Response, native: bool = False, begun: Sequence[bytes] = (), deadline: float = inf
+    ) -> Whole:
         """The body as one JSON object that is no error; `begun` was read of it already."""
         try:
-            body = read_body(response, self.config.timeouts.idle_s, begun)
+            body = read_body(response, self.config.timeouts.idle_s, begun, deadline)
         except TRANSPORT_ERRORS as error:
             raise transport_error(error, self.config) from None
         document = sse.json_of(body)

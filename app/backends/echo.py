@@ -24,6 +24,7 @@ class EchoBackend(Backend):
     type = "echo"
     hosted = False
     default_endpoint = "http://localhost"  # never called
+    in_process = True
     default_models = ("echo",)
 
     def url(self, outgoing: Outgoing) -> None:  # noqa: ARG002

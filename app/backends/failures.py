@@ -27,6 +27,7 @@ from app.errors import (
     BackendServerError,
     BackendTimeout,
     BackendUnavailable,
+    ConnectTimeout,
     RouterExhausted,
     error_fields,
     excerpt,
@@ -153,7 +154,7 @@ def transport_error(error: Exception, config: BackendConfig, hint: str = "", pro
         return BackendUnavailable(f"TLS failed at {config.endpoint}: {_tls(failure)}", kind="tls")
     if first(HandshakeTimeout):
         late = f"no TLS handshake within {config.timeouts.connect_s:g} s at {config.endpoint} (does it speak TLS?)"
-        return BackendTimeout(late)
+        return ConnectTimeout(late)
     if first(SendTimeout):
         return BackendTimeout(f"took nothing of the request for {config.timeouts.send_s:g} s")
     if meaning is not None:
@@ -163,7 +164,7 @@ def transport_error(error: Exception, config: BackendConfig, hint: str = "", pro
         return BackendUnavailable(f"cannot connect to {config.endpoint}: {said.lower()}{hint}", kind="unreachable")
     if first(urllib3.exceptions.ConnectTimeoutError):
         late = f"no connection within {config.timeouts.connect_s:g} s at {{at}}"
-        return _worded(Meaning(late, "timeout", BackendTimeout, proxy=True), config, hint, proxy)
+        return _worded(Meaning(late, "timeout", ConnectTimeout, proxy=True), config, hint, proxy)
     if first(TimeoutError, urllib3.exceptions.TimeoutError):
         return BackendTimeout("did not answer in time")
     if first(ConnectionError):

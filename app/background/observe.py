@@ -6,11 +6,11 @@ import logging
 import socket
 import statistics
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from app.backends.base import Backend
 from app.errors import BackendError
-from app.routing.locality import host_name, is_inside
+from app.routing.locality import host_name, is_loopback_name, judge_config
 from app.types import BackendConfig, CallRecord, Target
 
 log = logging.getLogger("llr.background")
@@ -71,25 +71,27 @@ class Medians:
 
 
 class Locality:
-    """Which backends are inside the operator's boundary; names are resolved again and again, in the background."""
+    """Knows which backends are inside the operator's boundary.  Names are resolved again and again."""
 
     def __init__(self, configs: Mapping[str, BackendConfig]) -> None:
         self._configs = configs
         self.local = frozenset(name for name, config in configs.items() if config.local)
 
-    def refresh(self, resolve: Callable[[str], list[str]]) -> None:
-        """A name that does not resolve, or also leads outside, is not local."""
-        local = set()
-        for name, config in self._configs.items():
-            if config.local or (config.local is None and _inside(resolve(host_name(config.endpoint)))):
-                local.add(name)
-        if self.local != local:
-            log.info("local backends now: %s", ", ".join(sorted(local)) or "none")
-        self.local = frozenset(local)
+    def refresh(self, resolve: Callable[[str], Sequence[str]]) -> None:
+        """Judge each backend anew.  What is found counts at once, loopback names first: a name that takes long to
+        resolve delays no other backend."""
+        before = self.local
+        for name, config in sorted(self._configs.items(), key=lambda item: not _is_near(item[1])):
+            addresses = resolve(host_name(config.endpoint)) if config.local is None else ()
+            is_local = judge_config(config, addresses).local is True
+            if is_local != (name in self.local):
+                self.local ^= {name}
+        if self.local != before:
+            log.info("local backends now: %s", ", ".join(sorted(self.local)) or "none")
 
 
-def _inside(addresses: list[str]) -> bool:
-    return bool(addresses) and all(is_inside(address) for address in addresses)
+def _is_near(config: BackendConfig) -> bool:
+    return is_loopback_name(host_name(config.endpoint))
 
 
 def resolve(host: str) -> list[str]:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
+from typing import Any
 
 import click
 from flask.cli import AppGroup
 
+from app.backends import BACKEND_TYPES
 from app.background.observe import resolve
 from app.cli.common import as_json, cells, counted, print_json, runtime
 from app.cli.table import table
 from app.errors import BackendError
+from app.types import BackendConfig, Timeouts
+
+_WAIT = Timeouts(connect_s=2.0, first_byte_s=4.0, idle_s=4.0)
 
 backends_group = AppGroup("backends", help="The backends of the policy.")
 
@@ -19,19 +25,39 @@ backends_group = AppGroup("backends", help="The backends of the policy.")
 @backends_group.command("list")
 @as_json
 def backends_list(as_json: bool) -> None:
-    """Backends, whether they are local, and whether their key is set."""
+    """Backends, whether they are local, and whether their key is set.
+
+    Asks each local Ollama which of its models run at another host: those are not local."""
     rt = runtime()
     rt.look_up_names(resolve)
     local = rt.observations().local
-    rows = []
+    rows: list[dict[str, Any]] = []
+    remote: dict[str, dict[str, str]] = {}
     for name, config in rt.policy.backends.items():
         key = "none needed" if not config.api_key_env else "set" if os.environ.get(config.api_key_env) else "NOT SET"
         entry = {"backend": name, "type": config.type, "endpoint": config.endpoint, "local": name in local, "key": key}
         rows.append(entry)
+        remote[name] = _remote_models(config) if name in local else {}
     if as_json:
-        print_json(rows)
-    else:
-        click.echo(table(("backend", "type", "endpoint", "local", "key"), [cells(row) for row in rows]))
+        print_json([{**row, "remote_models": remote[row["backend"]]} for row in rows])
+        return
+    click.echo(table(("backend", "type", "endpoint", "local", "key"), [cells(row) for row in rows]))
+    for name, models in remote.items():
+        for model, host in models.items():
+            click.echo(f"{name}: {model} runs at {host}: it is not local")
+
+
+def _remote_models(config: BackendConfig) -> dict[str, str]:
+    """Ask a server which of its models it hands on, and to which host.  One that does not answer says nothing."""
+    backend = BACKEND_TYPES[config.type](replace(config, timeouts=_WAIT), os.environ)
+    try:
+        if backend.model_hosts is not None:
+            backend.discover()
+    except BackendError:
+        return {}
+    finally:
+        backend.close()
+    return {model: host for model, host in (backend.model_hosts or {}).items() if host}
 
 
 @backends_group.command("probe")
@@ -43,6 +69,8 @@ def backends_probe(as_json: bool) -> None:
         started = time.monotonic()
         try:
             answer = counted(len(upstream.backend.discover()), "model")
+            remote = sum(map(bool, (upstream.backend.model_hosts or {}).values()))
+            answer += f", {remote} run at another host" if remote else ""
             ok = True
         except BackendError as error:
             answer, ok, failed = error.told(), False, True

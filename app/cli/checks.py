@@ -5,14 +5,24 @@ from __future__ import annotations
 import difflib
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from app.backends import BACKEND_TYPES
-from app.routing.locality import is_address, is_cloud_model, is_inside, is_loopback_name
+from app.routing.locality import (
+    Verdict,
+    host_name,
+    is_address,
+    is_cloud_model,
+    is_inside,
+    is_loopback_name,
+    judge_config,
+    judge_target,
+    model_key,
+)
 from app.routing.names import model_for
 from app.settings import Settings
-from app.types import BackendConfig, Observations, Policy, Route
+from app.types import BackendConfig, Observations, Policy, Route, Target
 
 _SMALL_WINDOW = 4096  # what Ollama runs with when nobody says otherwise
 _SKEW_MS = 5_000
@@ -37,6 +47,7 @@ class Answer:
     error: str = ""  # in words; "" = it answered
     kind: str = ""  # short kind of the error: refused, dns, timeout, http_401 …
     windows: Mapping[str, int] = field(default_factory=dict)  # model -> tokens it really runs with
+    model_hosts: Mapping[str, str] | None = None  # as in Observations; None = it runs all models itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,19 +70,27 @@ class Seen:
 
     @property
     def local(self) -> frozenset[str]:
-        return frozenset(name for name, config in self.policy.backends.items() if _is_local(config, self.addresses))
+        """Return the backends that private requests may go to."""
+        backends = self.policy.backends.items()
+        return frozenset(name for name, config in backends if judge_config(config, self.addresses.get(name, ())).local)
+
+    @property
+    def observations(self) -> Observations:
+        """Return what a router that saw the same would decide by."""
+        answers = self.answers.items()
+        hosts = {name: answer.model_hosts for name, answer in answers if answer.model_hosts is not None}
+        models = {name: answer.models for name, answer in answers}
+        return Observations(local=self.local, models=models, model_hosts=hosts)
 
     def models(self, config: BackendConfig) -> tuple[str, ...]:
         """What the policy names, or else the one that would be taken of those it holds."""
         named = tuple(dict.fromkeys((*config.models, *config.families.values())))
-        held = Observations(models={config.name: self.answers.get(config.name, Answer()).models})
-        taken = model_for(config, "any", held)
+        taken = model_for(config, "any", self.observations)
         return named or ((taken,) if taken else ())
 
-
-def _is_local(config: BackendConfig, addresses: Mapping[str, Sequence[str]]) -> bool:
-    found = addresses.get(config.name, ())
-    return config.local is True or (config.local is None and bool(found) and all(map(is_inside, found)))
+    def judge_model(self, name: str, model: str) -> Verdict:
+        """Judge a model of a backend as if the backend itself were local."""
+        return judge_target(Target(name, model), replace(self.observations, local=frozenset({name})))
 
 
 def keys(seen: Seen) -> Iterator[Finding]:
@@ -119,11 +138,17 @@ def models(seen: Seen) -> Iterator[Finding]:
             yield Finding("model", name, "it holds no model", f"{pull}, and name it in the policy")
             continue
         for model in (*config.models, *config.families.values()):
-            if model not in answer.models and f"{model}:latest" not in answer.models and not is_cloud_model(model):
+            if not _holds(config, answer.models, model) and not is_cloud_model(model):
                 near = difflib.get_close_matches(model, answer.models, 1, 0.3) or answer.models[:1]
                 get = f"`ollama pull {model}`" if config.type == "ollama" else f"load {model} there"
                 what = f"the policy names {model}, which it does not hold"
                 yield Finding("model", name, what, f"{get}, or name one that it holds, such as {near[0]}")
+
+
+def _holds(config: BackendConfig, models: Sequence[str], model: str) -> bool:
+    if config.type != "ollama":
+        return model in models
+    return model_key(model) in map(model_key, models)
 
 
 def locality(seen: Seen) -> Iterator[Finding]:
@@ -152,7 +177,7 @@ def _inside(address: str) -> bool:
 
 
 def _host(config: BackendConfig) -> str:
-    return urlsplit(config.endpoint).hostname or ""
+    return host_name(config.endpoint)
 
 
 def private_requests(seen: Seen) -> Iterator[Finding]:
@@ -162,14 +187,26 @@ def private_requests(seen: Seen) -> Iterator[Finding]:
     if wanted and not seen.local:
         what = "the policy speaks of private requests, but no backend is local: each of them is refused (503)"
         yield Finding("private", "backends", what, "add a local backend, or `local: true` to one that is yours")
+    elif wanted and all(_only_remote(seen, name) for name in seen.local):
+        what = "the policy speaks of private requests, but no local backend runs a model: each is refused (503)"
+        yield Finding("private", "backends", what, "`ollama pull` a model that runs there, and name it in the policy")
+
+
+def _only_remote(seen: Seen, name: str) -> bool:
+    models = seen.models(seen.policy.backends[name])
+    return bool(models) and all(seen.judge_model(name, model).local is False for model in models)
 
 
 def cloud_models(seen: Seen) -> Iterator[Finding]:
+    """Find the models that an Ollama hands on to another host: it says so, or their name does."""
     for name, config in seen.policy.backends.items():
-        for model in seen.models(config):
-            if config.type == "ollama" and is_cloud_model(model):
-                what = f"{model} runs in its maker's cloud, not on this machine; no private request goes there"
-                yield Finding("cloud", name, what, "name a model without `cloud` in its tag, and `ollama pull` it")
+        for model in seen.models(config) if config.type == "ollama" else ():
+            verdict = seen.judge_model(name, model)
+            if verdict.local is False:
+                at = f"at {verdict.remote_host}" if verdict.remote_host else "in its maker's cloud"
+                what = f"{model} runs {at}, not on this machine; no private request goes there"
+                other = "a model without `cloud` in its tag" if is_cloud_model(model) else "another model"
+                yield Finding("cloud", name, what, f"name {other}, and `ollama pull` it")
 
 
 def windows(seen: Seen) -> Iterator[Finding]:
@@ -179,6 +216,8 @@ def windows(seen: Seen) -> Iterator[Finding]:
             continue
         untold = []
         for model in seen.models(config):
+            if seen.judge_model(name, model).local is False:
+                continue  # its window is that of another host
             said, real = config.context_window(model), answer.windows.get(model)
             if said is None and real is None:
                 untold.append(model)

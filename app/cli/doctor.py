@@ -28,7 +28,7 @@ from app.cli.common import PROBLEM, as_json, print_json, store_to_read
 from app.cli.table import wrapped
 from app.errors import BackendError, NoPolicy, PolicyError
 from app.policy import yaml_source
-from app.routing.locality import is_address, is_loopback_name
+from app.routing.locality import host_name, is_address, is_loopback_name
 from app.runtime import Runtime
 from app.settings import Settings
 from app.storage import StoreError, now_ms
@@ -128,7 +128,7 @@ def _ask(backend: Backend) -> Answer:
             for model in dict.fromkeys((*config.models, *config.families.values(), *held[:1])):
                 if model in held and (size := backend.runs_with(model)):
                     windows[model] = size
-        return Answer(models=held, windows=windows)
+        return Answer(models=held, windows=windows, model_hosts=backend.model_hosts)
     except BackendError as error:
         return Answer(error=error.message, kind=error.kind)
     finally:
@@ -136,7 +136,7 @@ def _ask(backend: Backend) -> Answer:
 
 
 def _addresses(config: BackendConfig) -> Sequence[str]:
-    host = urlsplit(config.endpoint).hostname or ""
+    host = host_name(config.endpoint)
     return [host] if is_address(host) else resolve(host)
 
 

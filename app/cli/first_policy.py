@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
-from urllib.parse import urlsplit
 
 from app.backends import BACKEND_TYPES
 from app.cli.surroundings import Found, Model, Server
-from app.routing.locality import host_of, is_address, is_inside
+from app.routing.locality import host_name, host_of, judge
 from app.types import Cuts
 
 _CODE = ("code", "devstral", "codestral")
@@ -70,9 +69,13 @@ def _leaving(found: Found) -> Iterator[str]:
     away = [server for server in found.servers if server.backend not in _local(found)]
     for server in away:
         yield f"Leaves your network: every prompt that {server.backend} answers, at {host_of(server.endpoint)}."
+    handing_on = [server for server in found.servers if server.remote and server not in away]
+    for server in handing_on:
+        remote = ", ".join(f"{model.name} (it runs at {_place(model)})" for model in server.remote[:8])
+        yield f"Leaves your network: what a client asks {server.backend} for by the name of {remote}."
     hosts = " or ".join(host_of(BACKEND_TYPES[kind].default_endpoint or "") for kind in found.hosted)
     first = found.servers[0].backend if found.servers else ""
-    if not found.hosted and not away:
+    if not found.hosted and not away and not handing_on:
         yield "Leaves your network: nothing; no hosted backend is in the policy."
     elif found.hosted and not first:
         yield f"Leaves your network: every prompt that is answered, for {hosts}. No model server was found here."
@@ -92,7 +95,7 @@ def _local(found: Found) -> list[str]:
     """Return the backends that may see private requests."""
     if not found.servers and not found.hosted:
         return ["echo"]
-    return [server.backend for server in found.servers if _is_inside(server)]
+    return [server.backend for server in found.servers if _is_local(server)]
 
 
 def _hard(found: Found) -> str:
@@ -107,10 +110,12 @@ def _aliases(found: Found) -> str:
     return _ALIASES
 
 
-def _is_inside(server: Server) -> bool:
-    """Whether private requests may go there: not to a public address."""
-    host = urlsplit(server.endpoint).hostname or ""
-    return not is_address(host) or is_inside(host)
+def _is_local(server: Server) -> bool:
+    """Return False for a server at a public address, or at a name that leads to one.  For a hosted kind the policy says
+    `local: true`, because it was found on this machine."""
+    kind = BACKEND_TYPES[server.type]
+    host = host_name(server.endpoint)
+    return judge(kind.type, kind.hosted, kind.hosted or None, host, server.addresses).local is not False
 
 
 def _elsewhere(found: Found) -> Iterator[str]:
@@ -150,11 +155,16 @@ def _server(server: Server) -> str:
     if len(server.models) > 1:
         lines.append("    families:                    # which model for which kind of request")
         lines += [f'      {family}: "{model}"' for family, model in chosen.items()]
-    lines += ["    price: {input: 0, output: 0}"] if _is_inside(server) else []
+    lines += ["    price: {input: 0, output: 0}"] if _is_local(server) else []
     lines += _windows(server, list(dict.fromkeys((default, *chosen.values()))))
     spare = [model.name for model in server.models if model.name not in (default, *chosen.values())]
     lines += [f"    # there is also {name}" for name in spare[:8]]
+    lines += [f"    # {model.name} is left out: it runs at {_place(model)}" for model in server.remote[:8]]
     return "\n".join(lines) + "\n"
+
+
+def _place(model: Model) -> str:
+    return model.remote_host or "its maker's cloud"
 
 
 def _windows(server: Server, named: Sequence[str]) -> list[str]:

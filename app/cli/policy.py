@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 from flask.cli import AppGroup
 
 from app import policy
+from app.background.observe import resolve
 from app.cli.common import as_json, counted, print_json, runtime
 from app.cli.replay import policy_replay
 from app.cli.table import table
 from app.errors import PolicyError
 from app.policy.check import check
 from app.policy.docs import keys, reference
+from app.routing.locality import host_name, judge_config
+from app.types import BackendConfig
 
 policy_group = AppGroup("policy", help="Check, show and document the policy; try another on past requests.")
 policy_group.add_command(policy_replay)
@@ -45,7 +50,7 @@ def policy_show(as_json: bool) -> None:
     """The policy as the router understands it, defaults filled in."""
     rules = runtime().policy
     if as_json:
-        print_json(policy.plain(rules))
+        print_json(policy.plain(replace(rules, backends={name: _judged(one) for name, one in rules.backends.items()})))
         return
     click.echo(f"policy version {rules.version}\n")
     rows = [
@@ -61,6 +66,12 @@ def policy_show(as_json: bool) -> None:
     click.echo()
     steps = [(route.label, " > ".join((route.backend, *route.fallbacks)), route.reason) for route in rules.routes]
     click.echo(table(("route", "targets", "reason"), steps))
+
+
+def _judged(config: BackendConfig) -> BackendConfig:
+    """The backend with what its name resolves to taken into account."""
+    addresses = resolve(host_name(config.endpoint)) if config.local is None else ()
+    return replace(config, local=judge_config(config, addresses).local)
 
 
 @policy_group.command("docs", with_appcontext=False)

@@ -10,8 +10,10 @@ from urllib.parse import urlsplit
 
 from app.backends import BACKEND_TYPES
 from app.backends.base import Backend, entries_of
+from app.backends.ollama import host_said
+from app.background.observe import resolve
 from app.errors import BackendError
-from app.routing.locality import is_cloud_model
+from app.routing.locality import host_name, is_cloud_model
 from app.types import BackendConfig, Timeouts
 
 _WAIT_S = 1.5  # for each step of asking; all servers are asked at once
@@ -25,6 +27,7 @@ class Model:
     size_bytes: int = 0  # 0 = not told
     sees: bool = False  # the server says so
     window: int | None = None  # tokens it runs with, where the server tells
+    remote_host: str = ""  # the host that runs it, where the server names another
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class Server:
     title: str
     endpoint: str
     models: tuple[Model, ...] = ()  # those that chat, and run there
+    remote: tuple[Model, ...] = ()  # those that chat, and run at another host
+    addresses: tuple[str, ...] | None = None  # what the host of `endpoint` resolves to; None = nobody looked
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +90,20 @@ def _ask_ollama(server: Server, context: int) -> tuple[Server, str]:
     backend = _backend(server)
     try:
         entries = [entry for entry in entries_of(backend.ask("/api/tags"), "models") if entry.get("name")]
-        usable = [entry for entry in entries if _chats(str(entry["name"])) and not is_cloud_model(str(entry["name"]))]
-        windows = _windows(backend, [str(entry["name"]) for entry in usable])
+        models = [_model(entry) for entry in entries if _chats(str(entry["name"]))]
+        remote = tuple(model for model in models if model.remote_host or is_cloud_model(model.name))
+        usable = [model for model in models if model not in remote]
+        windows = _windows(backend, [model.name for model in usable])
     except BackendError as error:
         return server, f"no Ollama: {error.message}"
     finally:
         backend.close()
-    models = tuple(_model(entry, windows.get(str(entry["name"])) or context or None) for entry in usable)
     note = f"Ollama at {server.endpoint} holds {_several(entries)}"
-    return replace(server, models=models), note
+    named = [f"{model.name} at {model.remote_host}" for model in remote if model.remote_host]
+    note += f"; not run there: {', '.join(named)}" if named else ""
+    known = tuple(replace(model, window=windows.get(model.name) or context or None) for model in usable)
+    addresses = tuple(resolve(host_name(server.endpoint)))
+    return replace(server, models=known, remote=remote, addresses=addresses), note
 
 
 def _windows(backend: Backend, names: Sequence[str]) -> dict[str, int]:
@@ -111,8 +121,8 @@ def _windows(backend: Backend, names: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def _model(entry: Mapping[str, Any], window: int | None) -> Model:
-    """Of an entry of /api/tags.  A part called clip or mllama is what sees."""
+def _model(entry: Mapping[str, Any]) -> Model:
+    """Read an entry of /api/tags.  A part called clip or mllama is what sees."""
     details = entry.get("details")
     parts = (details.get("families") or ()) if isinstance(details, Mapping) else ()
     size = entry.get("size")
@@ -120,7 +130,7 @@ def _model(entry: Mapping[str, Any], window: int | None) -> Model:
         name=str(entry["name"]),
         size_bytes=size if isinstance(size, int) else 0,
         sees=bool({"clip", "mllama"} & set(map(str, parts))),
-        window=window,
+        remote_host=host_said(entry),
     )
 
 

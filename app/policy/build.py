@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from app.backends import BACKEND_TYPES
-from app.routing.locality import is_address, is_inside, is_loopback_name
+from app.routing.locality import Verdict, host_name, judge
 from app.settings import Settings
 from app.types import (
     PINS,
@@ -51,7 +50,6 @@ def _backend(name: str, given: Mapping[str, Any], settings: Settings) -> Backend
     if not models and not given.get("families"):
         models = list(kind.default_models)
     timeouts = given.get("timeouts") or {}
-    local, _ = locality(given, None)
     endpoint = kind.normal_endpoint(given.get("endpoint") or kind.default_endpoint or "")
     is_default = endpoint == kind.default_endpoint
     return BackendConfig(
@@ -67,7 +65,7 @@ def _backend(name: str, given: Mapping[str, Any], settings: Settings) -> Backend
         models=tuple(dict.fromkeys(models)),
         families=given.get("families") or {},
         p50_ms=given.get("p50_ms"),
-        local=local,
+        local=verdict(given).local,
         context_windows=given.get("context_window") or {},
         price=Price(**given["price"]) if given.get("price") else None,
         max_concurrency=int(given.get("max_concurrency") or 0),
@@ -106,21 +104,11 @@ def _label(match: Mapping[str, Any]) -> str:
     return ",".join(parts) or "any"
 
 
-def locality(given: Mapping[str, Any], resolve: Resolve | None) -> tuple[bool | None, str]:
-    """True, False, or None when only resolving its name can tell; and why it is not local, or not yet."""
+def verdict(given: Mapping[str, Any], resolve: Resolve | None = None) -> Verdict:
+    """Judge whether a backend is local, as far as its entry and the addresses of its host can tell."""
     kind = BACKEND_TYPES[given["type"]]
-    if given.get("local") is not None:
-        return given["local"], "the policy says `local: false`"
-    if kind.hosted:
-        return False, f"type {kind.type} is a hosted kind (say `local: true` if it is yours)"
-    host = urlsplit(given.get("endpoint") or kind.default_endpoint or "").hostname or ""
-    if is_loopback_name(host):
-        return True, ""
-    if is_address(host):
-        return is_inside(host), f"{host} is a public address"
-    addresses = resolve(host) if resolve else ()
-    if not addresses:
-        return None, f"{host} does not resolve yet"
-    if not all(is_inside(address) for address in addresses):
-        return False, f"{host} resolves to a public address"
-    return None, ""
+    host = "" if kind.in_process else host_name(given.get("endpoint") or kind.default_endpoint or "")
+    found = judge(kind.type, kind.hosted, given.get("local"), host)
+    if found.local is None and resolve:
+        return judge(kind.type, kind.hosted, given.get("local"), host, resolve(host))
+    return found

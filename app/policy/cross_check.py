@@ -8,7 +8,7 @@ from typing import Any
 from app.backends import BACKEND_TYPES
 from app.errors import redact
 from app.policy import yaml_source
-from app.policy.build import Resolve, locality
+from app.policy.build import Resolve, verdict
 from app.policy.fields import MOST_PROBLEMS, listed, nearest, shown
 from app.routing.locality import is_cloud_model
 from app.routing.names import AUTO, fold, spellings_of
@@ -93,11 +93,11 @@ class CrossCheck:
         given = (self._data.get("backends") or {}).get(name)
         if given is None or given.get("type") not in BACKEND_TYPES:
             return
-        local, why = locality(given, self._resolve)
-        if local is False:
-            yield path, f"a route for sensitivity high must stay local, and {name!r} does not: {why}"
-        elif local is None and why:
-            where = self._source.problem(path, f"{name!r} counts as not local for now: {why}")
+        found = verdict(given, self._resolve)
+        if found.local is False:
+            yield path, f"a route for sensitivity high must stay local, and {name!r} does not: {found.reason}"
+        elif found.local is None and found.reason:
+            where = self._source.problem(path, f"{name!r} counts as not local for now: {found.reason}")
             self.warnings.append(redact(where))
         models = [given.get("model"), *(given.get("models") or ()), *(given.get("families") or {}).values()]
         cloud = [model for model in models if model and is_cloud_model(model)]

@@ -27,8 +27,10 @@ send the router SIGHUP; a wrong file is reported in the log and the old policy k
 """
 _TYPES = """\
 The types. `local` says whether a backend of that type counts as local, which is what private requests need:
-"if private" means when its address is a loopback or private one, or its name resolves only to such. The key `local`
-overrules it in both directions. An Ollama model whose tag ends in `cloud` is never local.
+"if private" means when its address is a loopback or private one, or its name (`localhost` too) resolves only to such.
+The key `local` overrules it in both directions. A model that an Ollama hands on to another host is never local,
+whatever `local` says: the server tells it (`remote_host`), or a tag that ends in `cloud` does. The server is asked
+within the last second before each private request; when it does not answer, the request is not sent there.
 """
 _BACKENDS = """\
 The keys of a backend. The model of a call is `families[tag]` when the request's `family` tag is listed there, else

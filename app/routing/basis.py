@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from app.routing.locality import model_key
 from app.routing.names import Meaning
 from app.types import Basis, Observations, Policy, Target
 
@@ -39,6 +41,7 @@ def _relevant(seen: Observations, policy: Policy, asked: str, meaning: Meaning) 
     wanted = {asked, *(target.model for target in (meaning.name.targets if meaning.name else ()))}
     models: dict[str, tuple[str, ...]] = {}
     latency: dict[tuple[str, str], float] = {}
+    hosts: dict[str, dict[str, str]] = {}
     for name, config in policy.backends.items():
         named = {*config.models, *config.families.values()}
         held = seen.models.get(name, ())
@@ -49,7 +52,16 @@ def _relevant(seen: Observations, policy: Policy, asked: str, meaning: Meaning) 
             median = seen.latency_ms.get((name, model))
             if median is not None:
                 latency[name, model] = median
-    return Observations(latency_ms=latency, cooling=seen.cooling, local=seen.local, models=models)
+        elsewhere = _elsewhere((*named, *kept, *wanted), seen.model_hosts.get(name, {}))
+        if elsewhere:
+            hosts[name] = elsewhere
+    return Observations(latency_ms=latency, cooling=seen.cooling, local=seen.local, models=models, model_hosts=hosts)
+
+
+def _elsewhere(models: Iterable[str], hosts: Mapping[str, str]) -> dict[str, str]:
+    """Return the hosts of those models that run elsewhere: what is known of the others changes no decision."""
+    keys = {key for model in models for key in (model_key(model), model_key(model.partition("@")[0]))}
+    return {key: host for key in sorted(keys) if (host := hosts.get(key))}
 
 
 def dump(basis: Basis) -> str:
@@ -62,6 +74,7 @@ def dump(basis: Basis) -> str:
         "cooling": sorted(seen.cooling),
         "local": sorted(seen.local),
         "models": seen.models,
+        "hosts": seen.model_hosts,
         "measured": basis.measured,
     }
     return json.dumps({name: value for name, value in document.items() if value}, separators=(",", ":"))
@@ -79,6 +92,7 @@ def load(policy: str, asked_model: str | None, text: str) -> Basis:
             cooling=frozenset(known.get("cooling", ())),
             local=frozenset(known.get("local", ())),
             models={backend: tuple(models) for backend, models in known.get("models", {}).items()},
+            model_hosts=known.get("hosts", {}),
         ),
         measured=known.get("measured", False),
         targets=tuple(Target(*_pair(name)) for name in known["targets"]),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from app.errors import ContextTooLong, NoEligibleBackend, UnknownModel
 from app.routing.basis import kept_name, relevant
-from app.routing.locality import is_local
+from app.routing.locality import Verdict, is_local, judge_target
 from app.routing.names import Meaning, model_for, resolve
 from app.types import (
     BackendConfig,
@@ -27,7 +27,6 @@ from app.types import (
 )
 
 Trial = Callable[[Target], bool]
-NOT_FOR_PRIVATE = "the request is private and it is not local"
 
 
 def no_trial(target: Target) -> bool:  # noqa: ARG001
@@ -141,7 +140,7 @@ def _pin(choice: _Choice, meaning: Meaning) -> bool:
     if choice.private and not any(is_local(target, choice.observations) for target in meaning.targets):
         choice.pin_refused = True
         for target in meaning.targets:
-            choice.dropped[target.backend] = NOT_FOR_PRIVATE
+            choice.dropped[target.backend] = _not_for_private(judge_target(target, choice.observations))
         choice.note("match", f"pin refused: the request is private, and model {_quote(model)} is not local")
         return False
     choice.route, choice.reason, choice.targets = "pin", "pin", meaning.targets
@@ -198,14 +197,23 @@ def _privacy(choice: _Choice) -> None:
     if not choice.private:
         choice.note("privacy", "not private: every target may be used")
         return
-    kept = tuple(target for target in choice.targets if is_local(target, choice.observations))
+    kept = []
     for target in choice.targets:
-        if target not in kept:
-            choice.drop("privacy", target, NOT_FOR_PRIVATE)
-    choice.targets = kept
+        verdict = judge_target(target, choice.observations)
+        if verdict.local is False:
+            choice.drop("privacy", target, _not_for_private(verdict))
+            continue
+        if verdict.local is None:
+            choice.note("privacy", f"{target.backend} {verdict.reason}: it is asked just before the call")
+        kept.append(target)
+    choice.targets = tuple(kept)
     if not kept:
         raise NoEligibleBackend(_nothing_local(choice))
     choice.note("privacy", "private: only local targets are left")
+
+
+def _not_for_private(verdict: Verdict) -> str:
+    return f"the request is private and it {verdict.reason}"
 
 
 def _nothing_local(choice: _Choice) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from app.routing.decide import NOT_FOR_PRIVATE
 from app.types import BackendConfig, Decision, Estimate, Observations, Policy, Target
 
+_NOT_FOR_PRIVATE = "the request is private and it is not local"
 _OTHERS = {"pin": "the client named another", "continuation": "the conversation is kept elsewhere"}
 
 
@@ -31,4 +31,4 @@ def never(policy: Policy, decision: Decision, observations: Observations, reache
 
 
 def _barred(name: str, decision: Decision, observations: Observations) -> str:
-    return NOT_FOR_PRIVATE if decision.private and name not in observations.local else ""
+    return _NOT_FOR_PRIVATE if decision.private and name not in observations.local else ""

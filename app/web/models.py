@@ -1,5 +1,5 @@
 """GET /v1/models: `auto`, aliases, every backend, every model declared or discovered.  From memory: no backend is
-asked."""
+asked.  A model that its server hands on to another host has a `remote_host`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 
 from app.routing.decide import unknown_model
+from app.routing.locality import remote_host
 from app.routing.names import Name, is_usable, names_of, resolve, usable
 from app.runtime import Runtime
 from app.web.answers import runtime
@@ -41,4 +42,6 @@ def _known(text: str, rt: Runtime) -> Name:
 
 
 def _entry(name: Name, rt: Runtime) -> dict[str, Any]:
-    return {"id": name.text, "object": "model", "created": int(rt.started_at), "owned_by": name.owner}
+    entry = {"id": name.text, "object": "model", "created": int(rt.started_at), "owned_by": name.owner}
+    host = remote_host(name.targets[0], rt.observations()) if name.targets else ""
+    return {**entry, "remote_host": host} if host else entry

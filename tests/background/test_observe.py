@@ -202,6 +202,23 @@ def test_locality_follows_the_names_both_ways() -> None:
     assert said == ["INFO local backends now: late, sworn", "INFO local backends now: sworn"]
 
 
+def test_a_loopback_name_is_looked_up_like_any_other_and_first() -> None:
+    names = ("late.example", "localhost", "x.localhost", "bad.localhost")
+    locality = Locality({name: config(name, local=None, endpoint=f"http://{name}:1") for name in names})
+    assert locality.local == frozenset()
+    asked: list[str] = []
+
+    def look_up(host: str) -> list[str]:
+        asked.append(host)
+        if host == "late.example":
+            assert locality.local == {"localhost", "x.localhost"}, "the others do not wait for it"
+        return ["93.184.216.34"] if host == "bad.localhost" else ["127.0.0.1"]
+
+    locality.refresh(look_up)
+    assert asked[-1] == "late.example"
+    assert locality.local == {"late.example", "localhost", "x.localhost"}
+
+
 @pytest.mark.parametrize(
     "endpoint, host",
     [

@@ -129,6 +129,8 @@ def test_init_uses_the_models_that_ollama_holds(
         "wrote policy.yaml with the backends local, openai",
         "  local answers; when it fails, openai.",
         "  OPENAI_API_KEY is set, so openai is a backend too; its calls cost money.",
+        "  Leaves your network: what a client asks local for by the name of",
+        "  gpt-oss:120b-cloud (it runs at its maker's cloud).",
         "  Leaves your network, for api.openai.com: hard prompts (`difficulty` of 0.65 or",
         "  more); what local fails to answer.",
         "  To keep everything here, take openai out of `backends`, `routes` and",
@@ -422,6 +424,28 @@ def test_backends_list(good: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     (parrot, cloud) = json.loads(good("backends", "list", "--json").output)
     assert (parrot["local"], parrot["key"]) == (True, "none needed")
     assert (cloud["local"], cloud["key"]) == (False, "set")
+
+
+def test_backends_list_names_the_models_that_run_elsewhere(
+    run: Run, tmp_path: Path, upstream: Callable[..., Upstream]
+) -> None:
+    server = upstream(models=["a:1", "b:1"], remote={"b:1": "https://ollama.com:443"})
+    (tmp_path / "policy.yaml").write_text(
+        f"backends:\n  home: {{type: ollama, endpoint: '{server.url}'}}\n"
+        f"  away: {{type: ollama, endpoint: '{server.url}', local: false}}\n"
+        "  down: {type: ollama, endpoint: 'http://127.0.0.1:9'}\nroutes: [default: home]\n"
+    )
+    result = run("backends", "list")
+    assert result.exit_code == 0
+    assert result.output.splitlines()[-1] == "home: b:1 runs at ollama.com:443: it is not local"
+    rows = json.loads(run("backends", "list", "--json").output)
+    assert [(row["backend"], row["local"], row["remote_models"]) for row in rows] == [
+        ("home", True, {"b:1": "ollama.com:443"}),
+        ("away", False, {}),
+        ("down", True, {}),
+    ]
+    (home, *_) = json.loads(run("backends", "probe", "--json").output)
+    assert home["answer"] == "2 models, 1 run at another host"
 
 
 def test_backends_probe(run: Run, tmp_path: Path, upstream: Callable[..., Upstream]) -> None:

@@ -163,6 +163,27 @@ def test_a_cloud_model_in_a_local_backend(examine, upstream: Fake) -> None:
     only(done, "local", "runs in its maker's cloud", "name a model without `cloud`")
 
 
+@pytest.mark.parametrize("named", ["llama3.1", "llama3.1:latest", "LLAMA3.1"])
+def test_a_model_that_runs_at_another_host(examine, upstream: Fake, named: str) -> None:
+    up = upstream(models=("llama3.1:latest", "m:1"), remote={"llama3.1:latest": "https://ollama.com:443"})
+    done = examine(rules(local=ollama(up, models=[named, "m:1"])))
+    only(
+        done,
+        "local",
+        f"{named} runs at ollama.com:443, not on this machine",
+        "name another model, and `ollama pull` it",
+    )
+    in_order(examine(rules(local=ollama(up, models=["m:1"]))))
+
+
+def test_private_requests_and_only_models_that_run_elsewhere(examine, upstream: Fake) -> None:
+    up = upstream(models=("m:1",), remote={"m:1": "https://ollama.com:443"})
+    done = examine({**rules(local=ollama(up, models=["m:1"])), "sensitivity": {"detect": ["iban"]}})
+    assert done.output.endswith("\n2 to mend\n")
+    assert "m:1 runs at ollama.com:443" in done.output
+    assert "no local backend runs a model: each is refused (503)" in done.output
+
+
 @pytest.mark.parametrize(
     "fallback_ms, what", [(600, "it is always passed over"), (1500, "its fastest backend is expected to take 1500 ms")]
 )

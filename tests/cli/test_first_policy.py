@@ -134,7 +134,7 @@ def goes_to(text: str, prompt: str | list[dict[str, object]], model: str = "auto
     rules = policy.load(text, "policy.yaml", Settings()).policy
     request = build.request({"messages": [{"role": "user", "content": prompt}]}, model=model)
     request = detect(request, Detectors(rules.sensitivity))
-    local = frozenset(name for name, config in rules.backends.items() if config.local)
+    local = frozenset(name for name, config in rules.backends.items() if config.local is not False)
     target = decide(request, classify(request), rules, Observations(local=local)).targets[0]
     return target.backend, target.model
 
@@ -251,6 +251,49 @@ def loaded(name: str, window: int) -> list[Step]:
 
 def windows(found: Found) -> dict[str, int]:
     return dict(policy.load(write(found), "p", Settings()).policy.backends["local"].context_windows)
+
+
+def test_models_that_ollama_hands_on_are_named_and_left_out(upstream: Callable[..., Upstream]) -> None:
+    remote = {"llama3:latest": "https://ollama.com:443", "qwen-coder:7b": "https://box.example"}
+    up = upstream(models=["llama3:latest", "qwen-coder:7b", "phi4:14b", "kimi:cloud"], remote=remote)
+    found = look_around({"OLLAMA_HOST": up.url}, [])
+    elsewhere = "llama3:latest at ollama.com:443, qwen-coder:7b at box.example"
+    assert found.notes == (f"Ollama at {up.url} holds 4 models; not run there: {elsewhere}",)
+    text = write(found)
+    config = policy.load(text, "p", Settings()).policy.backends["local"]
+    assert (config.models, dict(config.families)) == (("phi4:14b",), {})
+    assert [line.strip() for line in text.splitlines() if "left out" in line] == [
+        "# llama3:latest is left out: it runs at ollama.com:443",
+        "# qwen-coder:7b is left out: it runs at box.example",
+        "# kimi:cloud is left out: it runs at its maker's cloud",
+    ]
+
+
+def test_an_ollama_that_only_hands_on_is_no_backend(upstream: Callable[..., Upstream]) -> None:
+    up = upstream(models=["llama3:latest"], remote={"llama3:latest": "https://ollama.com:443"})
+    found = look_around({"OLLAMA_HOST": up.url}, [])
+    assert found.servers == () and "llama3:latest at ollama.com:443" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    "addresses, local",
+    [(None, True), (("127.0.0.1",), True), (("192.168.1.5", "fd00::5"), True), (("93.184.216.34",), False),
+     (("10.0.0.1", "93.184.216.34"), False)],
+)  # fmt: skip
+@pytest.mark.parametrize("host", ["localhost", "gpu.example"])
+def test_a_name_that_leads_outside_is_not_local(host: str, addresses: tuple[str, ...] | None, local: bool) -> None:
+    ollama = Server("local", "ollama", "Ollama", f"http://{host}:11434", held("llama3:8b"), addresses=addresses)
+    routes = policy.load(write(Found((ollama,))), "p", Settings()).policy.routes
+    assert ("sensitivity=high" in [route.label for route in routes]) is local
+
+
+def test_the_address_of_ollama_is_looked_up(upstream: Callable[..., Upstream], monkeypatch: pytest.MonkeyPatch) -> None:
+    up = upstream(models=["m:1"])
+    asked: list[str] = []
+    monkeypatch.setattr(surroundings, "resolve", lambda host: asked.append(host) or ["93.184.216.34"])
+    found = look_around({"OLLAMA_HOST": f"http://localhost:{up.port}"}, [])
+    assert (asked, found.servers[0].addresses) == (["localhost"], ("93.184.216.34",))
+    assert "sensitivity: high" not in write(found).replace("X-LLR-Sensitivity: high", "")
 
 
 def test_the_windows_of_ollama(upstream: Callable[..., Upstream]) -> None:

@@ -103,6 +103,7 @@ class Stage:
         self.now = 1000.0
         self.health = Health(lambda: self.now)
         self.local = local
+        self.model_hosts: Mapping[str, Mapping[str, str]] = {}
         self.records: list[CallRecord] = []
         self.backends = {
             name: FakeBackend(config(name, price=(prices or {}).get(name)), *given) for name, given in answers.items()
@@ -114,7 +115,7 @@ class Stage:
         self.via = Dispatcher(self.upstreams, self.health, self.observations, self.record)
 
     def observations(self) -> Observations:
-        return Observations(local=self.local, cooling=self.health.snapshot())
+        return Observations(local=self.local, cooling=self.health.snapshot(), model_hosts=self.model_hosts)
 
     def record(self, call: CallRecord) -> None:
         self.records.append(call)

@@ -134,6 +134,19 @@ def test_discovery(up):
     assert get(up, "/nothing")["error"]["message"] == "no such path: /nothing"
 
 
+def test_an_ollama_says_which_models_it_hands_on_and_keeps_what_it_would_have_handed_on(up):
+    up.models, up.remote = ["a:latest", "b:7b"], {"a:latest": "https://ollama.com:443"}
+    said = {entry["name"]: entry.get("remote_host") for entry in get(up, "/api/tags")["models"]}
+    assert said == {"a:latest": "https://ollama.com:443", "b:7b": None}
+    for name, host in (("a", "https://ollama.com:443"), ("library/A:latest", "https://ollama.com:443"), ("b:7b", None)):
+        status, _, body = post(up, {"model": name}, "/api/show")
+        assert (status, json.loads(body).get("remote_host")) == (200, host)
+    assert post(up, {"model": "c"}, "/api/show")[0] == 404
+    for model in ("a", "A@sha256:00", "b:7b", "c"):
+        post(up, {**ASK, "model": model})
+    assert [json.loads(body)["model"] for body in up.handed_on] == ["a", "A@sha256:00"]
+
+
 def test_a_bad_body_is_a_400(up):
     with Client(up).ask(b"{not json", headers="Connection: close\r\n") as client:
         assert client.all().startswith(b"HTTP/1.1 400 ")

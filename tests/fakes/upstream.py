@@ -268,6 +268,9 @@ class Upstream:
     port: int = 0
     models: Sequence[str] = ("llama4:16x17b",)
     loaded: Sequence[str] = ()  # what /api/ps says
+    remote: dict[str, str] = field(
+        default_factory=dict
+    )  # model -> the host to which it is handed on, as Ollama says it
     version: str = "0.30.0"
     text: str | None = None  # what it says; None = echo the last user text
     tokens: int | None = None  # how many tokens it says; None = the words of the text
@@ -277,6 +280,7 @@ class Upstream:
     eavesdropping: bool = False  # True keeps every byte that arrives, understood or not, in `heard`
     heard: bytearray = field(default_factory=bytearray, init=False)
     requests: list[Received] = field(default_factory=list, init=False)
+    handed_on: list[bytes] = field(default_factory=list, init=False)  # bodies that an Ollama hands on to another host
     connections: int = field(default=0, init=False)  # accepted so far
     answered: int = field(default=0, init=False)  # scripts played to the end
     mistakes: list[Exception] = field(default_factory=list, init=False)  # of scripts
@@ -456,6 +460,8 @@ class Upstream:
 
     def _arrived(self, request: Received) -> None:
         request.received_at = time.monotonic()
+        if not request.path.startswith("/api/show") and self._remote_host(model_in_go(request)):
+            self.handed_on.append(request.body)
         if self.recording:
             with self._change:
                 self.requests.append(request)
@@ -487,6 +493,8 @@ class Upstream:
             return reply(200, {"models": [self._tag(model) for model in self.models]})
         if path == "/api/ps":
             return reply(200, {"models": [self._tag(model) for model in self.loaded]})
+        if path == "/api/show":
+            return self._show(request)
         if path == "/api/version":
             return reply(200, {"version": self.version})
         if path.endswith("/models"):
@@ -495,7 +503,24 @@ class Upstream:
         return error(404, f"no such path: {path}", type="invalid_request_error")
 
     def _tag(self, model: str) -> dict[str, Any]:
-        return {"name": model, "model": model, "size": 1, "digest": "00", "details": {"family": "fake"}}
+        known = {"name": model, "model": model, "size": 1, "digest": "00", "details": {"family": "fake"}}
+        return {**known, **self._remote_fields(model)}
+
+    def _show(self, request: Received) -> list[Step]:
+        model = str(request.model)
+        if ollama_name(model) not in map(ollama_name, self.models):
+            return reply(404, {"error": f"model '{model}' not found"})
+        known = {"details": {"family": "fake"}, "model_info": {}, "capabilities": ["completion"]}
+        return reply(200, {**known, **self._remote_fields(model)})
+
+    def _remote_fields(self, model: str) -> dict[str, str]:
+        """The two fields of a model that is handed on; one that runs here has neither."""
+        host = self._remote_host(model)
+        return {"remote_model": "gpt-oss:120b", "remote_host": host} if host else {}
+
+    def _remote_host(self, model: str) -> str:
+        hosts = {ollama_name(name): host for name, host in self.remote.items()}
+        return hosts.get(ollama_name(model), "")
 
     def _chat(self, request: Received) -> Iterator[Step]:
         if not isinstance(request.json, dict) or not request.json.get("messages"):
@@ -523,6 +548,23 @@ class Upstream:
             yield chunk(event({**delta(model=model), "choices": [], "usage": usage(5, len(tokens))}))
         yield chunk(DONE)
         yield LAST_CHUNK
+
+
+def ollama_name(model: str) -> str:
+    """The one name under which an Ollama knows a model: case, the default registry, the tag `latest` and a digest make
+    no difference."""
+    name = model.strip().lower().partition("@")[0].removeprefix("registry.ollama.ai/").removeprefix("library/")
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
+def model_in_go(request: Received) -> str:
+    """The model as a server written in Go reads it: whatever the case, the last one counts."""
+    try:
+        document: Any = json.loads(request.body, object_pairs_hook=tuple)  # an object is a tuple, an array a list
+    except (ValueError, RecursionError):
+        return ""
+    members = document if isinstance(document, tuple) else ()
+    return next((str(value) for name, value in reversed(members) if name.lower() == "model"), "")
 
 
 def last_user_text(body: dict[str, Any]) -> str:

@@ -154,8 +154,10 @@ def _names(fakes: Fakes) -> list[POLICY]:
         for name, port in {**ports, "nowhere": 9}.items()
     }
     literal = {"type": "ollama", "endpoint": fakes.clouds["public"].url, "models": ["m:1"], "timeouts": HASTY}
-    backends = {**named, "literal": literal}
-    return [_policy(fakes, _routes("flips", "both", "literal", "nowhere", "cloud", "home"), backends=backends)]
+    loopback = {**named["flips"], "endpoint": f"http://flips.localhost:{ports['flips']}"}
+    backends = {**named, "literal": literal, "loopback": loopback}
+    names = ("flips", "loopback", "both", "literal", "nowhere", "cloud", "home")
+    return [_policy(fakes, _routes(*names), backends=backends)]
 
 
 def _swapped(fakes: Fakes) -> list[POLICY]:
@@ -190,7 +192,7 @@ SCENES = (
     Scene(
         "names",
         _names,
-        local=frozenset({"home", "den", "flips"}),
+        local=frozenset({"home", "den", "flips", "loopback"}),
         small_loopback=True,
         hears=frozenset({"cloud", "public"}),
     ),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import concurrent.futures
 import http.client
 import itertools
-import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ import pytest
 
 from app.routing.locality import is_cloud_model
 from tests.e2e.server import Answer, Router, parse_events, wait_until
-from tests.fakes.upstream import Received
+from tests.fakes.upstream import model_in_go
 from tests.faults.altered import NO_GATE, NO_STAGE, SMALL_LOOPBACK, altered_copy
 from tests.faults.asks import CANARY, CONTROL, NOT_PRIVATE, Ask, Past, asks
 from tests.faults.scenes import FAULTS, SCENES, Fakes, Scene, running
@@ -187,15 +186,6 @@ class Heard:
         locals_ = [*self._fakes.home.requests, *self._fakes.den.requests]
         found["handed on"] = sum(1 for r in locals_ if CANARY.encode() in r.body and is_cloud_model(model_in_go(r)))
         return +found
-
-
-def model_in_go(request: Received) -> str:
-    """The model as a server written in Go reads it: whatever the case, the last one counts."""
-    try:
-        pairs: Any = json.loads(request.body, object_pairs_hook=list)
-    except ValueError:
-        return ""
-    return next((str(value) for name, value in reversed(pairs) if name.lower() == "model"), "")
 
 
 def assert_nothing_leaked(heard: Heard, router: Router, scene: Scene) -> None:

@@ -138,6 +138,24 @@ def test_what_is_kept_is_short_whatever_was_observed(house: House) -> None:
     assert len(dump(basis)) < 150
 
 
+@pytest.mark.parametrize("asked", ["auto", "m", "local/m", "local/M:latest", "x", "local/x", "local/x@sha256:00"])
+def test_what_is_kept_of_hosts_is_what_the_decision_could_depend_on(house: House, asked: str) -> None:
+    many = {f"model-{number}:latest": "o:443" for number in range(1000)}
+    seen = Observations(local=LOCAL, model_hosts={"local": {**many, "m:latest": "o:443", "x:latest": "o:443"}})
+    basis = house.decide(asked, seen).basis
+    assert basis is not None
+    kept = basis.observations.model_hosts
+    assert kept == {"local": dict.fromkeys(("m:latest", *(["x:latest"] if "x" in asked else [])), "o:443")}
+    assert load("p", asked, dump(basis)).observations.model_hosts == kept
+
+
+def test_a_request_whose_model_was_handed_on_left_and_would_come_home(house: House) -> None:
+    handed_on = Observations(local=LOCAL, model_hosts={"local": {"m:latest": "ollama.com:443"}})
+    house.request(seen=handed_on)
+    report, _ = house.replay(POLICY.replace("models: [m]", "models: [own]"))
+    assert report["privacy"] == {"leaves": 0, "comes_home": 1, "private_refused": 0}
+
+
 # --- the same policy ----------------------------------------------------------------------------
 
 
@@ -153,6 +171,12 @@ def test_what_is_kept_is_short_whatever_was_observed(house: House) -> None:
     cooling=st.sets(st.sampled_from("abcd")),
     medians=st.dictionaries(st.tuples(st.sampled_from("abcd"), st.sampled_from(["m", "l", "seen"])), st.floats(1, 9e3)),
     held=st.dictionaries(st.sampled_from("abcd"), st.sampled_from([(), ("seen",), ("m", "seen"), ("l", "x", "seen")])),
+    hosts=st.dictionaries(
+        st.sampled_from("abcd"),
+        st.dictionaries(
+            st.sampled_from(["m:latest", "l:latest", "x:latest", "seen:latest"]), st.sampled_from(["", "o:443"])
+        ),
+    ),
     tries=st.booleans(),
 )
 def test_whatever_was_decided_is_decided_again(
@@ -167,10 +191,13 @@ def test_whatever_was_decided_is_decided_again(
     cooling: set[str],
     medians: dict[tuple[str, str], float],
     held: dict[str, tuple[str, ...]],
+    hosts: dict[str, dict[str, str]],
     tries: bool,
 ) -> None:
     """From what a row keeps alone."""
-    seen = Observations(latency_ms=medians, cooling=frozenset(cooling), local=frozenset(local), models=held)
+    seen = Observations(
+        latency_ms=medians, cooling=frozenset(cooling), local=frozenset(local), models=held, model_hosts=hosts
+    )
     sensitivity = "high" if private else "normal"
     tags = dataclasses.replace(TAGS, task=task, family=family, tokens=tokens, sensitivity=sensitivity)
     request = build.request({"messages": [{"role": "user", "content": "x"}], "max_tokens": out, "model": model})

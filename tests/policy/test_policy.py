@@ -122,7 +122,7 @@ def test_a_policy_of_the_original_program_loads_unchanged() -> None:
             timeouts=DEFAULT_TIMEOUTS,
             families={"qwen-coder": "qwen2.5-coder:7b", "gemma": "gemma3:12b", "llama": "llama4:16x17b"},
             p50_ms=1800,
-            local=True,
+            local=None,  # what `localhost` leads to is looked up
         ),
         "sarmalink": BackendConfig(
             name="sarmalink",
@@ -468,6 +468,7 @@ routes:
   - default: here
 """
 ADDRESSES = {
+    "hijacked.localhost": ("127.0.0.1", "93.184.216.34"),
     "lan.example": ("192.168.1.7", "fd00::7"),
     "web.example": ("93.184.216.34",),
     "both.example": ("10.0.0.1", "93.184.216.34"),
@@ -487,6 +488,7 @@ NOT_LOCAL = [
     ("type: vllm, endpoint: 'http://[2001:db8::1]:8000'", "2001:db8::1 is a public address"),
     ("type: ollama, endpoint: 'http://web.example'", "web.example resolves to a public address"),
     ("type: ollama, endpoint: 'http://both.example'", "both.example resolves to a public address"),
+    ("type: ollama, endpoint: 'http://hijacked.localhost'", "hijacked.localhost resolves to a public address"),
 ]
 
 

@@ -39,12 +39,14 @@ def observations(
     cooling: list[str] | None = None,
     local: list[str] | None = None,
     models: dict[str, list[str]] | None = None,
+    hosts: dict[str, dict[str, str]] | None = None,
 ) -> Observations:
     return Observations(
         latency_ms={tuple(name.split("/", 1)): ms for name, ms in (latency or {}).items()},  # type: ignore[misc]
         cooling=frozenset(cooling or ()),
         local=frozenset(local or ()),
         models={name: tuple(held) for name, held in (models or {}).items()},
+        model_hosts=hosts or {},
     )
 
 

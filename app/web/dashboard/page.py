@@ -160,6 +160,7 @@ def _backends(rt: Runtime, summary: Mapping[str, Any], workers: Mapping[str, Any
             "name": name,
             "type": config.type,
             "local": is_local(Target(name, model), observations),
+            "remote": {held: host for held, host in observations.model_hosts.get(name, {}).items() if host},
             "state": state,
             "look": look,
             "circuit": figures.circuit(live),

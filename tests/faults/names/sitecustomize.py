@@ -1,6 +1,7 @@
 """Put on PYTHONPATH of a router: name resolution for the privacy matrix, below everything that Python imports.
 
-`flips.example` leads home while locality is looked up (no port is asked for then), and elsewhere when it is called.
+`flips.example` leads home while locality is looked up (no port is asked for then), and elsewhere when it is called;
+`flips.localhost` likewise.
 """
 
 import _socket
@@ -10,6 +11,7 @@ _real = _socket.getaddrinfo
 
 def _getaddrinfo(host, port, *rest, **named):
     name = host.decode() if isinstance(host, bytes) else host
+    name = "flips.example" if name == "flips.localhost" else name
     home, elsewhere = "127.0.0.1", "127.0.0.2"
     known = {"home.example": [home], "both.example": [home, elsewhere], "flips.example": [home]}
     if name == "flips.example" and port:

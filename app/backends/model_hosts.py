@@ -1,0 +1,99 @@
+"""Finds out which models of a server run at another host.
+
+An Ollama hands some of its models on to another host, whatever their names say, and `ollama cp` changes that at any
+time.  So the server is asked just before each private request.  Its answer holds for a second, and requests that want
+to know the same at the same time share one question.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from math import inf
+
+from gevent.event import Event
+
+from app.errors import BackendError, BackendUnavailable, ConnectTimeout, PrivacyViolation, RouterExhausted
+from app.routing.locality import model_key
+
+_HOLDS_S = 1.0  # how long the server's answer counts, from the moment when it was asked
+_MOST_ANSWERS = 1000  # clients can name any model
+
+
+class ModelHosts:
+    """Keeps what one server says about the hosts that run its models."""
+
+    def __init__(self, ask: Callable[[str], str], clock: Callable[[], float] = time.monotonic) -> None:
+        """`ask` returns the host that runs a model, "" for the server itself, or raises BackendError; `clock` gives
+        monotonic seconds."""
+        self.known: Mapping[str, str] = {}  # by model_key; swapped whole, so that others can tell that it changed
+        self._ask = ask
+        self._clock = clock
+        self._answers: dict[str, tuple[float, str]] = {}  # when it was asked, and the host
+        self._questions: dict[str, _Question] = {}  # those on their way
+
+    def learn(self, hosts: Mapping[str, str]) -> None:
+        """Take over what the server's list of models says."""
+        if hosts != self.known:
+            self.known = dict(hosts)
+
+    def confirm(self, model: str) -> str:
+        """Return the host that runs a model, as the server said within the last second; "" = the server itself.
+
+        Raises PrivacyViolation when the server does not say; the error of one that cannot be reached is passed on."""
+        key = model_key(model)
+        while True:
+            asked_at, host = self._answers.get(key, (-inf, ""))
+            if self._clock() - asked_at < _HOLDS_S:
+                return host
+            question = self._questions.get(key)
+            if question is None:
+                return self._put(key, model)
+            question.over.wait()
+            if question.error is not None:
+                raise _another(question.error)
+            if question.host is not None:
+                return question.host
+
+    def _put(self, key: str, model: str) -> str:
+        """Ask the server, for all who want to know."""
+        question = self._questions[key] = _Question()
+        asked_at = self._clock()
+        try:
+            question.host = host = self._ask(model)
+        except BackendError as error:
+            question.error = _in_words(error, model)
+            raise _another(question.error) from None
+        finally:
+            self._questions.pop(key, None)
+            question.over.set()
+        if len(self._answers) >= _MOST_ANSWERS:
+            self._answers.clear()
+        self._answers[key] = (asked_at, host)
+        if host or self.known.get(key):
+            self.known = {**self.known, key: host}
+        return host
+
+
+class _Question:
+    """A question to the server.  When it is over with neither `host` nor `error`, the client of the asker left."""
+
+    def __init__(self) -> None:
+        self.over = Event()
+        self.host: str | None = None
+        self.error: BackendError | None = None  # is not raised itself: its traceback would lead back to here
+
+
+def _in_words(error: BackendError, model: str) -> BackendError:
+    """Return what a request is told.  A server that cannot be reached would have failed the request itself, and that
+    counts towards its circuit; one that only does not answer this question may serve all others."""
+    if isinstance(error, (BackendUnavailable, ConnectTimeout, RouterExhausted)):
+        return _another(error)
+    return PrivacyViolation(
+        f"the request is private and this backend did not say where it runs {model} ({error.message}): not called"
+    )
+
+
+def _another(error: BackendError) -> BackendError:
+    """Return the same error, never raised: each request raises one of its own."""
+    return type(error)(error.message, kind=error.kind)
