@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import re
 import shutil
@@ -28,7 +29,7 @@ from app.routing.classify import classify
 from app.routing.decide import decide
 from app.settings import VARIABLES, Settings
 from app.storage.model import Metric
-from app.types import ABTest, ChatRequest, Observations
+from app.types import ABTest, ChatRequest, Classification, Observations
 from app.wire import chat
 from tests.documents import ROOT, Document, names
 from tests.e2e.server import Router
@@ -183,6 +184,21 @@ def test_documented_errors_come(tmp_path: Path, request_: tuple[Any, ...]):
 def test_an_unreadable_database_is_a_503(tmp_path: Path, url: str, code: str):
     status, error = ask(tmp_path, ("GET", url, None, {}), database="no/such/folder/metrics.db")
     assert (status, error["code"]) == (503, code)
+
+
+def test_the_dry_run_shows_every_tag_and_names_every_stage():
+    section = Document(API.path, API.text.partition("## POST /v1/route\n")[2].partition("\n## ")[0])
+    shown = next(block.text for block in section.blocks("json") if '"classification"' in block.text)
+    tags = [field.name for field in dataclasses.fields(Classification)]
+    assert list(json.loads(shown)["classification"]) == tags
+    many = OPERATIONS.text.partition("### Tags of many prompts\n")[2].partition("\n##")[0]
+    assert set(tags) <= set(names(Document(OPERATIONS.path, many).prose))
+    source = (ROOT / "app/routing/decide.py").read_text("utf-8")
+    (row,) = re.findall(r"for stage in \(([^)]+)\):", source)
+    stages = ["match", *(name.strip(" _") for name in row.split(","))]
+    listed = section.text.partition("The stages are")[2].partition(".")[0]
+    assert [name for name in names(listed) if name in stages] == stages
+    assert " -> ".join(stages) in source
 
 
 # --- settings and policy ------------------------------------------------------------------------

@@ -1,49 +1,82 @@
-"""CONTRIBUTING.md's recipe for a new backend, followed to the letter in a copy of the project."""
+"""CONTRIBUTING.md's recipes, done in copies of the project: what they name is enough, and nothing breaks."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.documents import ROOT, Document
 from tests.e2e.server import Router, content
 from tests.fakes.replies import error
 
-RECIPE = "### A backend that speaks the OpenAI API"
+BACKEND = "A backend that speaks the OpenAI API"
 REGISTRY = "app/backends/__init__.py"
+DONE = yaml.safe_load((ROOT / "tests/recipes.yaml").read_text("utf-8"))
+CHECKED = (  # what is run in the copy: the checks that look at more than one place
+    "tests/test_house.py", "tests/policy/test_docs.py", "tests/routing/test_classify.py",
+    "tests/routing/test_decide.py", "tests/routing/test_explain.py", "tests/cli/test_route.py",
+    "tests/metrics/test_replay.py", "tests/storage",
+    "tests/test_recipes.py::test_the_policy_knows_the_type",  # it must not mind that the recipe was followed
+)  # fmt: skip
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """The copy, with the file and the two lines that the recipe says."""
-    copy = tmp_path / "project"
-    copy.mkdir()
-    for name in ("wsgi.py", "gunicorn.conf.py", "pyproject.toml", "docs", "policy.example.yaml"):
-        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, copy / name)
-    shutil.copytree(ROOT / "app", copy / "app", ignore=shutil.ignore_patterns("__pycache__"))
+def recipe(title: str) -> Document:
     page = Document.read("CONTRIBUTING.md")
-    section = Document(page.path, page.text.partition(RECIPE)[2].partition("\n### ")[0])
+    return Document(page.path, page.text.partition(f"### {title}\n")[2].partition("\n##")[0])
+
+
+def copied(folder: Path) -> Path:
+    """The project without what belongs to one machine."""
+    unwanted = shutil.ignore_patterns(
+        ".git", ".venv*", ".*_cache", "__pycache__", ".hypothesis", "build", "*.db*", "node_modules"
+    )
+    return shutil.copytree(ROOT, folder / "project", ignore=unwanted)
+
+
+def with_backend(project: Path) -> Path:
+    """Writes the file and the two lines of the recipe for a backend."""
+    section = recipe(BACKEND)
     assert "`app/backends/lmstudio.py`" in section.text and f"`{REGISTRY}`" in section.text
     (file,) = section.blocks("python")
-    (copy / "app/backends/lmstudio.py").write_text(file.text, "utf-8")
-    registry = (copy / REGISTRY).read_text("utf-8")
+    (project / "app/backends/lmstudio.py").write_text(file.text, "utf-8")
+    registry = (project / REGISTRY).read_text("utf-8")
     for change in section.blocks("diff"):
         registry = changed(registry, change.text.splitlines())
-    (copy / REGISTRY).write_text(registry, "utf-8")
-    return copy
+    (project / REGISTRY).write_text(registry, "utf-8")
+    return project
 
 
 def changed(text: str, diff: list[str]) -> str:
-    """`text` with the lines marked + put where the diff has them."""
+    """`text` with the lines marked + put where the diff has them, unless somebody has followed the recipe already."""
     before = "\n".join(line[1:] for line in diff if not line.startswith("+"))
+    behind = "\n".join(line[1:] for line in diff)
+    if behind in text:
+        return text
     assert text.count(before) == 1, before
-    return text.replace(before, "\n".join(line[1:] for line in diff))
+    return text.replace(before, behind)
+
+
+def put(file: Path, change: dict[str, str]) -> None:
+    """Makes one change of recipes.yaml."""
+    if "text" in change:
+        assert not file.exists(), file
+        file.write_text(change["text"], "utf-8")
+        return
+    text = file.read_text("utf-8")
+    place = change.get("before") or change["behind"]
+    assert text.count(place) == 1, f"{place!r} stands {text.count(place)} times in {file}"
+    file.write_text(
+        text.replace(place, change["add"] + place if "before" in change else place + change["add"]), "utf-8"
+    )
 
 
 def run(project: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -54,6 +87,15 @@ def run(project: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+# --- a backend ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy with the backend."""
+    return with_backend(copied(tmp_path_factory.mktemp("backend")))
+
+
 def test_the_policy_knows_the_type(project: Path):
     (project / "policy.yaml").write_text("backends: {studio: {type: lmstudio}}\nroutes: [{default: studio}]\n", "utf-8")
     done = run(project, "flask", "policy", "check")
@@ -61,17 +103,6 @@ def test_the_policy_knows_the_type(project: Path):
     shown = json.loads(run(project, "flask", "policy", "show", "--json").stdout)
     assert shown["backends"]["studio"]["endpoint"] == "http://localhost:1234/v1"
     assert shown["backends"]["studio"]["local"] is True
-
-
-def test_it_is_as_tidy_as_the_recipe_says(project: Path):
-    """Style and imports; the generated reference gets its line by `make docs`."""
-    for command in (("ruff", "format", "--check", "app"), ("ruff", "check", "app"), ("mypy", "app")):
-        done = run(project, *command)
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert (
-        "| `lmstudio` | http://localhost:1234/v1 | - | - | if private |"
-        in run(project, "flask", "policy", "docs").stdout
-    )
 
 
 @pytest.mark.e2e
@@ -89,3 +120,55 @@ def test_a_request_goes_through_it(project: Path, upstream, tmp_path: Path):
             assert content(stream.events()) == "from the studio"
         up.script(error(503))
         assert router.chat("hello").error["message"] == "studio: answered 503: it broke"
+
+
+# --- all of them together -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def all_done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy in which every recipe was followed, each with an example."""
+    copy = with_backend(copied(tmp_path_factory.mktemp("all")))
+    put(copy / "policy.example.yaml", {"before": "ollama | llamacpp", "add": "lmstudio | "})
+    put(copy / "ARCHITECTURE.md", {"before": "ollama.py llamacpp.py", "add": "lmstudio.py "})
+    for files in DONE.values():
+        for name, changes in files.items():
+            for change in changes:
+                put(copy / name, change)
+    (copy / "docs/policy.md").write_text(run(copy, "flask", "policy", "docs").stdout, "utf-8")  # `make docs`
+    return copy
+
+
+def named(title: str) -> set[str]:
+    """The files that a recipe names, in backticks or as links."""
+    text = recipe(title).text
+    return {*re.findall(r"`([\w./<>-]+\.(?:py|md|yaml))`", text), *re.findall(r"\]\(([\w./]+\.md)\)", text)}
+
+
+@pytest.mark.parametrize("title", DONE)
+def test_a_recipe_names_every_file_that_it_changes(title: str):
+    changes = {re.sub(r"web/clock\.py", "web/<name>.py", name) for name in DONE[title]}
+    assert changes <= named(title)
+
+
+def test_the_copy_is_tidy(all_done: Path):
+    for command in (("ruff", "format", "--check", "."), ("ruff", "check", "."), ("mypy",)):
+        done = run(all_done, *command)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.e2e
+def test_the_checks_hold_in_the_copy(all_done: Path):
+    done = run(all_done, "pytest", "-q", "-x", *CHECKED)
+    assert done.returncode == 0, done.stdout[-6000:]
+
+
+def test_what_the_recipes_made_is_there(all_done: Path):
+    (all_done / "policy.yaml").write_text(
+        "backends: {studio: {type: lmstudio}, parrot: {type: echo}}\n"
+        "routes: [{match: {length: long}, backend: parrot}, {default: studio}]\n",
+        "utf-8",
+    )
+    found: dict[str, Any] = json.loads(run(all_done, "flask", "route", "explain", "--json", "word " * 5000).stdout)
+    assert (found["classification"]["length"], found["route"]) == ("long", "length=long")
+    assert "| `lmstudio` | http://localhost:1234/v1 |" in (all_done / "docs/policy.md").read_text("utf-8")
