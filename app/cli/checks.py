@@ -20,7 +20,7 @@ from app.routing.locality import (
     judge_target,
     model_key,
 )
-from app.routing.names import model_for
+from app.routing.names import model_for, resolve
 from app.settings import Settings
 from app.types import BackendConfig, Observations, Policy, Route, Target
 
@@ -143,6 +143,18 @@ def models(seen: Seen) -> Iterator[Finding]:
                 get = f"`ollama pull {model}`" if config.type == "ollama" else f"load {model} there"
                 what = f"the policy names {model}, which it does not hold"
                 yield Finding("model", name, what, f"{get}, or name one that it holds, such as {near[0]}")
+
+
+def aliases(seen: Seen) -> Iterator[Finding]:
+    """Report aliases of a model that its server does not hold and the policy does not declare."""
+    held = Observations(models={name: answer.models for name, answer in seen.answers.items()})
+    for alias, to in seen.policy.aliases.items():
+        for target in resolve(alias, "any", seen.policy, held).targets:
+            config, answer = seen.policy.backends[target.backend], seen.answers.get(target.backend, Answer())
+            known = (*answer.models, *config.models, *config.families.values())
+            if answer.models and config.type != "llamacpp" and not _holds(config, known, target.model):
+                what = f"it stands for {to}, and {target.backend} does not hold {target.model}"
+                yield Finding("alias", alias, what, "correct `aliases`, or load that model there")
 
 
 def _holds(config: BackendConfig, models: Sequence[str], model: str) -> bool:
@@ -346,8 +358,8 @@ def serving(seen: Seen) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[Seen], Iterator[Finding]], ...] = (
-    keys, reachable, models, locality, private_requests, cloud_models, windows, budgets, exposed, door, echo, database,
-    clock, serving,
+    keys, reachable, models, aliases, locality, private_requests, cloud_models, windows, budgets, exposed, door, echo,
+    database, clock, serving,
 )  # fmt: skip
 
 

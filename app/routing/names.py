@@ -10,12 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from app.routing.locality import is_local
+from app.routing.locality import is_local, model_key
 from app.types import BackendConfig, Observations, Policy, Target
 
 AUTO = "auto"
 ROUTER = "router"  # the owner of the names that are no models
-_LATEST = ":latest"  # Ollama's tag for a model that is named without one
 _MOST_COMPARED = 100  # characters: a longer name has no near misses
 _LEAST_COMPARED = 3  # characters: one edit turns a shorter name into any other
 _LONG = 10  # characters: two edits of such a name are still a misspelling of it
@@ -222,12 +221,11 @@ def _held(config: BackendConfig, seen: tuple[str, ...]) -> Iterator[tuple[Target
 
 
 def spellings_of(backend_type: str, model: str) -> tuple[str, ...]:
-    """Return the names of one model at one backend: for Ollama `x` and `x:latest` are the same."""
+    """Return the names of one model at one backend, its own first: for Ollama `x` and `x:latest` are the same."""
     if backend_type != "ollama":
         return (model,)
-    if model.endswith(_LATEST):
-        return model, model.removesuffix(_LATEST)
-    return (model,) if ":" in model.rpartition("/")[2] else (model, model + _LATEST)
+    key = model_key(model)
+    return tuple(dict.fromkeys((model, key, key.removesuffix(":latest"))))
 
 
 # --- near misses --------------------------------------------------------------------------------

@@ -111,6 +111,13 @@ def test_a_model_that_is_not_pulled(examine, upstream: Fake) -> None:
     assert "such as llama3.1:8b" in done.output
 
 
+def test_an_alias_of_a_model_that_is_not_there(examine, upstream: Fake) -> None:
+    fast = {"fast": "local/llama3.2:3b", "good": "local/llama3.1:8b", "any": "local", "gpt-4o": "auto"}
+    done = examine(rules(local=ollama(upstream(models=HELD))) | {"aliases": fast})
+    only(done, "fast", "it stands for local/llama3.2:3b, and local does not hold llama3.2:3b", "correct `aliases`")
+    in_order(examine(rules(local=ollama(upstream(models=HELD))) | {"aliases": {"any": "local", "a": "LLAMA3.1:8b"}}))
+
+
 def test_no_model_at_all(examine, upstream: Fake) -> None:
     only(examine(rules(local=ollama(upstream(models=())))), "local", "it holds no model", "`ollama pull")
 

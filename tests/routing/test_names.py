@@ -293,6 +293,8 @@ def test_the_names_of_vendors_are_what_clients_send() -> None:
     [
         ("ollama", "x", ("x", "x:latest")),
         ("ollama", "x:latest", ("x:latest", "x")),
+        ("ollama", "X", ("X", "x:latest", "x")),
+        ("ollama", "library/x", ("library/x", "x:latest", "x")),
         ("ollama", "x:8b", ("x:8b",)),
         ("ollama", "hf.co:443/x", ("hf.co:443/x", "hf.co:443/x:latest")),
         ("vllm", "x", ("x",)),
