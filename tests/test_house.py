@@ -342,6 +342,17 @@ def test_every_command_is_documented_and_every_documented_one_exists(app):
             assert any(name == known or known.startswith(f"{name} ") for known in commands(app)), (page.path, name)
 
 
+def test_every_check_of_doctor_is_documented():
+    calls = (node for _, tree in trees() for node in ast.walk(tree) if isinstance(node, ast.Call))
+    found = {
+        call.args[0].value
+        for call in calls
+        if isinstance(call.func, ast.Name) and call.func.id == "Finding" and isinstance(call.args[0], ast.Constant)
+    }
+    page = Document.read("docs/troubleshooting.md")
+    assert {name for row in page.rows("check", "it names") for name in names(row[0])} == found
+
+
 def test_every_make_target_is_documented():
     makefile = (ROOT / "Makefile").read_text("utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))

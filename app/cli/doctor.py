@@ -7,9 +7,9 @@ import dataclasses
 import http.client
 import json
 import os
-import shutil
+import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
@@ -18,26 +18,31 @@ from urllib.parse import urlsplit
 import click
 from flask import current_app
 from flask.cli import with_appcontext
+from requests.utils import should_bypass_proxies
 
 from app import policy
 from app.backends import BACKEND_TYPES
 from app.backends.base import Backend
-from app.background.observe import Medians, resolve
+from app.background.observe import resolve
 from app.cli.checks import CHECKS, Answer, Finding, Seen, findings
-from app.cli.common import PROBLEM, as_json, print_json, store_to_read
+from app.cli.checks.backends import key_problem
+from app.cli.common import PROBLEM, as_json, print_json
+from app.cli.records import circuits, read
 from app.cli.table import wrapped
+from app.descriptors import limits
 from app.errors import BackendError, NoPolicy, PolicyError
 from app.policy import yaml_source
 from app.routing.locality import host_name, is_address, is_loopback_name
 from app.runtime import Runtime
 from app.settings import Settings
-from app.storage import StoreError, now_ms
+from app.storage import now_ms
+from app.storage.mounts import MOUNTS, network_file_system
 from app.types import BackendConfig, Timeouts
 
 _WAIT = Timeouts(connect_s=2.0, first_byte_s=4.0, idle_s=4.0)
 _KNOCK_S = 0.5
-_HOUR_MS = 3_600_000
-_ROOM_BYTES = 1_000_000  # on the disk of the database: with less a batch of rows may not fit
+_OPEN_FILES = re.compile(r"^Max open files\s+(\d+)", re.MULTILINE)  # of /proc/pid/limits: the soft limit
+_PROXIES = tuple(name for low in ("http_proxy", "https_proxy", "all_proxy") for name in (low.upper(), low))
 _LINE = "mend this line; docs/policy.md lists every key"
 _VARIABLE = "mend this variable; docs/operations.md lists them all"
 
@@ -101,7 +106,7 @@ def look(rt: Runtime, environ: Mapping[str, str]) -> Seen:
         answers = dict(zip(askable, pool.map(_ask, askable.values()), strict=True))
         addresses = dict(zip(backends, pool.map(_addresses, backends.values()), strict=True))
         open_at = dict(zip(askable, pool.map(_open_at, (backends[name] for name in askable)), strict=True))
-    problem, newest, latency = _database(rt)
+    records = read(rt.settings.db)
     return Seen(
         settings=rt.settings,
         policy=rt.policy,
@@ -110,13 +115,58 @@ def look(rt: Runtime, environ: Mapping[str, str]) -> Seen:
         addresses=addresses,
         said_local=_said_local(rt.settings),
         open_at={name: address for name, address in open_at.items() if address},
-        latency_ms=latency,
-        database_problem=problem,
-        newest_row_ms=newest,
-        database_missing=not rt.store.exists(),
+        latency_ms=records.latency_ms,
+        database_problem=records.problem,
+        newest_row_ms=records.newest_ms,
+        database_missing=records.is_missing,
         now_ms=now_ms(),
         serving=_serving(rt.settings),
+        calls=records.calls,
+        refusals=records.refusals,
+        workers=len(records.workers),
+        circuit_open=circuits(records.workers),
+        spoiled_keys=_spoiled_keys(rt, environ),
+        unused_proxies=_unused_proxies(backends, environ),
+        network_file_system=_network_file_system(rt.settings.db),
+        descriptors=_descriptors(records.workers),
     )
+
+
+def _spoiled_keys(rt: Runtime, environ: Mapping[str, str]) -> Mapping[str, str]:
+    variables = {config.api_key_env for config in rt.policy.backends.values() if config.api_key_env}
+    values = {name: [environ.get(name, "")] for name in sorted(variables)} | {"LLR_API_KEYS": rt.settings.api_keys}
+    found = {name: next(filter(None, map(key_problem, each)), "") for name, each in values.items()}
+    return {name: problem for name, problem in found.items() if problem}
+
+
+def _unused_proxies(backends: Mapping[str, BackendConfig], environ: Mapping[str, str]) -> Mapping[str, Sequence[str]]:
+    """Return the variables that name a proxy for other HTTP clients, with the backends that NO_PROXY leaves to it."""
+    exempt = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    called = [
+        name
+        for name, config in backends.items()
+        if config.type != "echo" and not should_bypass_proxies(config.endpoint, exempt)
+    ]
+    return {name: called for name in _PROXIES if called and environ.get(name, "").strip()}
+
+
+def _network_file_system(location: str) -> str:
+    if "://" in location:
+        return ""
+    with contextlib.suppress(OSError):  # no Linux
+        return network_file_system(os.path.realpath(location), Path(MOUNTS).read_text("utf-8", "replace"))
+    return ""
+
+
+def _descriptors(workers: Iterable[str]) -> int:
+    """Return the lowest limit of the router's workers on this machine, or the one that a router started here gets."""
+    here = [name.rpartition(":")[2] for name in workers if name.rpartition(":")[0] == socket.gethostname()]
+    found = []
+    for pid in here:
+        with contextlib.suppress(OSError):
+            if line := _OPEN_FILES.search(Path(f"/proc/{pid}/limits").read_text()):
+                found.append(int(line[1]))
+    return min(found, default=limits()[1])
 
 
 def _ask(backend: Backend) -> Answer:
@@ -171,26 +221,6 @@ def own_addresses() -> list[str]:
         except OSError:
             continue
     return found
-
-
-def _database(rt: Runtime) -> tuple[str, int | None, Mapping[tuple[str, str], float]]:
-    """What is wrong with it, its newest row, and the medians of the last hour."""
-    medians, now = Medians(), now_ms()
-    location, store = rt.settings.db, store_to_read(rt.settings.db)
-    folder = Path(location).absolute().parent
-    if not store.exists():  # not made here: it would belong to whoever runs this
-        return "" if os.access(folder, os.W_OK) else f"{location}: unable to open database file", None, {}
-    if "://" not in location and shutil.disk_usage(folder).free < _ROOM_BYTES:
-        return f"{location}: disk is full", None, {}
-    try:
-        store.check_writable()
-        newest = store.source().newest_ms
-        for row in store.calls_after(0, now - _HOUR_MS)[1]:
-            ttfb = row.ttfb_ms if row.stream else None
-            medians.add(row.request_id or f"row {row.id}", row.ts, (row.backend, row.model), row.latency_ms, ttfb)
-    except StoreError as error:
-        return str(error), None, {}
-    return "", newest, medians.current(now)
 
 
 def _serving(settings: Settings) -> str | None:

@@ -75,6 +75,21 @@ class Source(NamedTuple):
         return {"database": self.database, "rows_since": None if self.oldest_ms is None else utc(self.oldest_ms)}
 
 
+class CallGroup(NamedTuple):
+    """Live calls that are alike, counted: what `flask doctor` reads of the last hour."""
+
+    backend: str
+    route: str | None
+    reason: str | None
+    outcome: str
+    error: str | None
+    is_away: bool  # they left for a backend that is not local
+    asked_model: str | None  # of pins that left
+    calls: int
+    first_ms: int
+    last_ms: int
+
+
 class Answered(NamedTuple):
     """What an A/B report reads of one call."""
 
@@ -228,6 +243,21 @@ class Store:
                 live, mirror = Answered(*row[:half]), Answered(*row[half:-1])
                 pairs[row[-1], live.backend] = Pair(live, mirror)
             return list(pairs.values())
+
+    def groups(self, since_ms: int) -> list[CallGroup]:
+        """The live calls since then, those that are alike counted."""
+        away = "destination IS NOT NULL"
+        alike = (
+            "backend", "route", "reason", "COALESCE(outcome, CASE WHEN ok THEN 'ok' ELSE 'error' END)", "error", away,
+            f"CASE WHEN {away} AND reason = 'pin' THEN asked_model END",
+        )  # fmt: skip
+        sql = (
+            f"SELECT {', '.join(alike)}, COUNT(*), MIN(ts), MAX(ts) FROM metrics"
+            f" WHERE NOT shadow AND ts >= ? AND ts <= ? GROUP BY {', '.join(map(str, range(1, len(alike) + 1)))}"
+        )
+        with self._storage.reading() as database:
+            rows = database.execute_sql(sql.replace("?", database.param), (since_ms, now_ms() + _AHEAD_MS))
+            return [CallGroup(*row) for row in rows]
 
     def totals(self) -> dict[Key, Tally]:
         """All calls ever made, pruned rows included."""

@@ -13,16 +13,14 @@ from typing import Any
 
 from app.metrics.store import Answered, Pair
 from app.metrics.tally import Spread
+from app.wire.finish import cut_of
 from app.words import rounded
 
 ENOUGH_SAMPLES = 20
 INSUFFICIENT, HOLD = "insufficient-data", "hold"
 FASTER, SLOWER = "faster; quality not judged", "slower; quality not judged"
 
-_CUT = frozenset(("length", "max_tokens", "max_output_tokens", "model_length", "max_length"))
-_REFUSED = frozenset(
-    ("refusal", "content_filter", "content-filter", "safety", "prohibited_content", "blocklist", "recitation", "spii")
-)
+_CUT, _REFUSED = "max_output_tokens", "content_filter"  # what app/wire/finish.py calls them
 _TOOL_CALLS = frozenset(("tool_calls", "function_call"))
 _SHORT = 0.5  # answers of less than half the length take less time for that alone
 
@@ -52,14 +50,14 @@ class _Side:
 
     @property
     def cut(self) -> float | None:
-        return self._finished_by(_CUT)
+        return self._incomplete(_CUT)
 
     @property
     def refused(self) -> float | None:
-        return self._finished_by(_REFUSED)
+        return self._incomplete(_REFUSED)
 
-    def _finished_by(self, words: Collection[str]) -> float | None:
-        return _share(call.finish in words for call in self.paired if call.finish is not None)
+    def _incomplete(self, why: str) -> float | None:
+        return _share(cut_of(call.finish) == why for call in self.paired if call.finish is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,76 @@
+"""What `flask doctor` reads from the database: the last hour, and what the workers say of themselves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from app.background.observe import Medians
+from app.cli.common import store_to_read
+from app.metrics.store import CallGroup, Store
+from app.runtime import WORKER_STALE_MS
+from app.storage import StoreError, now_ms
+
+_HOUR_MS = 3_600_000
+_ROOM_BYTES = 1_000_000  # on the disk of the database: with less a batch of rows may not fit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Records:
+    problem: str = ""  # why it cannot be used; "" = it can
+    is_missing: bool = False
+    newest_ms: int | None = None  # Unix time of its newest row
+    latency_ms: Mapping[tuple[str, str], float] = field(default_factory=dict)  # (backend, model) -> live median
+    calls: Sequence[CallGroup] = ()
+    refusals: Mapping[str, int] = field(default_factory=dict)
+    workers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> report
+
+
+def read(location: str) -> Records:
+    """Read the database at LLR_DB.  Makes none: it would belong to whoever runs doctor."""
+    store = store_to_read(location)
+    folder = Path(location).absolute().parent
+    if not store.exists():
+        problem = "" if os.access(folder, os.W_OK) else f"{location}: unable to open database file"
+        return Records(problem=problem, is_missing=True)
+    is_full = "://" not in location and shutil.disk_usage(folder).free < _ROOM_BYTES
+    problem = f"{location}: disk is full" if is_full else _write_problem(store)
+    try:
+        return replace(_last_hour(store), problem=problem)
+    except StoreError as error:
+        return Records(problem=problem or str(error))
+
+
+def _write_problem(store: Store) -> str:
+    try:
+        store.check_writable()
+    except StoreError as error:
+        return str(error)
+    return ""
+
+
+def _last_hour(store: Store) -> Records:
+    medians, now = Medians(), now_ms()
+    for row in store.calls_after(0, now - _HOUR_MS)[1]:
+        ttfb = row.ttfb_ms if row.stream else None
+        medians.add(row.request_id or f"row {row.id}", row.ts, (row.backend, row.model), row.latency_ms, ttfb)
+    return Records(
+        newest_ms=store.source().newest_ms,
+        latency_ms=medians.current(now),
+        calls=store.groups(now - _HOUR_MS),
+        refusals=store.refusals(_HOUR_MS / 3_600_000),
+        workers=store.workers(now, WORKER_STALE_MS),
+    )
+
+
+def circuits(workers: Mapping[str, Mapping[str, Any]]) -> Mapping[str, int]:
+    """Return the number of workers in which each backend is cooling down."""
+    counted = Counter[str]()
+    for report in workers.values():
+        counted.update(report.get("circuit_open", {}))
+    return counted
