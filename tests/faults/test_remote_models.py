@@ -200,8 +200,8 @@ def test_without_the_question_private_requests_are_handed_on(
     """So the test above can fail: the server is not asked, and its list names no hosts."""
     home, old, far = servers
     home.script(reply(200, {"models": [{"name": name} for name in HELD]}), path="/api/tags", repeat=True)
-    unasked = ("if private and (host := upstream.backend.host_of_model(target.model)):", "if host := '':")
-    root = altered_copy(tmp_path / "copy", {"app/dispatch.py": unasked})
+    asked = "if private and (host := upstream.backend.host_of_model(target.model)):"
+    root = altered_copy(tmp_path / "copy", {"app/dispatch.py": [(asked, "if host := '':")]})
     asks = itertools.cycle(itertools.product(("home/moved", "home/coder:7b"), ("hello",)))
     with Router(policy(home, old, far), folder=tmp_path / "router", workers=2, root=root) as router:
         play(router, 40, itertools.count(), asks)
