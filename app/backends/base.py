@@ -10,6 +10,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from math import inf
 from typing import Any, ClassVar
 
@@ -32,6 +33,7 @@ from app.types import BackendConfig, ChatRequest, Dialect, Outgoing, Target
 from app.wire import chat, dialects, finish, sse
 from app.wire.error_document import error_of
 
+_MOST_MODELS = 10_000  # of one backend; each request looks names up among them
 _ERROR_BODY_S = 5.0  # wait for each piece of an error's body
 
 
@@ -133,8 +135,9 @@ class Backend:
                 response.close()
 
     def discover(self) -> tuple[str, ...]:
-        """Names of the models it holds.  Raises BackendError."""
-        return self.model_names(self.ask(self.models_path))
+        """Names of the models it holds, as far as a request can name them.  Raises BackendError."""
+        names = self.model_names(self.ask(self.models_path))
+        return tuple(islice((name for name in names if len(name) <= chat.MOST_MODEL_CHARS), _MOST_MODELS))
 
     def runs_with(self, model: str) -> int | None:  # noqa: ARG002
         """Tokens of context that the server really gives a model; None when it does not say.  Raises BackendError."""

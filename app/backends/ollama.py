@@ -13,7 +13,7 @@ from app.errors import BackendDenied, BackendRejected, PrivacyViolation
 from app.routing.locality import host_of, is_cloud_model, model_key
 from app.types import BackendConfig, Dialect
 
-_NUM_CTX = re.compile(r"^num_ctx\s+(\d+)", re.MULTILINE)
+_NUM_CTX = re.compile(r"^num_ctx\s+(\d{1,12})\b", re.MULTILINE)
 _MOST_HOST_CHARS = 100
 _UNNAMED = "an unnamed host"
 

@@ -15,6 +15,7 @@ _TEXT = "tag:yaml.org,2002:str"
 _TEXT_KEYS = (_TEXT, "tag:yaml.org,2002:value", _MERGE)
 _INTEGER = "tag:yaml.org,2002:int"
 _MAX_NODES = 20_000  # of the document with every alias unfolded
+_MAX_DEPTH = 50  # levels; those of a policy are seven
 _MAX_DIGITS = 40  # of a whole number; Python cannot print one of more than 4300
 _MOST_SHOWN = 60  # characters of a key
 
@@ -66,18 +67,28 @@ class _TooMany(Exception):
     """The document holds more values than any policy."""
 
 
+class _TooDeep(Exception):
+    """The document has more levels than any policy."""
+
+
 class _Loader(yaml.SafeLoader):
-    """Stops reading a document that is too large, which PyYAML would do slowly."""
+    """Stops reading a document that is too large or too deep, which PyYAML would do slowly."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._composed = 0
+        self._depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self._composed += 1
         if self._composed > _MAX_NODES:
             raise _TooMany
-        return super().compose_node(parent, index)
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise _TooDeep
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """Tells where a value stands that is none, such as the date 2024-13-45."""
@@ -107,7 +118,7 @@ def parse(name: str, text: str) -> Source:
         raise PolicyError([f"{name}:{number}: not valid YAML: {str(error).splitlines()[0]}; remove it"]) from None
     except _TooMany:
         raise PolicyError([f"{name}: more than {_MAX_NODES} values, aliases unfolded; make it smaller"]) from None
-    except RecursionError:
+    except _TooDeep:
         raise PolicyError([f"{name}: nested too deeply; no key of a policy takes more than a few levels"]) from None
     finally:
         if loader is not None:

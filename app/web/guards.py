@@ -138,5 +138,5 @@ def _name_of(host: str) -> str:
 def _is_loopback(name: str) -> bool:
     octets = name.split(".")
     if len(octets) == 4 and octets[0] == "127":
-        return all(octet.isascii() and octet.isdigit() and int(octet) < 256 for octet in octets)
+        return all(octet.isascii() and octet.isdigit() and len(octet) <= 3 and int(octet) < 256 for octet in octets)
     return name == "::1" or is_loopback_name(name)

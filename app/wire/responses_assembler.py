@@ -27,7 +27,7 @@ class Assembler:
         self._request = request
         self._new_id = new_id
         self._events: list[Event] = []
-        self._open: list[Item] = []
+        self._open: deque[Item] = deque()  # closed in this order
         self._text: MessageItem | ReasoningItem | None = None  # the open one; always the last of `_open`
         self._calls = ToolCalls(lambda: new_id("call"), request.toolbox.wire_names)
         self._fragments: deque[Fragment] = deque()  # from the first undecided one on
@@ -60,17 +60,17 @@ class Assembler:
         self._settle()
         if self.problem:
             return
-        for item in list(self._open):
-            if not cut or (item is not self._open[-1] and item.complete):
-                self._close(item, "completed")
+        while self._open:
+            if not cut or (len(self._open) > 1 and self._open[0].complete):
+                self._close_first("completed")
             else:
-                self._cut(item)
+                self._cut_first()
 
     def abandon(self) -> None:
         """Close everything after a failure."""
         self._settle()
-        for item in list(self._open):
-            self._cut(item)
+        while self._open:
+            self._cut_first()
 
     # --- items ---
 
@@ -109,22 +109,23 @@ class Assembler:
         An open text must be closed, and what was opened before it.  Of calls alone, those that are whole go.
         """
         while self._open and (self._text is not None or self._open[0].complete):
-            self._close(self._open[0], "completed")
+            self._close_first("completed")
         return len(self.output) + len(self._open)
 
-    def _close(self, item: Item, status: str) -> None:
-        self._open.remove(item)
+    def _close_first(self, status: str) -> None:
+        item = self._open.popleft()
         if item is self._text:
             self._text = None
         self.output.append(item.end(status))
 
-    def _cut(self, item: Item) -> None:
+    def _cut_first(self) -> None:
         """Close an item that more should have followed.  Half a custom call is left open: its input is free text, and
         clients run what is done, whatever its status says.  Half a function call does not parse."""
+        item = self._open[0]
         if isinstance(item, CustomCallItem) and not item.complete:
-            self._open.remove(item)
+            self._open.popleft()
         else:
-            self._close(item, "incomplete")
+            self._close_first("incomplete")
 
     # --- calls ---
 

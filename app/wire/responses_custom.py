@@ -68,44 +68,55 @@ def unwrap(arguments: str) -> str:
 
 
 class Unwrapper:
-    """`unwrap` for arguments that arrive in pieces: gives out each part of the string once it is certain."""
+    """`unwrap` for arguments that arrive in pieces: gives out each part of the string once it is certain.  Linear in
+    what is fed, however it was cut."""
 
     def __init__(self) -> None:
         self._state = "head"  # head | string | end | other: no wrapper that we know, decided at the end
-        self._held = ""  # not given out yet
+        self._pieces: list[str] = []  # all that was fed, until the head is known
+        self._head = ""  # the same, with one space for many
+        self._open = ""  # the end of the string so far, which the next piece may complete
 
     def feed(self, piece: str) -> str:
         """The text that `piece` makes certain; often empty."""
+        if self._state == "string":
+            return self._read_string(piece)
         if self._state == "end":
             return ""
-        self._held += piece
-        if self._state == "head":
-            self._read_head()
-        return self._read_string() if self._state == "string" else ""
+        self._pieces.append(piece)
+        return self._read_head(piece) if self._state == "head" else ""
 
     def finish(self) -> str:
         """What is left at the end of the arguments.  In a string that was cut, half an escape is no text."""
-        held, self._held = self._held, ""
-        return unwrap(held) if self._state in ("head", "other") and held.strip() else ""
+        held = "".join(self._pieces)
+        self._pieces.clear()
+        return unwrap(held) if held.strip() else ""
 
-    def _read_head(self) -> None:
-        if head := _HEAD_PATTERN.match(self._held):
-            self._held = self._held[head.end() :]
+    def _read_head(self, piece: str) -> str:
+        text = self._head + piece
+        if head := _HEAD_PATTERN.match(text):
             self._state = "string"
-        elif not _HEAD.startswith(_SPACE.sub("", self._held)):
+            self._pieces.clear()
+            return self._read_string(text[head.end() :])
+        self._head = _SPACE.sub(" ", text)
+        if not _HEAD.startswith(self._head.replace(" ", "")):
             self._state = "other"
+        return ""
 
-    def _read_string(self) -> str:
-        text = ""
+    def _read_string(self, piece: str) -> str:
+        text, at = self._open + piece, 0
+        parts: list[str] = []
         while True:
-            certain = _CERTAIN.match(self._held)
-            end = certain.end() if certain else 0
-            text += str(json.loads(f'"{self._held[:end]}"', strict=False))
-            self._held = self._held[end:]
-            if self._held.startswith('"'):
+            certain = _CERTAIN.match(text, at)
+            end = certain.end() if certain else at
+            parts.append(str(json.loads(f'"{text[at:end]}"', strict=False)))
+            at = end
+            if text.startswith('"', at):
                 self._state = "end"
-                return text
-            if _OPEN.match(self._held):
-                return text
-            text += "\\"  # no escape of JSON's: the model meant the backslash
-            self._held = self._held[1:]
+                break
+            if _OPEN.match(text, at):
+                break
+            parts.append("\\")  # no escape of JSON's: the model meant the backslash
+            at += 1
+        self._open = text[at:]
+        return "".join(parts)

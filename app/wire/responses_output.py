@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from app.types import JsonObject
+from app.wire.json_end import JsonEnd
 from app.wire.responses_custom import Unwrapper
 from app.wire.responses_messages import seal_reasoning
 from app.wire.responses_tools import Tool
@@ -148,6 +149,9 @@ class CallItem:
         self._namespace = {"namespace": tool.namespace} if tool and tool.namespace else {}
         self.closed = False
         self._arguments: list[str] = []  # what the backend sent
+        self._end = JsonEnd()
+        self._end_looked_for = 0  # pieces
+        self._parses: bool | None = None  # what has ended; None = not tried yet
         self._events.added(self._item("in_progress", ""))
 
     @property
@@ -156,13 +160,12 @@ class CallItem:
 
     @property
     def complete(self) -> bool:
-        if not next((piece for piece in reversed(self._arguments) if piece.strip()), "").rstrip().endswith("}"):
-            return False  # spares the parser nearly every time
-        try:
-            json.loads(self.arguments, strict=False)
-        except (ValueError, RecursionError):
-            return False
-        return True
+        for piece in self._arguments[self._end_looked_for :]:
+            self._end.feed(piece)
+        self._end_looked_for = len(self._arguments)
+        if self._end.ended and self._parses is None:
+            self._parses = _is_json(self.arguments)
+        return self._end.ended and bool(self._parses)
 
     def write(self, fragment: str) -> None:
         self._arguments.append(fragment)
@@ -214,3 +217,11 @@ class CustomCallItem(CallItem):
 
     def _done_members(self) -> dict[str, Any]:
         return {}
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -14,6 +14,7 @@ from app.routing.locality import host_name, is_address, is_cloud_model, is_insid
 from app.routing.names import resolve
 from app.types import BackendConfig, Observations
 
+_MOST_COMPARED = 1000  # models of a server that are looked through for the nearest one
 _SMALL_WINDOW = 4096  # what Ollama runs with when nobody says otherwise
 _OVERLAY = ipaddress.ip_network("100.64.0.0/10")  # addresses of overlay networks: theirs who say `local: true`
 
@@ -93,7 +94,7 @@ def models(seen: Seen) -> Iterator[Finding]:
             continue
         for model in (*config.models, *config.families.values()):
             if not _holds(config, answer.models, model) and not is_cloud_model(model):
-                near = difflib.get_close_matches(model, answer.models, 1, 0.3) or answer.models[:1]
+                near = difflib.get_close_matches(model, answer.models[:_MOST_COMPARED], 1, 0.3) or answer.models[:1]
                 get = f"`ollama pull {model}`" if config.type == "ollama" else f"load {model} there"
                 what = f"the policy names {model}, which it does not hold"
                 yield Finding("model", name, what, f"{get}, or name one that it holds, such as {near[0]}")

@@ -1,0 +1,47 @@
+"""Where a JSON object ends that arrives in pieces."""
+
+from __future__ import annotations
+
+import re
+
+_OUTSIDE = re.compile(r'["{}\[\]]')
+_IN_STRING = re.compile(r'["\\]')
+
+
+class JsonEnd:
+    """Follows brackets and strings, so that only a text that ended needs to be parsed.  Linear in what is fed."""
+
+    def __init__(self) -> None:
+        self.ended = False  # the outermost bracket is closed, by `}`, and only white space came behind it
+        self._over = False  # the outermost bracket is closed
+        self._depth = 0
+        self._in_string = False
+        self._escaped = False  # the last character was a backslash in a string
+
+    def feed(self, piece: str) -> None:
+        at = 0
+        while at < len(piece):
+            if self._over:
+                self.ended = self.ended and not piece[at:].strip()
+                return
+            if self._escaped:
+                self._escaped = False
+                at += 1
+                continue
+            found = (_IN_STRING if self._in_string else _OUTSIDE).search(piece, at)
+            if found is None:
+                return
+            self._read(found.group())
+            at = found.end()
+
+    def _read(self, mark: str) -> None:
+        if mark == "\\":
+            self._escaped = True
+        elif mark == '"':
+            self._in_string = not self._in_string
+        elif mark in "{[":
+            self._depth += 1
+        else:
+            self._depth -= 1
+            self._over = self._depth <= 0
+            self.ended = self._over and mark == "}"

@@ -1,0 +1,449 @@
+"""Everything that reads text of a client, a backend, a policy or the environment: its work is linear in that text.
+
+Each entry makes the worst input of a size.  Counted are the calls of functions and the lines that run, which is the
+same on every machine, at 1, 2 and 4 times a size; and the CPU time is compared, for what is quadratic in C.
+`tests/test_work.py` does the same for whole bodies and streams, `tests/test_patterns.py` for patterns.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from app import policy, settings
+from app.backends.failures import MOST_ERROR_BYTES, refusal
+from app.backends.ollama import OllamaBackend
+from app.backends.openai import OpenAIBackend
+from app.backends.response import Response
+from app.cli.table import folded, table
+from app.errors import NotAllowed, PolicyError, RequestError, error_fields, excerpt, redact
+from app.routing import basis, names
+from app.routing.features import features, words_of
+from app.routing.locality import is_cloud_model, is_loopback_name
+from app.routing.reading import read_text
+from app.settings import Settings
+from app.types import BackendConfig, Observations, Target, Timeouts
+from app.web import headers
+from app.web.guards import Guard
+from app.wire import chat, responses
+from app.wire.chat_stream import as_chunk
+from app.wire.json_end import JsonEnd
+from app.wire.responses_custom import Unwrapper, unwrap
+from app.wire.responses_stream import EventStream
+from tests.linear import Make, Work, problem_of
+
+SIZE = 1_000  # characters or entries
+CONFIG = BackendConfig(name="b", type="ollama", endpoint="http://127.0.0.1:9", timeouts=Timeouts(2, 2, 2))
+GUARD = Guard(Settings(api_keys=("secret",), allowed_hosts=("a.example",), allowed_origins=("http://a.example",)))
+REQUEST = responses.parse(
+    {"input": "x", "tools": [{"type": "function", "name": "f"}, {"type": "custom", "name": "g"}], "include": []}
+)
+
+
+def of_text(run: Callable[[str], Any], unit: str, end: str = "") -> Make:
+    """`run` over a unit that is repeated up to the size."""
+
+    def make(size: int) -> Work:
+        text = unit * (size // len(unit)) + end
+        return lambda: run(text)
+
+    return make
+
+
+def ignoring(kinds: type[Exception], run: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`run`, which may refuse."""
+
+    def tried(value: Any) -> None:
+        try:
+            run(value)
+        except kinds:
+            return
+
+    return tried
+
+
+# --- clients ------------------------------------------------------------------------------------
+
+
+def environ(**members: str) -> dict[str, Any]:
+    return {"REQUEST_METHOD": "POST", "PATH_INFO": "/v1/chat/completions", "HTTP_HOST": "localhost", **members}
+
+
+def guarded(name: str) -> Callable[[str], Any]:
+    return ignoring(NotAllowed, lambda text: GUARD.check(environ(**{name: text})))
+
+
+def many_headers(size: int) -> Work:
+    sent = environ(**{f"HTTP_X_{number}_L": "x" for number in range(size)})
+    return lambda: headers.sensitivity(sent)
+
+
+def sensitivities(size: int) -> Work:
+    sent = environ(HTTP_X_LLR_SENSITIVITY=",".join(["high"] * size))
+    return lambda: headers.sensitivity(sent)
+
+
+def near_names(size: int) -> Work:
+    """A policy of many names alike, and a name that nobody has."""
+    held = {"b": tuple(f"model-{number:06d}-a" for number in range(size))}
+    rules = policy.load(SMALL, "p", Settings()).policy
+    counter = itertools.count()
+
+    def run() -> None:
+        seen = Observations(models=dict(held))  # another one: what was worked out for the last is of no use
+        names.resolve(f"model-{next(counter):06d}-b", "any", rules, seen)
+
+    return run
+
+
+CLIENTS: dict[str, Make] = {
+    "headers: many": many_headers,
+    "headers: the sensitivity again and again": sensitivities,
+    "headers: a name of X": of_text(
+        ignoring(RequestError, lambda text: headers.sensitivity(environ(**{f"HTTP_{text}LLR": ""}))), "X"
+    ),
+    "headers: what goes into one": of_text(headers.printable, "é"),
+    "guards: a host of dots": of_text(guarded("HTTP_HOST"), "1."),
+    "guards: a host of colons": of_text(guarded("HTTP_HOST"), ":"),
+    "guards: a host of brackets": of_text(guarded("HTTP_HOST"), "["),
+    "guards: an origin": of_text(guarded("HTTP_ORIGIN"), "http://"),
+    "guards: an origin of slashes": of_text(guarded("HTTP_ORIGIN"), "/"),
+    "guards: a key": of_text(guarded("HTTP_AUTHORIZATION"), "Bearer "),
+    "locality: a name": of_text(is_loopback_name, "."),
+    "locality: a model": of_text(is_cloud_model, ":cloud@"),
+    "names: a model nobody holds": of_text(
+        lambda text: names.resolve(text, "any", policy.load(SMALL, "p", Settings()).policy, Observations()), "a/"
+    ),
+    "names: many models alike": near_names,
+    "basis: a name to be kept": of_text(lambda text: basis.kept_name(text, known=False, private=False), "a/"),
+    "reading: tags without end": of_text(read_text, "<a-b>"),
+    "reading: tags that do not close": of_text(read_text, "<a-b></"),
+    "reading: nothing but opening signs": of_text(read_text, "<"),
+    "features: words": of_text(features, "a b "),
+    "features: signs": of_text(features, "(a_B."),
+    "features: words of a sign": of_text(lambda text: words_of("code+noun", text), "python function "),
+    "chat: a model's name": of_text(ignoring(RequestError, chat.model_name), " a"),
+    "chat: spaces": of_text(ignoring(RequestError, lambda text: chat.parse(text.encode())), " ", "{"),
+    "chat: a string without end": of_text(ignoring(RequestError, lambda text: chat.parse(text.encode())), '{"a', ""),
+    "chat: numbers": of_text(ignoring(RequestError, lambda text: chat.parse(f"[{text}1]".encode())), "1,"),
+}
+
+# --- backends -----------------------------------------------------------------------------------
+
+
+def refused(text: str) -> Any:
+    return refusal(400, text, text.encode(), Target("b", "m"), CONFIG, "a-key-of-ours")
+
+
+def refused_document(text: str) -> Any:
+    return refusal(
+        422, None, json.dumps({"error": {"message": text, text: text}}).encode(), Target("b", "m"), CONFIG, "k"
+    )
+
+
+def events(*deltas: Mapping[str, Any]) -> Make:
+    """A stream of so many chunks, of these kinds in turn; `%d` in a text is the number of the chunk."""
+    texts = [json.dumps({"choices": [{"index": 0, "delta": delta}]}) for delta in deltas]
+
+    def make(size: int) -> Work:
+        chunks = [json.loads(texts[n % len(texts)].replace("%d", str(n))) for n in range(size)]
+
+        def run() -> None:
+            count = itertools.count()
+            stream = EventStream(
+                REQUEST, response_id="r", created_at=0, model="m",
+                new_id=lambda prefix: f"{prefix}_{next(count)}", clock=lambda: 0.0,
+            )  # fmt: skip
+            stream.begin()
+            for chunk in chunks:
+                stream.feed(chunk)
+            stream.done()
+            stream.finish()
+
+        return run
+
+    return make
+
+
+def call(name: str | None = None, call_id: str | None = None, index: int | str | None = None, **more: Any) -> Any:
+    function = {**({"name": name} if name else {}), **more}
+    return {"tool_calls": [{"function": function, **({"id": call_id} if call_id else {}), "index": index}]}
+
+
+def many_calls(size: int) -> Work:
+    calls = [
+        {"id": f"c{number}", "function": {"name": "fg"[number % 2], "arguments": '{"a":'}} for number in range(size)
+    ]
+    answer = {"choices": [{"message": {"content": "x", "tool_calls": calls}, "finish_reason": "length"}]}
+    count = itertools.count()
+
+    def run() -> None:
+        responses.from_chat(
+            answer, REQUEST, response_id="r", created_at=0, completed_at=0, model="m",
+            new_id=lambda prefix: f"{prefix}_{next(count)}",
+        )  # fmt: skip
+        as_chunk(answer)
+
+    return run
+
+
+def unwrapped(*units: str) -> Make:
+    """The arguments of a custom tool in pieces: the first once, the second again and again."""
+
+    def make(size: int) -> Work:
+        pieces = [units[0], *[units[1]] * (size // len(units[1]))]
+
+        def run() -> None:
+            unwrapper = Unwrapper()
+            for piece in pieces:
+                unwrapper.feed(piece)
+            unwrapper.finish()
+
+        return run
+
+    return make
+
+
+def in_one_piece(unit: str) -> Make:
+    return of_text(lambda text: Unwrapper().feed('{"input":"' + text), unit)
+
+
+def ends_of(unit: str) -> Make:
+    def run(text: str) -> None:
+        end = JsonEnd()
+        for char in text:
+            end.feed(char)
+
+    return of_text(run, unit)
+
+
+class _Wire:
+    """A connection on which a response arrives in pieces."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.sock = self
+        self._pieces = deque(pieces)
+
+    def settimeout(self, seconds: float) -> None:
+        """Nothing is waited for."""
+
+    def recv(self, size: int) -> bytes:
+        piece = self._pieces.popleft() if self._pieces else b""
+        if len(piece) > size:
+            self._pieces.appendleft(piece[size:])
+        return piece[:size]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def arriving(head: bytes, unit: bytes, end: bytes = b"", *, at_once: bool = False) -> Make:
+    """A response whose body comes in so many pieces."""
+
+    def make(size: int) -> Work:
+        count = size // 4
+        pieces = [head, unit * count, end] if at_once else [head, *[unit] * count, end]
+
+        def run() -> None:
+            response = Response(_Wire(list(pieces)))  # type: ignore[arg-type]
+            response.read_head(5)
+            while response.read(5):
+                pass
+            response.close()
+
+        return run
+
+    return make
+
+
+def listed_models(size: int) -> Work:
+    document = {
+        "models": [{"name": f"m{number}"} for number in range(size)],
+        "data": [{"id": f"m{number}"} for number in range(size)],
+    }
+    ollama, openai = OllamaBackend(CONFIG, {}), OpenAIBackend(CONFIG, {})
+    return lambda: (ollama.model_names(document), openai.model_names(document))
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+BACKENDS: dict[str, Make] = {
+    **{
+        f"errors: {name} of {unit!r}": of_text(run, unit)
+        for name, run in (
+            ("redact", redact),
+            ("excerpt", excerpt),
+            ("refusal", refused),
+            ("document", refused_document),
+        )
+        for unit in ("eyJaaaaaaaa-", "-eyJ", "sk-", "sk-aaaaaaaa ", "a1", "a", "bearer aaaaaaaaa ", "é", "\ud800", "[")
+        if unit != "\ud800" or run in (redact, excerpt)
+    },
+    "errors: our keys": of_text(lambda text: redact(text, ("aaaa",)), "a"),
+    "errors: a deep error": of_text(lambda text: error_fields({"error": {"message": [text]}}), "a"),
+    "errors: when to come again": of_text(lambda text: refusal(429, text, b"", Target("b", "m"), CONFIG, ""), "1,"),
+    "events: text": events({"content": "x"}),
+    "events: text and refusal in turn": events({"content": "x"}, {"refusal": "y"}),
+    "events: text and reasoning in turn": events({"content": "x"}, {"reasoning": "y"}),
+    "events: calls": events(call("f", "c%d", arguments="{}")),
+    "events: calls that do not end": events(call("f", "c%d", arguments='{"a":')),
+    "events: calls that do not end, then text": events(
+        *[call("f", "c%d", arguments='{"a":')] * 499, {"content": "x"}, call("g", "c%d", arguments='{"a":')
+    ),
+    "events: calls of one id": events(call("f", "c", arguments="x")),
+    "events: calls without a name": events(call(None, "c%d", arguments="x")),
+    "events: arguments in pieces": events(
+        call("f", "c", 0, arguments='{"a'), *[call(None, None, 0, arguments="}")] * 999
+    ),
+    "events: a name in every piece": events(call("f", "c", 0, arguments='{"a": "}')),
+    "events: pieces of nothing": events(call("f", "c", 0, arguments=" ")),
+    "events: one call that looks whole, and others": events(
+        call("f", "c", 0, arguments='{"a": "' + "x" * 2000 + "}"), *[call("f", "d%d", arguments="}")] * 1999
+    ),
+    "events: input of a custom tool": events(
+        call("g", "c", 0, arguments='{"input":"'), *[call(None, None, 0, arguments="\\")] * 999
+    ),
+    "events: a call in the old form": events({"function_call": {"name": "f", "arguments": "x"}}),
+    "answer: many calls": many_calls,
+    "custom: spaces before the wrapper": unwrapped(" ", " "),
+    "custom: no wrapper": unwrapped("x", "x"),
+    "custom: letters": unwrapped('{"input":"', "a"),
+    "custom: backslashes": unwrapped('{"input":"', "\\x"),
+    "custom: halves of characters": unwrapped('{"input":"', "\\ud800"),
+    "custom: backslashes in one piece": in_one_piece("\\x"),
+    "custom: halves of characters in one piece": in_one_piece("\\ud800"),
+    "custom: whole": of_text(unwrap, '{"input":'),
+    "json: brackets": ends_of("{["),
+    "json: strings": ends_of('"\\"'),
+    "response: small pieces": arriving(b"HTTP/1.1 200 OK\r\n\r\n", b"x"),
+    "response: small chunks": arriving(CHUNKED, b"1\r\nx\r\n", b"0\r\n\r\n"),
+    "response: small chunks at once": arriving(CHUNKED, b"1\r\nx\r\n", b"0\r\n\r\n", at_once=True),
+    "response: one header again and again": arriving(b"HTTP/1.1 200 OK\r\n", b"a: b\r\n", b"\r\n", at_once=True),
+    "models: a long list": listed_models,
+}
+
+# --- policies and the environment ---------------------------------------------------------------
+
+SMALL = "backends: {b: {type: ollama}}\nroutes: [default: b]\n"
+
+
+def load(text: str) -> None:
+    ignoring(PolicyError, lambda given: policy.load(given, "p", Settings(), lambda _: ()))(text)
+
+
+def lines(line: str, before: str = "", after: str = SMALL) -> Make:
+    """A policy with so many lines; `%d` is the number of a line."""
+
+    def make(size: int) -> Work:
+        text = before + "".join(line.replace("%d", str(number)) + "\n" for number in range(size // 10)) + after
+        return lambda: load(text)
+
+    return make
+
+
+BACKEND_LINES = "backends:\n  b: {type: ollama}\n"
+ROUTES = "routes:\n  - default: b\n"
+END = "  - default: b\n"
+POLICIES: dict[str, Make] = {
+    "policy: a key": of_text(lambda text: load(f"? {text}\n: 1\n{SMALL}"), "eyJaaaaaaaa-"),
+    "policy: a value": of_text(lambda text: load(f"routs: {text}\n{SMALL}"), "eyJaaaaaaaa-"),
+    "policy: a quoted value": of_text(lambda text: load(f"routs: '{text}'\n{SMALL}"), " \n"),
+    "policy: escapes": of_text(lambda text: load(f'routs: "{text}"\n{SMALL}'), "\\x41"),
+    "policy: brackets": of_text(load, "["),
+    "policy: a name in a route": of_text(
+        lambda text: load(f"backends: {{b: {{type: ollama}}}}\nroutes: [default: {text}]\n"), "x-"
+    ),
+    "policy: an endpoint": of_text(
+        lambda text: load(f"backends: {{b: {{type: ollama, endpoint: 'http://{text}'}}}}\nroutes: [default: b]\n"), "a."
+    ),
+    "policy: a number": of_text(lambda text: load(f"x: 1{text}\n{SMALL}"), ":1"),
+    "policy: a pattern": of_text(lambda text: load(f"sensitivity: {{patterns: ['{text}']}}\n{SMALL}"), "(a"),
+    "policy: unknown keys": lines("key%d: 1"),
+    "policy: one key again and again": lines("key: 1"),
+    "policy: backends": lines("  b%d: {type: ollama}", BACKEND_LINES, ROUTES),
+    "policy: routes": lines("  - {match: {task: code}, backend: b}", BACKEND_LINES + "routes:\n", END),
+    "policy: routes of unknown names": lines(
+        "  - {match: {task: code}, backend: c%d}", BACKEND_LINES + "routes:\n", END
+    ),
+    "policy: private routes": lines("  - {match: {sensitivity: high}, backend: b}", BACKEND_LINES + "routes:\n", END),
+    "policy: aliases": lines("  a%d: b", "aliases:\n"),
+    "policy: aliases of nothing": lines("  a%d: c%d", "aliases:\n"),
+    "policy: candidates": lines("    c%d: b", "ab:\n  candidates:\n"),
+    "policy: patterns": lines("  - 'customer %d'", "sensitivity:\n patterns:\n"),
+    "policy: comments": lines("# comment %d"),
+    "policy: aliases of YAML": lines("a%d: &a%d [*n, *n]", "n: &n x\n"),
+    "environment: unknown variables": lambda size: of_environ({f"LLR_{number}": "x" for number in range(size // 4)}),
+    "environment: a long name": of_text(lambda text: of_environ({f"LLR_{text}": "x"})(), "PORT"),
+    "environment: a long number": of_text(lambda text: of_environ({"LLR_PORT": text})(), "1"),
+    "environment: many keys": of_text(lambda text: of_environ({"LLR_API_KEYS": text})(), "k,"),
+    "environment: a database": of_text(settings.database_problem, "://@"),
+    "terminal: a long cell": of_text(lambda text: table(("a", "b"), [(text, "x")], 80), "a/"),
+    "terminal: a cell of words": of_text(lambda text: table(("a", "b"), [(text, "x")], 80), "a "),
+    "terminal: many rows": lambda size: (
+        lambda: table(("a", "b"), [(number, "x" * 90) for number in range(size // 10)], 80)
+    ),
+    "terminal: a long text": of_text(lambda text: folded("a", text, 12), "a, "),
+}
+
+
+def of_environ(variables: dict[str, str]) -> Work:
+    return lambda: ignoring(PolicyError, settings.load)(variables)
+
+
+ALL = {**CLIENTS, **BACKENDS, **POLICIES}
+
+
+def steps(work: Work) -> int:
+    """How many functions `work` calls, ours and those in C, and how many lines it runs."""
+    count = 0
+
+    def line(_frame: Any, event: str, _argument: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        return line
+
+    def call_in_c(_frame: Any, event: str, _argument: Any) -> None:
+        nonlocal count
+        count += event == "c_call"
+
+    sys.settrace(line)
+    sys.setprofile(call_in_c)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+        sys.settrace(None)
+    return count
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_steps_are_linear(name: str) -> None:
+    make = ALL[name]
+    make(SIZE)()  # what is made once is made
+    once, twice, four = (steps(make(SIZE * times)) for times in (1, 2, 4))
+    assert twice <= 2 * 1.3 * once + 1000, (once, twice, four)
+    assert four <= 4 * 1.3 * once + 1000, (once, twice, four)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_cpu_time_is_linear(name: str) -> None:
+    most = MOST_ERROR_BYTES if name in BACKENDS else 32_000
+    assert not (problem := problem_of(ALL[name], SIZE, most)), problem
+
+
+def test_what_is_quadratic_is_caught() -> None:
+    def loops(size: int) -> Work:
+        return lambda: [sum(1 for other in range(size // 20) if other == one) for one in range(size // 20)]
+
+    def in_c(size: int) -> Work:
+        entries = list(range(size))
+        return lambda: [entry in entries for entry in entries]
+
+    once, four = (steps(loops(SIZE * times)) for times in (1, 4))
+    assert four > 4 * 1.3 * once + 1000
+    assert problem_of(in_c, SIZE, 32_000)

@@ -1,0 +1,185 @@
+"""Every `re` pattern of the program is listed here, with the texts that are worst for it: its work must be linear.
+
+`re` goes back and tries again, RE2 does not.  A pattern that reads foreign text (of clients, backends, policies, the
+environment) stays in `re` only when each place of the text costs a bounded number of steps: because its repetitions
+have a limit, or are possessive, or cannot match what follows them, or because it starts at one place only.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.documents import ROOT
+from tests.linear import problem_of
+
+Text = str | bytes
+Use = Callable[[Any, Any], Any]
+
+
+def all_matches(pattern: Any, text: Any) -> None:
+    pattern.findall(text)
+
+
+def first_match(pattern: Any, text: Any) -> None:
+    pattern.search(text)
+
+
+def match(pattern: Any, text: Any) -> None:
+    pattern.match(text)
+
+
+def whole(pattern: Any, text: Any) -> None:
+    pattern.fullmatch(text)
+
+
+def called(method: Any, text: Any) -> None:
+    """A bound method, or a function of ours around a pattern."""
+    method(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A pattern: how it is used, what is worst for it, and why it is linear all the same."""
+
+    use: Use
+    why: str
+    worst: tuple[str, ...]
+    raw: bool = False  # it reads bytes
+
+
+BOUNDED = "its repetitions have a limit"
+ONE_PLACE = "it starts at one place only, and no repetition matches what follows it"
+POSSESSIVE = "its repetitions are possessive"
+MATCHED = "it reads what a bounded pattern of RE2 matched"  # not measured
+CLASS = "it is one class of characters, repeated: what was read is not read again"
+
+PATTERNS = {
+    "app/routing/features.py _CALL": Listed(all_matches, BOUNDED, ("a", "_a", "a(s)", "aa(")),
+    "app/routing/features.py _NAME": Listed(all_matches, BOUNDED, ("a", "aA", "a_", "aa-")),
+    "app/routing/features.py _DOTTED": Listed(first_match, BOUNDED, ("a", "a.", "aa.1")),
+    "app/routing/features.py _MIXED": Listed(first_match, BOUNDED, ("a", "A", "A-", "AAa ")),
+    "app/routing/features.py _NUMBER": Listed(all_matches, CLASS, ("1", "1a")),
+    "app/routing/features.py _OPTION": Listed(all_matches, BOUNDED, ("(", "(A", "A)", " A)")),
+    "app/routing/basis.py _NAME": Listed(whole, BOUNDED, ("a", "a.", "a/")),
+    "app/routing/detect.py _MEDIA": Listed(match, BOUNDED, ("data:image/a", "a", "a;", ";")),
+    "app/routing/detect.py _FILE": Listed(match, BOUNDED, ("data:", "a", ";base64")),
+    "app/routing/detect.py _ESCAPED": Listed(all_matches, POSSESSIVE, ("\\", "\\u", "\\\\u00", "\\u00z")),
+    "app/routing/detect.py _digits": Listed(called, MATCHED, ()),
+    "app/routing/detect.py _is_iban": Listed(called, MATCHED, ()),
+    "app/routing/detect.py _is_ssn": Listed(called, MATCHED, ()),
+    "app/routing/lexicon.py _TOKEN": Listed(
+        all_matches,
+        "its repetitions begin with a sign that the words between them do not hold",
+        ("a", "a.", "a..", "+"),
+    ),
+    "app/routing/lexicon.py _WIDE": Listed(first_match, CLASS, ("a", "é")),
+    "app/factory.py _SLASHES": Listed(all_matches, CLASS, ("/", "/a", "//")),
+    "app/web/headers.py _LIKE_OURS": Listed(first_match, "no match begins inside a word", ("X", "XL", "_X", "XLL_")),
+    "app/policy/fields.py _ENV_NAME": Listed(whole, BOUNDED, ("A", "_")),
+    "app/cli/common.py convert": Listed(lambda _, text: re.fullmatch(r"(\d{1,6})([mhd])", text), BOUNDED, ("1", "1m")),
+    "app/cli/table.py _NUMBER": Listed(whole, ONE_PLACE, ("1", ".", "1e-", "-")),
+    "app/cli/table.py _BREAK": Listed(all_matches, BOUNDED, ("/", "a/", "a-", "=")),
+    "app/backends/ollama.py _NUM_CTX": Listed(first_match, ONE_PLACE, ("num_ctx ", "num_ctx\n", " ", "\n", "1")),
+    "app/wire/responses_tools.py _ILLEGAL": Listed(all_matches, CLASS, (".", "a")),
+    "app/wire/responses_custom.py _SPACE": Listed(all_matches, CLASS, (" ", " a")),
+    "app/wire/responses_custom.py _HEAD_PATTERN": Listed(match, ONE_PLACE, (" ", " {", "{")),
+    "app/wire/responses_custom.py _CERTAIN": Listed(match, POSSESSIVE, ("a", "\\ud800", "\\n", "\\ud800\\", "\\u00")),
+    "app/wire/responses_custom.py _OPEN": Listed(match, BOUNDED, ("\\", "\\ud800\\u")),
+    "app/wire/json_end.py _OUTSIDE": Listed(first_match, CLASS, ("a", "{")),
+    "app/wire/json_end.py _IN_STRING": Listed(first_match, CLASS, ("a", "\\")),
+    "app/wire/chat.py _TOKEN": Listed(all_matches, POSSESSIVE, ('"', '"a', "\\", '"\\', "[", "a"), raw=True),
+    "app/wire/chat.py _skip_space": Listed(called, CLASS, (" ", "\n")),
+    "app/wire/chat.py _plain_name": Listed(called, ONE_PLACE, (" ", '"', '"a', 'a" ')),
+    "app/wire/chat.py _end_of_member": Listed(called, ONE_PLACE, (" ", ", ")),
+    "app/wire/sse.py _EVENT_END": Listed(all_matches, BOUNDED, ("\n", "\r", "\n\r", "a"), raw=True),
+    "app/wire/sse.py _LINE_END": Listed(all_matches, BOUNDED, ("\n", "\r", "a"), raw=True),
+    "app/wire/answer_facts.py _MEMBER": Listed(
+        all_matches, POSSESSIVE, ('"content"', '"content":"', '"content" ', "\\", '"text":"\\'), raw=True
+    ),
+    "app/wire/answer_facts.py _ESCAPE": Listed(all_matches, BOUNDED, ("\\", "\\u", "\\u00"), raw=True),
+}
+FOR_ALL = ("a", "1", " ", '"', "\\", "-_", "aA1 ")
+SIZES = 2_000, 512_000
+
+
+def patterns() -> Iterator[str]:
+    """Where `re` is used: a file, and the variable or the function around it."""
+    for file in sorted((ROOT / "app").rglob("*.py")):
+        yield from patterns_in(file.relative_to(ROOT).as_posix(), ast.parse(file.read_text("utf-8")))
+
+
+def patterns_in(name: str, tree: ast.Module) -> Iterator[str]:
+    def visit(node: ast.AST, owner: str) -> Iterator[str]:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            owner = node.name
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and not owner:
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            owner = ast.unparse(target)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "re":
+            if not node.attr.isupper() and node.attr not in ("Pattern", "Match", "escape", "error"):
+                yield f"{name} {owner}"
+        elif isinstance(node, ast.ImportFrom) and node.module in ("re", "regex"):
+            yield f"{name} from {node.module} import"
+        elif isinstance(node, ast.Import):
+            yield from (f"{name} import {entry.name}" for entry in node.names if entry.asname or entry.name == "regex")
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, owner)
+
+    for node in tree.body:
+        yield from visit(node, "")
+
+
+def test_every_pattern_is_listed() -> None:
+    found = set(patterns())
+    assert found - PATTERNS.keys() == set(), "list it above with what is worst for it, or let RE2 do it"
+    assert PATTERNS.keys() - found == set(), "these are gone"
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "import re\n_NEW = re.compile('(a+)+b')",
+        "import re\ndef f(text):\n    return re.sub('a*b', '', text)",
+        "import re\nclass A:\n    def f(self):\n        return [re.search('a', x) for x in self.all]",
+        "from re import compile",
+        "import re as regular",
+        "import regex",
+    ],
+)
+def test_a_planted_pattern_is_found(planted: str) -> None:
+    assert set(patterns_in("app/new.py", ast.parse(planted))) - PATTERNS.keys()
+
+
+@pytest.mark.parametrize("name", [name for name, listed in PATTERNS.items() if listed.worst])
+def test_a_pattern_is_linear_in_its_worst_text(name: str) -> None:
+    listed = PATTERNS[name]
+    file, _, variable = name.partition(" ")
+    module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
+    pattern = getattr(module, variable, None)
+    for unit in dict.fromkeys((*listed.worst, *FOR_ALL)):
+        for end in ("", "!"):
+
+            def make(size: int, unit: str = unit, end: str = end) -> Callable[[], Any]:
+                text: Any = unit * (size // len(unit)) + end
+                text = text.encode() if listed.raw else text
+                return lambda: listed.use(pattern, text)
+
+            assert not (problem := problem_of(make, *SIZES)), (unit, end, problem)
+
+
+@pytest.mark.parametrize(("pattern", "unit"), [(r"\beyJ[\w-]{8,}\.[\w.-]+", "eyJaaaaaaaa-"), ("a*b", "a")])
+def test_a_quadratic_pattern_is_caught(pattern: str, unit: str) -> None:
+    compiled = re.compile(pattern)
+
+    def make(size: int) -> Callable[[], Any]:
+        text = unit * (size // len(unit)) + "!"
+        return lambda: compiled.search(text)
+
+    assert problem_of(make, *SIZES)
