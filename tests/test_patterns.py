@@ -86,6 +86,13 @@ PATTERNS = {
     "app/cli/common.py convert": Listed(lambda _, text: re.fullmatch(r"(\d{1,6})([mhd])", text), BOUNDED, ("1", "1m")),
     "app/cli/table.py _NUMBER": Listed(whole, ONE_PLACE, ("1", ".", "1e-", "-")),
     "app/cli/table.py _BREAK": Listed(all_matches, BOUNDED, ("/", "a/", "a-", "=")),
+    "app/backends/answers.py _LAST_DONE": Listed(
+        all_matches,
+        "what repeats goes to the end, where nothing must follow",
+        ("data: [DONE]\n", "\n", "data: "),
+        raw=True,
+    ),
+    "app/backends/openai.py _REASONING": Listed(match, ONE_PLACE, ("/", ":o", "o1", "gpt-")),
     "app/backends/ollama.py _NUM_CTX": Listed(first_match, ONE_PLACE, ("num_ctx ", "num_ctx\n", " ", "\n", "1")),
     "app/wire/responses_tools.py _ILLEGAL": Listed(all_matches, CLASS, (".", "a")),
     "app/wire/responses_custom.py _SPACE": Listed(all_matches, CLASS, (" ", " a")),
@@ -97,8 +104,9 @@ PATTERNS = {
     "app/wire/chat.py _TOKEN": Listed(all_matches, POSSESSIVE, ('"', '"a', "\\", '"\\', "[", "a"), raw=True),
     "app/wire/chat.py _skip_space": Listed(called, CLASS, (" ", "\n")),
     "app/wire/chat.py _plain_name": Listed(called, ONE_PLACE, (" ", '"', '"a', 'a" ')),
+    "app/wire/chat.py _first_comma": Listed(first_match, ONE_PLACE, (" ", "{", " {", "{ ")),
     "app/wire/chat.py _end_of_member": Listed(called, ONE_PLACE, (" ", ", ")),
-    "app/wire/sse.py _EVENT_END": Listed(all_matches, BOUNDED, ("\n", "\r", "\n\r", "a"), raw=True),
+    "app/wire/sse.py EVENT_END": Listed(all_matches, BOUNDED, ("\n", "\r", "\n\r", "a"), raw=True),
     "app/wire/sse.py _LINE_END": Listed(all_matches, BOUNDED, ("\n", "\r", "a"), raw=True),
     "app/wire/answer_facts.py _MEMBER": Listed(
         all_matches, POSSESSIVE, ('"content"', '"content":"', '"content" ', "\\", '"text":"\\'), raw=True
