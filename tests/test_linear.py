@@ -32,6 +32,7 @@ from app.types import BackendConfig, Observations, Target, Timeouts
 from app.web import headers
 from app.web.guards import Guard
 from app.wire import chat, responses
+from app.wire.chat_repair import repaired_document, repaired_stream
 from app.wire.chat_stream import as_chunk
 from app.wire.json_end import JsonEnd
 from app.wire.responses_custom import Unwrapper, unwrap
@@ -148,11 +149,12 @@ def refused_document(text: str) -> Any:
 
 
 def events(*deltas: Mapping[str, Any]) -> Make:
-    """A stream of so many chunks, of these kinds in turn; `%d` in a text is the number of the chunk."""
+    """A stream of so many chunks, of these kinds in turn.  `%d` in a text, and the text `#`, stand for the number of a
+    chunk."""
     texts = [json.dumps({"choices": [{"index": 0, "delta": delta}]}) for delta in deltas]
 
     def make(size: int) -> Work:
-        chunks = [json.loads(texts[n % len(texts)].replace("%d", str(n))) for n in range(size)]
+        chunks = [json.loads(texts[n % len(texts)].replace('"#"', str(n)).replace("%d", str(n))) for n in range(size)]
 
         def run() -> None:
             count = itertools.count()
@@ -176,6 +178,26 @@ def call(name: str | None = None, call_id: str | None = None, index: int | str |
     return {"tool_calls": [{"function": function, **({"id": call_id} if call_id else {}), "index": index}]}
 
 
+def repairing(*deltas: Mapping[str, Any]) -> Make:
+    """The same chunks on their way to a chat client."""
+    texts = [json.dumps({"choices": [{"index": 0, "delta": delta}]}) for delta in deltas]
+
+    def make(size: int) -> Work:
+        pieces = [
+            b"data: %b\n\n" % texts[n % len(texts)].replace('"#"', str(n)).replace("%d", str(n)).encode()
+            for n in range(size)
+        ]
+
+        def run() -> None:
+            count = itertools.count()
+            for _ in repaired_stream(iter(pieces), ("f", "g"), lambda: f"call_{next(count)}"):
+                pass
+
+        return run
+
+    return make
+
+
 def many_calls(size: int) -> Work:
     calls = [
         {"id": f"c{number}", "function": {"name": "fg"[number % 2], "arguments": '{"a":'}} for number in range(size)
@@ -189,6 +211,7 @@ def many_calls(size: int) -> Work:
             new_id=lambda prefix: f"{prefix}_{next(count)}",
         )  # fmt: skip
         as_chunk(answer)
+        repaired_document(answer, lambda: f"call_{next(count)}")
 
     return run
 
@@ -271,6 +294,53 @@ def listed_models(size: int) -> Work:
     return lambda: (ollama.model_names(document), openai.model_names(document))
 
 
+STREAMS: dict[str, tuple[Mapping[str, Any], ...]] = {
+    "text": ({"content": "x"},),
+    "text and refusal in turn": (
+        {"content": "x"},
+        {"refusal": "y"},
+    ),
+    "text and reasoning in turn": (
+        {"content": "x"},
+        {"reasoning": "y"},
+    ),
+    "calls": (call("f", "c%d", arguments="{}"),),
+    "calls that do not end": (call("f", "c%d", arguments='{"a":'),),
+    "calls that do not end, then text": (
+        *[call("f", "c%d", arguments='{"a":')] * 499,
+        {"content": "x"},
+        call("g", "c%d", arguments='{"a":'),
+    ),
+    "calls of one id": (call("f", "c", arguments="x"),),
+    "calls without a name": (call(None, "c%d", arguments="x"),),
+    "arguments in pieces": (call("f", "c", 0, arguments='{"a'), *[call(None, None, 0, arguments="}")] * 999),
+    "a name in every piece": (call("f", "c", 0, arguments='{"a": "}'),),
+    "pieces of nothing": (call("f", "c", 0, arguments=" "),),
+    "one call that looks whole, and others": (
+        call("f", "c", 0, arguments='{"a": "' + "x" * 2000 + "}"),
+        *[call("f", "d%d", arguments="}")] * 1999,
+    ),
+    "input of a custom tool": (call("g", "c", 0, arguments='{"input":"'), *[call(None, None, 0, arguments="\\")] * 999),
+    "a call in the old form": ({"function_call": {"name": "f", "arguments": "x"}},),
+    "nothing but ids": (call(None, "c%d", 0),),
+    "names in pieces": (call("f", None, 0),),
+    "a name without end": (call("a", "c", 0), call("b", "c", 0)),
+    "names that are no tool's": (call("f%d", None, "x"),),
+    "pieces of space": (
+        call("f", "c", 0, arguments=" "),
+        call("f", "c", 0, arguments="}"),
+        *[call(None, None, 0, arguments=" ")] * 999,
+    ),
+    "calls with an id and an index and no name": (call(None, "c%d", "#"),),
+    "calls with an index and a name": (call("f", None, "#"),),
+    "calls with an index, a name and a placeholder": (call("f", None, "#", arguments="{}"),),
+    "calls with an index and arguments": (call(None, None, "#", arguments="}"),),
+    "a call goes on behind many": (*[call("f", "c%d", "#", arguments="{")] * 9, call(None, None, 0, arguments="}")),
+    "placeholders that are replaced": (call("f", "c%d", 0, arguments="{}"), call(None, None, 0, arguments='{"a": 1}')),
+    "placeholders": (call("f", "c%d", "x", arguments="{}"),),
+    "placeholders of one call": (call("f", "c", 0, arguments="{}"),),
+    "spaces in front of a placeholder": (call("f", "c", 0, arguments=" " * 500 + "{" + " " * 500),),
+}
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 BACKENDS: dict[str, Make] = {
     **{
@@ -287,28 +357,11 @@ BACKENDS: dict[str, Make] = {
     "errors: our keys": of_text(lambda text: redact(text, ("aaaa",)), "a"),
     "errors: a deep error": of_text(lambda text: error_fields({"error": {"message": [text]}}), "a"),
     "errors: when to come again": of_text(lambda text: refusal(429, text, b"", Target("b", "m"), CONFIG, ""), "1,"),
-    "events: text": events({"content": "x"}),
-    "events: text and refusal in turn": events({"content": "x"}, {"refusal": "y"}),
-    "events: text and reasoning in turn": events({"content": "x"}, {"reasoning": "y"}),
-    "events: calls": events(call("f", "c%d", arguments="{}")),
-    "events: calls that do not end": events(call("f", "c%d", arguments='{"a":')),
-    "events: calls that do not end, then text": events(
-        *[call("f", "c%d", arguments='{"a":')] * 499, {"content": "x"}, call("g", "c%d", arguments='{"a":')
-    ),
-    "events: calls of one id": events(call("f", "c", arguments="x")),
-    "events: calls without a name": events(call(None, "c%d", arguments="x")),
-    "events: arguments in pieces": events(
-        call("f", "c", 0, arguments='{"a'), *[call(None, None, 0, arguments="}")] * 999
-    ),
-    "events: a name in every piece": events(call("f", "c", 0, arguments='{"a": "}')),
-    "events: pieces of nothing": events(call("f", "c", 0, arguments=" ")),
-    "events: one call that looks whole, and others": events(
-        call("f", "c", 0, arguments='{"a": "' + "x" * 2000 + "}"), *[call("f", "d%d", arguments="}")] * 1999
-    ),
-    "events: input of a custom tool": events(
-        call("g", "c", 0, arguments='{"input":"'), *[call(None, None, 0, arguments="\\")] * 999
-    ),
-    "events: a call in the old form": events({"function_call": {"name": "f", "arguments": "x"}}),
+    **{
+        f"{name}: {what}": make(*deltas)
+        for name, make in (("events", events), ("repair", repairing))
+        for what, deltas in STREAMS.items()
+    },
     "answer: many calls": many_calls,
     "custom: spaces before the wrapper": unwrapped(" ", " "),
     "custom: no wrapper": unwrapped("x", "x"),

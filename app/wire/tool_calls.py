@@ -76,7 +76,8 @@ class ToolCalls:
         self._at: dict[int, _Call] = {}  # the latest call at a backend's index
         self._by_id: dict[str, _Call] = {}  # the latest call of a backend's id
         self._ids: set[str] = set()  # those given out
-        self._open_heads: list[_Call] = []
+        self._open_heads: dict[int, _Call] = {}  # by their index
+        self._named_heads: list[_Call] = []  # those of them that have a name
         self._placeholders: set[_Call] = set()
         self._sends_placeholders = False  # the backend was seen to
 
@@ -118,27 +119,24 @@ class ToolCalls:
     @property
     def undecided(self) -> bool:
         """Return whether a fragment waits for what comes next."""
-        return any(call.first.head_open for call in self._open_heads) or any(
-            call.placeholder is not None for call in self._placeholders
-        )
+        return bool(self._open_heads or self._placeholders)
 
     def settle(self, *, cut: bool = False) -> None:
         """Decide every fragment: nothing more comes that could change one.  `cut` says that the answer is not whole;
         then a call without arguments is left without the id that would make it look so."""
-        for call in self._open_heads:
+        for call in list(self._open_heads.values()):
             self._close_head(call, with_id=call.has_arguments or not cut)
-        self._open_heads.clear()
         self._keep_placeholders()
 
     # --- which call ---
 
     def _begin(self, first: Fragment) -> _Call:
-        for call in self._open_heads:
-            if call.name:
-                self._close_head(call)
+        for call in self._named_heads:
+            self._close_head(call)
+        self._named_heads.clear()
         call = _Call(first)
         self._calls.append(call)
-        self._open_heads = [*(other for other in self._open_heads if other.first.head_open), call]
+        self._open_heads[first.index] = call
         return call
 
     def _find(self, index: int | None, their_id: str, name: str, arguments: str) -> _Call | None:
@@ -180,6 +178,8 @@ class ToolCalls:
             first.id = call.their_id
             self._ids.add(first.id)
         if name:
+            if not call.name:
+                self._named_heads.append(call)
             call.name = first.name = self._joined(call.name, name)
         if call.name and (arguments.strip() or (self._is_whole(call.name) and (first.id or call.has_arguments))):
             self._close_head(call)
@@ -200,12 +200,14 @@ class ToolCalls:
             first.id = self._new_id()
             self._ids.add(first.id)
         first.head_open = False
+        self._open_heads.pop(first.index, None)
 
     def _read_arguments(self, call: _Call, fragment: Fragment, text: str) -> None:
         if text.strip():
             if call.placeholder is not None:
                 call.placeholder.arguments, call.placeholder.placeholder = "", False
                 call.placeholder, call.begun = None, False
+                self._placeholders.discard(call)
                 call.arguments.clear()
                 self._sends_placeholders = True
             if not call.begun and _PLACEHOLDER_IN_FRONT.match(text):
