@@ -95,7 +95,7 @@ def usable(policy: Policy, observations: Observations) -> tuple[Name, ...]:
 
 
 def model_for(config: BackendConfig, family: str, observations: Observations) -> str:
-    """The family's model in the backend's map, else its default model, else one it was seen to hold, else ""."""
+    """Return the backend's model for a family, else its default model, else one that it was seen to hold, else ""."""
     if family in config.families:
         return config.families[family]
     seen = observations.models.get(config.name, ())
@@ -145,7 +145,7 @@ class Names:
         return [self._exact[text] for text, targets in exact.items() if text == targets[0].model]
 
     def _of_alias(self, to: str) -> tuple[Target, ...]:
-        """The targets of what an alias stands for.  The operator named them, not the client."""
+        """Return the targets of what an alias stands for.  The operator named their models, not the client."""
         name = self.find(to)
         return tuple(replace(target, client_named=False) for target in name.targets) if name else ()
 
@@ -158,7 +158,7 @@ class Names:
         return text in self._exact or fold(text) in self._folded
 
     def _at_backend(self, text: str) -> Name | None:
-        """`backend/model` with a model that nobody was seen to hold: the backend will say."""
+        """Return the name for `backend/model` with a model that the backend was not seen to hold: it will say."""
         before, slash, model = text.partition("/")
         backend = self._backends.get(fold(before))
         if not slash or not model or backend is None:
@@ -211,7 +211,7 @@ def names_of(policy: Policy, observations: Observations) -> Names:
 
 
 def _held(config: BackendConfig, seen: tuple[str, ...]) -> Iterator[tuple[Target, tuple[str, ...]]]:
-    """The models of a backend, the declared ones first, each with its spellings."""
+    """Yield the models of a backend, the declared ones first, each with its spellings."""
     known: set[str] = set()
     for model in (*config.models, *config.families.values(), *seen):
         spellings = spellings_of(config.type, model)
@@ -244,8 +244,8 @@ def _shape(text: str) -> tuple[str, str]:
 
 
 def edits(left: str, right: str, most: int) -> int:
-    """Return how many letters must be put in, left out, replaced or swapped with their neighbour to make `right` of
-    `left`; `most` + 1 when there are more than `most`.  The work is linear in the length."""
+    """Return the number of letters to insert, delete, replace or swap with their neighbour to make `right` of `left`,
+    or `most` + 1 when there are more than `most`.  The work is linear in the length."""
     far = most + 1
     if abs(len(left) - len(right)) > most:
         return far
