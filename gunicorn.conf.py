@@ -1,33 +1,30 @@
 """gunicorn's settings and hooks.  Every global here is read as a setting, so helpers begin with an underscore.
 
-Imports nothing of ours: the packages behind it would load ssl before the gevent worker patches it.  For the same
-reason the policy is checked in a process of its own.
+Imports nothing of ours but what imports nothing itself: the packages behind the rest would load ssl before the gevent
+worker patches it.  For the same reason the policy is checked in a process of its own.
 """
 
 import contextlib
 import ctypes
 import gc
-import json
 import os
 import select
 import socket
 import subprocess
 import sys
 import tempfile
-from http import HTTPStatus
 from pathlib import Path
 
-import gevent
-from gunicorn.http import errors as _errors
-from gunicorn.workers.ggevent import GeventWorker as _GeventWorker
-
 _HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(_HERE))  # gunicorn may be started from any folder
+
+from app import descriptors as _descriptors  # noqa: E402
+from app import worker as _worker  # noqa: E402
+
 _POLICY_TEXT = "_LLR_POLICY_TEXT"  # read by app/factory.py
 _SLOTS_FD = "_LLR_SLOTS_FD"  # read by app/backends/slots.py
 _UNREAD_MS = 120_000  # a client that takes nothing for so long has left; its place at the backend is wanted
-_REST_S = 3.0
 _M_ARENA_MAX = -8  # malloc.h
-_REST_PIECE_BYTES = 4096
 _POLICY_BYTES = 1_000_000  # more than the check lets pass; LLR_POLICY may name a file without end
 _LOOPBACK = ("127.", "localhost", "::1", "[::1]")
 
@@ -42,69 +39,13 @@ def _cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _read_rest(body):
-    """Reads on for a moment, so that a client that is still sending gets to read its answer.  Whether all was read."""
-    with contextlib.suppress(Exception), gevent.Timeout(_REST_S, False):
-        while body.read(_REST_PIECE_BYTES):
-            gevent.sleep(0)
-        return True
-    return False
-
-
-_REFUSALS = {
-    _errors.LimitRequestLine: (414, "URI Too Long"),
-    _errors.LimitRequestHeaders: (431, "Request Header Fields Too Large"),
-    _errors.ExpectationFailed: (417, "Expectation Failed"),
-    _errors.UnsupportedTransferCoding: (501, "Not Implemented"),
-}
-
-
-class _Worker(_GeventWorker):
-    """gunicorn's own, but for three things.
-
-    What is no proper HTTP is refused in the router's own words: gunicorn would quote it, in its answer and in its log,
-    and behind a wrong Content-Length that is the prompt.  The rest of a body that was refused is not read for ever.
-    And a client that no longer takes anything has left, which is no error.
-    """
-
-    def handle_request(self, listener_name, req, sock, addr):
-        try:
-            super().handle_request(listener_name, req, sock, addr)
-        except TimeoutError:  # _UNREAD_MS
-            raise StopIteration from None
-        finally:
-            at_end = getattr(req.body.reader, "length", None) == 0 or _read_rest(req.body)
-        if not at_end:
-            raise StopIteration  # closes the connection
-
-    def handle_error(self, req, client, addr, exc):
-        if isinstance(exc, gevent.GreenletExit):
-            return  # the worker stops
-        if not isinstance(exc, _errors.ParseException):
-            super().handle_error(req, client, addr, exc)
-            return
-        kind = type(exc).__name__
-        status, reason = _REFUSALS.get(type(exc), (400, "Bad Request"))
-        self.log.warning("refused a request that cannot be read: %s", kind)
-        self.wsgi.extensions["runtime"].count_refusal(HTTPStatus(status).name.lower())
-        message = f"This cannot be read as an HTTP request: {kind}."
-        error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
-        body = json.dumps({"error": error})
-        head = f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
-        head += "x-should-retry: false\r\n"
-        try:
-            client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
-        except OSError as error:
-            self.log.debug("nobody heard of it: %s", error)
-
-
 _host = os.environ.get("LLR_HOST", "").strip() or "127.0.0.1"
 _port = _number("LLR_PORT", 3030, 1, 65535)
 
 bind = f"[{_host}]:{_port}" if ":" in _host and not _host.startswith("[") else f"{_host}:{_port}"
 workers = _number("LLR_WORKERS", min(4, _cores()), 1, 64)
-worker_class = _Worker
-worker_connections = 1000
+worker_class = _worker.Worker
+worker_connections = _descriptors.connections(_descriptors.raise_limit())  # workers inherit the limit
 _grace_s = _number("LLR_GRACEFUL_TIMEOUT", 30, 1, 3600)
 graceful_timeout = _grace_s + 8  # then the master kills; its workers end sooner (post_fork) and write their rows
 timeout = 120  # seconds without a sign of life from a worker's event loop
@@ -191,6 +132,12 @@ def on_starting(server):
     if not _host.startswith(_LOOPBACK) and not os.environ.get("LLR_API_KEYS", "").strip():
         server.log.warning(
             "LISTENING ON %s WITHOUT KEYS: whoever reaches it spends your GPU and bill. Set LLR_API_KEYS.", bind
+        )
+    if worker_connections < _descriptors.MOST_CONNECTIONS:
+        limit, enough = _descriptors.limits()[0], _descriptors.wanted()
+        server.log.warning(
+            "only %d file descriptors (ulimit -Hn): a worker serves %d clients at once; %d would do for %d",
+            *(limit, worker_connections, enough, _descriptors.MOST_CONNECTIONS),
         )
     # Workers share the places of `maxConcurrency` through locks on this file (app/backends/slots.py).
     server.slots_file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the master lives

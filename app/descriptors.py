@@ -12,7 +12,7 @@ import resource
 
 MOST_CONNECTIONS = 1000  # clients of one worker at once
 _OWN = 124  # database, log, listeners, event loop, locks, looking up names
-_EACH = 2  # a client, and the backend that works for it
+_EACH = 3  # a client, the backend that works for it, and connections to other backends that are kept for later
 _ENOUGH = 1_048_576  # where there is no hard limit; Linux's own default of a hard limit (fs.nr_open)
 NONE_LEFT = (errno.EMFILE, errno.ENFILE)
 

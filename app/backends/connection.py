@@ -23,12 +23,12 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from app.backends.failures import AuthoritiesError, HandshakeTimeout, SendTimeout, causes
 from app.backends.response import Response
-from app.descriptors import NONE_LEFT
+from app.descriptors import MOST_CONNECTIONS, NONE_LEFT
 from app.errors import PrivacyViolation
 from app.routing.locality import is_inside
 from app.types import Timeouts
 
-_POOL_SIZE = 1000  # gunicorn's worker_connections: no more calls than that run at once
+_POOL_SIZE = MOST_CONNECTIONS  # no more calls than that run at once
 _SENT_AT_ONCE_BYTES = 256 * 1024
 _READ_BYTES = 65536
 _DEADLINES = Timeouts(connect_s=3.0, first_byte_s=120.0, idle_s=60.0)

@@ -15,6 +15,7 @@ import contextlib
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import sqlite3
@@ -192,7 +193,9 @@ class Router:
         env: Mapping[str, str] | None = None,
         wait: bool = True,
         root: Path = ROOT,
+        descriptors: tuple[int, int] | None = None,
     ) -> None:
+        """`descriptors` are the soft and the hard limit of open files that it starts with."""
         self.folder = folder
         self.workers = workers
         self.policy_file = folder / "policy.yaml"
@@ -203,6 +206,7 @@ class Router:
         self.env = dict(env or {})
         self._wait = wait
         self._root = root
+        self._descriptors = descriptors
         self._process: subprocess.Popen[bytes] | None = None
         self._seen: dict[int, str] = {}  # every worker that was ever met, and when it was started
         self.port = 0
@@ -244,6 +248,7 @@ class Router:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                preexec_fn=self._limit if self._descriptors else None,
             )
         if self._wait:
             try:
@@ -253,6 +258,10 @@ class Router:
                 self.kill_all()
                 raise
         return self
+
+    def _limit(self) -> None:
+        assert self._descriptors is not None
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._descriptors)
 
     def answers(self) -> bool:
         """Whether /health says 200; RouterDied when the process has ended."""

@@ -257,3 +257,21 @@ def test_init_writes_a_policy_that_serves(upstream, tmp_path):
     again = flask("init")
     assert again.returncode == 1 and "not touched" in again.stderr
     assert (tmp_path / "policy.yaml").read_text() == text
+
+
+def test_gunicorn_may_be_started_from_any_folder(tmp_path):
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("backends: {e: {type: echo}}\nroutes: [{default: e}]\n")
+    environ = {"PATH": os.environ["PATH"], "LLR_POLICY": str(policy), "LLR_DB": str(tmp_path / "metrics.db")}
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "gunicorn",
+        "--check-config",
+        "-c",
+        str(ROOT / "gunicorn.conf.py"),
+        "wsgi:app",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import resource
 import socket
 import threading
 import time
@@ -106,6 +108,130 @@ def test_a_body_that_does_not_come_is_a_408(up: Upstream, tmp_path: Path) -> Non
         assert head.startswith(b"HTTP/1.1 408 ")
         assert json.loads(body)["error"]["type"] == "invalid_request_error"
         assert not up.chats
+
+
+FORM = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+SLOW = {
+    "nothing": "",
+    "a head": "POST /v1/chat/compl",
+    "a chat": HEAD + "Content-Length: 5000\r\n\r\n{",
+    "a chunked chat": HEAD + "Transfer-Encoding: chunked\r\n\r\n1000\r\n{",
+    "a form": FORM + "Content-Length: 4000\r\n\r\nk",
+    "a form that is too large": FORM + "Content-Length: 5000\r\n\r\nk",
+    "a body for a URL that takes none": "GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n{",
+}
+FEW = (301, 301)  # file descriptors, with which a worker serves 59 clients at once
+ALLOWED = {"Authorization": "Bearer key"}
+
+
+@contextmanager
+def crowd(router: Router, begun: str, count: int) -> Iterator[None]:
+    """So many clients that begin a request and send one byte of it now and then; who is cut off comes again."""
+    over = threading.Event()
+
+    def keep_up(share: int) -> None:
+        with ExitStack() as stack:
+            socks = [_begin(router, begun, stack) for _ in range(share)]
+            while not over.wait(0.3):
+                for place, sock in enumerate(socks):
+                    try:
+                        sock.send(b"x")
+                    except OSError:
+                        socks[place] = _begin(router, begun, stack)
+
+    threads = [threading.Thread(target=keep_up, args=(count // 4,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(60)
+
+
+def _begin(router: Router, begun: str, stack: ExitStack) -> socket.socket:
+    sock = stack.enter_context(socket.socket())
+    sock.setblocking(False)
+    sock.connect_ex(("127.0.0.1", router.port))
+    with contextlib.suppress(OSError):  # not yet connected: then it has sent nothing, which is slow too
+        sock.send(begun.encode())
+    return sock
+
+
+@pytest.mark.parametrize("begun", SLOW.values(), ids=SLOW)
+@pytest.mark.parametrize("keys", ["", "key"], ids=["open", "with keys"])
+def test_slow_senders_cannot_take_all_places_of_a_worker(up: Upstream, tmp_path: Path, begun: str, keys: str) -> None:
+    """Five times as many as it has places.  Whoever sends at a usual pace is served meanwhile."""
+    env = {"LLR_API_KEYS": keys} if keys else {}
+    with Router(policy(up), folder=tmp_path, env=env, descriptors=FEW) as router, crowd(router, begun, 300):
+        for number in range(20):
+            assert router.get("/health", timeout=10).status == 200
+            assert router.chat(f"number {number}", headers=ALLOWED, timeout=10).text == f"number {number}"
+        body = json.dumps(chat_body("x" * 2_000_000)).encode()
+        assert router.post("/v1/chat/completions", body, headers=ALLOWED, timeout=20).status == 200
+        assert "Traceback" not in router.log_text()
+
+
+@pytest.mark.parametrize("begun", [SLOW["a form"], SLOW["a chat"]], ids=["forms", "chats"])
+def test_thousands_of_slow_senders_do_not_keep_health_from_answering(up: Upstream, tmp_path: Path, begun: str) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    try:
+        with Router(policy(up), folder=tmp_path, workers=2) as router, crowd(router, begun, 2400):
+            for _ in range(20):
+                assert router.get("/health", timeout=10).status == 200
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def answer_to(router: Router, begun: str, every_s: float = 0.0) -> bytes:
+    """What comes back to a client that sends on, a byte at a time, or nothing."""
+    with router.raw(begun.encode(), timeout=0.2) as sock:
+        for _ in range(150):
+            try:
+                if every_s:
+                    sock.send(b"x")
+                answer = sock.recv(65536)
+                break
+            except TimeoutError:
+                continue
+        sock.settimeout(10)
+        while piece := sock.recv(65536):  # until it is closed
+            answer += piece
+    return answer
+
+
+@pytest.mark.parametrize("trickling", [False, True])
+@pytest.mark.parametrize(
+    "begun", [SLOW["a chat"], SLOW["a chunked chat"], SLOW["a form"]], ids=["chat", "chunked", "form"]
+)
+def test_a_body_that_comes_too_slowly_is_a_408(up: Upstream, tmp_path: Path, begun: str, trickling: bool) -> None:
+    root = altered_copy(tmp_path / "copy", HASTY)
+    with Router(policy(up), folder=tmp_path, root=root) as router:
+        head, _, body = answer_to(router, begun, 0.2 if trickling else 0).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 ")
+        assert "too slowly" in json.loads(body)["error"]["message"]
+        assert not up.chats
+
+
+def test_a_stranger_is_asked_for_a_key_before_its_body_is_read(up: Upstream, tmp_path: Path) -> None:
+    env = {"LLR_API_KEYS": "key"}
+    with Router(policy(up), folder=tmp_path, env=env) as router:
+        for begun in (SLOW["a chat"], SLOW["a form that is too large"]):
+            assert answer_to(router, begun).startswith(b"HTTP/1.1 401 ")
+
+
+def test_who_keeps_to_the_slowest_rate_gets_through(up: Upstream, tmp_path: Path) -> None:
+    """Longer than a body is waited for that does not come."""
+    root = altered_copy(tmp_path / "copy", HASTY)
+    body = json.dumps(chat_body("x" * 600_000)).encode()
+    head = (HEAD + f"Content-Length: {len(body)}\r\n\r\n").encode()
+    with Router(policy(up), folder=tmp_path, root=root) as router, router.raw(head, timeout=30) as sock:
+        for place in range(0, len(body), 8192):
+            sock.sendall(body[place : place + 8192])
+            time.sleep(0.05)
+        assert sock.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
 # --- senders that never stop --------------------------------------------------------------------

@@ -462,3 +462,36 @@ def test_forms_of_our_own_page_alone(client: Client, host: str, origin: str, sta
 def test_any_host_is_no_host_of_ours(client: Client) -> None:
     headers = {**BROWSER, "Host": "evil.example", "Origin": "http://evil.example"}
     assert client(LLR_ALLOWED_HOSTS="*").post("/", data={"prompt": "x"}, headers=headers).status_code == 403
+
+
+# --- the size of forms --------------------------------------------------------------------------
+
+
+def test_a_stranger_gets_no_more_read_than_a_key_needs(client: Client) -> None:
+    made = client(LLR_API_KEYS="key")
+    assert made.post("/", data={"key": "key", "more": "x" * 5000}).status_code == 401
+    page = made.post("/", data={"key": "key", "more": "x" * 5000}, headers=BROWSER)
+    assert (page.status_code, 'name="key"' in page.get_data(as_text=True)) == (401, True)
+    assert made.post("/", data={"key": "key", "more": "x" * 3000}).status_code == 303
+
+
+def test_a_prompt_to_try_may_be_long_but_not_endless(client: Client) -> None:
+    made = client(LLR_API_KEYS="key")
+    known = {"Authorization": "Bearer key"}
+    assert made.post("/", data={"prompt": "word " * 80_000}, headers=known).status_code == 200
+    refused = made.post("/", data={"prompt": "x" * 600_000}, headers=known)
+    assert (refused.status_code, refused.json["error"]["code"]) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        ("application/x-www-form-urlencoded", b"&".join(b"a=1" for _ in range(100)), 400),
+        ("application/x-www-form-urlencoded", b"prompt=%ff%zz&prompt=second&=&&", 200),
+        ("application/x-www-form-urlencoded", b"", 200),
+        ("multipart/form-data; boundary=x", b"--x--", 415),
+        ("text/plain", b"prompt=x", 415),
+    ],
+)
+def test_odd_forms(client: Client, kind: str, body: bytes, status: int) -> None:
+    assert client().post("/", data=body, content_type=kind).status_code == status

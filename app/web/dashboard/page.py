@@ -18,7 +18,7 @@ from markupsafe import Markup
 from werkzeug import Response as AnyResponse
 
 from app import pipeline
-from app.errors import NotAllowed, RouterError
+from app.errors import NotAllowed, RequestError, RouterError
 from app.metrics.summary import window_hours
 from app.metrics.trial import ENOUGH_SAMPLES, FASTER
 from app.routing.explain import explanation, what_is_sent
@@ -41,6 +41,8 @@ blueprint = Blueprint("dashboard", __name__, template_folder=".")
 _HERE = Path(__file__).parent
 _STYLE, _SCRIPT = ((_HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
 _COOKIE_S = 30 * 86_400
+_KEY_FORM_BYTES = 4096
+_FORM_BYTES = 512 * 1024  # a prompt to try
 
 
 def _hash(text: str) -> str:
@@ -55,32 +57,45 @@ _CSP = (
 
 @blueprint.get("/")
 def dashboard() -> AnyResponse:
-    return _page({})
+    stranger = _stranger()
+    return _ask_for_key(stranger) if stranger else _page({})
 
 
 @blueprint.post("/")
 def forms() -> AnyResponse:
-    if "key" in http.form:
-        return _sign_in(http.form["key"])
-    if "leave" in http.form:
+    """Read little of a stranger's form: it can hold a key and nothing else."""
+    stranger = _stranger()
+    try:
+        form = headers.form(http.environ, _KEY_FORM_BYTES if stranger else _FORM_BYTES)
+    except RequestError:
+        if stranger is None:
+            raise
+        return _ask_for_key(stranger)
+    if "key" in form:
+        return _sign_in(form["key"])
+    if stranger is not None:
+        return _ask_for_key(stranger)
+    if "leave" in form:
         response = redirect("/", 303)
         response.delete_cookie(COOKIE)
         return response
-    return _page(_try(http.form))
+    return _page(_try(form))
 
 
-@blueprint.before_request
-def _come_in() -> Response | None:
-    """Browsers without a key get the form that asks for it; other clients the error."""
-    if http.method == "POST" and "key" in http.form:
-        return None
+def _stranger() -> NotAllowed | None:
+    """Return why this client may not see the page; None when it may."""
     try:
         _guard().check_page(http)
-    except NotAllowed:
-        if not http.accept_mimetypes.accept_html or "text/html" not in http.headers.get("Accept", ""):
-            raise
-        return _html("login.html", 401)
+    except NotAllowed as error:
+        return error
     return None
+
+
+def _ask_for_key(stranger: NotAllowed) -> AnyResponse:
+    """Browsers get the form that asks for the key; other clients the error."""
+    if not http.accept_mimetypes.accept_html or "text/html" not in http.headers.get("Accept", ""):
+        raise stranger
+    return _html("login.html", 401)
 
 
 def _sign_in(key: str) -> AnyResponse:
