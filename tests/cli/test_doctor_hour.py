@@ -352,7 +352,7 @@ def test_a_proxy_that_is_not_used(examine, upstream: Fake, variable: str) -> Non
     in_order(examine(policy, **{variable: "http://proxy.example:3128", "NO_PROXY": "localhost,127.0.0.0/8"}))
 
 
-@pytest.mark.parametrize("limit, clients", [(1024, 450), (256, 66), (100, 8)])
+@pytest.mark.parametrize("limit, clients", [(1024, 300), (256, 44), (100, 8)])
 def test_too_few_descriptors(tmp_path: Path, limit: int, clients: int) -> None:
     (one,) = found(tmp_path, [], descriptors=limit)
     assert (one.check, one.where) == ("descriptors", "ulimit -n")
