@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 import zlib
 from typing import Any, Protocol
 
+import gevent.socket
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import DecodeError, ProtocolError
@@ -65,6 +67,9 @@ class Response:
     def read_head(self, within_s: float) -> None:
         """Raises OSError, ProtocolError, and EOFError when the server closed without a word."""
         self.first_byte_by = time.monotonic() + within_s
+        if not self._head_bytes and not isinstance(self._sock, ssl.SSLSocket):  # TLS may hold what the kernel gave away
+            # Ask the event loop, not the socket: when the response is there already the other requests get their turn.
+            gevent.socket.wait_read(self._sock.fileno(), within_s, TimeoutError())
         while not self.status:
             try:
                 data = self._receive(self.first_byte_by)
