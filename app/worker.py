@@ -130,11 +130,11 @@ _REASONS = {
 class Worker(GeventWorker):  # type: ignore[misc]
     """gunicorn's own, but for six things.
 
-    What is no proper HTTP is refused in the router's own words: gunicorn would quote it, in its answer and in its log,
-    and behind a wrong Content-Length that is the prompt.  Bodies have a deadline, and clients that send slowly leave
-    places for others.  The rest of a body that was refused is not read for ever.  A client that no longer takes
-    anything has left, which is no error.  A lack of file descriptors is logged once, not with each connection.  After an
-    answer the connection goes to the end of the queue: a client that is quick would otherwise be served again and
+    What is no proper HTTP is refused in the router's own words: gunicorn would quote it, in its answer and in its
+    log, and behind a wrong Content-Length that is the prompt.  Bodies have a deadline, and clients that send slowly
+    leave places for others.  The rest of a body that was refused is not read for ever.  A client that no longer takes
+    anything has left, which is no error.  A lack of file descriptors is logged once, not with each connection.  After
+    an answer the connection goes to the end of the queue: a client that is quick would otherwise be served again and
     again, because its next request is there already, and the others would wait.
     """
 
