@@ -1,10 +1,11 @@
-"""Tries targets in order.  The only code that falls back, and the only one that times and records calls."""
+"""Tries targets in order.  The only code that calls backends for a request, that falls back, and that times and records
+calls."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from app.backends.answers import Stream, Whole
 from app.backends.base import Backend
@@ -27,11 +28,14 @@ from app.types import (
     Observations,
     Reply,
     Step,
+    StoredRequest,
     Streamed,
     Target,
 )
 
 Record = Callable[[CallRecord], None]
+Request = ChatRequest | StoredRequest
+_TAGS = tuple(tag.name for tag in fields(Classification))  # the record has each under the same name
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +56,18 @@ class Dispatcher:
     record: Record
 
 
-def dispatch(request: ChatRequest, tags: Classification, decision: Decision, via: Dispatcher, record: Record) -> Reply:
-    """The first target that answers.  Until it has, a fallback is invisible; after it there is none.
+def dispatch(
+    request: Request, tags: Classification | None, decision: Decision, via: Dispatcher, record: Record
+) -> Reply:
+    """The first target that answers.  Until it has, a fallback is invisible; after it there is none.  Only requests to
+    models have tags.
 
     `record` gets the CallRecord of every call, that of a stream when it ends.  Raises BackendRejected (the
     client's own mistake) and AllBackendsFailed.
     """
     failures: list[tuple[str, BackendError]] = []
     for target in _admitted(request, decision, via):
-        call = Call(request, tags, decision.route, target, via.upstreams[target.backend], "live", record)
+        call = Call(request, tags, decision.route, target, via.upstreams[target.backend], request.kind, record)
         call.reason, call.fallback_for = _why(target, decision, failures)
         call.basis = None if failures else decision.basis
         try:
@@ -124,7 +131,7 @@ def _why(target: Target, decision: Decision, failures: list[tuple[str, BackendEr
     return ("fallback" if failures else "cooling"), first
 
 
-def call_target(request: ChatRequest, target: Target, call: Call, via: Dispatcher, *, private: bool) -> Whole | Stream:
+def call_target(request: Request, target: Target, call: Call, via: Dispatcher, *, private: bool) -> Whole | Stream:
     """One call: the privacy gate, a place, the gate's question to the server, the backend.  On failure the call is
     recorded and BackendError raised; on success finishing (and recording) `call` is the caller's.
 
@@ -155,7 +162,7 @@ def _forbidden(reason: str) -> PrivacyViolation:
     return PrivacyViolation(f"the request is private and this backend {reason}: not called")
 
 
-def _admitted(request: ChatRequest, decision: Decision, via: Dispatcher) -> Iterator[Target]:
+def _admitted(request: Request, decision: Decision, via: Dispatcher) -> Iterator[Target]:
     """The targets in order, those whose circuit is open last: they are tried when nothing else answered."""
     waiting = []
     for target in decision.targets:
@@ -171,15 +178,15 @@ class Call:
 
     def __init__(
         self,
-        request: ChatRequest,
-        tags: Classification,
+        request: Request,
+        tags: Classification | None,
         route: str,
         target: Target,
         upstream: Upstream,
         kind: str,
         record: Record,
     ) -> None:
-        """`kind` is live, shadow or probe; only live calls stream."""
+        """`kind` is live, shadow, probe or stored; only live calls stream."""
         self.stream = request.stream and kind == "live"
         self.reason = kind
         self.fallback_for: str | None = None
@@ -229,7 +236,7 @@ class Call:
         self._finished = True
         if self._slot is not None:
             self._upstream.slots.release(self._slot)
-        now = time.monotonic()
+        now, tags = time.monotonic(), self._tags
         price = self._upstream.backend.config.price
         read, written = (answer.input_tokens, answer.output_tokens) if answer else (None, None)
         self._record(
@@ -242,8 +249,6 @@ class Call:
                 route=self._route,
                 surface=self._request.surface,
                 stream=self.stream,
-                task=self._tags.task,
-                complexity=self._tags.complexity,
                 latency_ms=round((now - self._started) * 1000),
                 ttfb_ms=round((self._first_byte - self._started) * 1000) if self._first_byte else None,
                 outcome=outcome,
@@ -258,12 +263,7 @@ class Call:
                 finish=answer.facts.finish if answer else None,
                 answer_chars=answer.facts.chars if answer else None,
                 live_ts_ms=self.live_ts_ms,
-                sensitivity=self._tags.sensitivity,
-                modality=self._tags.modality,
-                family=self._tags.family,
-                tokens=self._tags.tokens,
-                difficulty=self._tags.difficulty,
-                confidence=self._tags.confidence,
+                **({name: getattr(tags, name) for name in _TAGS} if tags else {}),
                 basis=self.basis,
                 backend_failed=failed,
                 retry_after_s=retry_after_s,

@@ -6,7 +6,7 @@ import dataclasses
 import time
 
 from app.dispatch import dispatch
-from app.errors import RouterError
+from app.errors import NoEligibleBackend, RouterError
 from app.routing.classify import classify
 from app.routing.classify import explain as evidence
 from app.routing.decide import Trial, decide, no_trial
@@ -14,7 +14,19 @@ from app.routing.detect import Detectors
 from app.routing.locality import is_local
 from app.routing.outlook import estimate, never
 from app.runtime import Runtime
-from app.types import CallRecord, ChatRequest, Classification, Decision, Evidence, Outlook, Planned, Reply, Target
+from app.types import (
+    CallRecord,
+    ChatRequest,
+    Classification,
+    Decision,
+    Evidence,
+    Outlook,
+    Planned,
+    Reply,
+    Step,
+    StoredRequest,
+    Target,
+)
 
 
 def plan(request: ChatRequest, rt: Runtime, trial: Trial = no_trial) -> tuple[Classification, Decision]:
@@ -65,8 +77,10 @@ def _outlook(request: ChatRequest, tags: Classification, decision: Decision, rt:
     return Outlook(calls=calls, mirrors=mirrors, never=never(rt.policy, decision, observations, reached))
 
 
-def run(request: ChatRequest, rt: Runtime) -> Reply:
+def run(request: ChatRequest | StoredRequest, rt: Runtime) -> Reply:
     """The answer.  Raises RouterError; the CallRecords of all calls are recorded by the time it is over."""
+    if isinstance(request, StoredRequest):
+        return _run_stored(request, rt)
     tags, decision = plan(request, rt, rt.claim_trial)
 
     def record(call: CallRecord) -> None:
@@ -80,6 +94,28 @@ def run(request: ChatRequest, rt: Runtime) -> Reply:
     except RouterError as error:
         error.route, error.trace = decision.route, error.trace or decision.trace
         error.pin_refused = decision.pin_refused
+        raise
+
+
+def _run_stored(request: StoredRequest, rt: Runtime) -> Reply:
+    """Return what the backend that keeps a response says of it: nothing is decided, and the gate is the same."""
+    keeper = request.keeper
+    if request.private and not is_local(keeper, rt.observations()):
+        raise NoEligibleBackend(
+            f"The request is private, and the backend that keeps this response, {keeper.backend!r}, is not local."
+        )
+    decision = Decision(
+        route="stored",
+        targets=(keeper,),
+        trace=(Step("match", f"kept by {keeper.backend}: no other can answer"),),
+        primary=keeper.backend,
+        reason="continuation",
+        private=request.private,
+    )
+    try:
+        return dispatch(request, None, decision, rt.dispatcher, rt.record)
+    except RouterError as error:
+        error.route = decision.route
         raise
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 TASKS = ("code", "web_search", "summarisation", "classification", "vision", "general")
 COMPLEXITIES = ("low", "medium", "high")
@@ -83,6 +83,21 @@ class ChatRequest:
     sensitivity_from: str = ""  # what made it high: the header, a detector, the conversation it continues
     large: bool = True  # each step with it may take milliseconds: the others get a turn between them
     continues: Target | None = None  # the backend that keeps the conversation: no other can go on with it
+    kind: ClassVar[str] = "live"  # of its calls, but for those that mirror it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRequest:
+    """GET or DELETE of a response that a backend keeps."""
+
+    request_id: str
+    method: str
+    path: str  # behind the backend's path of responses
+    keeper: Target  # the only backend that can answer
+    private: bool
+    surface: ClassVar[str] = "responses"
+    stream: ClassVar[bool] = False
+    kind: ClassVar[str] = "stored"
 
 
 # --- what the policy says -----------------------------------------------------------------------
@@ -318,8 +333,9 @@ class Outgoing:
     """One request as it is sent to one target."""
 
     path: str
-    body: bytes
+    body: bytes  # empty: none is sent
     native: bool = False  # a Responses body instead of chat
+    method: str = "POST"
 
     def form(self, request: ChatRequest) -> str:
         """native | translated | passed_on: what became of the client's body."""
@@ -426,14 +442,12 @@ class CallRecord:
 
     request_id: str
     ts_ms: int  # when the call ended
-    kind: str  # live | shadow | probe
+    kind: str  # live | shadow | probe | stored
     backend: str
     model: str
     route: str
     surface: str
     stream: bool
-    task: str
-    complexity: str
     latency_ms: int  # the whole call
     ttfb_ms: int | None  # to the first byte of content; None when none came
     outcome: str  # ok | error | cancelled
@@ -448,7 +462,9 @@ class CallRecord:
     finish: str | None = None  # why the answer ended, in the backend's word: stop, length, content_filter …
     answer_chars: int | None = None  # length of the answer: text and tool arguments; None = there is no answer
     live_ts_ms: int | None = None  # `ts_ms` of the live call that a shadow call mirrors
-    sensitivity: str | None = None  # these six: the other tags of the request
+    task: str | None = None  # these eight: the tags of the request; None: nothing was asked of a model
+    complexity: str | None = None
+    sensitivity: str | None = None
     modality: str | None = None
     family: str | None = None
     tokens: int | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import json
 import weakref
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from app.backends.answers import StoredDocument
 from app.dispatch import dispatch
 from app.errors import (
     AllBackendsFailed,
@@ -27,7 +29,7 @@ from app.errors import (
     StreamInterrupted,
     envelope,
 )
-from app.types import Buffered, Classification, Decision, Price, Reply, Streamed, Target
+from app.types import Buffered, Classification, Decision, Price, Reply, StoredRequest, Streamed, Target
 from tests import build
 from tests.fakes.backends import FakeStream, Stage, whole
 
@@ -53,6 +55,69 @@ def lines(stage: Stage) -> list[tuple[Any, ...]]:
 def drained(reply: Reply) -> bytes:
     assert isinstance(reply, Streamed)
     return b"".join(reply.chunks)
+
+
+# --- what a backend keeps ------------------------------------------------------------------------
+
+LOOKUP = StoredRequest(request_id="req-1", method="GET", path="/resp_1", keeper=Target("a", "m"), private=False)
+
+
+def look_up(stage: Stage, request: StoredRequest = LOOKUP) -> Reply:
+    kept = Decision(
+        route="stored", targets=(request.keeper,), trace=(), primary="a", reason="continuation", private=request.private
+    )
+    return dispatch(request, None, kept, stage.via, stage.record)
+
+
+def test_a_lookup_is_a_call_with_a_record_of_its_own_kind() -> None:
+    document = {"id": "resp_1", "usage": {"input_tokens": 3, "output_tokens": 4}}
+    stage = Stage({"a": [StoredDocument(b"{}", document)]}, prices={"a": Price(1, 1)})
+    reply = look_up(stage)
+    assert isinstance(reply, Buffered) and reply.document == document and reply.native
+    (call,) = stage.records
+    assert (call.kind, call.route, call.surface, call.reason) == ("stored", "stored", "responses", "continuation")
+    assert (call.outcome, call.sent_bytes, call.destination, call.stream) == ("ok", 0, "fake", False)
+    assert (call.input_tokens, call.output_tokens, call.cost_usd, call.finish) == (None, None, None, None)
+    assert {getattr(call, name) for name in ("task", "complexity", "sensitivity", "tokens", "difficulty")} == {None}
+    assert stage.in_flight == 0
+
+
+def test_a_private_lookup_stops_at_the_gate() -> None:
+    stage = Stage({"a": []})
+    with pytest.raises(AllBackendsFailed):
+        look_up(stage, dataclasses.replace(LOOKUP, private=True))
+    assert stage.called == [] and lines(stage) == [("a", "error", "privacy", None)]
+    stage = Stage({"a": [StoredDocument(b"{}", {})]}, local=frozenset({"a"}))
+    look_up(stage, dataclasses.replace(LOOKUP, private=True))
+    assert stage.called == ["a"]
+
+
+def test_a_lookup_waits_for_a_place_and_gives_it_back() -> None:
+    stage = Stage({"a": [StoredDocument(b"{}", {})]}, limits={"a": 1})
+    place = stage.upstreams["a"].slots.acquire(0)
+    with pytest.raises(AllBackendsFailed):
+        look_up(stage)
+    assert lines(stage) == [("a", "error", "busy", None)]
+    stage.upstreams["a"].slots.release(place)
+    look_up(stage)
+    assert stage.in_flight == 0
+
+
+def test_a_lookup_is_counted_by_the_circuit() -> None:
+    stage = Stage({"a": [BackendTimeout("late")] * 3 + [StoredDocument(b"{}", {})]})
+    for _ in range(3):
+        with pytest.raises(AllBackendsFailed):
+            look_up(stage)
+    assert stage.health.snapshot() == {"a"}
+    look_up(stage)  # the only backend that can answer is tried all the same
+    assert stage.health.snapshot() == frozenset()
+
+
+def test_a_client_that_leaves_ends_a_lookup() -> None:
+    stage = Stage({"a": [ClientGone()]})
+    with pytest.raises(ClientGone):
+        look_up(stage)
+    assert lines(stage) == [("a", "cancelled", None, None)] and stage.in_flight == 0
 
 
 # --- order --------------------------------------------------------------------------------------

@@ -515,6 +515,41 @@ def test_there_is_one_flow():
     assert importers == {"pipeline.py", "runtime.py", "background/shadow.py"}
 
 
+# Methods of a Backend that send something, and who may call them: dispatch alone for a request; what asks a server for
+# its models and windows, in the background and from the command line, is no request.
+ASKERS = {"background/observe.py", "cli/backends.py", "cli/doctor.py", "cli/surroundings.py"}
+DOORS = {
+    "open": ({"private"}, {"dispatch.py"}),
+    "_open": ({"private"}, set()),
+    "_send": (set(), set()),
+    "host_of_model": (set(), {"dispatch.py"}),
+    **{method: (set(), ASKERS) for method in ("ask", "discover", "runs_with")},
+}
+
+
+@pytest.mark.parametrize("method", DOORS)
+def test_there_is_one_door_to_backends(method: str):
+    """`open` is a method of files too: that of a backend says whether the request is private."""
+    keywords, allowed = DOORS[method]
+    callers = {
+        str(source.relative_to(ROOT / "app"))
+        for source, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == method
+        if keywords <= {keyword.arg for keyword in node.keywords}
+    }
+    outside = {caller for caller in callers if not caller.startswith("backends/")}
+    assert outside <= allowed
+    assert callers, "it has another name now"
+
+
+def test_nobody_else_opens_connections_to_backends():
+    for source, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module == "app.backends.connection":
+                assert source.parent.name == "backends", source
+
+
 def test_no_import_hides_inside_a_function():
     for source, tree in trees():
         for function in ast.walk(tree):

@@ -45,6 +45,17 @@ class Whole:
         """Nothing is open any more."""
 
 
+class StoredDocument(Whole):
+    """What a backend keeps, as it keeps it.  The usage in it is that of another call."""
+
+    def __init__(self, body: bytes, document: Mapping[str, Any]) -> None:
+        self.body = body
+        self.document = document
+        self.native = True
+        self.input_tokens = self.output_tokens = None
+        self.facts = AnswerFacts()
+
+
 class Stream:
     """Iterates over a stream's bytes as they arrive; a chat stream ends with `[DONE]`.  `native`: Responses events.
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from marshmallow import fields
 
-from app.backends.answers import Stream, Whole, first_bytes, gave_up, read_body
+from app.backends.answers import StoredDocument, Stream, Whole, first_bytes, gave_up, read_body
 from app.backends.connection import Connections, StaleConnection
 from app.backends.failures import (
     AUTHORITIES,
@@ -29,7 +29,7 @@ from app.backends.failures import (
 )
 from app.backends.response import Response
 from app.errors import BackendError, BackendProtocol, BackendRejected, BackendServerError, BackendUnavailable
-from app.types import BackendConfig, ChatRequest, Dialect, Outgoing, Target
+from app.types import BackendConfig, ChatRequest, Dialect, Outgoing, StoredRequest, Target
 from app.wire import chat, dialects, finish, sse
 from app.wire.error_document import error_of
 
@@ -81,8 +81,10 @@ class Backend:
         """The endpoint as `chat_path` and `models_path` expect it."""
         return endpoint.rstrip("/")
 
-    def prepare(self, request: ChatRequest, target: Target, *, stream: bool) -> Outgoing:
+    def prepare(self, request: ChatRequest | StoredRequest, target: Target, *, stream: bool) -> Outgoing:
         """What is sent for a request.  `stream` differs from the client's own only for shadow calls."""
+        if isinstance(request, StoredRequest):
+            return Outgoing(self.responses_path + request.path, b"", native=True, method=request.method)
         if self.config.responses == "native":
             body = request.body.native(target.model, stream=stream)
             if body is not None:
@@ -112,12 +114,14 @@ class Backend:
 
     def _open(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Whole | Stream:
         """One try of `open`."""
-        response = self._send("POST", outgoing.path, outgoing.body, private)
+        response = self._send(outgoing.method, outgoing.path, outgoing.body or None, private)
         native = outgoing.native
         answer = None
         try:
             if response.status >= 300:
                 raise self._refusal(response, target)
+            if outgoing.method != "POST":
+                return StoredDocument(*self._document(response))
             begun = first_bytes(response, response.first_byte_by, self.config) if stream else []
             if stream and not _is_document(response, b"".join(begun)):
                 chunks = Stream(response, self.config, self._key, native=native, private=private, begun=begun)
@@ -167,17 +171,6 @@ class Backend:
         finally:
             response.close()
 
-    def stored(self, method: str, path: str) -> Whole:
-        """GET or DELETE of a response that this (native) backend keeps; `path` begins behind `responses_path`.
-        Raises BackendError; a refusal passes through as BackendRejected."""
-        response = self._send(method, self.responses_path + path, None, private=False)
-        try:
-            if response.status >= 300:
-                raise self._refusal(response, Target(self.config.name, "", client_named=True))
-            return self._whole(response, native=True)
-        finally:
-            response.close()
-
     def model_names(self, document: Mapping[str, Any]) -> tuple[str, ...]:
         """Model names in the answer at `models_path`."""
         return tuple(str(entry["id"]) for entry in entries_of(document, "data") if entry.get("id"))
@@ -219,6 +212,15 @@ class Backend:
         self, response: Response, native: bool = False, begun: Sequence[bytes] = (), deadline: float = inf
     ) -> Whole:
         """The body as one JSON object that is no error; `begun` was read of it already."""
+        body, document = self._document(response, begun, deadline)
+        if error_of(document) is not None:
+            raise BackendServerError("answered 200 with an error", kind="error_body", said=said(document, self._key))
+        return Whole(body, document, native=native)
+
+    def _document(
+        self, response: Response, begun: Sequence[bytes] = (), deadline: float = inf
+    ) -> tuple[bytes, dict[str, Any]]:
+        """Return the body, and the JSON object that it is."""
         try:
             body = read_body(response, self.config.timeouts.idle_s, begun, deadline)
         except TRANSPORT_ERRORS as error:
@@ -226,9 +228,7 @@ class Backend:
         document = sse.json_of(body)
         if document is None:
             raise BackendProtocol("answered 200 with something that is not a JSON object")
-        if error_of(document) is not None:
-            raise BackendServerError("answered 200 with an error", kind="error_body", said=said(document, self._key))
-        return Whole(body, document, native=native)
+        return body, document
 
     def _refusal(self, response: Response, target: Target) -> BackendError:
         try:

@@ -21,7 +21,7 @@ from werkzeug.wsgi import ClosingIterator
 from app import pipeline
 from app.errors import ClientGone, RouterError
 from app.runtime import Runtime
-from app.types import Buffered, ChatRequest, Reply, Streamed
+from app.types import Buffered, ChatRequest, Reply, StoredRequest, Streamed
 from app.web import errors, headers
 from app.wire import sse
 
@@ -53,16 +53,21 @@ def runtime() -> Runtime:
 
 def answer(request: ChatRequest, surface: Surface, rt: Runtime, environ: Environ) -> Response:
     """Runs a request and renders its reply.  Raises RouterError before anything was sent."""
-    return (_streamed if request.stream else _buffered)(request, surface, rt, environ)
+    if request.stream:
+        return _streamed(request, surface, rt, environ)
+    return buffered(request, surface.document, rt, environ)
 
 
-def _buffered(request: ChatRequest, surface: Surface, rt: Runtime, environ: Environ) -> Response:
+def buffered(
+    request: ChatRequest | StoredRequest, document: Callable[[Buffered], bytes], rt: Runtime, environ: Environ
+) -> Response:
+    """Run a request and render its reply, whose body `document` makes.  Raises RouterError."""
     logged, sock = RequestLog(request), environ.get("gunicorn.socket")
     try:
         with rt.hangups.watch(sock):
             reply = pipeline.run(request, rt)
         assert isinstance(reply, Buffered)
-        body = surface.document(reply)
+        body = document(reply)
     except ClientGone:
         logged.write(499, None)
         return Response(status=499)  # nobody reads it
@@ -214,7 +219,7 @@ class Feed:
 class RequestLog:
     """One line a request: id, surface, route, backend, model, status, ms, the cause of a failure.  Never content."""
 
-    def __init__(self, request: ChatRequest) -> None:
+    def __init__(self, request: ChatRequest | StoredRequest) -> None:
         self._request = request
         self._started = time.monotonic()
         self.reply: Reply | None = None

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote
 
 from flask import Blueprint, Response, jsonify
 from flask import request as http
@@ -17,7 +18,7 @@ from app.conversations import Turn
 from app.errors import NotFound, RequestError, RouterError, StreamInterrupted
 from app.runtime import Runtime
 from app.storage import StoreError, now_ms
-from app.types import Buffered, ChatRequest, JsonObject, Reply, Target
+from app.types import Buffered, ChatRequest, JsonObject, Reply, StoredRequest, Target
 from app.web import answers, errors, headers
 from app.web.guards import owner_of
 from app.wire import chat, sse
@@ -41,24 +42,23 @@ def responses() -> Response:
 def retrieve(name: str) -> Response:
     turn = _kept(name)
     if turn.native:
-        return _at_backend(turn, "GET", f"/{turn.id}")
+        return _at_backend(turn, "GET")
     return jsonify(turn.response)
 
 
 @blueprint.delete("/v1/responses/<name>")
 def delete(name: str) -> Response:
-    turn, rt = _kept(name), answers.runtime()
+    turn = _kept(name)
     if turn.native:
-        _at_backend(turn, "DELETE", f"/{turn.id}")
-    rt.state_lane.run(rt.conversations.delete, turn.id, turn.owner)
-    return jsonify(id=turn.id, object="response", deleted=True)
+        return _at_backend(turn, "DELETE", document=lambda _: _forget(turn))
+    return Response(_forget(turn), mimetype="application/json")
 
 
 @blueprint.get("/v1/responses/<name>/input_items")
 def input_items(name: str) -> Response:
     turn = _kept(name)
     if turn.native:
-        return _at_backend(turn, "GET", f"/{turn.id}/input_items")
+        return _at_backend(turn, "GET", "/input_items")
     return jsonify(input_list(turn.input))
 
 
@@ -77,12 +77,32 @@ def _kept(name: str) -> Turn:
     return turn
 
 
-def _at_backend(turn: Turn, method: str, path: str) -> Response:
-    """A response that its backend keeps."""
-    upstream = answers.runtime().upstreams.get(turn.backend)
-    if upstream is None:
-        raise NotFound("The backend that keeps this response is no longer in the policy.", code="response_not_found")
-    return Response(upstream.backend.stored(method, path).body, mimetype="application/json")
+def _forget(turn: Turn) -> bytes:
+    """Delete a turn here, and return what is said of it."""
+    rt = answers.runtime()
+    rt.state_lane.run(rt.conversations.delete, turn.id, turn.owner)
+    return json.dumps({"id": turn.id, "object": "response", "deleted": True}).encode()
+
+
+def _at_backend(
+    turn: Turn, method: str, below: str = "", document: Callable[[Buffered], bytes] = lambda reply: reply.body
+) -> Response:
+    """Ask the backend that keeps a response; `below` is a path behind that of the response."""
+    rt, environ = answers.runtime(), http.environ
+    config = rt.policy.backends.get(turn.backend)
+    if config is None or config.responses != "native":
+        raise NotFound(
+            f"The backend that keeps this response, {turn.backend!r}, is no longer there to be asked.",
+            code="response_not_found",
+        )
+    request = StoredRequest(
+        request_id=headers.request_id(environ),
+        method=method,
+        path=f"/{quote(turn.id, safe='')}{below}",
+        keeper=Target(turn.backend, turn.model, client_named=True),
+        private=turn.private or headers.sensitivity(environ) == "high",
+    )
+    return answers.buffered(request, document, rt, environ)
 
 
 def read_request(rt: Runtime, environ: dict[str, Any], raw: bytes) -> tuple[ChatRequest, ResponsesRequest]:
