@@ -112,6 +112,27 @@ def test_workers_report(store: Store) -> None:
     assert store.workers(NOW, 1000) == {}
 
 
+def test_mirrored_calls_find_their_live_ones(store: Store) -> None:
+    mirrored = {"kind": "shadow", "backend": "cloud", "finish": "length", "answer_chars": 0}
+    store.write([call(1, finish="stop", answer_chars=5), call(1, **mirrored, live_ts_ms=NOW + 1), call(2, **mirrored)])
+    (pair,) = store.pairs(NOW)
+    assert (pair.live.backend, pair.live.finish, pair.live.answer_chars) == ("local", "stop", 5)
+    assert (pair.mirrored.backend, pair.mirrored.finish, pair.mirrored.answer_chars) == ("cloud", "length", 0)
+
+
+def test_calls_that_are_alike_are_counted(store: Store) -> None:
+    away = {"backend": "cloud", "destination": "api.example:443", "reason": "pin", "route": "pin"}
+    store.write([call(1), call(2), call(3, outcome="error", error="refused"), call(4, **away)])
+    groups = {(group.backend, group.error): group for group in store.groups(NOW)}
+    assert {key: group.calls for key, group in groups.items()} == {
+        ("local", None): 2,
+        ("local", "refused"): 1,
+        ("cloud", None): 1,
+    }
+    assert (groups["local", None].first_ms, groups["local", None].last_ms) == (NOW + 1, NOW + 2)
+    assert groups["cloud", None].is_away and not groups["local", None].is_away
+
+
 def test_many_writers_lose_nothing(location: str) -> None:
     stores = [Store(location) for _ in range(4)]
 
