@@ -236,6 +236,8 @@ def test_page_json_prometheus_and_terminal_agree(client: Client, hours: int, mon
     terminal = browser.application.test_cli_runner().invoke(args=["metrics", "summary", "--since", f"{hours}h"])
     lines = {line.split()[0]: line.split()[1:] for line in terminal.stdout.splitlines() if line}
     assert f"{said['total']['requests']} requests in {hours} hours" in terminal.stdout
+    assert f"{said['database']}, rows since {said['rows_since']}" in text
+    assert f"{said['database']}: rows since {said['rows_since']}" in " ".join(terminal.stdout.split())
     assert said["total"]["calls"] == sum(entry["calls"] for entry in said["backends"])
     for name, section in (("backend", "backends"), ("route", "routes")):
         shown = cells(text, section)

@@ -37,7 +37,7 @@ def gather(store: Store, policy: Policy, observations: Observations, hours: floa
     """Blocks.  Raises StoreError."""
     tallies, steps = store.history(now_ms - int(hours * 3_600_000), step_s(hours))
     counts = {"refusals": store.refusals(hours), "rows_dropped": store.dropped()}
-    extra = {**overview(tallies, policy, observations), **counts}
+    extra = {**store.source().document(), **overview(tallies, policy, observations), **counts}
     return Figures(
         summary=metrics_summary(tallies, hours, extra),
         ab=ab_report(store.pairs(now_ms - int(hours * 3_600_000)), policy.ab, hours, policy.echoes),
@@ -48,7 +48,7 @@ def gather(store: Store, policy: Policy, observations: Observations, hours: floa
 
 def nothing(policy: Policy, observations: Observations, hours: float) -> Figures:
     """While the database cannot be read."""
-    counts: dict[str, Any] = {"refusals": {}, "rows_dropped": None}
+    counts: dict[str, Any] = {"database": None, "rows_since": None, "refusals": {}, "rows_dropped": None}
     summary = metrics_summary({}, hours, {**overview({}, policy, observations), **counts})
     return Figures(summary=summary, ab=ab_report((), policy.ab, hours, policy.echoes), steps={}, latest=())
 
