@@ -12,13 +12,17 @@ from typing import Any
 from app.errors import RequestError
 from app.types import JsonObject
 
+_NO_PARAMETERS: JsonObject = {}
+
 
 def check_message(message: Any, index: int) -> int:
     """Return the number of content parts of a message.  Raise RequestError naming the member that is wrong."""
-    where = f"messages[{index}]"
     if not isinstance(message, dict):
-        raise _wrong(where, "an object")
+        raise _wrong(f"messages[{index}]", "an object")
     role = message.get("role")
+    if len(message) == 2 and type(message.get("content")) is str and type(role) is str and role.strip():
+        return 0  # as most messages are: a role, a text and nothing more
+    where = f"messages[{index}]"
     if not isinstance(role, str) or not role.strip():  # servers have roles of their own: any name passes
         raise _wrong(f"{where}.role", "a string that is not empty")
     for name in ("name", "tool_call_id"):
@@ -39,7 +43,10 @@ def check_message(message: Any, index: int) -> int:
 
 def check_options(document: JsonObject) -> None:
     """Raise RequestError for tools, stop words or a schema of a kind that no server takes."""
-    for place, tool in _objects(document.get("tools"), "tools"):
+    tools = document.get("tools")
+    if tools and isinstance(tools, list) and all(map(_is_usual, tools)):
+        tools = None
+    for place, tool in _objects(tools, "tools"):
         function = _function(tool, place)
         if not _is_text(function.get("description")):
             raise _wrong(f"{place}.function.description", "a string")
@@ -53,6 +60,17 @@ def check_options(document: JsonObject) -> None:
         form = wanted.get("json_schema")
         if isinstance(form, Mapping) and not is_schema(form.get("schema")):
             raise _wrong("response_format.json_schema.schema", "an object")
+
+
+def _is_usual(tool: Any) -> bool:
+    """Return whether a tool is sound in the way that nearly every tool is: no place has to be worded for it."""
+    function = tool.get("function") if type(tool) is dict else None
+    return (
+        type(function) is dict
+        and type(function.get("name")) is str
+        and type(function.get("description", "")) is str
+        and type(function.get("parameters", _NO_PARAMETERS)) is dict
+    )
 
 
 def _function(entry: JsonObject, place: str) -> JsonObject:
