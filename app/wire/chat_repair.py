@@ -161,22 +161,20 @@ class _StreamRepair:
         return whole
 
     def _pass(self, event: bytes) -> bytes:
+        """Return what may be sent on once an event has come."""
         data = sse.data_of(event.rstrip(b"\r\n"))
-        if data is None:
-            return event  # a comment
+        calling = data is not None and _CALLS.search(data) is not None
+        if not calling and (not self._held or (data is None and event.startswith(b":"))):
+            return event  # nothing waits, or a comment that shows that the stream lives
         held = _Held(event)
-        document = None
-        if _CALLS.search(data) and (document := sse.json_of(data)):
-            held.read(document, self._calls_of)
-        elif self._held:
-            document = sse.json_of(data)
-        else:
-            return event
         self._held.append(held)
-        if document is None:  # `[DONE]`, and the calls were not ended by a finish reason
+        document = sse.json_of(data) if data is not None else None
+        if document is not None and calling:
+            held.read(document, self._calls_of)
+        if data is not None and document is None:  # `[DONE]`, and the calls were not ended by a finish reason
             return self._release(cut=True)
         waits = any(calls.undecided for calls in self._calls.values()) and len(self._held) <= _MOST_HELD
-        return b"" if waits and _goes_on(document, calling=bool(held.calls)) else self._release()
+        return b"" if waits and (document is None or _goes_on(document, calling=calling)) else self._release()
 
     def _release(self, *, cut: bool = False) -> bytes:
         for calls in self._calls.values():

@@ -170,7 +170,10 @@ def test_any_stream(client: FlaskClient, path: str) -> None:
         counted[f"{path} streams"] += 1
         assert response.status_code == 200
         body = response.get_data()
-        assert "chat" not in path or data in body
+        if "chat" in path:  # only what holds tool calls, which may be broken, may change
+            assert data in body or b'"tool_calls"' in data
+            whole = [piece for piece in stream if piece.startswith(b"data:") and b'"tool_calls"' not in piece]
+            assert all(piece in body for piece in whole)
         if "responses" in path:
             last = [event for event in parse_events(body) if event != "[DONE]"][-1]
             assert last["type"] in ("response.completed", "response.incomplete", "response.failed", "error"), last
