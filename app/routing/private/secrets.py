@@ -1,0 +1,207 @@
+"""The kinds of secrets in secrets.txt, and the checks that its lines name."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from app.routing.private.candidate import Candidate, Check, Kind
+from app.routing.private.randomness import is_digest_or_id, is_mixed, is_placeholder, is_random, is_wordy
+
+_DATA = Path(__file__).with_name("secrets.txt")
+_COLUMNS = re.compile(r" {2,}")
+_WORD_START = r"(?:^|[^A-Za-z0-9])"
+_NAME = re.compile(r"[\w.-]*\Z")
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_]+")  # of camelCase, snake_case, kebab-case
+
+# Words of a name: its value is random, perhaps, and no secret.
+_HARMLESS = frozenset(
+    """
+    public pub primary foreign partition sort cache cached index page next continuation cursor sync delta author authors
+    tokenizer tokenized keyword keywords keyboard kid object bucket path paths file filename name label column row field
+    etag hash digest checksum fingerprint thumbprint idempotency dedup csrf xsrf nonce salt sha sha256 sha512 md5 expiry
+    expires type uri endpoint count limit max min size length version site algorithm alg commit integrity encoding
+    pagination locale translation translations event lookup
+    """.split()
+)
+_STRONG = frozenset(
+    """
+    api apikey secret secrets token tokens password credential credentials creds auth access private signing encryption
+    bearer webhook client passcode hmac license licence authtoken subscription account master service admin
+    """.split()
+)
+_PASSWORD_WORD = re.compile(
+    r".*(?:passw(?:or)?t?d|passwd|passphrase|passwort|kennwort|contraseña|contrasena|senha|wachtwoord|lösenord|hasło|heslo"
+    r"|parola|пароль|密码|口令|パスワード|비밀번호|pwd|psk|key|by)s?|pw|(?!by|com|tres).*pass|p|w",
+    re.IGNORECASE,
+)
+_NO_PASSWORD = frozenset(
+    """
+    hash hashed hasher field input label reset forgot length policy policies rule rules regex pattern error errors file
+    path prompt hint strength url uri id type manager encoder protected required less age expires changed help text
+    validator validators form view page count attempts message enabled callback template
+    """.split()
+)
+# What people write where a password would stand: one of these words, or some in a row, with a number behind.
+_EXAMPLE_PASSWORD = re.compile(
+    r"(?:password|passwd|passwort|passphrase|pass|pwd|pw|secret|sekret|geheim|test(?:ing)?|admin|administrator|user(?:name)?"
+    r"|guest|root|demo|foo|bar|baz|change|me|changeit|qwerty|letmein|abc|example|sample|dummy|fake|my|the|your|new|old"
+    r"|some|any|this|is|a|not|real|string|str|hash|value|none|null|nil|true|false|undefined|empty|postgres|mysql|redis"
+    r"|mongo|rabbitmq|default|hidden|redacted|masked|removed|token|port|here|db|database|account|login|x+|\*+|\.+|…|-|_)+"
+    r"\W?(?:\d{0,6}|20\d\d)\W{0,2}",
+    re.IGNORECASE,
+)
+_LEET = str.maketrans("@0$3", "aose")
+_CODE = re.compile(  # an expression, a reference, a type
+    r"[$<{%\[(&]|[\w.]+[(\[]|.*(?:\$\{|\{\{|\(\)|=>|->|::|\|\||&&)|(?:os|self|this|process|config|settings|env|args|req|request"
+    r"|ctx|options|opts|props|params|data|form|user|secrets|vars?|values|Deno|import\.meta)[.\[]"
+    r"|(?:utf-?8|base64|sha-?\d+|md5|argon2\w*|bcrypt\w*|scrypt|u?int\d+|float\d+|varchar\W?\d*)\b",
+    re.IGNORECASE,
+)
+_ALGORITHM = re.compile(r"(?:AWS4|HMAC|RSA|ECDSA)[-_A-Z]*SHA\d", re.IGNORECASE)
+_ROTATED = re.compile(r"rotat|revok|expire|leak|widerruf|tausch", re.IGNORECASE)
+_WORD_INSIDE = re.compile(r"[A-Za-z][a-z]{4,}")
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in _WORDS.findall(name)]
+
+
+def is_key(candidate: Candidate) -> bool:
+    """`shape`: neither a placeholder nor a piece of a longer encoded text."""
+    if candidate.after[:1].isascii() and candidate.after[:1].isalnum():  # longer than keys of the kind are
+        return False
+    return not is_placeholder(candidate.parts[-1]) and not candidate.in_encoded_text()
+
+
+def is_random_key(candidate: Candidate) -> bool:
+    """`random`: as `shape`, and no words."""
+    value = candidate.parts[-1]
+    return is_random(value) and is_key(candidate)
+
+
+def is_named(candidate: Candidate) -> bool:
+    """`named`: a value behind a name.  The name says secret, the value is random and no expression of a program."""
+    name, value = candidate.parts[0], candidate.parts[-1].rstrip(".=")
+    words = _words((_NAME.search(candidate.before) or [""])[0] + name)
+    if not words or _HARMLESS & set(words) or words[-1] in ("id", "ids") or "keyid" in words:
+        return False
+    if len(value) < 16 or _ALGORITHM.match(value) or candidate.after[:1] in ("(", "[") or value.startswith(("http", "data")):
+        return False
+    if not _STRONG & {*words, *(word.removesuffix("key") for word in words)} and is_digest_or_id(value):
+        return False
+    dotted = value.split(".")
+    if len(dotted) > 1 and all(part.isidentifier() for part in dotted) and len(value) < 12 * len(dotted):
+        return False
+    return is_random(value)
+
+
+def is_said(candidate: Candidate) -> bool:
+    """`said`: a random value in a sentence, behind a word such as "use", "key" or "password"."""
+    value = candidate.parts[-1]
+    if candidate.after[:1] in ("(", "[", ".", "/", "@") and candidate.after[1:2].isalnum():
+        return False
+    if _ROTATED.search(candidate.after[:80]) and is_random(value) and "/" not in value[:1]:
+        return True
+    for word in _WORD_INSIDE.findall(value):
+        if is_wordy(word * 3):
+            return False
+    return is_mixed(value) and not is_digest_or_id(value) and not candidate.in_encoded_text()
+
+
+def is_example_password(value: str) -> bool:
+    """Return True for `changeme`, `my-secret-password1`, `xxx`, `${PASSWORD}`, `P@ssw0rd!`."""
+    return bool(
+        _CODE.match(value) or _EXAMPLE_PASSWORD.fullmatch(value) or _EXAMPLE_PASSWORD.fullmatch(value.translate(_LEET))
+    )
+
+
+def is_password(candidate: Candidate) -> bool:
+    """`password`: a value behind a word for password that mixes letters with digits or signs, and is no example."""
+    name, value = candidate.parts[0], candidate.parts[-1]
+    words = _words((_NAME.search(candidate.before) or [""])[0] + name)
+    last = [word for word in words if not word.isdigit()][-2:]
+    if _NO_PASSWORD & set(words) or not any(_PASSWORD_WORD.fullmatch(word) for word in last):
+        return False
+    if len(last) == 2 and last[0] in ("pass", "pw", "p", "w") and not _PASSWORD_WORD.fullmatch(last[1]):
+        return False
+    quoted = value[0] in "\"'"
+    value = value.strip("\"'") if quoted else re.split(r"[,;)}\]&\\<]", value)[0].rstrip(".:")
+    if len(value) < 6 or is_example_password(value) or value.startswith(("http://", "https://", "/")):
+        return False
+    if not quoted and (is_wordy(value) or re.fullmatch(r"\w+(?:\.[A-Za-z_]\w*)+", value)):
+        return False
+    if " " in value and not re.search(r"\d", value):
+        return False
+    letters, digits = re.search(r"[^\W\d_]", value), re.search(r"\d", value)
+    signs = re.search(r"[!@#$%^&*?+~]", value[1:])
+    return bool(letters and (digits or signs)) and not is_placeholder(value)
+
+
+def is_account(candidate: Candidate) -> bool:
+    """`account`: a name and a password with a colon between, as in an address."""
+    user, password = candidate.parts[0] if len(candidate.parts) > 1 else "", candidate.parts[-1]
+    if len(password) < 3 or password.lower() == user.lower() or candidate.after.startswith("ha256:"):
+        return False
+    if re.match(r"\d{2,5}(?:[?#&,]|$)", password) or is_example_password(password):
+        return False
+    return re.match(r"[${<%\[]", user) is None and not re.fullmatch(r"[*x.…•]+", password, re.IGNORECASE)
+
+
+def is_bearer(candidate: Candidate) -> bool:
+    """`bearer`: a random value in a header."""
+    value = candidate.parts[-1].rstrip(".")
+    words = _words((_NAME.search(candidate.before) or [""])[0] + candidate.text[: -len(value)])
+    if _HARMLESS & set(words) or candidate.after[:1] in ("(", "[") or _ALGORITHM.match(value):
+        return False
+    return is_random(value) and not (words[-1] == "token" and is_digest_or_id(value))
+
+
+def is_basic(candidate: Candidate) -> bool:
+    """`basic`: base64 of a name and a password."""
+    encoded = candidate.parts[-1].rstrip("=")
+    try:
+        user, colon, password = base64.b64decode(encoded + "=" * (-len(encoded) % 4)).decode("utf-8").partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return False
+    return bool(colon) and len(password) > 2 and password != user and not is_example_password(password)
+
+
+def is_jwk(candidate: Candidate) -> bool:
+    """`jwk`: the private member `d` of a JSON Web Key."""
+    return '"kty"' in candidate.before + candidate.after and is_key(candidate)
+
+
+_CHECKS: Mapping[str, Check | None] = {
+    "exact": None,
+    "shape": is_key,
+    "random": is_random_key,
+    "named": is_named,
+    "said": is_said,
+    "password": is_password,
+    "account": is_account,
+    "bearer": is_bearer,
+    "basic": is_basic,
+    "jwk": is_jwk,
+}
+
+
+def read(text: str) -> tuple[Kind, ...]:
+    """Return the kinds of a text in the form of secrets.txt."""
+    kinds = []
+    detector = ""
+    for line in text.splitlines():
+        if line.startswith("["):
+            detector = line.strip("[]")
+        elif line and not line.startswith("#"):
+            name, check, pattern, _source = _COLUMNS.split(line, maxsplit=3)
+            token = check in ("shape", "random")
+            start = _WORD_START if token else ""
+            kinds.append(Kind(detector, name, f"{start}({pattern})", _CHECKS[check], token=token))
+    return tuple(kinds)
+
+
+KINDS = read(_DATA.read_text(encoding="utf-8"))
