@@ -92,6 +92,7 @@ def dispatch(
                 fallback_for=call.fallback_for,
                 trace=_trace(decision, failures),
                 private=decision.private,
+                private_because=decision.private_because,
                 pin_refused=decision.pin_refused,
                 native=answer.native,
             )
@@ -105,6 +106,7 @@ def dispatch(
             fallback_for=call.fallback_for,
             trace=_trace(decision, failures),
             private=decision.private,
+            private_because=decision.private_because,
             pin_refused=decision.pin_refused,
             native=answer.native,
         )
@@ -264,6 +266,7 @@ class Call:
                 answer_chars=answer.facts.chars if answer else None,
                 live_ts_ms=self.live_ts_ms,
                 **({name: getattr(tags, name) for name in _TAGS} if tags else {}),
+                sensitivity_reason=self._request.private_because,
                 basis=self.basis,
                 backend_failed=failed,
                 retry_after_s=retry_after_s,

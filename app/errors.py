@@ -81,6 +81,7 @@ class RouterError(Exception):
     logged: bool = False  # the log has the line of this request
     route: str | None = None  # set once the request was routed
     pin_refused: bool = False  # set once the request was routed: see Decision
+    private_because: str | None = None  # set once the request was read: see ChatRequest
     trace: Sequence[Any] = ()  # types.Step, once the request was routed
     target: tuple[str, str] | None = None  # (backend, model) that is to blame
 

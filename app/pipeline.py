@@ -30,12 +30,8 @@ from app.types import (
 
 
 def plan(request: ChatRequest, rt: Runtime, trial: Trial = no_trial) -> tuple[Classification, Decision]:
-    """What would happen to a request.  Calls nothing and changes nothing.  Raises NoEligibleBackend, ContextTooLong."""
-    if request.large:
-        time.sleep(0)  # the other requests' turn
-    request = detect(request, rt.detectors)
-    if request.large:
-        time.sleep(0)
+    """Decide where a request goes that `detect` has looked at.  Call nothing and change nothing.  Raise
+    NoEligibleBackend, ContextTooLong."""
     tags = classify(request, rt.policy.complexity)
     return tags, decide(request, tags, rt.policy, rt.observations(), trial)
 
@@ -43,6 +39,7 @@ def plan(request: ChatRequest, rt: Runtime, trial: Trial = no_trial) -> tuple[Cl
 def explain(request: ChatRequest, rt: Runtime) -> tuple[Evidence, Decision, Outlook]:
     """`plan`, with what spoke for the tags and what would be sent where.  It can hold words of the prompt: show it,
     never keep it."""
+    request = detect(request, rt.detectors)
     tags, decision = plan(request, rt)
     found = dataclasses.replace(evidence(request, rt.policy.complexity), tags=tags)
     return found, decision, _outlook(request, tags, decision, rt)
@@ -81,6 +78,15 @@ def run(request: ChatRequest | StoredRequest, rt: Runtime) -> Reply:
     """The answer.  Raises RouterError; the CallRecords of all calls are recorded by the time it is over."""
     if isinstance(request, StoredRequest):
         return _run_stored(request, rt)
+    request = detect(request, rt.detectors)
+    try:
+        return _run(request, rt)
+    except RouterError as error:
+        error.private_because = request.private_because
+        raise
+
+
+def _run(request: ChatRequest, rt: Runtime) -> Reply:
     tags, decision = plan(request, rt, rt.claim_trial)
 
     def record(call: CallRecord) -> None:
@@ -111,6 +117,7 @@ def _run_stored(request: StoredRequest, rt: Runtime) -> Reply:
         primary=keeper.backend,
         reason="continuation",
         private=request.private,
+        private_because=request.private_because,
     )
     try:
         return dispatch(request, None, decision, rt.dispatcher, rt.record)
@@ -120,8 +127,20 @@ def _run_stored(request: StoredRequest, rt: Runtime) -> Reply:
 
 
 def detect(request: ChatRequest, detectors: Detectors) -> ChatRequest:
-    """The request, made private when a detector finds something in it."""
+    """Return the request, made private when a detector finds something in it."""
     if request.sensitivity == "high":
         return request
-    found = detectors.find(request.body.original)
-    return dataclasses.replace(request, sensitivity="high", sensitivity_from=f"detector {found}") if found else request
+    if request.large:
+        _give_way()
+    found = detectors.find(request.body.original, turn=_give_way if request.large else None)
+    if request.large:
+        _give_way()
+    if found is None:
+        return request
+    reason = f"pattern:{found}" if found.startswith("patterns[") else f"detector:{found}"
+    return dataclasses.replace(request, sensitivity="high", sensitivity_reason=reason)
+
+
+def _give_way() -> None:
+    """Let the other requests have their turn."""
+    time.sleep(0)

@@ -80,7 +80,7 @@ class ChatRequest:
     model: str  # the client's `model`, trimmed; "" when absent
     stream: bool
     sensitivity: str = "normal"
-    sensitivity_from: str = ""  # what made it high: the header, a detector, the conversation it continues
+    sensitivity_reason: str = "header"  # what made it high: header, detector:NAME, pattern:patterns[N], conversation
     large: bool = True  # each step with it may take milliseconds: the others get a turn between them
     continues: Target | None = None  # the backend that keeps the conversation: no other can go on with it
     kind: ClassVar[str] = "live"  # of its calls, but for those that mirror it
@@ -98,6 +98,16 @@ class StoredRequest:
     surface: ClassVar[str] = "responses"
     stream: ClassVar[bool] = False
     kind: ClassVar[str] = "stored"
+
+    @property
+    def private_because(self) -> str | None:
+        """Name what made the request private, as ChatRequest does."""
+        return "conversation" if self.private else None
+
+    @property
+    def private_because(self) -> str | None:
+        """Name what made the request private; None when it is not.  The name holds nothing of the text."""
+        return self.sensitivity_reason if self.sensitivity == "high" else None
 
 
 # --- what the policy says -----------------------------------------------------------------------
@@ -321,6 +331,7 @@ class Decision:
     reason: str = "route"  # why the first target is first: route, pin, continuation, fit, cooling, spill
     skipped: Target | None = None  # a local primary passed over for its latency: it wants measuring
     private: bool = False  # only local targets may be called
+    private_because: str | None = None  # ChatRequest.private_because
     pin_refused: bool = False  # the client named a backend or model that privacy forbids: the policy's route stands in
     dropped: Mapping[str, str] = field(
         default_factory=dict
@@ -402,6 +413,7 @@ class Buffered:
     fallback_for: str | None = None
     trace: tuple[Step, ...] = ()  # the decision's, and what failed since
     private: bool = False
+    private_because: str | None = None
     pin_refused: bool = False
     native: bool = False  # a Response object, not a chat completion
 
@@ -429,6 +441,7 @@ class Streamed:
     fallback_for: str | None = None
     trace: tuple[Step, ...] = ()  # the decision's, and what failed since
     private: bool = False
+    private_because: str | None = None
     pin_refused: bool = False
     native: bool = False  # Responses events, not chat chunks
 
@@ -470,6 +483,7 @@ class CallRecord:
     tokens: int | None = None
     difficulty: float | None = None
     confidence: float | None = None
+    sensitivity_reason: str | None = None  # what made the request private; None = it is not
     basis: Basis | None = None  # of the decision, on the first call of a request
     backend_failed: bool = False  # the backend's fault: counts towards its circuit
     retry_after_s: float | None = None

@@ -25,14 +25,22 @@ from tests.bodies import RESPONSES_SHAPES, SHAPES, body
 RUNS = 3
 
 
+_turns: list[float] = []  # when the work now measured gave way
+
+
+def give_way() -> None:
+    _turns.append(time.thread_time())
+
+
 def cpu_ms(work: Callable[[], Any]) -> tuple[float, Any]:
-    """The least of some runs, and what came of the last."""
+    """Return the longest piece of work without giving way, the least of some runs, and the result of the last."""
     best, result = float("inf"), None
     for _ in range(RUNS):
         result = None
-        begin = time.thread_time()
+        _turns[:] = [time.thread_time()]
         result = work()
-        best = min(best, (time.thread_time() - begin) * 1000)
+        give_way()
+        best = min(best, max(end - begin for begin, end in itertools.pairwise(_turns)) * 1000)
     return best, result
 
 
@@ -60,7 +68,7 @@ def measure(surface: str, reading: Mapping[str, Step], shapes: Mapping[str, Any]
     detectors = Detectors(SensitivityRules(DETECTORS, ("(?i)project bluebird",)))
     numbers = itertools.count()  # another dialect each time
     planning: dict[str, Step] = {
-        "detect": lambda body: detectors.find(body.original),
+        "detect": lambda body: detectors.find(body.original, turn=give_way),
         "classify": lambda body: classify(_request(body)),
         "to dialect": lambda body: body.translate(Dialect(max_tokens_field=f"max{next(numbers)}")),
         "encode": lambda body: body.encode("m", Dialect(), stream=False),

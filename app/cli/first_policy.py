@@ -217,11 +217,11 @@ aliases:                         # names that clients have built in: routed like
   gpt-4o: auto
   gpt-4o-mini: auto              # `openai/gpt-4o-mini` still goes there
 """
-_SENSITIVITY = """
-sensitivity:                     # what makes a request private without the header; docs/policy.md lists the detectors
-  detect: [api_key, private_key, jwt, credit_card, iban, us_ssn]
-"""
 _PRIVATE = "   # requests with the header X-LLR-Sensitivity: high"
+_SENSITIVITY = """
+sensitivity:                     # a request is private too when a key, a password, a card or account number is in it
+  detect: recommended            # docs/policy.md says what each detector finds; more: [recommended, email, phone]
+"""
 _NO_LOCAL = """\
   # Without a local backend, requests with X-LLR-Sensitivity: high are refused (503).
 """

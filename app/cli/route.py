@@ -75,6 +75,8 @@ def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "complexity", f"{tags['complexity']}, difficulty {tags['difficulty']:.2f}"
     yield "", _points(evidence["difficulty"])
     yield "tags", "  ".join(f"{name}={value}" for name, value in tags.items() if name not in judged)
+    if found["sensitivity_reason"]:
+        yield "private", f"because of {found['sensitivity_reason']}"
     yield "route", found["route"]
     yield "targets", ", then ".join(f"{target['backend']}/{target['model']}" for target in found["targets"])
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from marshmallow import Schema, fields
 
 from app.backends import BACKEND_TYPES
-from app.policy.fields import Choice, Condition, Endpoint, EnvName, Flag, NameList, Names, Number, Text, Windows, Words
-from app.policy.schema import BackendSchema, MatchSchema, Patterns, PolicySchema, RouteSchema
-from app.routing.detect import DETECTORS
+from app.policy.fields import Choice, Condition, Endpoint, EnvName, Flag, NameList, Names, Number, Text, Windows
+from app.policy.schema import BackendSchema, DetectorNames, MatchSchema, Patterns, PolicySchema, RouteSchema
+from app.routing.detect import DETECTORS, RECOMMENDED
+from app.routing.private import national_ids
 
 Fields = Mapping[str, object]
 
@@ -89,8 +90,22 @@ that is not local. `GET /v1/ab` and `flask ab report` compare the two on the sam
 A request is private when its header `X-LLR-Sensitivity` says `high`, or when one of these finds something in any text
 of the request. A detector can only make a request private, never the other way round. Each looks at the text as it is
 and with non-breaking spaces, dashes, fullwidth digits and invisible characters in their plain form. JSON in a string,
-as in the arguments of a tool call, is read with its escapes undone; so is a file that is text and comes as a data URL.
-Pictures, sound and other files are not read.
+as in the arguments of a tool call, is read with its escapes undone; so are addresses (`%40`), HTML (`&#64;`) and a file
+that is text and comes as a data URL. Pictures, sound and other files are not read.
+
+What does not count: examples and placeholders (`sk-xxxx…`, `AKIA…EXAMPLE`, `password: changeme`, `${TOKEN}`, names of
+variables and expressions), a piece of a longer run of hexadecimal or base64, a line of a hex dump. So bulk text, such
+as git logs, lock files, UUIDs and access logs, does not make a request private.
+
+What made a request private has a short name: `header`, `detector:api_key`, `pattern:patterns[0]` (the first of your
+own) or `conversation` (it continues a private one). The trace, the header `X-LLR-Sensitivity-Reason`, `/v1/route` and
+the metrics column `sensitivity_reason` show it, and never any of the text.
+
+No detector finds: names of persons, postal addresses, dates of birth, passport and driving licence numbers, health or
+salary data, account numbers that are no IBAN, wallets of crypto currencies and their word lists, secrets that nothing
+marks (a random word without a known prefix, a name or a sentence about it), passwords of letters only, three or more
+card numbers in one row with single blanks between all groups, or what stands in pictures, PDF and archives. Use the
+header or your own `patterns` for those.
 """,
     "responses": """\
 What `/v1/responses` keeps in the database, for `previous_response_id` and retrieval: prompts and answers, as clients of
@@ -102,14 +117,21 @@ every backend a `price`, your own machine `{input: 0, output: 0}`: what is not k
 """,
 }
 _DETECTORS = {
-    "api_key": "keys of well-known services (`sk-…`, `ghp_…`, `AKIA…` …), and `api_key = …` with a long value",
-    "private_key": "the first line of a PEM or PGP private key",
-    "jwt": "JSON Web Tokens",
-    "credit_card": "card numbers that pass the Luhn check",
-    "iban": "account numbers that pass the IBAN check",
-    "us_ssn": "US social security numbers, without ranges that were never issued",
-    "email": "e-mail addresses",
-    "phone": "phone numbers with a country code, and US numbers",
+    "api_key": "keys, tokens and webhook addresses of more than 200 services by their form (one a line, with its "
+    "source, in `app/routing/private/secrets.txt`), and random values behind names such as `MISTRAL_API_KEY=`",
+    "private_key": "PEM, PGP, OpenSSH, PuTTY, WireGuard, JWK and age private keys, whole or cut, also in JSON",
+    "jwt": "JSON Web Tokens, signed or encrypted",
+    "connection_string": "`scheme://user:password@host`, `;Password=…;`, `password=` of libpq and JDBC",
+    "authorization": "`Authorization:` with any scheme, `X-…-Key:`, `Cookie:` with a session, `curl -u user:password`",
+    "password": "a value that mixes letters with digits or signs behind a word for password (15 languages) or "
+    "`--password`, in `.netrc` or SQL; password hashes",
+    "credit_card": "card numbers of the known issuers that pass the Luhn check, unbroken or in groups: blanks, "
+    "hyphens, dots, tabs, a line each",
+    "iban": "account numbers with the country's structure that pass the IBAN check, unbroken or in groups",
+    "us_ssn": "US social security numbers, without those that were never issued",
+    "email": "e-mail addresses, also `jo(at)corp.example`; not `noreply@…`, `git@…`, `…@example.com`",
+    "phone": "numbers with a country code or the trunk prefix 0, North American, Indian, Brazilian, Russian and "
+    "Chinese ones, any behind a word for telephone",
 }
 
 
@@ -171,7 +193,15 @@ def _own_keys() -> Iterator[str]:
 
 def _detectors() -> str:
     rows = "\n".join(f"| `{name}` | {_DETECTORS[name]} |" for name in DETECTORS)
-    return f"| detector | finds |\n| --- | --- |\n{rows}\n"
+    ids = ", ".join(f"`{name}` ({national_ids.about(name)})" for name in national_ids.NAMES)
+    return (
+        f"`recommended` stands for {', '.join(f'`{name}`' for name in RECOMMENDED)}: those that hardly ever take "
+        "harmless text for private. `flask init` writes it. A list may hold it and others: `[recommended, email]`.\n\n"
+        f"| detector | finds |\n| --- | --- |\n{rows}\n"
+        "\nNational identity, tax and health numbers need one more package, `pip install -r requirements-ids.txt`. All "
+        "pass the country's check digits; those that look like any number count only behind a word that names them, "
+        f"as in `NHS number 943 476 5919`. None is part of `recommended`:\n\n{ids}\n"
+    )
 
 
 def _section(title: str, members: Fields, text: str = "") -> str:
@@ -195,9 +225,10 @@ def _rows(members: Fields, prefix: str = "") -> Iterator[tuple[str, str, str, st
 
 def _kind(field: object) -> str:
     """What may stand there, in words."""
-    if isinstance(field, (Choice, Words)):
-        listed = " ".join(f"`{choice}`" for choice in field.choices)
-        return f"one of {listed}" if isinstance(field, Choice) else f"list out of {listed}"
+    if isinstance(field, Choice):
+        return "one of " + " ".join(f"`{choice}`" for choice in field.choices)
+    if isinstance(field, DetectorNames):
+        return "`recommended`, or list of names out of the tables below"
     if isinstance(field, Condition):
         return " ".join(f"`{choice}`" for choice in field.choices) if field.choices else "`{min, max}`"
     if isinstance(field, Number):

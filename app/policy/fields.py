@@ -195,19 +195,6 @@ class NameList(Checked):
         return tuple(_each(value, _name)) if isinstance(value, list) else (_name(value),)
 
 
-class Words(Checked):
-    """A list of words out of some."""
-
-    def __init__(self, choices: Iterable[str], **kw: Any) -> None:
-        super().__init__(**kw)
-        self.choices = tuple(choices)
-
-    def check(self, value: Any) -> tuple[str, ...]:
-        if not isinstance(value, list):
-            raise ValidationError(f"must be a list out of {', '.join(self.choices)}")
-        return tuple(_each(value, lambda item: one_of(item, self.choices)))
-
-
 class Windows(Checked):
     """Tokens, or a mapping of model to tokens; "*" stands for every other model."""
 

@@ -23,9 +23,9 @@ from app.policy.fields import (
     StrictSchema,
     Text,
     Windows,
-    Words,
+    nearest,
 )
-from app.routing.detect import DETECTORS, MOST_BYTES, TOO_MUCH, PatternError, check_pattern
+from app.routing.detect import CHOICES, DETECTORS, MOST_BYTES, TOO_MUCH, PatternError, check_detector, check_pattern
 from app.types import (
     COMPLEXITIES,
     FAMILIES,
@@ -201,8 +201,34 @@ class Patterns(Checked):
         return tuple(value)
 
 
+class DetectorNames(Checked):
+    """`recommended`, or a list of names of detectors, `recommended` among them."""
+
+    def check(self, value: Any) -> tuple[str, ...]:
+        if value == "recommended":
+            return ("recommended",)
+        if not isinstance(value, list):
+            raise ValidationError(f"must be recommended, or a list out of {_DETECTORS}")
+        problems = {index: [problem] for index, name in enumerate(value) if (problem := self._problem(name))}
+        if problems:
+            raise ValidationError(problems)
+        return tuple(value)
+
+    def _problem(self, name: object) -> str | None:
+        if name not in CHOICES:
+            return f"{name!r:.60} is not one of {_DETECTORS}{nearest(str(name), CHOICES)}"
+        try:
+            check_detector(str(name))
+        except PatternError as error:
+            return str(error)
+        return None
+
+
+_DETECTORS = f"recommended, {', '.join(DETECTORS)}, or a national id such as id_de"
+
+
 class SensitivitySchema(StrictSchema):
-    detect = Words(DETECTORS, load_default=(), metadata=_help("built-in detectors that make a request private"))
+    detect = DetectorNames(load_default=(), metadata=_help("built-in detectors that make a request private"))
     patterns = Patterns(
         load_default=(), metadata=_help("your own, as RE2 regular expressions; ^ and $ are the ends of a line")
     )

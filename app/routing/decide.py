@@ -88,7 +88,7 @@ def decide(
     """
     choice = _Choice(request, tags, policy, observations, _output_tokens(request), trial)
     if choice.private:
-        choice.note("privacy", f"private, because of {request.sensitivity_from or 'the header'}")
+        choice.note("privacy", f"private, because of {_cause(request, 'the header')}")
     meaning = resolve(request.model, tags.family, policy, observations)
     if request.continues:
         choice.route, choice.reason, choice.targets = "continuation", "continuation", (request.continues,)
@@ -106,6 +106,7 @@ def decide(
         reason=choice.reason,
         skipped=choice.skipped,
         private=choice.private,
+        private_because=request.sensitivity_reason if choice.private else None,
         pin_refused=choice.pin_refused,
         dropped=choice.dropped,
         basis=Basis(
@@ -216,11 +217,16 @@ def _not_for_private(verdict: Verdict) -> str:
     return f"the request is private and it {verdict.reason}"
 
 
+def _cause(request: ChatRequest, header: str) -> str:
+    """Return what made the request private, for a sentence."""
+    causes = {"header": header, "conversation": "the conversation that it continues"}
+    return causes.get(request.sensitivity_reason, request.sensitivity_reason)
+
+
 def _nothing_local(choice: _Choice) -> str:
     """Say what made the request private, what the client named, and the way out."""
     request = choice.request
-    cause = request.sensitivity_from or "the header X-LLR-Sensitivity"
-    private = f"The request is private (because of {cause})"
+    private = f"The request is private (because of {_cause(request, 'the header X-LLR-Sensitivity')})"
     if request.continues:
         keeper = repr(request.continues.backend)
         return (

@@ -31,6 +31,7 @@ def explanation(evidence: Evidence, decision: Decision, outlook: Outlook) -> dic
         "calls": [_call(call) for call in outlook.calls],
         "mirrors": [{**_call(call), "kind": call.kind, "why": _why(call, decision)} for call in outlook.mirrors],
         "never": [{"backend": name, "why": why} for name, why in outlook.never.items()],
+        "sensitivity_reason": decision.private_because,
     }
 
 

@@ -71,6 +71,7 @@ class Metric(Model):
     tokens = IntegerField(null=True)
     difficulty = DoubleField(null=True)
     confidence = DoubleField(null=True)
+    sensitivity_reason = TextField(null=True)  # header | detector:NAME | pattern:patterns[N] | conversation
     policy = TextField(null=True)  # these three on the first call of a request: what its decision was made from
     asked_model = TextField(null=True)
     basis = TextField(null=True)  # JSON, as routing/basis.py writes it
@@ -255,7 +256,18 @@ def _rebuild(database: Database, model: type[Model], values: Mapping[str, str]) 
     database.execute_sql(f"DROP TABLE {table}_old")
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_v1_tables, _v2_refusals, _v3_answer_facts, _v4_owners)
+def _v5_sensitivity_reason(database: Database) -> None:
+    """Add the column `sensitivity_reason`."""
+    _add_missing_columns(database)
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (
+    _v1_tables,
+    _v2_refusals,
+    _v3_answer_facts,
+    _v4_owners,
+    _v5_sensitivity_reason,
+)
 """Numbered by position, from 1.  A change of the tables is a new function at the end; none is ever edited."""
 
 _UPGRADE_LOCK = 5_241_752  # any number, the same on every machine

@@ -25,5 +25,5 @@ def route() -> Response:
     evidence, decision, outlook = pipeline.explain(request, rt)
     answer = jsonify(explanation(evidence, decision, outlook))
     answer.headers["X-LLR-Request-Id"] = request.request_id
-    answer.headers.update(headers.pin_headers(decision.pin_refused))
+    answer.headers.update(headers.reason_headers(decision.private_because, pin_refused=decision.pin_refused))
     return answer

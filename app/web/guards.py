@@ -14,7 +14,8 @@ from app.routing.locality import is_loopback_name
 from app.settings import Settings
 
 _EXPOSED_HEADERS = (
-    "X-LLR-Request-Id, X-LLR-Backend, X-LLR-Model, X-LLR-Route, X-LLR-Fallback-For, X-LLR-Pin, X-LLR-Trace"
+    "X-LLR-Request-Id, X-LLR-Backend, X-LLR-Model, X-LLR-Route, X-LLR-Fallback-For, X-LLR-Pin, "
+    "X-LLR-Sensitivity-Reason, X-LLR-Trace"
 )
 
 

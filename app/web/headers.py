@@ -121,7 +121,7 @@ def answer_headers(request_id: str, reply: Reply | None, environ: dict[str, Any]
         headers["X-LLR-Route"] = printable(reply.route)
         if reply.fallback_for:
             headers["X-LLR-Fallback-For"] = reply.fallback_for
-        headers |= pin_headers(reply.pin_refused)
+        headers |= reason_headers(reply.private_because, pin_refused=reply.pin_refused)
         headers |= _explained(reply.trace, environ)
     return headers
 
@@ -132,11 +132,17 @@ def error_headers(request_id: str, error: RouterError, environ: dict[str, Any]) 
         headers["X-LLR-Route"] = printable(error.route)
     if error.target:
         headers["X-LLR-Backend"], headers["X-LLR-Model"] = error.target[0], printable(error.target[1])
-    return headers | pin_headers(error.pin_refused) | _explained(error.trace, environ)
+    return (
+        headers
+        | reason_headers(error.private_because, pin_refused=error.pin_refused)
+        | _explained(error.trace, environ)
+    )
 
 
-def pin_headers(pin_refused: bool) -> dict[str, str]:
-    return {"X-LLR-Pin": "refused"} if pin_refused else {}
+def reason_headers(private_because: str | None, *, pin_refused: bool) -> dict[str, str]:
+    """Return the headers that say what made a request private, and that its pin was refused for it."""
+    headers = {"X-LLR-Sensitivity-Reason": private_because} if private_because else {}
+    return headers | ({"X-LLR-Pin": "refused"} if pin_refused else {})
 
 
 def _explained(trace: Sequence[Step], environ: dict[str, Any]) -> dict[str, str]:

@@ -121,7 +121,7 @@ def read_request(rt: Runtime, environ: dict[str, Any], raw: bytes) -> tuple[Chat
         model=asked.model,
         stream=asked.stream,
         sensitivity="high" if past.private else private,
-        sensitivity_from="the conversation that it continues" if past.private else "",
+        sensitivity_reason="conversation" if past.private and private != "high" else "header",
         continues=past.keeper,
     )
     return request, asked

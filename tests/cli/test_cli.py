@@ -359,6 +359,7 @@ def test_route_explain_as_json(good: Run) -> None:
     document = json.loads(good("route", "explain", "hi", "--sensitivity", "high", "--json").output)
     assert list(document) == [
         "classification", "evidence", "route", "targets", "trace", "calls", "mirrors", "never",
+        "sensitivity_reason",
     ]  # fmt: skip
     assert (document["route"], document["targets"]) == ("sensitivity=high", [{"backend": "parrot", "model": "echo"}])
 

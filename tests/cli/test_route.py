@@ -95,7 +95,7 @@ def test_explain_says_what_would_be_sent_in_80_columns(tmp_path: Path, monkeypat
 
 
 def test_explain_as_json(tmp_path: Path) -> None:
-    found = json.loads(flask(tmp_path, "route", "explain", "--json", "mail me: tim@example.com").stdout)
+    found = json.loads(flask(tmp_path, "route", "explain", "--json", "mail me: tim@corp.example").stdout)
     assert list(found)[:5] == ["classification", "evidence", "route", "targets", "trace"]
     assert tuple(found["classification"]) == TAGS
     assert found["classification"]["sensitivity"] == "high", "the detector is asked as well"
@@ -142,7 +142,7 @@ def test_bad_lines_are_named_and_do_not_stop_the_rest(tmp_path: Path) -> None:
 
 
 def test_the_policys_cuts_and_detectors_count(tmp_path: Path) -> None:
-    (row,) = rows(flask(tmp_path, "route", "classify", "--jsonl", "-", text=b'{"text": "write to tim@example.com"}'))
+    (row,) = rows(flask(tmp_path, "route", "classify", "--jsonl", "-", text=b'{"text": "write to tim@corp.example"}'))
     assert (row["complexity"], row["sensitivity"]) == ("medium", "high")
 
 

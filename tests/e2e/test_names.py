@@ -11,7 +11,7 @@ from tests.fakes.upstream import refused_url
 
 pytestmark = pytest.mark.e2e
 
-ASK = [{"role": "user", "content": "Write to ada@example.org that I am late."}]
+ASK = [{"role": "user", "content": "Write to ada@corp.example that I am late."}]
 HIGH = {"X-LLR-Sensitivity": "high"}
 
 

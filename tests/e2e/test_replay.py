@@ -80,7 +80,7 @@ def traffic(router: Router, cloud: Any, native: Any) -> None:
     router.chat("word " * 900)  # a hosted primary over its budget, that goes first to be measured
     for _ in range(8):  # over the budget at first; measured in the background, and so found fast
         assert router.chat(PROSE).status == 200
-    for text in (CODE, HARD, WEATHER, "write to tim@example.com", "word " * 900, "word " * 4000):
+    for text in (CODE, HARD, WEATHER, "write to tim@corp.example", "word " * 900, "word " * 4000):
         router.chat(text)
         router.chat(text, max_tokens=200)
         router.chat(text, headers=PRIVATE)

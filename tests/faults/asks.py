@@ -71,7 +71,7 @@ MARKINGS = (
     Marking("private key in a tool's output", text="-----BEGIN RSA PRIVATE KEY-----", place="output"),
     Marking("iban said before", text="DE89 3704 0044 0532 0130 00", place="before"),
     Marking("ssn in metadata", text="123-45-6789", place="metadata"),
-    Marking("mail in a repeated member", text="me@example.com", place="repeated"),
+    Marking("mail in a repeated member", text="me@corp.example", place="repeated"),
     Marking("pattern in an unknown member", text="about Project BlueBird", place="unknown"),
 )
 CONTINUED = Marking("continuation", place="continuation")

@@ -53,7 +53,7 @@ WORDS = (
     ),
     *(
         "4111 1111 1111 1111",
-        "me@example.com",
+        "me@corp.example",
         "<context>",
         "```",
         "{}",

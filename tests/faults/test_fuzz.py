@@ -223,7 +223,7 @@ SECRETS = {
     "credit_card": "5555 5555 5555 4444",
     "iban": "GB82 WEST 1234 5698 7654 32",
     "us_ssn": "123-45-6789",
-    "email": "someone@example.org",
+    "email": "someone@corp.example",
     "phone": "+49 30 1234567",
 }
 

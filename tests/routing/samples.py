@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import random
-import re
 import string
 from collections.abc import Callable
 from re import _constants as sre  # type: ignore[attr-defined]
@@ -74,7 +73,8 @@ AROUND: dict[str, Callable[[str], str]] = {
     "angle": lambda key: f"<value>{key}</value>",
 }
 NAMES = (
-    "MISTRAL_API_KEY={}", 'export MY_SERVICE_TOKEN="{}"', '"openai_api_key": "{}"', "mistralApiKey: {}", "X-Api-Key: {}",
+    "MISTRAL_API_KEY={}",
+    'export MY_SERVICE_TOKEN="{}"', '"openai_api_key": "{}"', "mistralApiKey: {}", "X-Api-Key: {}",
     "app.secret-key = '{}'", "clientSecret='{}',", "const accessToken = '{}';", "db_credentials: {}", "--api-key {}",
     "<apiKey>{}</apiKey>", "os.environ['SOME_TOKEN'] = '{}'", '{{\\"authToken\\":\\"{}\\"}}', "setApiKey(\"{}\")",
     "AUTH_TOKEN => {}", "the token is {}", "- name: SIGNING_SECRET\n  value: {}",
@@ -96,7 +96,9 @@ def _uuid(rng: random.Random) -> str:
 
 
 def _words(rng: random.Random, count: int = 6) -> str:
-    words = "fix add the parser for long lines test update docs remove unused value of key token in cache when it is full"
+    words = (
+        "fix add the parser for long lines test update docs remove unused value of key token in cache when it is full"
+    )
     return " ".join(rng.choices(words.split(), k=count))
 
 
@@ -109,12 +111,16 @@ def _git_log(rng: random.Random) -> str:
 
 
 def _lock_file(rng: random.Random) -> str:
-    name, version = _run(string.ascii_lowercase, 8, rng), f"{rng.randint(0, 20)}.{rng.randint(0, 99)}.{rng.randint(0, 9)}"
+    name, version = (
+        _run(string.ascii_lowercase, 8, rng),
+        f"{rng.randint(0, 20)}.{rng.randint(0, 99)}.{rng.randint(0, 9)}",
+    )
     digest = base64.b64encode(rng.randbytes(64)).decode()
     return (
         f'    "node_modules/{name}": {{\n      "version": "{version}",\n'
         f'      "resolved": "https://registry.npmjs.org/{name}/-/{name}-{version}.tgz",\n'
-        f'      "integrity": "sha512-{digest}"\n    }},\n    {{file = "{name}.whl", hash = "sha256:{_hex(64, rng)}"}},\n'
+        f'      "integrity": "sha512-{digest}"\n    }},\n'
+        f'    {{file = "{name}.whl", hash = "sha256:{_hex(64, rng)}"}},\n'
         f"github.com/x/{name} v{version} h1:{base64.b64encode(rng.randbytes(32)).decode()}\n"
     )
 
@@ -138,11 +144,11 @@ def _base64url_lines(rng: random.Random) -> str:
 
 def _access_log(rng: random.Random) -> str:
     address = ".".join(str(rng.randint(1, 254)) for _ in range(4))
-    return (
-        f'{address} - - [27/Nov/2026:21:{rng.randint(10, 59)}:{rng.randint(10, 59)} +0100] "GET /items/{rng.randint(1, 10**9)}'
-        f'?page={rng.randint(1, 99)}&id={_hex(24, rng)} HTTP/1.1" 200 {rng.randint(100, 999999)} {rng.randint(1, 99999)} '
-        f'"-" "Mozilla/5.0 (X11; Linux x86_64) Chrome/126.0.{rng.randint(1000, 9999)}.{rng.randint(10, 199)} Safari/537.36"\n'
-    )
+    time = f"27/Nov/2026:21:{rng.randint(10, 59)}:{rng.randint(10, 59)} +0100"
+    path = f"/items/{rng.randint(1, 10**9)}?page={rng.randint(1, 99)}&id={_hex(24, rng)}"
+    agent = f"Chrome/126.0.{rng.randint(1000, 9999)}.{rng.randint(10, 199)} Safari/537.36"
+    sizes = f"{rng.randint(100, 999999)} {rng.randint(1, 99999)}"
+    return f'{address} - - [{time}] "GET {path} HTTP/1.1" 200 {sizes} "-" "Mozilla/5.0 (X11; Linux) {agent}"\n'
 
 
 def _dump(data: bytes, place: int) -> str:
@@ -152,10 +158,11 @@ def _dump(data: bytes, place: int) -> str:
 
 
 def _hexdump(rng: random.Random) -> str:
-    kind = rng.choice((rng.randbytes(16), _run(DIGITS + "AB pq", 16, rng).encode()))
-    bytes_apart = " ".join(f"{byte:02x}" for byte in rng.randbytes(16))
+    data = rng.choice((rng.randbytes(16), _run(DIGITS + "AB pq", 16, rng).encode()))
+    single = " ".join(f"{byte:02x}" for byte in rng.randbytes(16))
     words = " ".join(f"{rng.randint(0, 65535):5d}" for _ in range(8))
-    return _dump(kind, 16 * rng.randint(0, 10**6)) + f"{rng.randint(0, 10**6) * 16:08x}  {bytes_apart}\n0{rng.randint(0, 10**5):05o}0 {words}\n"
+    place = rng.randint(0, 10**6)
+    return f"{_dump(data, 16 * place)}{16 * place:08x}  {single}\n{place % 2**15:06o}0 {words}\n"
 
 
 def _placeholders(rng: random.Random) -> str:
@@ -168,13 +175,14 @@ def _placeholders(rng: random.Random) -> str:
             'headers = {"Authorization": f"Bearer {token}"}\n', "export GITHUB_TOKEN=ghp_" + "X" * 36 + "\n",
             "secretKeyRef: {name: my-application-secret, key: database-password}\n", 'password: "${DB_PASSWORD}"\n',
             "git clone git@github.com:org/repo.git\n", "const apiKey = process.env.ANTHROPIC_API_KEY;\n",
-            "def refresh_access_token(self, refresh_token: str) -> AccessTokenResponse:\n", "mail = 'you@example.com'\n",
+            "def refresh_access_token(self, refresh_token: str) -> TokenResponse:\n", "mail = 'you@example.com'\n",
             'PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]\n', "max_tokens: 4096\n",
             "cache_key = f'user:{user_id}:profile:v2'\n", "primaryKey: customer_subscription_identifier_v2\n",
             "nextPageToken: CAUQAA" + _run(ALNUM, 20, rng) + "\n", f"  {_words(rng)} # {_words(rng)}\n",
             f"commit_sha = '{_hex(40, rng)}'\n", f"cacheKey: {_hex(64, rng)}\n", "new_password=form.new_password2\n",
             "curl -u user:password https://api.example.com\n", "Authorization: Bearer YOUR_ACCESS_TOKEN_HERE\n",
-            "spring.datasource.password=changeme123\n", 'pw = getpass.getpass("Password: ")\n', "password=your_password1\n",
+            "spring.datasource.password=changeme123\n", 'pw = getpass.getpass("Password: ")\n',
+            "password=your_password1\n",
             "use AbstractAuthenticationTokenFilterV2Factory\n", "use Meta-Llama-3-8B-Instruct-Q4_K_M\n",
             "https://user:${TOKEN}@github.com/org/repo.git\n", "redis://:password@localhost:6379/0\n",
         )
@@ -182,13 +190,14 @@ def _placeholders(rng: random.Random) -> str:
 
 
 def _numbers(rng: random.Random) -> str:
-    row = [rng.randint(1000, 9999) for _ in range(10)]
-    return " ".join(map(str, row)) + "\n" + "\t".join(map(str, row)) + f"\n{rng.random()},{rng.random() * 1e6},{rng.randint(0, 10**10)}\n"
+    row = [str(rng.randint(1000, 9999)) for _ in range(10)]
+    return f"{' '.join(row)}\n{chr(9).join(row)}\n{rng.random()},{rng.random() * 1e6},{rng.randint(0, 10**10)}\n"
 
 
 def _timestamps(rng: random.Random) -> str:
     seconds = 1_764_000_000 + rng.randint(0, 10**7)
-    return f"{seconds} {seconds}123 {seconds}123456789 2026-11-27T21:43:17.{rng.randint(100, 999)}Z 20261127214317 27.11.2026 21:43\n"
+    written = f"2026-11-27T21:43:17.{rng.randint(100, 999)}Z 20261127214317 27.11.2026 21:43"
+    return f"{seconds} {seconds}123 {seconds}123456789 {written}\n"
 
 
 BULK: dict[str, Callable[[random.Random], str]] = {

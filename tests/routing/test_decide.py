@@ -143,9 +143,9 @@ routes:
 
 
 def test_a_detector_is_named_as_the_reason_for_privacy() -> None:
-    request = build.request(sensitivity="high", sensitivity_from="detector email")
+    request = build.request(sensitivity="high", sensitivity_reason="detector:email")
     decision = decide(request, tags(sensitivity="high"), POLICIES["home"], observations(local=["local"]))
-    assert decision.trace[0].outcome == "private, because of detector email"
+    assert decision.trace[0].outcome == "private, because of detector:email"
 
 
 WAY_OUT = "Give the policy a route whose backend is local, or name a local model."
@@ -160,17 +160,17 @@ WAY_OUT = "Give the policy a route whose backend is local, or name a local model
             + WAY_OUT,
         ),
         (
-            {"sensitivity_from": "detector email"},
-            "The request is private (because of detector email) and no local backend may serve it. " + WAY_OUT,
+            {"sensitivity_reason": "detector:email"},
+            "The request is private (because of detector:email) and no local backend may serve it. " + WAY_OUT,
         ),
         (
-            {"sensitivity_from": "detector email", "model": "Cloud"},
-            "The request is private (because of detector email), the model that it names, 'Cloud', is not local, "
+            {"sensitivity_reason": "detector:email", "model": "Cloud"},
+            "The request is private (because of detector:email), the model that it names, 'Cloud', is not local, "
             "and no route of the policy has a local backend. " + WAY_OUT,
         ),
         (
-            {"sensitivity_from": "detector email", "continues": Target("cloud", "gpt")},
-            "The request is private (because of detector email), and the backend that keeps its conversation, 'cloud', "
+            {"sensitivity_reason": "detector:email", "continues": Target("cloud", "gpt")},
+            "The request is private (because of detector:email), and the backend that keeps its conversation, 'cloud', "
             "is not local. Send the whole conversation as `input`, without `previous_response_id`.",
         ),
     ],

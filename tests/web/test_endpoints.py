@@ -164,6 +164,7 @@ def test_a_dry_run_calls_nothing(client: Client, tmp_path: Path) -> None:
     answer = made.post("/v1/route", json={"model": "cloud", **CHAT})
     assert list(answer.json) == [
         "classification", "evidence", "route", "targets", "trace", "calls", "mirrors", "never",
+        "sensitivity_reason",
     ]  # fmt: skip
     assert answer.json["route"] == "pin"
     assert answer.json["targets"] == [{"backend": "cloud", "model": "gpt"}]
@@ -391,7 +392,7 @@ def test_a_private_request_is_not_mirrored_to_the_cloud(client: Client) -> None:
     made = client(ECHO.replace("sampleRate: 0", "sampleRate: 1"))
     fake = replace_backend(made, "cloud", whole())
     made.post("/v1/chat/completions", json=CHAT, headers={"X-LLR-Sensitivity": "high"})
-    made.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "mail me@example.com"}]})
+    made.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "mail me@corp.example"}]})
     assert fake.calls == []
     made.post("/v1/chat/completions", json=CHAT)
     assert len(fake.calls) == 1

@@ -371,7 +371,7 @@ def test_what_would_be_sent_stands_in_the_box(client: Client) -> None:
 def test_private_prompts_and_refusals(client: Client) -> None:
     browser = client()
     assert "private, because of the header" in explained(browser, prompt="hello", private="on").said
-    assert "private, because of detector email" in explained(browser, prompt="write to a@example.org").said
+    assert "private, because of detector:email" in explained(browser, prompt="write to a@corp.example").said
     moved = explained(browser, prompt="hello", private="on", model="cloud").said
     assert "pin refused: the request is private, and model 'cloud' is not local" in moved
     refused = explained(client(AWAY), prompt="hello", private="on", model="cloud").said

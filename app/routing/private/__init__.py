@@ -1,1 +1,1 @@
-"""Kinds of private text: what each looks like, and which candidates do not count.  `app/routing/detect.py` runs them."""
+"""Kinds of private text: their forms, and the candidates that do not count.  `app/routing/detect.py` runs them."""

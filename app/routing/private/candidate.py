@@ -8,6 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+import re2
 
 _AROUND_BYTES = 160
 _LONGEST_BYTES = 400  # of a value: the rest of a longer one says nothing new
@@ -15,11 +18,25 @@ _LINE_BYTES = 1024
 _ENCODED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_-="
 _ENCODED_LINE = 56  # characters: PEM breaks lines at 64, MIME at 76
 _ENCODED_RUN = 16  # characters before a candidate
-_RUN_BEFORE = re.compile(r"[A-Za-z0-9+/_-]*\Z")
+_RUN = re.compile(r"[A-Za-z0-9+/_-]*")
+_WORD = re.compile(r"[A-Za-z0-9]*")
 # `00000010: 4865 6c6c …` of xxd, `00000010  48 65 …` of hexdump, `0000020 060510 …` of od.
 _DUMP = re.compile(r"(?:0x)?[0-9A-Fa-f]{5,15}0:?\s+(?:[0-9A-Fa-f]{1,8}\s+){3}")
 
 Span = tuple[int, int]
+_options = re2.Options()
+_options.log_errors = False
+
+
+def linear(pattern: str) -> Any:
+    """Return a pattern in RE2: for those that Python's `re` would go through again and again."""
+    return re2.compile(pattern, _options)
+
+
+def tail(pattern: re.Pattern[str], text: str) -> str:
+    """Return what a pattern of single characters matches at the end of a text, in linear time."""
+    found = pattern.match(text[::-1])
+    return found[0][::-1] if found else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +68,18 @@ class Candidate:
     def _text(self, span: Span) -> str:
         return self.raw[span[0] : min(span[1], span[0] + _LONGEST_BYTES)].decode("utf-8", "replace")
 
+    @property
+    def neighbours(self) -> tuple[str, str]:
+        """The words to the left and to the right, of letters and digits, with a blank or two between."""
+        left, right = self.before.rstrip(" \t,"), self.after.lstrip(" \t")
+        gaps = (len(self.before) - len(left), len(self.after) - len(right))
+        found = _WORD.match(right)
+        words = (tail(_WORD, left), found[0] if found else "")
+        return words[0] if 0 < gaps[0] < 4 else "", words[1] if 0 < gaps[1] < 4 else ""
+
     def in_encoded_text(self) -> bool:
-        """Return True when the candidate is a piece of base64: of a longer run, or of a block of lines of one length."""
-        run = _RUN_BEFORE.search(self.before)
-        if run and len(run[0]) >= _ENCODED_RUN:
+        """Return True for a piece of base64: of a longer run, or of a block of lines of one length."""
+        if len(tail(_RUN, self.before)) >= _ENCODED_RUN:
             return True
         begin, end = self.spans[0]
         begin = self.raw.rfind(b"\n", max(0, begin - _LINE_BYTES), begin) + 1

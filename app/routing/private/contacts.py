@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from app.routing.private.candidate import Candidate, Kind
+from app.routing.private.candidate import Candidate, Kind, linear, tail
 
 # --- e-mail -------------------------------------------------------------------------------------
 
@@ -13,31 +13,27 @@ _DISGUISED = (
     r"(?i)([A-Z0-9._%+-] ?[(\[{<] ?(?:at|ät|@) ?[)\]}>] ?[A-Z0-9-]+"
     r"(?: ?[(\[{<] ?(?:dot|punkt|\.) ?[)\]}>] ?|\.)[A-Z]{2,24})\b"
 )
-_LOCAL_PART = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]*\Z")
+_LOCAL_PART = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]*")
 # Nobody in particular: senders that read nothing, accounts of programs, people of examples.
-_NOBODY = re.compile(
-    r"(?:git|hg|svn|root|no[._-]?reply|do[._-]?not[._-]?reply|mailer-daemon|postmaster|user(?:name)?|you(?:r[._-]?\w*)?"
-    r"|name|e?mail|example|sample|test|foo|bar|xxx+|dependabot|github-actions|bot)\d*(?:\[bot\])?",
-    re.IGNORECASE,
+_NOBODY = linear(
+    r"(?i)(?:git|hg|svn|root|no[._-]?reply|do[._-]?not[._-]?reply|mailer-daemon|postmaster|user(?:name)?|you(?:r[._-]?\w*)?"
+    r"|name|e?mail|example|sample|test|foo|bar|xxx+|dependabot|github-actions|bot)\d*(?:\[bot\])?"
 )
 # RFC 2606 and RFC 6761 keep these for examples; the others stand in every form.  `.example` alone is left in: whole
 # companies of made-up texts live there, and their people are private until the opposite is known.
-_NOWHERE = re.compile(
-    r"(?:.*\.)?(?:example\.(?:com|org|net|edu)|.*noreply.*|(?:your|my)?-?(?:domain|company|email|mail|site)\.com"
-    r"|foo\.com|bar\.com|test\.com|host\.(?:com|name)|.*\.(?:invalid|localhost|test|local|localdomain|internal|lan))",
-    re.IGNORECASE,
+_NOWHERE = linear(
+    r"(?i)(?:.*\.)?(?:example\.(?:com|org|net|edu)|.*noreply.*|(?:your|my)?-?(?:domain|company|email|mail|site)\.com"
+    r"|foo\.com|bar\.com|test\.com|host\.(?:com|name)|.*\.(?:invalid|localhost|test|local|localdomain|internal|lan))"
 )
-_FILE_ENDING = re.compile(  # `icon@2x.png`, `getty@tty1.service`
-    r".*\.(?:png|jpe?g|gif|svg|webp|ico|pdf|js|mjs|ts|tsx|jsx|css|scss|html?|py|rb|go|rs|java|json|ya?ml|toml|md|txt|zip"
-    r"|tgz|gz|so|dll|exe|whl|service|socket|timer|target|mount|slice)",
-    re.IGNORECASE,
+_FILE_ENDING = linear(  # `icon@2x.png`, `getty@tty1.service`
+    r"(?i).*\.(?:png|jpe?g|gif|svg|webp|ico|pdf|js|mjs|ts|tsx|jsx|css|scss|html?|py|rb|go|rs|java|json|ya?ml|toml|md|txt|zip"
+    r"|tgz|gz|so|dll|exe|whl|service|socket|timer|target|mount|slice)"
 )
 
 
 def is_email(candidate: Candidate) -> bool:
     """Leave out `git@…`, `noreply@…`, `user@host.name:~$`, addresses of examples and names of files."""
-    local = _LOCAL_PART.search(candidate.before)
-    name = (local[0] if local else "") + candidate.text[0]
+    name = tail(_LOCAL_PART, candidate.before) + candidate.text[0]
     domain = candidate.text[2:]
     if _NOBODY.fullmatch(name.lstrip(".")) or _NOWHERE.fullmatch(domain) or _FILE_ENDING.fullmatch(domain):
         return False
@@ -69,9 +65,11 @@ _COUNTRY_CODE = re.compile(
     r"|80[08]|85[02356]|88\d|96\d|97[0-79]|99[2-8]"
 )
 _DATE = re.compile(
-    r"(?:^|\D)(?:(?:0?[1-9]|[12]\d|3[01])[./ -](?:0?[1-9]|1[0-2])[./ -](?:19|20)\d\d|(?:0[1-9]|1[0-2])[./ -](?:19|20)\d\d"
+    r"(?:^|\D)(?:(?:0?[1-9]|[12]\d|3[01])[./ -](?:0?[1-9]|1[0-2])[./ -](?:19|20)\d\d"
+    r"|(?:0[1-9]|1[0-2])[./ -](?:19|20)\d\d"
     r"|(?:19|20)\d\d[./ -](?:0?[1-9]|1[0-2])[./ -](?:0?[1-9]|[12]\d|3[01]))(?:\D|$)"
 )
+_HEX_NUMBER = re.compile(r"[0-9a-fA-F]*\d[0-9a-fA-F]{0,8}")
 _FEWEST_DIGITS, _MOST_DIGITS = 9, 15
 _BEFORE_CHINESE_NUMBER = 24  # characters
 
@@ -140,10 +138,11 @@ def is_national(candidate: Candidate) -> bool:
 
 def is_no_row(candidate: Candidate) -> bool:
     """Return True unless numbers go on to the left or to the right."""
-    before, after = candidate.before, candidate.after
-    if re.search(r"(?:^|[^A-Za-z])[0-9a-fA-F]*\d[0-9a-fA-F]*[ \t,]{1,2}\Z|\d[./:-]\Z|\d\)\s\Z", before):
+    if any(_HEX_NUMBER.fullmatch(word) for word in candidate.neighbours):
         return False
-    return not re.match(r"[ \t]{1,2}[0-9a-fA-F]*\d|[./:-]\d|[-/][A-Za-z]|%", after) and not candidate.in_dump()
+    if re.search(r"\d[./:-]\Z|\d\)\s\Z", candidate.before[-3:]):
+        return False
+    return not re.match(r"[./:-]\d|[-/][A-Za-z]|%", candidate.after) and not candidate.in_dump()
 
 
 def is_chinese(candidate: Candidate) -> bool:

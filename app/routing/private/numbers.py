@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from app.routing.private.candidate import Candidate, Kind
+from app.routing.private.candidate import Candidate, Kind, tail
 
 # Between groups: a blank, hyphen or dot, two of them or a tab, or a line each.
 _GAP = r"(?:[ .\t-]{1,3}|[ \t]*\r?\n[ \t]*)"
@@ -14,7 +14,9 @@ _CARD = (
 )
 _IBAN = rf"(?i)(?:^|[^A-Z0-9]|IBAN)([A-Z]{{2}}\d{{2}}(?:{_GAP}?[A-Z0-9]{{4}}){{2,7}}(?:{_GAP}?[A-Z0-9]{{1,3}})?)"
 _SSN = r"(?:^|[^0-9A-Za-z])(\d{3}(?:-\d{2}-|[ \t]\d{2}[ \t])\d{4})(?:$|[^0-9A-Za-z])"
-_SSN_NAMED = r"(?i)(?:\bssn|social.security(?:.(?:number|no|nr)\.?)?)[\"' \t:=#]{1,6}(?:is )?(\d{3}[ .-]?\d{2}[ .-]?\d{4})\b"
+_SSN_NAMED = (
+    r"(?i)(?:\bssn|social.security(?:.(?:number|no|nr)\.?)?)[\"' \t:=#]{1,6}(?:is )?(\d{3}[ .-]?\d{2}[ .-]?\d{4})\b"
+)
 
 # Issuer prefixes and lengths (ISO/IEC 7812): Visa, Mastercard, American Express, Diners Club, JCB, Discover, UnionPay,
 # Maestro, Mir.
@@ -26,16 +28,12 @@ _ISSUERS = re.compile(
     r"|6(?:011|4[4-9]\d|5\d{2}|2\d{2})\d{12}(?:\d{3})?"
     r"|(?:50|5[6-9]|6\d)(?:\d{14}|\d{16}|\d{17})"
 )
-_GROUPS = {(4, 4, 4, 4), (4, 6, 5), (4, 6, 4), (4, 4, 4, 1), (4, 4, 4, 2), (4, 4, 4, 3), (4, 4, 4, 4, 3), (6, 13)}
+_GROUPINGS = {(4, 4, 4, 4), (4, 6, 5), (4, 6, 4), (4, 4, 4, 1), (4, 4, 4, 2), (4, 4, 4, 3), (4, 4, 4, 4, 3), (6, 13)}
 _DOUBLED = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))
 _VALUE = bytes.maketrans(b"0123456789", bytes(range(10)))
-_HEX_LEFT = re.compile(r"[A-Za-z0-9]+\Z")
-_HEX_RIGHT = re.compile(r"[A-Za-z0-9]+")
+_RUN = re.compile(r"[A-Za-z0-9]*")
 _HEX_GROUP = re.compile(r"(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{4}", re.IGNORECASE)
-_GROUP_LEFT = re.compile(r"(\w+)[ \t]{1,3}\Z")
-_GROUP_RIGHT = re.compile(r"[ \t]{1,3}(\w+)")
-_GROUPS_LEFT = re.compile(r"(?:(?<!\d)\d{4}\s{1,3})+\Z")
-_GROUPS_RIGHT = re.compile(r"(?:\s{1,3}\d{4}(?!\d))+")
+_GROUPS = re.compile(r"(?:\s{1,3}\d{4}(?!\d))*")
 _LONGEST_ROW = 8  # groups of four: two cards; more are a table of numbers
 
 # The structure of the number behind country and check digits, from the registry of ISO 13616 (release 101): digits,
@@ -76,7 +74,7 @@ def is_card(candidate: Candidate) -> bool:
         return False
     gaps = set(re.findall(r"\D+", candidate.text))
     groups = tuple(len(group) for group in re.findall(r"\d+", candidate.text))
-    if len({_gap_class(gap) for gap in gaps}) > 1 or (gaps and groups not in _GROUPS):
+    if len({_gap_class(gap) for gap in gaps}) > 1 or (gaps and groups not in _GROUPINGS):
         return False
     return _stands_alone(candidate, bool(gaps & {"\n", "\r\n", "\t"})) and not candidate.in_dump()
 
@@ -86,27 +84,23 @@ def _gap_class(gap: str) -> str:
 
 
 def _stands_alone(candidate: Candidate, in_column: bool) -> bool:
-    """Return True unless the digits go on: in hexadecimal, in a decimal fraction, in a longer number or row of groups."""
+    """Return True unless the digits go on: in hexadecimal, a decimal fraction, a longer number or row of groups."""
     before, after = candidate.before, candidate.after
     if re.search(r"[0-9A-Za-z][./_+=-]\Z|-\Z|/\Z", before) and not before.endswith("="):
         return False
     if re.match(r"[-/_][0-9A-Za-z]|\.\d|[*^]", after):
         return False
-    for run in (_HEX_LEFT.search(before), _HEX_RIGHT.match(after)):
-        if run and not re.search(r"[g-zG-Z]", run[0]):
+    for run in (tail(_RUN, before), tail(_RUN, after[::-1])):
+        if run and not re.search(r"[g-zG-Z]", run):
             return False
-    for group in (_GROUP_LEFT.search(before), _GROUP_RIGHT.match(after)):
-        if group and _HEX_GROUP.fullmatch(group[1]):
-            return False
-    left, right = _GROUPS_LEFT.search(before), _GROUPS_RIGHT.match(after)
-    if in_column:
-        return not left and not right
-    groups = sum(len(run[0].split()) for run in (left, right) if run)
-    return groups + 4 <= _LONGEST_ROW
+    if any(_HEX_GROUP.fullmatch(word) for word in candidate.neighbours):
+        return False
+    groups = sum(len(tail(_GROUPS, side).split()) for side in (before, after[::-1]))
+    return groups == 0 if in_column else groups + 4 <= _LONGEST_ROW
 
 
 def is_iban(candidate: Candidate) -> bool:
-    """Check the structure that the country uses and the digits modulo 97; a following word may have been matched too."""
+    """Check the country's structure and the digits modulo 97; a following word may have been matched too."""
     text = candidate.text
     length, structure = _STRUCTURES.get(text[:2].upper(), (0, None))
     kept = [place for place, char in enumerate(text) if char.isalnum()][:length]
@@ -125,8 +119,8 @@ def is_iban(candidate: Candidate) -> bool:
 
 
 def is_ssn(candidate: Candidate) -> bool:
-    """Leave out what was never issued (Social Security Administration): area 000, 666 and 900 up, group 00, serial 0000,
-    the two numbers that advertisements made void, and 111-22-3333 of examples."""
+    """Leave out what was never issued (Social Security Administration): area 000, 666 and 900 up, group 00, serial
+    0000, the two numbers that advertisements made void, and 111-22-3333 of examples."""
     digits = re.sub(r"\D", "", candidate.text)
     area, group, serial = digits[:3], digits[3:5], digits[5:]
     if area in ("000", "666") or area >= "900" or group == "00" or serial == "0000":

@@ -13,14 +13,13 @@ _MARKERS = re.compile(
 )
 # The 140 most frequent pairs of letters in the words of Python's standard library, code and comments: 81 % of all pairs
 # there, 21 % of the pairs in random letters.
-_WORD_PAIRS = frozenset(
-    """
-    er in te re on ti es at en ed st or nt co de le se ar al io ra ng me it ta li et ec ri an ce tr ro ne ct di nd ns ac
-    ma si ic pe pa la is ex as ve lo pr na ge ca un ss el to th ch ea rs nc am ou fi il om ut mp ts he id po em rt ap ur
-    ad pl im no od ll ol su ig ul ty so ep rr ie va ai ot ha op ck ab ni cl sp ke ee oc da mo mi bl ia pt tt ag fo vi ba
-    ho os us ow lt gr rm do hi ci be qu ue lu sc ir ev ef um up pp ly iv
-    """.split()
-)
+_WORD_PAIRS_TEXT = """
+er in te re on ti es at en ed st or nt co de le se ar al io ra ng me it ta li et ec ri an ce tr ro ne ct di nd ns ac
+ma si ic pe pa la is ex as ve lo pr na ge ca un ss el to th ch ea rs nc am ou fi il om ut mp ts he id po em rt ap ur
+ad pl im no od ll ol su ig ul ty so ep rr ie va ai ot ha op ck ab ni cl sp ke ee oc da mo mi bl ia pt tt ag fo vi ba
+ho os us ow lt gr rm do hi ci be qu ue lu sc ir ev ef um up pp ly iv
+"""
+_WORD_PAIRS = frozenset(_WORD_PAIRS_TEXT.split())
 _CHUNK = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+")  # the words of an identifier
 _HEX = re.compile(r"[0-9a-fA-F-]*")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
@@ -36,7 +35,7 @@ def is_placeholder(value: str) -> bool:
     if any(plain[period:] == plain[:-period] for period in range(1, min(9, len(plain) // 2 + 1))):
         return True
     in_order = sum(pair in _NEXT for pair in pairwise(plain))
-    return len(plain) > 8 and in_order > 0.92 * (len(plain) - 1)
+    return len(plain) > 15 and in_order > 0.92 * (len(plain) - 1)
 
 
 def is_wordy(value: str) -> bool:

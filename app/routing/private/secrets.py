@@ -8,58 +8,53 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from app.routing.private.candidate import Candidate, Check, Kind
+from app.routing.private.candidate import Candidate, Check, Kind, linear, tail
 from app.routing.private.randomness import is_digest_or_id, is_mixed, is_placeholder, is_random, is_wordy
 
 _DATA = Path(__file__).with_name("secrets.txt")
 _COLUMNS = re.compile(r" {2,}")
-_WORD_START = r"(?:^|[^A-Za-z0-9])"
-_NAME = re.compile(r"[\w.-]*\Z")
-_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_]+")  # of camelCase, snake_case, kebab-case
+WORD_START = r"(?:^|[^A-Za-z0-9])"
+_NAME = re.compile(r"[\w.-]*")
+_WORDS = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])|\d+")  # of camelCase, snake_case, kebab-case
 
 # Words of a name: its value is random, perhaps, and no secret.
-_HARMLESS = frozenset(
-    """
-    public pub primary foreign partition sort cache cached index page next continuation cursor sync delta author authors
-    tokenizer tokenized keyword keywords keyboard kid object bucket path paths file filename name label column row field
-    etag hash digest checksum fingerprint thumbprint idempotency dedup csrf xsrf nonce salt sha sha256 sha512 md5 expiry
-    expires type uri endpoint count limit max min size length version site algorithm alg commit integrity encoding
-    pagination locale translation translations event lookup
-    """.split()
+_HARMLESS_TEXT = """
+public pub primary foreign partition sort cache cached index page next continuation cursor sync delta author authors
+tokenizer tokenized keyword keywords keyboard kid object bucket path paths file filename name label column row field
+etag hash digest checksum fingerprint thumbprint idempotency dedup csrf xsrf nonce salt sha sha256 sha512 md5 expiry
+expires type uri endpoint count limit max min size length version site algorithm alg commit integrity encoding
+pagination locale translation translations event lookup
+"""
+_HARMLESS = frozenset(_HARMLESS_TEXT.split())
+_STRONG_TEXT = """
+api apikey secret secrets token tokens password credential credentials creds auth access private signing encryption
+bearer webhook client passcode hmac license licence authtoken subscription account master service admin
+"""
+_STRONG = frozenset(_STRONG_TEXT.split())
+_PASSWORD_WORD = linear(
+    r"(?i).*(?:passw(?:or)?t?d|passwd|passphrase|passwort|kennwort|passe|jelszó|salasana|şifre|contraseña|contrasena|senha"
+    r"|wachtwoord|lösenord|hasło|heslo|parola|пароль|密码|口令|パスワード|비밀번호|pwd|psk|key|by|[a-z]{0,8}pass)s?|pw|p|w"
 )
-_STRONG = frozenset(
-    """
-    api apikey secret secrets token tokens password credential credentials creds auth access private signing encryption
-    bearer webhook client passcode hmac license licence authtoken subscription account master service admin
-    """.split()
-)
-_PASSWORD_WORD = re.compile(
-    r".*(?:passw(?:or)?t?d|passwd|passphrase|passwort|kennwort|contraseña|contrasena|senha|wachtwoord|lösenord|hasło|heslo"
-    r"|parola|пароль|密码|口令|パスワード|비밀번호|pwd|psk|key|by)s?|pw|(?!by|com|tres).*pass|p|w",
-    re.IGNORECASE,
-)
-_NO_PASSWORD = frozenset(
-    """
-    hash hashed hasher field input label reset forgot length policy policies rule rules regex pattern error errors file
-    path prompt hint strength url uri id type manager encoder protected required less age expires changed help text
-    validator validators form view page count attempts message enabled callback template
-    """.split()
-)
+_NO_PASSWORD_TEXT = """
+hash hashed hasher field input label reset forgot length policy policies rule rules regex pattern error errors file
+path prompt hint strength url uri id type manager encoder protected required less age expires changed help text
+validator validators form view page count attempts message enabled callback template
+bypass compass trespass passes
+"""
+_NO_PASSWORD = frozenset(_NO_PASSWORD_TEXT.split())
 # What people write where a password would stand: one of these words, or some in a row, with a number behind.
-_EXAMPLE_PASSWORD = re.compile(
-    r"(?:password|passwd|passwort|passphrase|pass|pwd|pw|secret|sekret|geheim|test(?:ing)?|admin|administrator|user(?:name)?"
+_EXAMPLE_PASSWORD = linear(
+    r"(?i)(?:password|passwd|passwort|passphrase|pass|pwd|pw|secret|sekret|geheim|test(?:ing)?|admin|administrator|user(?:name)?"
     r"|guest|root|demo|foo|bar|baz|change|me|changeit|qwerty|letmein|abc|example|sample|dummy|fake|my|the|your|new|old"
     r"|some|any|this|is|a|not|real|string|str|hash|value|none|null|nil|true|false|undefined|empty|postgres|mysql|redis"
     r"|mongo|rabbitmq|default|hidden|redacted|masked|removed|token|port|here|db|database|account|login|x+|\*+|\.+|…|-|_)+"
-    r"\W?(?:\d{0,6}|20\d\d)\W{0,2}",
-    re.IGNORECASE,
+    r"\W?\d{0,6}\W{0,2}"
 )
 _LEET = str.maketrans("@0$3", "aose")
-_CODE = re.compile(  # an expression, a reference, a type
-    r"[$<{%\[(&]|[\w.]+[(\[]|.*(?:\$\{|\{\{|\(\)|=>|->|::|\|\||&&)|(?:os|self|this|process|config|settings|env|args|req|request"
+_CODE = linear(  # an expression, a reference, a type
+    r"(?i)[$<{%\[(&]|[\w.]+[(\[]|.*(?:\$\{|\{\{|\(\)|=>|->|::|\|\||&&)|(?:os|self|this|process|config|settings|env|args|req|request"
     r"|ctx|options|opts|props|params|data|form|user|secrets|vars?|values|Deno|import\.meta)[.\[]"
-    r"|(?:utf-?8|base64|sha-?\d+|md5|argon2\w*|bcrypt\w*|scrypt|u?int\d+|float\d+|varchar\W?\d*)\b",
-    re.IGNORECASE,
+    r"|(?:utf-?8|base64|sha-?\d+|md5|argon2\w*|bcrypt\w*|scrypt|u?int\d+|float\d+|varchar\W?\d*)\b"
 )
 _ALGORITHM = re.compile(r"(?:AWS4|HMAC|RSA|ECDSA)[-_A-Z]*SHA\d", re.IGNORECASE)
 _ROTATED = re.compile(r"rotat|revok|expire|leak|widerruf|tausch", re.IGNORECASE)
@@ -86,10 +81,15 @@ def is_random_key(candidate: Candidate) -> bool:
 def is_named(candidate: Candidate) -> bool:
     """`named`: a value behind a name.  The name says secret, the value is random and no expression of a program."""
     name, value = candidate.parts[0], candidate.parts[-1].rstrip(".=")
-    words = _words((_NAME.search(candidate.before) or [""])[0] + name)
+    words = _words(tail(_NAME, candidate.before) + name)
     if not words or _HARMLESS & set(words) or words[-1] in ("id", "ids") or "keyid" in words:
         return False
-    if len(value) < 16 or _ALGORITHM.match(value) or candidate.after[:1] in ("(", "[") or value.startswith(("http", "data")):
+    if (
+        len(value) < 16
+        or _ALGORITHM.match(value)
+        or candidate.after[:1] in ("(", "[")
+        or value.startswith(("http", "data"))
+    ):
         return False
     if not _STRONG & {*words, *(word.removesuffix("key") for word in words)} and is_digest_or_id(value):
         return False
@@ -122,7 +122,7 @@ def is_example_password(value: str) -> bool:
 def is_password(candidate: Candidate) -> bool:
     """`password`: a value behind a word for password that mixes letters with digits or signs, and is no example."""
     name, value = candidate.parts[0], candidate.parts[-1]
-    words = _words((_NAME.search(candidate.before) or [""])[0] + name)
+    words = _words(tail(_NAME, candidate.before) + name)
     last = [word for word in words if not word.isdigit()][-2:]
     if _NO_PASSWORD & set(words) or not any(_PASSWORD_WORD.fullmatch(word) for word in last):
         return False
@@ -132,7 +132,7 @@ def is_password(candidate: Candidate) -> bool:
     value = value.strip("\"'") if quoted else re.split(r"[,;)}\]&\\<]", value)[0].rstrip(".:")
     if len(value) < 6 or is_example_password(value) or value.startswith(("http://", "https://", "/")):
         return False
-    if not quoted and (is_wordy(value) or re.fullmatch(r"\w+(?:\.[A-Za-z_]\w*)+", value)):
+    if not quoted and (is_wordy(value) or (value.count(".") and all(map(str.isidentifier, value.split("."))))):
         return False
     if " " in value and not re.search(r"\d", value):
         return False
@@ -154,10 +154,12 @@ def is_account(candidate: Candidate) -> bool:
 def is_bearer(candidate: Candidate) -> bool:
     """`bearer`: a random value in a header."""
     value = candidate.parts[-1].rstrip(".")
-    words = _words((_NAME.search(candidate.before) or [""])[0] + candidate.text[: -len(value)])
+    if re.search(r"(?i)basic\s", candidate.text):
+        return is_basic(candidate)
+    words = _words(tail(_NAME, candidate.before) + candidate.text[: -len(value)])
     if _HARMLESS & set(words) or candidate.after[:1] in ("(", "[") or _ALGORITHM.match(value):
         return False
-    return is_random(value) and not (words[-1] == "token" and is_digest_or_id(value))
+    return is_random(value) and not (_words(candidate.text)[0] == "token" and is_digest_or_id(value))
 
 
 def is_basic(candidate: Candidate) -> bool:
@@ -189,6 +191,11 @@ _CHECKS: Mapping[str, Check | None] = {
 }
 
 
+def columns(line: str) -> list[str]:
+    """Return name, check, pattern and source of a line."""
+    return _COLUMNS.split(line, maxsplit=3)
+
+
 def read(text: str) -> tuple[Kind, ...]:
     """Return the kinds of a text in the form of secrets.txt."""
     kinds = []
@@ -197,9 +204,9 @@ def read(text: str) -> tuple[Kind, ...]:
         if line.startswith("["):
             detector = line.strip("[]")
         elif line and not line.startswith("#"):
-            name, check, pattern, _source = _COLUMNS.split(line, maxsplit=3)
+            name, check, pattern, _source = columns(line)
             token = check in ("shape", "random")
-            start = _WORD_START if token else ""
+            start = WORD_START if token else ""
             kinds.append(Kind(detector, name, f"{start}({pattern})", _CHECKS[check], token=token))
     return tuple(kinds)
 

@@ -22,14 +22,16 @@ _SPELLINGS = {
     "": "\u00ad\u200b\u200c\u200d\u200e\u200f\u202a\u202c\u202d\u2060\u2066\u2068\u2069\ufeff",
     **{char: chr(0xFEE0 + ord(char)) for char in "0123456789+.@()/"},  # fullwidth
 }
-# JSON in a string, at any depth (a tool's arguments): only those whose character can matter here, letters of other
-# scripts cannot.
-_ESCAPED = re.compile(r"(?<!\\)\\++u((?:00|20|22|30|[fF][eEfF])[0-9a-fA-F]{2})")
+# JSON in a string, at any depth (a tool's arguments): only those whose character can matter here.  Letters of other
+# scripts matter where a key follows them.
+_ESCAPED = re.compile(r"(?<!\\)\\++u((?:00|20|22|30|[fF][eEfF])[0-9a-fA-F]{2}|[0-9a-fA-F]{4}(?=[!-\[\]-~]))")
 _ESCAPED_CHARS = {"\\n": "\n", "\\r": "\n", "\\t": "\t", '\\"': '"', "\\/": "/"}
 _MANY_ESCAPES = 2000  # from so many on five passes without a call are faster than one with a call for each
 _ESCAPED_CHAR = re.compile(r"\\[nrt\"/]")
 _PERCENT = re.compile(r"%(09|0[AD]|2[0-9BDEF]|3[A-F]|40|5[BD]|7[BCDE])", re.IGNORECASE)  # of addresses and forms
-_ENTITY = re.compile(r"&(?:#\d{2,6}|#x[0-9a-f]{2,5}|nbsp|quot|apos|amp|lt|gt|commat|colon|equals|period|hyphen|lowbar);", re.I)
+_ENTITY = re.compile(
+    r"&(?:#\d{2,6}|#x[0-9a-f]{2,5}|nbsp|quot|apos|amp|lt|gt|commat|colon|equals|period|hyphen|lowbar);", re.I
+)
 
 
 def plain(text: str) -> str:
