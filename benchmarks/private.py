@@ -2,9 +2,9 @@
 
 python -m benchmarks.private [--labelled FILE.jsonl] [--keys 20000] [--bulk 100]
 
-A labelled line is {"kind", "expected", "text" | "body"}: `expected` is the name of a detector, `none` for harmless text;
-any detector of secrets may find a secret.  Lines that expect another name are left out.  Without a file only random keys
-of every kind in secrets.txt and bulk text of 100 kB are tried.
+A labelled line is {"kind", "expected", "text" | "body"}: `expected` is the name of a detector, or `none` for harmless
+text; any detector of secrets may find a secret.  Lines that expect another name are left out.  Without a file, random
+keys of every kind in secrets.txt and bulk text of 100 kB are tried alone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def labelled(path: Path) -> None:
         expected = "secrets" if row["expected"] in SECRETS else row["expected"]
         if expected not in ("secrets", "none", *DETECTORS):
             continue
-        hit = bool(names & set(SECRETS)) if expected == "secrets" else bool(names) if expected == "none" else expected in names
+        wanted = {"secrets": set(SECRETS), "none": set(DETECTORS)}.get(expected, {expected})
+        hit = bool(names & wanted)
         total[expected] += 1
         found[expected] += hit
         if hit == (expected == "none"):

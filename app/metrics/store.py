@@ -44,8 +44,7 @@ _COLUMNS = (
     "backend", "model", "route", "surface", "stream", "task", "complexity", "latency_ms", "ttfb_ms", "outcome", "error",
     "fallback_for", "input_tokens", "output_tokens", "cost_usd", "request_id", "kind",
     "reason", "destination", "sent_bytes", "sensitivity", "modality", "family", "tokens", "difficulty", "confidence",
-    "sensitivity_reason",
-    "finish", "answer_chars",
+    "sensitivity_reason", "finish", "answer_chars",
 )  # fmt: skip
 _values = attrgetter(*_COLUMNS)
 _SUMS = ("span", "bucket", "backend", "model", "route", "kind", *COUNTS, "latency", "ttfb")

@@ -256,7 +256,7 @@ def _rebuild(database: Database, model: type[Model], values: Mapping[str, str]) 
     database.execute_sql(f"DROP TABLE {table}_old")
 
 
-def _v5_sensitivity_reason(database: Database) -> None:
+def _v5_reason(database: Database) -> None:
     """Add the column `sensitivity_reason`."""
     _add_missing_columns(database)
 
@@ -266,7 +266,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _v2_refusals,
     _v3_answer_facts,
     _v4_owners,
-    _v5_sensitivity_reason,
+    _v5_reason,
 )
 """Numbered by position, from 1.  A change of the tables is a new function at the end; none is ever edited."""
 

@@ -43,6 +43,8 @@ def is_wordy(value: str) -> bool:
     thousand for one, of longer ones fewer."""
     if _HEX.fullmatch(value) and any(char.isdigit() for char in value):
         return False
+    if sum((a.isalpha() and b.isdigit()) or (a.isdigit() and b.isalpha()) for a, b in pairwise(value)) > 4:
+        return False
     pairs = [a + b for a, b in pairwise(value.lower()) if a.isalpha() and b.isalpha()]
     chunks = _CHUNK.findall(value)
     if len(pairs) < 6 or sum(map(len, chunks)) < 3 * len(chunks):
@@ -60,6 +62,12 @@ def is_mixed(value: str) -> bool:
     """Return True for a random value of digits and letters of both cases."""
     classes = (str.isdigit, str.isupper, str.islower)
     return all(any(map(is_class, value)) for is_class in classes) and is_random(value)
+
+
+def is_scrambled(value: str) -> bool:
+    """Return True for letters that change between upper and lower case as no name does."""
+    chunks = _CHUNK.findall(value)
+    return value.isalpha() and len(value) >= 8 and len(value) < 3.2 * len(chunks) and not is_wordy(value)
 
 
 def is_digest_or_id(value: str) -> bool:

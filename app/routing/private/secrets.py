@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from app.routing.private.candidate import Candidate, Check, Kind, linear, tail
-from app.routing.private.randomness import is_digest_or_id, is_mixed, is_placeholder, is_random, is_wordy
+from app.routing.private.randomness import (
+    is_digest_or_id,
+    is_mixed,
+    is_placeholder,
+    is_random,
+    is_scrambled,
+    is_wordy,
+)
 
 _DATA = Path(__file__).with_name("secrets.txt")
 _COLUMNS = re.compile(r" {2,}")
@@ -23,12 +30,15 @@ public pub primary foreign partition sort cache cached index page next continuat
 tokenizer tokenized keyword keywords keyboard kid object bucket path paths file filename name label column row field
 etag hash digest checksum fingerprint thumbprint idempotency dedup csrf xsrf nonce salt sha sha256 sha512 md5 expiry
 expires type uri endpoint count limit max min size length version site algorithm alg commit integrity encoding
-pagination locale translation translations event lookup
+pagination starting start locale translation translations event lookup
 """
 _HARMLESS = frozenset(_HARMLESS_TEXT.split())
 _STRONG_TEXT = """
 api apikey secret secrets token tokens password credential credentials creds auth access private signing encryption
-bearer webhook client passcode hmac license licence authtoken subscription account master service admin
+bearer webhook client passcode hmac license licence authtoken subscription account master service admin app
+mistral cohere deepgram assemblyai eleven elevenlabs datadog pinecone weaviate qdrant algolia fastly mailgun twilio
+vonage openai azure groq together fireworks newrelic pagerduty heroku linode hetzner vultr ovh
+wandb comet airtable segment
 """
 _STRONG = frozenset(_STRONG_TEXT.split())
 _PASSWORD_WORD = linear(
@@ -47,10 +57,10 @@ _EXAMPLE_PASSWORD = linear(
     r"(?i)(?:password|passwd|passwort|passphrase|pass|pwd|pw|secret|sekret|geheim|test(?:ing)?|admin|administrator|user(?:name)?"
     r"|guest|root|demo|foo|bar|baz|change|me|changeit|qwerty|letmein|abc|example|sample|dummy|fake|my|the|your|new|old"
     r"|some|any|this|is|a|not|real|string|str|hash|value|none|null|nil|true|false|undefined|empty|postgres|mysql|redis"
-    r"|mongo|rabbitmq|default|hidden|redacted|masked|removed|token|port|here|db|database|account|login|x+|\*+|\.+|…|-|_)+"
+    r"|mongo|rabbitmq|default|hidden|redacted|masked|removed|token|port|here|db|database|account|login|name|x+|\*+|\.+|…|-|_)+"
     r"\W?\d{0,6}\W{0,2}"
 )
-_LEET = str.maketrans("@0$3", "aose")
+_LEET = str.maketrans("@0$35", "aoses")
 _CODE = linear(  # an expression, a reference, a type
     r"(?i)[$<{%\[(&]|[\w.]+[(\[]|.*(?:\$\{|\{\{|\(\)|=>|->|::|\|\||&&)|(?:os|self|this|process|config|settings|env|args|req|request"
     r"|ctx|options|opts|props|params|data|form|user|secrets|vars?|values|Deno|import\.meta)[.\[]"
@@ -58,6 +68,10 @@ _CODE = linear(  # an expression, a reference, a type
 )
 _ALGORITHM = re.compile(r"(?:AWS4|HMAC|RSA|ECDSA)[-_A-Z]*SHA\d", re.IGNORECASE)
 _ROTATED = re.compile(r"rotat|revok|expire|leak|widerruf|tausch", re.IGNORECASE)
+_SECRET_CUE = re.compile(  # the others, such as "use" and "key", stand before harmless hashes and ids too
+    r"secret|credential|zugang|schlüssel|contraseña|clave|llave|clé|chave|sleutel|klucz|ключ|密|口令|令牌|鍵|キー",
+    re.IGNORECASE,
+)
 _WORD_INSIDE = re.compile(r"[A-Za-z][a-z]{4,}")
 
 
@@ -104,7 +118,8 @@ def is_said(candidate: Candidate) -> bool:
     value = candidate.parts[-1]
     if candidate.after[:1] in ("(", "[", ".", "/", "@") and candidate.after[1:2].isalnum():
         return False
-    if _ROTATED.search(candidate.after[:80]) and is_random(value) and "/" not in value[:1]:
+    told = _ROTATED.search(candidate.after[:80]) or _SECRET_CUE.search(candidate.text[: -len(value)])
+    if told and is_random(value) and "/" not in value[:1]:
         return True
     for word in _WORD_INSIDE.findall(value):
         if is_wordy(word * 3):
@@ -138,7 +153,13 @@ def is_password(candidate: Candidate) -> bool:
         return False
     letters, digits = re.search(r"[^\W\d_]", value), re.search(r"\d", value)
     signs = re.search(r"[!@#$%^&*?+~]", value[1:])
-    return bool(letters and (digits or signs)) and not is_placeholder(value)
+    return (bool(letters and (digits or signs)) or is_scrambled(value)) and not is_placeholder(value)
+
+
+def is_given(candidate: Candidate) -> bool:
+    """`given`: a password where nothing else can stand, that is no example."""
+    value = candidate.parts[-1].strip("\"'").rstrip(",")
+    return len(value) >= 4 and not is_example_password(value) and len(set(value)) > 2
 
 
 def is_account(candidate: Candidate) -> bool:
@@ -184,6 +205,7 @@ _CHECKS: Mapping[str, Check | None] = {
     "named": is_named,
     "said": is_said,
     "password": is_password,
+    "given": is_given,
     "account": is_account,
     "bearer": is_bearer,
     "basic": is_basic,
