@@ -85,6 +85,11 @@ class ChatRequest:
     continues: Target | None = None  # the backend that keeps the conversation: no other can go on with it
     kind: ClassVar[str] = "live"  # of its calls, but for those that mirror it
 
+    @property
+    def private_because(self) -> str | None:
+        """Name what made the request private; None when it is not.  The name holds nothing of the text."""
+        return self.sensitivity_reason if self.sensitivity == "high" else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRequest:
@@ -103,11 +108,6 @@ class StoredRequest:
     def private_because(self) -> str | None:
         """Name what made the request private, as ChatRequest does."""
         return "conversation" if self.private else None
-
-    @property
-    def private_because(self) -> str | None:
-        """Name what made the request private; None when it is not.  The name holds nothing of the text."""
-        return self.sensitivity_reason if self.sensitivity == "high" else None
 
 
 # --- what the policy says -----------------------------------------------------------------------

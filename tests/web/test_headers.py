@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.web.conftest import Client
+from tests.web.conftest import ECHO, Client
 
 CHAT: Any = {"messages": [{"role": "user", "content": "hi"}]}
 BODY = json.dumps(CHAT)
@@ -123,6 +126,38 @@ def test_a_detector_makes_it_high_whatever_the_header(
         assert answer["classification"]["sensitivity"] == sensitivity
     trace = [step["outcome"] for step in answer["trace"]]
     assert ("private, because of detector:email" in trace) is (sensitivity == "high")
+
+
+REASONS = [
+    ("hello", {}, None),
+    ("hello", {"X-LLR-Sensitivity": "high"}, "header"),
+    ("write to me@corp.example", {}, "detector:email"),
+    ("write to me@corp.example", {"X-LLR-Sensitivity": "high"}, "header"),
+    ("about bluebird", {}, "pattern:patterns[0]"),
+]
+
+
+@pytest.mark.parametrize("content, asked, reason", REASONS)
+def test_what_made_a_request_private_is_said_by_name(
+    client: Client, tmp_path: Path, content: str, asked: dict[str, str], reason: str | None
+) -> None:
+    """In the answer, the dry run and the row, and none of them holds the text."""
+    made = client(ECHO.replace("detect: [email]", 'detect: [email], patterns: ["(?i)bluebird"]'))
+    body = {"messages": [{"role": "user", "content": content}]}
+    answer = made.post("/v1/chat/completions", json=body, headers=asked)
+    assert answer.status_code == 200
+    assert answer.headers.get("X-LLR-Sensitivity-Reason") == reason
+    plan = made.post("/v1/route", json=body, headers=asked)
+    assert (plan.json["sensitivity_reason"], plan.headers.get("X-LLR-Sensitivity-Reason")) == (reason, reason)
+    with closing(sqlite3.connect(tmp_path / "metrics.db")) as database:
+        assert database.execute("SELECT sensitivity_reason FROM metrics").fetchall() == [(reason,)]
+
+
+def test_a_refusal_names_it_too(client: Client) -> None:
+    made = client("backends: {c: {type: openai, model: m}}\nroutes: [{default: c}]\nsensitivity: {detect: [email]}\n")
+    answer = made.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "to me@corp.example"}]})
+    assert (answer.status_code, answer.headers["X-LLR-Sensitivity-Reason"]) == (503, "detector:email")
+    assert "because of detector:email" in answer.json["error"]["message"]
 
 
 # --- content types and sizes --------------------------------------------------------------------
