@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from app.routing.difficulty import HARD_WEIGHT, difficulty, signs
 from app.routing.difficulty import words_of as hard_words
-from app.routing.features import features, words_of
+from app.routing.features import features, signals, words_of
+from app.routing.memo import Memo
 from app.routing.model import MODEL, likelihoods
 from app.routing.reading import Ask, read, read_text
 from app.types import ChatRequest, Classification, Cuts, Evidence, Sign
@@ -20,13 +21,10 @@ FOLLOW_UP_CHARS = 100  # a turn up to this length is heard together with the tur
 BEFORE_SHARE, BEFORE_FADE = 0.8, 0.05  # … which counts less with every word that the user says now
 SYSTEM_SHARE = 0.7
 LARGE_TOKENS = 8_000  # small models lose the thread: never low
-SYSTEM = "system: "
 EVIDENCE_SIGNS = 8
-_MOST_SAID_BEFORE = 1000
 DEFAULT_CUTS = Cuts()
 
 K = TypeVar("K", str, tuple[str, str])
-_said_before: dict[int, list[float]] = {}  # hash of a system prompt (random, 64 bits) -> points
 Chances = Mapping[str, float]  # task -> its likelihood; vision, which the body shows, is not among them
 
 _FAMILIES = {"code": "qwen-coder", "general": "llama", "summarisation": "llama"}
@@ -113,22 +111,13 @@ def tag_complexity(hardness: float, tokens: int, cuts: Cuts) -> str:
 
 def task_chances(ask: Ask) -> Chances:
     """Each task's likelihood: the ask itself, the turn before a short one, a short system prompt."""
-    voices = [MODEL.bias(), *(_points(text, where, share) for text, where, share in _voices(ask))]
-    return dict(zip(MODEL.labels, likelihoods(list(map(sum, zip(*voices, strict=True)))), strict=True))
+    points = MODEL.bias
+    for text, _, share in _voices(ask):
+        points = [so_far + point * share for so_far, point in zip(points, _points(text), strict=True)]
+    return dict(zip(MODEL.labels, likelihoods(points), strict=True))
 
 
-def _points(text: str, where: str, share: float) -> list[float]:
-    """What one voice says for each task.  A client's system prompt is the same in every request: what it says is kept
-    by its hash, so that no prompt is."""
-    if where != SYSTEM:
-        return MODEL.points(features(text), share)
-    key = hash(text)
-    points = _said_before.get(key)
-    if points is None:
-        if len(_said_before) >= _MOST_SAID_BEFORE:
-            _said_before.clear()
-        points = _said_before[key] = MODEL.points(features(text), share)
-    return points
+_points = Memo(lambda text: MODEL.points(signals(text)))  # for each task, what one text says for it
 
 
 def _voices(ask: Ask) -> Iterator[tuple[str, str, float]]:
@@ -137,7 +126,7 @@ def _voices(ask: Ask) -> Iterator[tuple[str, str, float]]:
     if _is_follow_up(ask):
         yield ask.before, "turn before: ", max(0.0, BEFORE_SHARE - BEFORE_FADE * len(ask.text.split()))
     if ask.system:
-        yield ask.system, SYSTEM, SYSTEM_SHARE
+        yield ask.system, "system: ", SYSTEM_SHARE
 
 
 def _is_follow_up(ask: Ask) -> bool:

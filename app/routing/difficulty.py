@@ -11,6 +11,7 @@ import math
 from pathlib import Path
 
 from app.routing.lexicon import Lexicon, tokens
+from app.routing.memo import Memo
 
 LEXICON = Lexicon(Path(__file__).with_name("lexicon_difficulty.txt"))
 READ_CHARS = 1_500
@@ -27,8 +28,7 @@ def signs(text: str, task: str, code: float) -> dict[str, float]:
 
     `code` is the chance that code is asked for: a guess at code is no sign of difficulty.
     """
-    words = tokens(text[:READ_CHARS])
-    lists = LEXICON.count(words, text[:READ_CHARS])
+    lists = _lists_of(text)
     length = math.log(min(len(text), LENGTH_CHARS) + 20) - 5
     if task == "summarisation":
         length = min(length, 0) + 0.4 * max(length, 0)  # long, because a document came along
@@ -41,6 +41,12 @@ def signs(text: str, task: str, code: float) -> dict[str, float]:
         "science": float("science" in lists or "medicine" in lists or "economics" in lists),
         "hard": _hard(lists),
     }
+
+
+@Memo
+def _lists_of(text: str) -> dict[str, int]:
+    read = text[:READ_CHARS]
+    return LEXICON.count(tokens(read), read)
 
 
 _LISTS = {

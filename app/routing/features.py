@@ -1,16 +1,21 @@
-"""Text -> the names of the features that speak about its task.  Training and the running router share this code.
+"""Text -> the features that speak about its task.  Training and the running router share this code.
 
 Askers say what they want in their first or their last words, so only those are read, not the document between them.
 A name tells what was seen, and where: `tech` a list of the lexicon anywhere, `tech*` more than one entry of it,
 `<tech` in the opening words, `tech>` in the closing ones, `event+now` two lists together, `=word` and `=two words`
 the words themselves (`=word>` in the closing ones), `#fence` the shape of the text.
+
+Half of the features have no weight, so the router makes no names: it looks up the keys of each form (`{}+{}`: pairs of
+lists) among those that have one.  Training, and people who want to know why, read the names.
 """
 
 from __future__ import annotations
 
 import re
+import string
 from bisect import bisect_left
-from itertools import combinations, pairwise
+from collections.abc import Iterable, Mapping
+from itertools import chain, combinations, pairwise
 from pathlib import Path
 
 from app.routing.lexicon import Lexicon, is_wide, tokens
@@ -24,39 +29,80 @@ SHAPE_CHARS = 1_500
 
 LEXICON = Lexicon(Path(__file__).with_name("lexicon_task.txt"))
 
-_CALL = re.compile(r"[A-Za-z_]\w{1,30}\((?!s\)|es\)|ies\))")  # `print(`, not `shoe(s)`
-_NAME = re.compile(r"\b[a-z]{1,30}(?:_[a-z]{1,30}|[A-Z][a-z]{1,30})")  # snake_case, camelCase
+Key = str | tuple[str, ...]
+Signals = Mapping[str, Iterable[Key]]  # the form of some names -> the keys that stand in its places
+
+_CALL = re.compile(r"(?<![A-Za-z_])[A-Za-z_]\w{1,60}+\((?!s\)|es\)|ies\))")  # `print(`, not `shoe(s)`
+_NAME = re.compile(r"\b[a-z]{1,30}+(?:_[a-z]{1,30}|[A-Z][a-z]{1,30})")  # snake_case, camelCase
+_MAYBE_NAME = re.compile(r"[_A-Z](?<=[a-z].)[a-z]")
 _DOTTED = re.compile(r"[a-z]\w{0,30}\.[a-z]\w")  # foo.bar
+_MAYBE_DOTTED = re.compile(r"\.[a-z]\w")
 _MIXED = re.compile(r"\b(?:[a-zA-Z]{1,20}\d|[A-Z]{3,20}\b)")  # utf8, DSA
+_MAYBE_MIXED = re.compile(r"[A-Z\d](?:(?<=[a-zA-Z]\d)|[A-Z]{2})")
 _NUMBER = re.compile(r"\d+")
 _OPTION = re.compile(r"(?:^|[\s(])[A-Ea-e1-5][).]\s")  # A) … B) …
+_MAYBE_OPTION = re.compile(r"[).](?<=[A-Ea-e1-5].)\s")
 _CODE_MARKS = (
     "();", "=>", "==", "!=", "def ", "import {", "import java", "\nimport ", "print(", "</", "#include", "select * ",
     "::", "&&", "||", "self.", "console.log", "function(", "public ", "{\n", "};", "->", "+=", "sudo ", "/>", "<?",
     "$(", "[0]", "[i]", "\n    ", "return ", ".py", ".js", "['", "http://localhost", "`",
 )  # fmt: skip
-_SYMBOLS = "{}();=<>[]_"
+_SYMBOLS = b"{}();=<>[]_"
 _MATH_MARKS = ("$", "^", "\\frac", "\\sum")
+_COMMON = (string.ascii_letters + " .,'?!-\n").encode()  # most prose has no other characters
 SIZES = (20, 40, 80, 160, 320, 640, 1280, 2560)
 
 
-def features(text: str) -> list[str]:
-    """What speaks in `text`; no name comes twice."""
+def _by_rare_character(marks: Iterable[str]) -> tuple[list[str], dict[int, list[str]]]:
+    """Return the marks of common characters alone, and the others by a character that they need."""
+    plain: list[str] = []
+    others: dict[int, list[str]] = {}
+    for mark in marks:
+        rare = mark.encode().translate(None, _COMMON)
+        (others.setdefault(rare[0], []) if rare else plain).append(mark)
+    return plain, others
+
+
+_PLAIN_MARKS, _RARE_MARKS = _by_rare_character(_CODE_MARKS)
+
+
+def signals(text: str) -> Signals:
+    """Return what speaks in `text`.  A key may come twice; it counts once."""
     head, tail = ends(text)
-    first, last = tokens(head), tokens(tail)
+    first = tokens(head)
     lists = LEXICON.count(first, head)
-    return [
-        *lists,
-        *(f"{name}*" for name, count in lists.items() if count > 1),
-        *(f"<{name}" for name in LEXICON.count(first[:OPENING_WORDS])),
-        *(f"{name}>" for name in LEXICON.count(last, tail)),
-        *(f"{one}+{other}" for one, other in combinations(sorted(lists), 2)),
-        *(f"={word}" for word in dict.fromkeys(first)),
-        *(f"={one} {other}" for one, other in dict.fromkeys(pairwise(first))),
-        *(f"={word}>" for word in dict.fromkeys(last)),
-        *(f"={one} {other}>" for one, other in dict.fromkeys(pairwise(last))),
-        *shape(text, head, first),
-    ]
+    found: dict[str, Iterable[Key]] = {
+        "{}": [*lists, *shape(text, head, first)],
+        "{}*": [name for name, count in lists.items() if count > 1],
+        "<{}": LEXICON.count(first[:OPENING_WORDS]),
+        "{}+{}": combinations(sorted(lists), 2),
+        "={}": first,
+        "={} {}": pairwise(first),
+    }
+    if tail:
+        last = tokens(tail)
+        found |= {"{}>": LEXICON.count(last, tail), "={}>": last, "={} {}>": pairwise(last)}
+    return found
+
+
+def features(text: str) -> list[str]:
+    """Return the names of what speaks in `text`; none comes twice."""
+    return [_name(form, key) for form, keys in signals(text).items() for key in dict.fromkeys(keys)]
+
+
+def _name(form: str, key: Key) -> str:
+    return form.format(key) if isinstance(key, str) else form.format(*key)
+
+
+def parse_name(name: str) -> tuple[str, Key]:
+    """Return the form and the key that a name is made of."""
+    if name.startswith("#"):
+        return "{}", name
+    begin, end = name[0] if name[0] in "<=" else "", name[-1] if name[-1] in "*>" else ""
+    joint = " " if begin == "=" else "+"
+    keys = name[len(begin) : len(name) - len(end)].split(joint)
+    form = begin + joint.join("{}" for _ in keys) + end
+    return form, keys[0] if len(keys) == 1 else tuple(keys)
 
 
 def words_of(feature: str, text: str) -> tuple[str, ...]:
@@ -82,9 +128,12 @@ def ends(text: str) -> tuple[str, str]:
 
 
 def shape(text: str, head: str, first: list[str]) -> list[str]:
-    """What the text looks like, whatever it says."""
+    """What the text looks like, whatever it says.
+
+    A pattern that is dear runs only where a cheaper one, or a look at the rarer characters, says that it may match.
+    """
     looked, end = text[:SHAPE_CHARS], text[-400:].rstrip()
-    lower = looked.lower()
+    lower, rare = looked.lower(), looked.encode("utf-8", "replace").translate(None, _COMMON)
     math = any(mark in looked for mark in _MATH_MARKS)
     flags = {
         "#fence": "```" in text,
@@ -96,23 +145,26 @@ def shape(text: str, head: str, first: list[str]) -> list[str]:
         "#items": has_items(end),
         "#or": "or" in first,
         "#or?": "or" in first and end.endswith("?"),
-        "#options": len(_OPTION.findall(end)) >= 2,
+        "#options": len(_MAYBE_OPTION.findall(end)) >= 2 and len(_OPTION.findall(end)) >= 2,
         "#dashes": looked.count("\n- ") >= 2,
         "#digits": any(map(str.isdigit, first)),
-        "#numbers": len(_NUMBER.findall(looked)) >= 3,
-        "#dotted": _DOTTED.search(head) is not None,
-        "#mixed": _MIXED.search(head) is not None,
+        "#numbers": len(rare) >= 3 and len(_NUMBER.findall(looked)) >= 3,
+        "#dotted": bool(_MAYBE_DOTTED.search(head) and _DOTTED.search(head)),
+        "#mixed": bool(_MAYBE_MIXED.search(head) and _MIXED.search(head)),
         "#wide": is_wide(head),
         "#math": math,
         "#short last line": "\n" in end and len(end) - end.rfind("\n") < 120,
         "#speakers": 2 <= looked.count("\n") * 0.7 <= looked.count(": "),
     }
-    symbols = sum(map(looked.count, _SYMBOLS)) * 100 / (len(looked) + 1)
+    marks = chain(_PLAIN_MARKS, *(_RARE_MARKS[char] for char in _RARE_MARKS.keys() & rare))
+    names = len(_NAME.findall(looked)) if _MAYBE_NAME.search(looked) else 0
+    calls = len(_CALL.findall(looked)) if b"(" in rare else 0
+    symbols = (len(rare) - len(rare.translate(None, _SYMBOLS))) * 100 / (len(looked) + 1)
     return [
         f"#size{bisect_left(SIZES, len(text))}",
-        *_steps("#marks", sum(map(lower.__contains__, _CODE_MARKS)), (1, 2, 4, 6)),
-        *_steps("#names", len(_NAME.findall(looked)), (1, 2, 4)),
-        *_steps("#calls", len(_CALL.findall(looked)), (1, 2, 4)),
+        *_steps("#marks", sum(map(lower.__contains__, marks)), (1, 2, 4, 6)),
+        *_steps("#names", names, (1, 2, 4)),
+        *_steps("#calls", calls, (1, 2, 4)),
         *_steps("#math symbols" if math else "#symbols", symbols, (1, 2, 4, 8)),
         *(name for name, on in flags.items() if on),
     ]

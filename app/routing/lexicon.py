@@ -2,16 +2,17 @@
 
 `[name]` opens a list.  An entry is a word, or a phrase of two or three words written with `_`; entries of scripts
 without spaces are looked for anywhere in the text.  Look-ups are dictionary look-ups: linear, nothing backtracks.
+Phrases are looked up as tuples of words: joining the words of each would cost more than all look-ups do.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
 
-_TOKEN = re.compile(r"[^\W_]+(?:['.&][^\W_]+)*[+#]{0,2}")
+_TOKEN = re.compile(r"[^\W_]++(?:['.&][^\W_]++)*+[+#]{0,2}+")
 _WIDE = re.compile(r"[\u0400-\u04ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # Cyrillic, too, for its many endings
 
 
@@ -25,11 +26,14 @@ def is_wide(text: str) -> bool:
     return not text.isascii() and _WIDE.search(text) is not None
 
 
+Entry = str | tuple[str, ...]  # a word, or the words of a phrase
+
+
 class Lexicon:
     """The lists of one file."""
 
     def __init__(self, path: Path) -> None:
-        lists: dict[str, list[str]] = {}
+        lists: dict[Entry, list[str]] = {}
         self._wide: list[tuple[str, str]] = []
         name = ""
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -40,26 +44,28 @@ class Lexicon:
                     if is_wide(entry) and "_" not in entry:
                         self._wide.append((entry, name))
                     else:
-                        lists.setdefault(entry.replace("_", " "), []).append(name)
+                        lists.setdefault(tuple(entry.split("_")) if "_" in entry else entry, []).append(name)
         self._lists = {entry: tuple(names) for entry, names in lists.items()}
 
     def entries(self, name: str, words: Sequence[str], text: str = "") -> list[str]:
         """The entries of one list that are among `words` or, for wide scripts, in `text`; for people to read."""
-        triples = zip(words, words[1:], words[2:], strict=False)
-        spoken = [*words, *map(" ".join, pairwise(words)), *map(" ".join, triples)]
-        found = [entry for entry in spoken if name in self._lists.get(entry, ())]
-        return list(dict.fromkeys([*found, *(entry for entry, own in self._wide if own == name and entry in text)]))
+        found = [entry for entry in _entries_of(words) if name in self._lists.get(entry, ())]
+        spoken = [entry if isinstance(entry, str) else " ".join(entry) for entry in found]
+        return list(dict.fromkeys([*spoken, *(entry for entry, own in self._wide if own == name and entry in text)]))
 
     def count(self, words: Sequence[str], text: str = "") -> dict[str, int]:
         """List name -> how many of its entries are among `words` or, for wide scripts, in `text`."""
-        pairs = map(" ".join, pairwise(words))
-        triples = map(" ".join, zip(words, words[1:], words[2:], strict=False))
         counts: dict[str, int] = {}
-        for entry in {*words, *pairs, *triples} & self._lists.keys():
+        for entry in self._lists.keys() & _entries_of(words):
             for name in self._lists[entry]:
                 counts[name] = counts.get(name, 0) + 1
         if is_wide(text):
-            for entry, name in self._wide:
-                if entry in text:
+            for spelling, name in self._wide:
+                if spelling in text:
                     counts[name] = counts.get(name, 0) + 1
         return counts
+
+
+def _entries_of(words: Sequence[str]) -> Iterator[Entry]:
+    """Yield what could be an entry: the words, then their pairs and triples."""
+    return chain(words, pairwise(words), zip(words, words[1:], words[2:], strict=False))
