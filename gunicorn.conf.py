@@ -24,7 +24,9 @@ from app import worker as _worker  # noqa: E402
 _POLICY_TEXT = "_LLR_POLICY_TEXT"  # read by app/factory.py
 _SLOTS_FD = "_LLR_SLOTS_FD"  # read by app/backends/slots.py
 _UNREAD_MS = 120_000  # a client that takes nothing for so long has left; its place at the backend is wanted
-_M_ARENA_MAX = -8  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
+_KEPT_BYTES = 8 * 1024 * 1024
+_BIG_BYTES = 4 * 1024 * 1024
 _POLICY_BYTES = 1_000_000  # more than the check lets pass; LLR_POLICY may name a file without end
 _LOOPBACK = ("127.", "localhost", "::1", "[::1]")
 
@@ -165,15 +167,22 @@ def on_reload(server):
         server.log.error("the policy was NOT reloaded; the old one keeps serving")
 
 
-def _one_arena():
-    """By default each thread gets memory of its own from glibc, which grows with what its largest work took and stays.
-    Elsewhere than with glibc this does nothing."""
+def _tune_memory():
+    """Tell glibc how to keep memory; elsewhere this does nothing.
+
+    By default each thread gets an arena of its own, which grows with what its largest work took and stays.  And the
+    memory of a large body goes back to the system after each step, to be cleared and mapped anew for the next one: half
+    of the time that a conversation of 800 kB took.  Now up to 8 MiB stay, and blocks from 4 MiB on go back at once.
+    """
     with contextlib.suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _BIG_BYTES)
 
 
 def post_fork(server, worker):
-    _one_arena()
+    _tune_memory()
     worker.cfg.set("graceful_timeout", _grace_s)  # in this process: when it cuts off what is still in flight
 
 

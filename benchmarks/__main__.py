@@ -43,21 +43,28 @@ def requests(root: Path) -> Figures:
             "forward": load.throughput(forward, 3, forward_pids),
             "router": load.throughput(router.port, 4, router.worker_pids()),
         }
-        long_ms = load.sequential({"direct": direct, "router": router.port}, 10, load.long_body())
+        both = {"direct": direct, "router": router.port}
+        real = load.sequential(both, 400, load.REAL)
+        real_rate = load.throughput(router.port, 4, router.worker_pids(), bodies=load.REAL)
+        long_ms = load.sequential(both, 10, (load.long_body(),))
     return {
         "direct p50 ms": times["direct"]["p50_ms"],
-        "added p50 ms": times["router"]["p50_ms"] - times["direct"]["p50_ms"],
-        "added p95 ms": times["router"]["p95_ms"] - times["direct"]["p95_ms"],
+        "short prompt: added p50 ms": times["router"]["p50_ms"] - times["direct"]["p50_ms"],
+        "short prompt: added p95 ms": times["router"]["p95_ms"] - times["direct"]["p95_ms"],
         "noop added p50 ms": times["noop"]["p50_ms"] - times["direct"]["p50_ms"],
         "forward added p50 ms": times["forward"]["p50_ms"] - times["direct"]["p50_ms"],
-        "requests a second": rates["router"]["per_second"],
+        "short prompt: requests a second": rates["router"]["per_second"],
         "noop requests a second": rates["noop"]["per_second"],
         "forward requests a second": rates["forward"]["per_second"],
         "requests a second / noop": rates["router"]["per_second"] / rates["noop"]["per_second"],
         "requests a second / forward": rates["router"]["per_second"] / rates["forward"]["per_second"],
-        "CPU us a request": rates["router"]["cpu_us"],
+        "short prompt: CPU us a request": rates["router"]["cpu_us"],
         "noop CPU us a request": rates["noop"]["cpu_us"],
         "forward CPU us a request": rates["forward"]["cpu_us"],
+        "real prompts: added p50 ms": real["router"]["p50_ms"] - real["direct"]["p50_ms"],
+        "real prompts: added p95 ms": real["router"]["p95_ms"] - real["direct"]["p95_ms"],
+        "real prompts: requests a second": real_rate["per_second"],
+        "real prompts: CPU us a request": real_rate["cpu_us"],
         "200,000 tokens: added p50 ms": long_ms["router"]["p50_ms"] - long_ms["direct"]["p50_ms"],
     }
 

@@ -8,40 +8,47 @@ import re
 import socket
 import statistics
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import count
 from pathlib import Path
 
 from benchmarks.processes import cpu_s
 
-BODY = json.dumps(
-    {
-        "model": "auto",
-        "messages": [
-            {"role": "system", "content": "You are a helpful assistant."},
-            {"role": "user", "content": "Explain in three sentences why the sky is blue and why sunsets are red."},
-        ],
-        "temperature": 0.7,
-        "max_tokens": 200,
-    }
-)
+NUMBER = "000000"  # in its place each request has a number of its own: no memo of the router knows the prompt
+
+
+def _body(prompt: str) -> str:
+    messages = [
+        {"role": "system", "content": "You are a helpful assistant."},
+        {"role": "user", "content": prompt},
+    ]
+    return json.dumps({"model": "auto", "messages": messages, "temperature": 0.7, "max_tokens": 200})
+
+
+SHORT = (_body("Explain in three sentences why the sky is blue and why sunsets are red."),)  # the same in each request
+_PROMPTS = Path(__file__).with_name("prompts.txt").read_text(encoding="utf-8").rstrip("\n").split("\n---\n")
+REAL = tuple(_body(f"{prompt} ({NUMBER})") for prompt in _PROMPTS)
 PATH = "/v1/chat/completions"
 
 
 class Client:
-    """One kept connection, as lean as Python allows."""
+    """One kept connection, as lean as Python allows, that sends some bodies in turn."""
 
-    def __init__(self, port: int, body: str = BODY, path: str = PATH) -> None:
+    def __init__(self, port: int, bodies: Sequence[str] = SHORT, path: str = PATH) -> None:
         self._sock = socket.create_connection(("127.0.0.1", port))
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        raw = body.encode()
         head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        self._request = f"{head}Content-Length: {len(raw)}\r\n\r\n".encode() + raw
+        self._requests = [f"{head}Content-Length: {len(raw)}\r\n\r\n".encode() + raw for raw in map(str.encode, bodies)]
+        self._asked = count()
 
     def ask(self) -> float:
         """Milliseconds until the whole answer was there; it must be a 200."""
+        number = next(self._asked)
+        request = self._requests[number % len(self._requests)].replace(NUMBER.encode(), b"%06d" % number)
         begun = time.perf_counter_ns()
-        self._sock.sendall(self._request)
+        self._sock.sendall(request)
         data = b""
         while True:
             data += self._sock.recv(65536)
@@ -56,9 +63,11 @@ class Client:
         self._sock.close()
 
 
-def sequential(ports: dict[str, int], rounds: int, body: str = BODY, path: str = PATH) -> dict[str, dict[str, float]]:
+def sequential(
+    ports: dict[str, int], rounds: int, bodies: Sequence[str] = SHORT, path: str = PATH
+) -> dict[str, dict[str, float]]:
     """p50 and p95 in ms of each port, asked in turn so that the machine's noise hits all alike."""
-    clients = {name: Client(port, body, path) for name, port in ports.items()}
+    clients = {name: Client(port, bodies, path) for name, port in ports.items()}
     times: dict[str, list[float]] = {name: [] for name in ports}
     for number in range(rounds + 20):
         for name, client in clients.items():
@@ -70,14 +79,20 @@ def sequential(ports: dict[str, int], rounds: int, body: str = BODY, path: str =
     return {name: {"p50_ms": quantile(values, 50), "p95_ms": quantile(values, 95)} for name, values in times.items()}
 
 
-def throughput(port: int, seconds: float, pids: Iterable[int] = (), connections: int = 32) -> dict[str, float]:
+def throughput(
+    port: int, seconds: float, pids: Iterable[int] = (), connections: int = 32, bodies: Sequence[str] = SHORT
+) -> dict[str, float]:
     """wrk's requests a second; with `pids` also their CPU microseconds a request."""
     pids = list(pids)
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(Path(__file__).with_name("post.lua"))]
-    before = cpu_s(pids)
     run = [*command, f"http://127.0.0.1:{port}{PATH}"]
-    done = subprocess.run(run, capture_output=True, text=True, check=True, env={**os.environ, "BENCH_BODY": BODY})
-    used = cpu_s(pids) - before
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+        file.write("\n".join(bodies))
+        file.flush()
+        env = {**os.environ, "BENCH_BODIES": file.name, "BENCH_NUMBER": NUMBER}
+        before = cpu_s(pids)
+        done = subprocess.run(run, capture_output=True, text=True, check=True, env=env)
+        used = cpu_s(pids) - before
     if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
         raise RuntimeError(done.stdout)
     served = re.search(r"(\d+) requests in ([\d.]+)(\w+)", done.stdout)

@@ -20,6 +20,7 @@ IMAGE_TYPES = frozenset({"image_url", "input_image"})
 IMAGE_TOKENS = 1_000  # servers bill an image by its size in pixels, never by its base64 length
 MESSAGE_TOKENS = 4  # role and separators
 _MAX_BLOCKS = 40
+_as_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, default=str).encode
 
 # What editors and agents wrap around a prompt.  HTML names must stay out: they are code.
 _HARNESS = frozenset(
@@ -179,6 +180,6 @@ def _message_tokens(message: Mapping[str, Any]) -> int:
 
 def _json_tokens(value: object) -> int:
     try:
-        return count_tokens(json.dumps(value, ensure_ascii=False, default=str)) if value else 0
+        return count_tokens(_as_json(value)) if value else 0
     except (RecursionError, ValueError):  # nested deeper than any body the web layer lets in
         return 0

@@ -351,8 +351,7 @@ def test_usage_is_what_the_backend_says(usage: Any, counts: tuple[int | None, in
 
 def test_what_is_searched_for_private_text_is_the_whole_body() -> None:
     body = chat.parse(b'{"user":"me@example.com",' + MESSAGES.encode() + b"}")
-    message = (("role", "user"), ("content", "x"))
-    assert body.original == (("user", "me@example.com"), ("messages", [message]))
+    assert body.original == {"user": "me@example.com", "messages": [{"role": "user", "content": "x"}]}
 
 
 def test_a_value_that_a_later_one_replaces_is_searched_too() -> None:
@@ -360,6 +359,23 @@ def test_a_value_that_a_later_one_replaces_is_searched_too() -> None:
     body = chat.parse(b'{"messages":[{"role":"user","content":"secret","content":"x"}],"user":"a","user":"b"}')
     message = (("role", "user"), ("content", "secret"), ("content", "x"))
     assert body.original == (("messages", [message]), ("user", "a"), ("user", "b"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":1,"a":2,%s}',
+        '{%s,"metadata":{"b":"secret","b":""}}',
+        '{%s,"metadata":[{"c":[{"b":"secret","b":""}]}]}',
+        '{%s,"metadata":{"\\u0062":"secret","b":""}}',
+        '{%s,"metadata":{"b\\\\":"secret","b\\\\":""}}',
+        '{%s,"a":{"b":"secret","b":""},"a":1}',
+    ],
+)
+def test_a_repeated_name_is_noticed_at_any_depth(text: str) -> None:
+    body = chat.parse((text % MESSAGES).encode())
+    assert body.original == json.loads(body.json.text, object_pairs_hook=tuple)
+    assert "secret" not in text or "secret" in repr(body.original)
 
 
 def test_what_a_later_value_replaces_may_not_be_deep_either() -> None:
