@@ -15,7 +15,7 @@ import re
 import string
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from itertools import chain, combinations, pairwise
+from itertools import chain, combinations, islice, pairwise
 from pathlib import Path
 
 from app.routing.lexicon import Lexicon, is_wide, tokens
@@ -148,7 +148,7 @@ def shape(text: str, head: str, first: list[str]) -> list[str]:
         "#options": len(_MAYBE_OPTION.findall(end)) >= 2 and len(_OPTION.findall(end)) >= 2,
         "#dashes": looked.count("\n- ") >= 2,
         "#digits": any(map(str.isdigit, first)),
-        "#numbers": len(rare) >= 3 and len(_NUMBER.findall(looked)) >= 3,
+        "#numbers": len(rare) >= 3 and _count(_NUMBER, looked) >= 3,
         "#dotted": bool(_MAYBE_DOTTED.search(head) and _DOTTED.search(head)),
         "#mixed": bool(_MAYBE_MIXED.search(head) and _MIXED.search(head)),
         "#wide": is_wide(head),
@@ -157,8 +157,8 @@ def shape(text: str, head: str, first: list[str]) -> list[str]:
         "#speakers": 2 <= looked.count("\n") * 0.7 <= looked.count(": "),
     }
     marks = chain(_PLAIN_MARKS, *(_RARE_MARKS[char] for char in _RARE_MARKS.keys() & rare))
-    names = len(_NAME.findall(looked)) if _MAYBE_NAME.search(looked) else 0
-    calls = len(_CALL.findall(looked)) if b"(" in rare else 0
+    names = _count(_NAME, looked) if _MAYBE_NAME.search(looked) else 0
+    calls = _count(_CALL, looked) if b"(" in rare else 0
     symbols = (len(rare) - len(rare.translate(None, _SYMBOLS))) * 100 / (len(looked) + 1)
     return [
         f"#size{bisect_left(SIZES, len(text))}",
@@ -168,6 +168,11 @@ def shape(text: str, head: str, first: list[str]) -> list[str]:
         *_steps("#math symbols" if math else "#symbols", symbols, (1, 2, 4, 8)),
         *(name for name, on in flags.items() if on),
     ]
+
+
+def _count(pattern: re.Pattern[str], text: str) -> int:
+    """Return the number of matches, at most 4: no step asks for more, and code may hold hundreds."""
+    return sum(1 for _ in islice(pattern.finditer(text), 4))
 
 
 def _steps(name: str, value: float, steps: tuple[int, ...]) -> list[str]:

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-MOST = 2_000  # texts; some 400 bytes each
+MOST = 2_000  # texts; some 700 bytes each for the task and the difficulty together
 
 T = TypeVar("T")
 
