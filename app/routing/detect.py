@@ -20,7 +20,6 @@ from app.types import SensitivityRules
 _MAX_PATTERN = 1000  # characters
 _TURN_EVERY = 500  # candidates, less than 10 ms
 _LINES = "(?m)"  # the texts of a request are joined by line ends: ^ and $ of a pattern are those of a line
-_TOKEN = r"[A-Za-z0-9_\-+/=.~$@:%?&,]{15,}"  # a text without so long a run holds no key
 _options = re2.Options()
 _options.log_errors = False
 _together = re2.Options()
@@ -77,20 +76,17 @@ class _Group:
     match wherever the exact ones do and a little more often; then the kinds that may be there are looked at one by one.
     """
 
-    def __init__(self, kinds: Sequence[tuple[str, Kind]], most: int, gate: str = "") -> None:
-        """`most`: how far a loose pattern counts.  `gate`: what is in every text that one of these kinds is in."""
-        self._gate = re2.compile(gate, _options) if gate else None
+    def __init__(self, kinds: Sequence[tuple[str, Kind]], most: int) -> None:
+        """`most`: how far a loose pattern counts."""
         self._kinds = [(name, kind, re2.compile(kind.pattern, _options)) for name, kind in kinds]
         self._any = re2.Set.SearchSet(_together)
         for _, kind in kinds:
             self._any.Add(_loose(kind.pattern, most) if kind.check else kind.pattern)
-        if kinds:
-            self._any.Compile()
+        self._any.Compile()
 
-    def candidates(self, raw: bytes) -> Iterator[tuple[str, Kind, Any]]:
-        """Yield the kinds that may be in a text, with their names and patterns."""
-        if self._kinds and (self._gate is None or self._gate.search(raw)):
-            yield from (self._kinds[index] for index in sorted(self._any.Match(raw) or ()))
+    def candidates(self, raw: bytes) -> list[tuple[str, Kind, Any]]:
+        """Return the kinds that may be in a text, with their names and patterns."""
+        return [self._kinds[index] for index in self._any.Match(raw) or ()]
 
 
 _COUNT = re.compile(r"\{(\d+)(?:,\d*)?\}")
@@ -137,15 +133,15 @@ class Detectors:
     def __init__(self, rules: SensitivityRules) -> None:
         """Raise PatternError when the patterns, each of which may be fine, are too much together, or when a detector
         needs a package that is not installed."""
-        kinds = [(name, kind) for name in expand(rules.detect) for kind in _kinds(name)]
-        self._order = {name: place for place, (name, _) in enumerate(kinds)}
-        own = [(f"patterns[{index}]", pattern) for index, pattern in enumerate(rules.patterns)]
+        names = expand(rules.detect)
+        kinds = [(name, kind) for name in names for kind in _kinds(name)]
+        patterns = [(f"patterns[{index}]", pattern) for index, pattern in enumerate(rules.patterns)]
+        self._order = {name: place for place, name in enumerate((*names, *dict(patterns)))}
         try:
-            self._groups = (
-                _Group([each for each in kinds if each[1].token], 3, _TOKEN),
-                _Group([each for each in kinds if not each[1].token], 12),
-                _Group([(name, Kind(name, name, f"{_LINES}({pattern})")) for name, pattern in own], 0),
-            )
+            own = [(name, Kind(name, name, f"{_LINES}({pattern})")) for name, pattern in patterns]
+            keys = [each for each in kinds if each[1].token]
+            others = [each for each in kinds if not each[1].token]
+            self._groups = [_Group(group, most) for group, most in ((keys, 3), (others, 12), (own, 0)) if group]
         except re2.error:
             raise PatternError(TOO_MUCH) from None
 
@@ -154,17 +150,23 @@ class Detectors:
         the request, names of members included: `iban`, or `patterns[0]` of the operator's own.  None when there is
         nothing.  It is linear in the size of the texts, and calls `turn` between many candidates.  Objects may be
         mappings or tuples of pairs."""
+        if not self._groups:
+            return None
         text = "\n".join([part for document in documents for part in texts(document)])
-        unescaped = plain(text)
-        return self._find(text, turn) or (self._find(unescaped, turn) if unescaped != text else None)
-
-    def _find(self, text: str, turn: Callable[[], None] | None) -> str | None:
         raw = text.encode("utf-8", "replace")
+        unescaped = plain(text, raw)
+        found = self._find(raw, turn)
+        return self._find(unescaped.encode("utf-8", "replace"), turn) if found is None and unescaped != text else found
+
+    def _find(self, raw: bytes, turn: Callable[[], None] | None) -> str | None:
         possible = [each for group in self._groups for each in group.candidates(raw)]
-        for name, kind, pattern in sorted(possible, key=lambda each: self._order.get(each[0], len(self._order))):
+        for name, kind, pattern in sorted(possible, key=self._place) if possible else ():
             if _finds(kind, pattern, raw, turn):
                 return name
         return None
+
+    def _place(self, possible: tuple[str, Kind, Any]) -> int:
+        return self._order[possible[0]]
 
 
 def check_detector(name: str) -> None:

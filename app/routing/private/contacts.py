@@ -8,10 +8,14 @@ from app.routing.private.candidate import Candidate, Kind, linear, tail
 
 # --- e-mail -------------------------------------------------------------------------------------
 
-_EMAIL = r"([^\s@\"'<>()\[\]{}:;,|\\]@(?:[\pL\pN][\pL\pN-]*\.)+[A-Za-z]{2,24})(?:$|[^A-Za-z0-9_-])"
+_EMAIL = r"([^\s@\"'<>()\[\]{}:;,|\\]@(?:[\pL\pN][\pL\pN-]*\.)+(?:xn--[a-z0-9-]+|\pL{2,24}))(?:$|[^A-Za-z0-9_-])"
 _DISGUISED = (
     r"(?i)([A-Z0-9._%+-] ?[(\[{<] ?(?:at|ät|@) ?[)\]}>] ?[A-Z0-9-]+"
     r"(?: ?[(\[{<] ?(?:dot|punkt|\.) ?[)\]}>] ?|\.)[A-Z]{2,24})\b"
+)
+_SPELT = (  # `jo at corp dot de`
+    r"(?i)([A-Z0-9._-]+ at [A-Z0-9-]+(?: dot [A-Z0-9-]+)? dot"
+    r" (?:com|net|org|info|io|co|dev|app|eu|uk|de|fr|ch|at|nl|es|it|pl|ru|cn|jp|in|us))\b"
 )
 _LOCAL_PART = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]*")
 # Nobody in particular: senders that read nothing, accounts of programs, people of examples.
@@ -44,14 +48,16 @@ def is_email(candidate: Candidate) -> bool:
 
 # --- telephones ---------------------------------------------------------------------------------
 
-_INTERNATIONAL = r"(?:^|[^\w.+-])((?:\+|00)\s?\(?[1-9](?:[ ().\-/]{0,3}\d){6,17})"
+_INTERNATIONAL = r"(?:^|[^\w.+-])((?:\+|00|011[ -])\s?\(?[1-9](?:[ ().\-/]{0,3}\d){6,17})"
 _NORTH_AMERICA = r"(?:^|[^\w.+/-])((?:1[ .-])?(?:\([2-9]\d{2}\)[ .-]?|[2-9]\d{2}[ .-])[2-9]\d{2}[ .-]\d{4})(?:$|[^\w])"
 _TRUNK = r"(?:^|[^\w.+/:-])(\(?0[1-9]\d{0,3}(?:\)[ /-]?|[ ./-])\d{2,8}(?:[ ./-]\d{2,8}){0,4})(?:$|[^\w])"
-_BRACKETED = r"(?:^|[^\w)])((?:8 ?)?\([1-9]\d{1,2}\) ?9?\d{3,4}-\d{2}-?\d{2})(?:$|[^\w])"  # Brazil, Russia
+_BRACKETED = (  # Brazil, Russia
+    r"(?:^|[^\w)])((?:8 ?)?\([1-9]\d{1,2}\) ?9?\d{3,4}-\d{2}-?\d{2}|8[ -]9\d\d[ -]\d{3}[ -]\d\d[ -]\d\d)(?:$|[^\w])"
+)
 _INDIA = r"(?:^|[^\w.+/:-])([6-9]\d{4}[ -]\d{5})(?:$|[^\w])"
 _CHINA = r"(?:^|[^A-Za-z0-9_.+/:=-])(1[3-9]\d(?:[ -]\d{4}[ -]\d{4}|\d{8}))(?:$|[^A-Za-z0-9_])"
 _CUES = (
-    r"tel|telefon|telephone|phone|mobile|mobil|cell|fax|handy|whatsapp|telefoon|téléphone|teléfono|telefono|móvil|celular"
+    r"tel|tél|telefon|telephone|phone|mobile|mobil|cell|fax|handy|whatsapp|telefoon|téléphone|teléfono|telefono|móvil|celular"
     r"|rufnummer|handynummer|gsm|msisdn|тел|телефон|手机|手机号|电话|電話|携帯|전화"
 )
 _NAMED = (
@@ -77,8 +83,9 @@ _BEFORE_CHINESE_NUMBER = 24  # characters
 def is_international(candidate: Candidate) -> bool:
     """Check the country code and the number of digits behind it; what follows may have been matched too."""
     groups = re.findall(r"\d+", candidate.text)
-    if candidate.text.startswith("00"):
-        groups = [group for group in (groups[0][2:], *groups[1:]) if group]
+    prefix = 3 if groups[0] == "011" else 2 if candidate.text.startswith("00") else 0
+    if prefix:
+        groups = [group for group in (groups[0][prefix:], *groups[1:]) if group]
         if len(groups) < 2 or not _COUNTRY_CODE.fullmatch(groups[0]):
             return False
     if candidate.in_dump() or re.match(r"[0-9A-Za-z]|[-_/][0-9A-Za-z]", candidate.after):
@@ -127,11 +134,15 @@ def is_national(candidate: Candidate) -> bool:
     text = candidate.text
     groups = re.findall(r"\d+", text)
     digits = "".join(groups)
-    if not _FEWEST_DIGITS <= len(digits) <= 11 or _DATE.search(text) or not is_no_row(candidate):
+    if (
+        not _FEWEST_DIGITS <= len(digits) <= (12 if digits[1] == "8" else 11)
+        or _DATE.search(text)
+        or not is_no_row(candidate)
+    ):
         return False
     if re.fullmatch(r"\d{5}-\d{4}", text):  # a ZIP code of the north-eastern United States
         return False
-    if "." in text and ("/" in text or {len(group) for group in groups} != {2}):
+    if "." in text and {len(group) for group in groups[("/" in text) :]} != {2}:
         return False
     return [int(group) for group in groups] != list(range(int(groups[0]), int(groups[0]) + len(groups)))
 
@@ -164,6 +175,7 @@ def is_named(candidate: Candidate) -> bool:
 KINDS = (
     Kind("email", "address", _EMAIL, is_email),
     Kind("email", "disguised address", _DISGUISED),
+    Kind("email", "spelt address", _SPELT),
     Kind("phone", "international", _INTERNATIONAL, is_international, overlaps=True),
     Kind("phone", "North America", _NORTH_AMERICA, is_north_american, overlaps=True),
     Kind("phone", "trunk prefix", _TRUNK, is_national, overlaps=True),

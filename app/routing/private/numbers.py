@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from app.routing.private.candidate import Candidate, Kind, tail
 
-# Between groups: a blank, hyphen or dot, two of them or a tab, or a line each.
-_GAP = r"(?:[ .\t-]{1,3}|[ \t]*\r?\n[ \t]*)"
+# Between groups: a blank, hyphen, dot, slash, tab or line, up to three of them, or a line each.
+_GAP = r"(?:[ ./_\t-]{1,3}|[ \t]*\r?\n[ \t]*)"
 _CARD = (
     rf"(?:^|[^0-9])([2-6]\d{{3}}(?:(?:{_GAP}?\d{{4}}){{2,3}}{_GAP}?\d{{1,4}}|{_GAP}?\d{{6}}{_GAP}?\d{{4,5}})"
     rf"|(?:50|5[6-9]|6\d)\d{{4}}{_GAP}\d{{13}})(?:$|[^0-9])"
@@ -28,7 +29,17 @@ _ISSUERS = re.compile(
     r"|6(?:011|4[4-9]\d|5\d{2}|2\d{2})\d{12}(?:\d{3})?"
     r"|(?:50|5[6-9]|6\d)(?:\d{14}|\d{16}|\d{17})"
 )
-_GROUPINGS = {(4, 4, 4, 4), (4, 6, 5), (4, 6, 4), (4, 4, 4, 1), (4, 4, 4, 2), (4, 4, 4, 3), (4, 4, 4, 4, 3), (6, 13)}
+_GROUPINGS = {
+    (4, 4, 4, 4),
+    (4, 6, 5),
+    (4, 6, 4),
+    (4, 4, 4, 1),
+    (4, 4, 4, 2),
+    (4, 4, 4, 3),
+    (4, 4, 4, 4, 2),
+    (4, 4, 4, 4, 3),
+    (6, 13),
+}
 _DOUBLED = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))
 _VALUE = bytes.maketrans(b"0123456789", bytes(range(10)))
 _RUN = re.compile(r"[A-Za-z0-9]*")
@@ -66,7 +77,19 @@ def luhn(digits: bytes) -> bool:
 
 
 def is_card(candidate: Candidate) -> bool:
-    """Check issuer, length and Luhn's digit; then what stands around."""
+    """Check issuer, length, Luhn's digit and what stands around; a date behind it may have been matched too."""
+    return any(_is_card(reading) for reading in _readings(candidate))
+
+
+def _readings(candidate: Candidate) -> Iterator[Candidate]:
+    """Yield the candidate, and without its last groups."""
+    yield candidate
+    begin = candidate.spans[0][0]
+    for gap in list(re.finditer(r"\D+", candidate.text))[:-3:-1]:
+        yield Candidate(candidate.raw, ((begin, begin + gap.start()),))
+
+
+def _is_card(candidate: Candidate) -> bool:
     digits = re.sub(r"\D", "", candidate.text)
     if not luhn(digits.encode()) or not _ISSUERS.fullmatch(digits):
         return False
@@ -127,9 +150,12 @@ def is_ssn(candidate: Candidate) -> bool:
         return False
     if digits in ("078051120", "219099999") or all(len(set(part)) == 1 for part in (area, group, serial)):
         return False
-    if re.search(r"[0-9A-Za-z][-./_+]\Z|\d[ \t]\Z|[-+/]\Z", candidate.before):
+    before, after = candidate.before[-2:], candidate.after[:2]
+    if "-" not in candidate.text and (re.fullmatch(r"\d[ \t]", before) or re.match(r"[ \t]\d", after)):
+        return False  # a row of numbers
+    if re.search(r"[0-9A-Za-z][-./_+]\Z|[-+/]\Z", before) or re.match(r"[-/_+][0-9A-Za-z]|\.\d", after):
         return False
-    return not re.match(r"[-/_+][0-9A-Za-z]|\.\d|[ \t]\d", candidate.after) and not candidate.in_dump()
+    return not candidate.in_dump()
 
 
 KINDS = (

@@ -22,6 +22,7 @@ _SPELLINGS = {
     "": "\u00ad\u200b\u200c\u200d\u200e\u200f\u202a\u202c\u202d\u2060\u2066\u2068\u2069\ufeff",
     **{char: chr(0xFEE0 + ord(char)) for char in "0123456789+.@()/"},  # fullwidth
 }
+_LEADS = {char.encode()[:2] for odd in _SPELLINGS.values() for char in odd}  # in a text without them none of them is
 # JSON in a string, at any depth (a tool's arguments): only those whose character can matter here.  Letters of other
 # scripts matter where a key follows them.
 _ESCAPED = re.compile(r"(?<!\\)\\++u((?:00|20|22|30|[fF][eEfF])[0-9a-fA-F]{2}|[0-9a-fA-F]{4}(?=[!-\[\]-~]))")
@@ -34,8 +35,10 @@ _ENTITY = re.compile(
 )
 
 
-def plain(text: str) -> str:
-    """Return the text with escapes of JSON, addresses and HTML undone and odd spaces and dashes made plain ones."""
+def plain(text: str, raw: bytes) -> str:
+    """Return the text with escapes of JSON, addresses and HTML undone and odd spaces and dashes made plain ones.  `raw`
+    is the text in UTF-8."""
+    original = text
     if "\\" in text:
         if "\\u" in text:
             text = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
@@ -48,7 +51,7 @@ def plain(text: str) -> str:
         text = _PERCENT.sub(lambda found: chr(int(found[1], 16)), text)
     if "&" in text:
         text = _ENTITY.sub(lambda found: html.unescape(found[0]), text)
-    if not text.isascii():
+    if not text.isascii() and (text is not original or any(lead in raw for lead in _LEADS)):
         for char, odd in _SPELLINGS.items():
             for each in odd:  # str.translate would take fifty times as long
                 text = text.replace(each, char)
