@@ -104,6 +104,19 @@ def test_medians_are_fed_in_order(store: Store) -> None:
     assert store.calls_after(last, NOW) == (last, [])
 
 
+def test_refusals_add_up_and_are_pruned(store: Store) -> None:
+    now_s = int(time.time()) // 600 * 600
+    for _ in range(2):
+        store.write(
+            [], refusals={(now_s, "bad_request"): 2, (now_s - 48 * 3600, "bad_request"): 3, (now_s, "not_found"): 1}
+        )
+    assert store.refusals(1) == {"bad_request": 4, "not_found": 2}
+    assert store.refusals() == {"bad_request": 10, "not_found": 2}
+    store.prune((now_s - 24 * 3600) * 1000)
+    assert store.refusals(100) == {"bad_request": 4, "not_found": 2}
+    assert store.refusals() == {"bad_request": 10, "not_found": 2}
+
+
 def test_workers_report(store: Store) -> None:
     store.report_worker("here:1", NOW, {"queued": 1})
     store.report_worker("here:1", NOW + 1, {"queued": 2})
