@@ -42,8 +42,8 @@ class Senders:
     """The connections that owe something: a head, a body, or, kept alive, the next request.
 
     Each holds one of the worker's places.  So that there are always some for requests that have come, only so many may
-    owe something at once.  Beyond that the one that has owed longest is closed: who sends at a usual pace is done long
-    before.
+    owe something at once.  Beyond that the one that has owed longest is closed, where each byte of a body that came
+    counts as time that was not owed: who sends at a usual pace is the last to go.
     """
 
     def __init__(self, most: int) -> None:
@@ -98,9 +98,9 @@ class TimedBody(Body):  # type: ignore[misc]  # gunicorn has no types
         self._received_bytes = 0
 
     def read(self, size: int | None = None) -> bytes:
-        allowed_s = min(_GRACE_S + self._received_bytes / _SLOWEST_BYTES_PER_S, _LONGEST_S)
-        left_s = self._begun + allowed_s - time.monotonic()
-        self._senders.enter(self._sock, self._begun)
+        earned_s = self._received_bytes / _SLOWEST_BYTES_PER_S
+        left_s = self._begun + min(_GRACE_S + earned_s, _LONGEST_S) - time.monotonic()
+        self._senders.enter(self._sock, self._begun + earned_s)
         try:
             with gevent.Timeout(max(left_s, 0), TimeoutError(_TOO_SLOW)):
                 piece: bytes = super().read(size)

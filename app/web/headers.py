@@ -20,7 +20,8 @@ _EXPLAIN = "HTTP_X_LLR_EXPLAIN"
 _MOST_TRACE = 1000  # characters: some proxies take 4 kB of headers in all
 _LIKE_OURS = re.compile(r"(?<![A-Z0-9])X*LLR")  # also with a letter or a hyphen too few or too many
 _KNOWN = {"HTTP_X_LLR_SENSITIVITY", "HTTP_X_LLR_EXPLAIN", "HTTP_X_LLR_REQUEST_ID"}
-_PIECE_BYTES = 128 * 1024  # so often the worker looks at the rate (app/worker.py)
+_FIRST_PIECE_BYTES = 16 * 1024  # with each piece the worker sees that a client sends (app/worker.py)
+_PIECE_BYTES = 128 * 1024
 _CHUNKED_PIECE_BYTES = 4096  # it may come as so many chunks
 _MOST_FIELDS = 20  # of a form; ours have three
 _FORM = "application/x-www-form-urlencoded"  # what curl says when nobody tells it otherwise
@@ -87,7 +88,7 @@ class _TooSlow(RequestError):
 def _read(source: Any, told: int | None, limit: int) -> bytes:
     """The body in pieces, with a turn for the other greenlets after each: a fast sender would let nobody else run.
     Of one whose length nobody told, a chunked one, `limit` and a byte at the most."""
-    size = _CHUNKED_PIECE_BYTES if told is None else _PIECE_BYTES
+    size = _CHUNKED_PIECE_BYTES if told is None else _FIRST_PIECE_BYTES
     left = limit + 1 if told is None else told
     pieces = []
     try:
@@ -95,6 +96,7 @@ def _read(source: Any, told: int | None, limit: int) -> bytes:
             pieces.append(piece)
             left -= len(piece)
             if left:
+                size = size if told is None else min(2 * size, _PIECE_BYTES)
                 gevent.sleep(0)
     except TimeoutError as error:
         raise _TooSlow(str(error)) from None
