@@ -15,6 +15,7 @@ from app.errors import (
     BackendError,
     PrivacyViolation,
     StreamInterrupted,
+    causes,
 )
 from app.health import Health
 from app.routing.locality import host_of, judge_target
@@ -90,6 +91,7 @@ def dispatch(
                 body=answer.body,
                 document=answer.document,
                 fallback_for=call.fallback_for,
+                failed=causes(failures),
                 trace=_trace(decision, failures),
                 private=decision.private,
                 private_because=decision.private_because,
@@ -104,6 +106,7 @@ def dispatch(
             route=decision.route,
             chunks=chunks,
             fallback_for=call.fallback_for,
+            failed=causes(failures),
             trace=_trace(decision, failures),
             private=decision.private,
             private_because=decision.private_because,

@@ -7,7 +7,7 @@ Messages never hold prompt text or keys.
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -335,6 +335,11 @@ class StreamInterrupted(RouterError):
         return self.kind
 
 
+def causes(failures: Iterable[tuple[str, BackendError]]) -> str:
+    """Return the backends with the kinds of their failures: `local:refused,cloud:http_503`."""
+    return ",".join(f"{name}:{error.kind}" for name, error in failures)
+
+
 class AllBackendsFailed(RouterError):
     """No target answered.  504 when every call timed out, 429 when every one was rate limited, 503 when none could be
     made, else 502."""
@@ -359,8 +364,7 @@ class AllBackendsFailed(RouterError):
 
     @property
     def cause(self) -> str:
-        """`local:refused,cloud:http_503`"""
-        return ",".join(f"{name}:{error.kind}" for name, error in self.failures)
+        return causes(self.failures)
 
     @property
     def refusal(self) -> str | None:

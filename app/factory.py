@@ -40,18 +40,19 @@ def create_app(environ: Mapping[str, str] | None = None) -> Flask:
     environ = os.environ if environ is None else environ
     app = Router(__name__, static_folder=None)
     cli.register(app)
+    is_command = "FLASK_RUN_FROM_CLI" in environ
     try:
-        _wire(app, environ)
+        _wire(app, environ, is_command)
     except PolicyError as error:
-        if "FLASK_RUN_FROM_CLI" not in environ:
+        if not is_command:
             raise
         app.extensions[cli.PROBLEM] = error
     return app
 
 
-def _wire(app: Flask, environ: Mapping[str, str]) -> None:
+def _wire(app: Flask, environ: Mapping[str, str], is_command: bool) -> None:
     configured = settings.load(environ)
-    logs.set_up(configured.log_level)
+    logs.set_up("warning" if is_command else configured.log_level)  # a command's report is what it prints
     text = environ.get(POLICY_TEXT) or policy.read(configured.policy)
     loaded = policy.load(text, configured.policy, configured, environ=environ)
     app.json.sort_keys = False  # type: ignore[attr-defined]

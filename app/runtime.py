@@ -264,7 +264,7 @@ class Runtime:
         try:
             self.lane.run(self.store.report_worker, self._name, now, document)
         except StoreError as error:
-            log.debug("worker report waits: %s", error)
+            self.recorder.cannot_write(error)  # so the log says it of a router that nobody has asked anything, too
             return
         self._reported, self._reported_ms = document, now
 

@@ -411,6 +411,7 @@ class Buffered:
     body: bytes
     document: Mapping[str, Any]
     fallback_for: str | None = None
+    failed: str = ""  # the calls that failed before this one: `local:refused,spare:http_503`
     trace: tuple[Step, ...] = ()  # the decision's, and what failed since
     private: bool = False
     private_because: str | None = None
@@ -439,6 +440,7 @@ class Streamed:
     route: str
     chunks: Chunks
     fallback_for: str | None = None
+    failed: str = ""  # the calls that failed before this one: `local:refused,spare:http_503`
     trace: tuple[Step, ...] = ()  # the decision's, and what failed since
     private: bool = False
     private_because: str | None = None

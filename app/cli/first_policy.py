@@ -61,7 +61,7 @@ def decided(found: Found) -> tuple[str, ...]:
 
 def _keys(found: Found) -> Iterator[str]:
     for kind in found.hosted:
-        yield f"{BACKEND_TYPES[kind].default_key_env} is set, so {kind} is a backend too; its calls cost money."
+        yield f"{BACKEND_TYPES[kind].default_key_env} is set, so {kind} is a backend; its calls cost money."
 
 
 def _leaving(found: Found) -> Iterator[str]:

@@ -36,7 +36,10 @@ def init(as_json: bool) -> None:
         with file.open("x", encoding="utf-8") as out:
             out.write(write(found))
     except OSError as error:
-        raise click.ClickException(f"{file} cannot be written: {error.strerror}") from None
+        fix = "make this folder writable" if file.parent.is_dir() else f"make the folder {file.parent}"
+        raise click.ClickException(
+            f"{file} cannot be written: {error.strerror}. Name another file in LLR_POLICY, or {fix}"
+        ) from None
     if as_json:
         print_json({"wrote": str(file), "found": found.notes, "backends": _names(found), "decided": decided(found)})
     else:

@@ -53,9 +53,7 @@ class Recorder:
                 self._queue.extendleft(reversed(batch))
                 self._dropped += dropped
                 self._refusals = refusals
-                if not self._failing:
-                    log.error("metrics cannot be written and wait in memory: %s", error)
-                self._failing = True
+                self.cannot_write(error)
                 return False
             except Exception:
                 self._dropped += dropped + len(batch)  # not to be tried again: it would fail for ever
@@ -64,6 +62,12 @@ class Recorder:
                 log.info("metrics can be written again")
                 self._failing = False
         return True
+
+    def cannot_write(self, error: StoreError) -> None:
+        """Log why the database takes nothing, once until it takes something again."""
+        if not self._failing:
+            log.error("metrics cannot be written and wait in memory: %s. `flask doctor` says how to mend it", error)
+        self._failing = True
 
     def _count_refusals(self) -> None:
         """Counting may run beside the event loop, which appends meanwhile: `popleft` and `append` are atomic."""

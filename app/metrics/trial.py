@@ -22,6 +22,7 @@ FASTER, SLOWER = "faster; quality not judged", "slower; quality not judged"
 
 _CUT, _REFUSED = "max_output_tokens", "content_filter"  # what app/wire/finish.py calls them
 _TOOL_CALLS = frozenset(("tool_calls", "function_call"))
+_FEWEST_FAILURES = 3  # fewer are no pattern
 _SHORT = 0.5  # answers of less than half the length take less time for that alone
 
 
@@ -101,6 +102,8 @@ def _advice(primary: _Side, candidate: _Side, ratio: float | None, echoes: Seque
     """Return what the samples say of the candidate, with the reasons against it."""
     against = [f"{name} is type echo, which is no model: it repeats what it is told" for name in echoes]
     if len(candidate.sampled) < ENOUGH_SAMPLES:
+        if len(candidate.sampled) >= _FEWEST_FAILURES and not candidate.success_rate:
+            against.append("the candidate answers nothing: the log and `flask doctor` say why")
         return _Advice(INSUFFICIENT, against)
     for worse, ours, theirs in (
         ("fails more often", _failed(candidate), _failed(primary)),

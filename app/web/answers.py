@@ -239,8 +239,11 @@ class RequestLog:
 
 
 def _cause(reply: Reply | None, error: RouterError | None) -> str:
-    """The end of a failed request's line; "" when the request did not fail."""
+    """Return the end of a request's line: the calls that failed before the answer, or why there was none."""
     if error is not None:
         return f" error={error.cause}"
+    if reply is None:
+        return ""
+    failed = f" failed={reply.failed}" if reply.failed else ""
     broken = reply.chunks.failure if isinstance(reply, Streamed) else None
-    return f" error={reply.target.backend}:{broken}" if reply and broken else ""
+    return f"{failed} error={reply.target.backend}:{broken}" if broken else failed

@@ -128,7 +128,7 @@ def test_init_uses_the_models_that_ollama_holds(
         f"Ollama at {server.url} holds 6 models",
         "wrote policy.yaml with the backends local, openai",
         "  local answers; when it fails, openai.",
-        "  OPENAI_API_KEY is set, so openai is a backend too; its calls cost money.",
+        "  OPENAI_API_KEY is set, so openai is a backend; its calls cost money.",
         "  Leaves your network: what a client asks local for by the name of",
         "  gpt-oss:120b-cloud (it runs at its maker's cloud).",
         "  Leaves your network, for api.openai.com: hard prompts (`difficulty` of 0.65 or",
@@ -211,7 +211,8 @@ def test_init_writes_where_the_variable_says(run: Run, tmp_path: Path, monkeypat
         result = run("init")
         assert (result.exit_code, result.stderr) == (
             1,
-            "Error: no/such/folder.yaml cannot be written: No such file or directory\n",
+            "Error: no/such/folder.yaml cannot be written: No such file or directory. "
+            "Name another file in LLR_POLICY, or make the folder no/such\n",
         )
         monkeypatch.setenv("LLR_POLICY", "mine.yaml")
         assert "wrote mine.yaml with the backend echo" in run("init").output.splitlines()

@@ -342,7 +342,7 @@ def test_what_init_has_just_written(examine, upstream: Fake, told: str) -> None:
     if told != "nothing":
         in_order(done)
         return
-    only(done, "local", f"is not set for {', '.join(HELD)}", "OLLAMA_CONTEXT_LENGTH=16384")
+    only(done, "local", f"the context window of {', '.join(HELD)} is unknown: ", "OLLAMA_CONTEXT_LENGTH=16384")
     in_order(examine(written.replace("# contextWindow:", "contextWindow:")))
 
 

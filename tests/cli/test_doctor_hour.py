@@ -248,6 +248,7 @@ def test_a_circuit_whose_failures_are_not_known(tmp_path: Path) -> None:
         ("no_eligible_backend", "local backend"),
         ("not_found", "/v1"),
         ("model_not_found", "aliases"),
+        ("response_not_found", "only the key that made a response reads it"),
         ("something_new", "docs/api.md"),
     ],
 )
@@ -305,6 +306,41 @@ def test_a_router_whose_primary_fails(examine, upstream: Fake, router) -> None:
 
 
 # --- keys, proxies, descriptors, file systems ---------------------------------------------------
+
+
+ANSWERED: Call = {**AWAY, "cost_usd": 0.1}
+MISSING = "its key is missing: OPENAI_API_KEY is not set"
+SET_ELSEWHERE = "OPENAI_API_KEY is not set in this shell, so it was not asked; the router has a key"
+
+
+@pytest.mark.parametrize(
+    "made, what, fix",
+    [
+        ([], MISSING, "export OPENAI_API_KEY=… for the router's process"),
+        ([ANSWERED], SET_ELSEWHERE, "run `flask doctor` with the variables of the router's process"),
+        ([{"outcome": "ok"}], MISSING, "export"),  # another backend's answer
+        ([{**AWAY, "outcome": "error", "error": "http_500"}], MISSING, "export"),
+        ([{**ANSWERED, "ts_ms": now_ms() - 90_000}, *failed(1, "no_key", backend="cloud")], MISSING, "export"),
+        (
+            [ANSWERED, *failed(1, "no_key", backend="cloud", ts_ms=now_ms() - 90_000)],
+            SET_ELSEWHERE,
+            "run `flask doctor",
+        ),
+    ],
+)
+def test_a_key_that_only_this_shell_lacks(tmp_path: Path, made: Sequence[Call], what: str, fix: str) -> None:
+    (one,) = found(tmp_path, made, missing_keys={"cloud": "OPENAI_API_KEY"})
+    assert (one.check, one.where) == ("key", "cloud")
+    assert what in one.what and fix in one.fix
+
+
+@pytest.mark.parametrize("location", ["mysql://x/y", "postgresql://u:secret@host/"])
+def test_a_database_with_which_no_router_starts(examine, upstream: Fake, location: str) -> None:
+    done = examine(rules(local=ollama(upstream(models=HELD))), "--json", LLR_DB=location)
+    (one,) = json.loads(done.stdout)["findings"]
+    assert (one["check"], one["where"]) == ("database", "LLR_DB")
+    assert "postgresql://user:password@host/name" in one["what"] and "correct LLR_DB" in one["fix"]
+    assert "secret" not in done.stdout
 
 
 @pytest.mark.parametrize(

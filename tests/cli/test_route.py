@@ -94,6 +94,15 @@ def test_explain_says_what_would_be_sent_in_80_columns(tmp_path: Path, monkeypat
     assert private.endswith("never       frontier, sarmalink: the request is private and it is not local\n")
 
 
+def test_explain_logs_nothing(tmp_path: Path) -> None:
+    """Finding that `localhost` is local is news for the log of a router, not for whoever asks."""
+    (tmp_path / "policy.yaml").write_text("backends: {local: {type: ollama, model: m}}\nroutes: [{default: local}]\n")
+    environ = {**os.environ, "LLR_POLICY": str(tmp_path / "policy.yaml"), "LLR_DB": str(tmp_path / "metrics.db")}
+    command = [sys.executable, "-m", "flask", "route", "explain", "hello"]
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True)
+    assert "local/m" in done.stdout and done.stderr == ""
+
+
 def test_explain_as_json(tmp_path: Path) -> None:
     found = json.loads(flask(tmp_path, "route", "explain", "--json", "mail me: tim@corp.example").stdout)
     assert list(found)[:5] == ["classification", "evidence", "route", "targets", "trace"]

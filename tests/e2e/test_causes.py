@@ -52,6 +52,28 @@ def test_a_failing_backend_is_named_once_with_its_cause(upstream, router, refuse
     assert "secret words" not in running.log_text()
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_after_failures_names_them(upstream, router, stream: bool) -> None:
+    up, spare = upstream(models=["m"]), upstream(models=["m"])
+    running = router(policy(up.url, spare.url))
+    up.script(replies.error(503, "secret words"))
+    for _ in range(2):
+        assert running.chat(stream=stream).status == 200
+    first, second = wait_until(
+        lambda: (found := lines(running, "status=200")) and len(found) == 2 and found, 5, "lines"
+    )
+    assert " backend=spare " in first and first.endswith(" failed=gpu:http_503")
+    assert " backend=gpu " in second and " failed=" not in second
+    assert "secret words" not in running.log_text()
+
+
+def test_a_database_that_cannot_be_used_is_told_before_the_first_request(upstream, router) -> None:
+    up = upstream(models=["m"])
+    running = router(policy(up.url, up.url), env={"LLR_DB": "/no/such/folder/metrics.db"})
+    (line,) = wait_until(lambda: lines(running, "metrics cannot be written"), 10, "the line")
+    assert "unable to open database file. `flask doctor` says how to mend it" in line
+
+
 def test_a_recovery_is_told(upstream, router, refused: str) -> None:
     up = upstream(models=["m"])
     running = router(policy(up.url, refused), env={"LLR_COOLDOWN": "0.3"})

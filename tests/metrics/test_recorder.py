@@ -126,7 +126,8 @@ def test_trouble_is_said_once_and_its_end_too(tmp_path: Path) -> None:
         bench.record(9)
         bench.recorder.flush()
     assert said == [
-        f"ERROR metrics cannot be written and wait in memory: {bench.file}: unable to open database file",
+        f"ERROR metrics cannot be written and wait in memory: {bench.file}: unable to open database file. "
+        "`flask doctor` says how to mend it",
         "INFO metrics can be written again",
     ]
     bench.close()

@@ -13,6 +13,7 @@ from app.cli.checks.seen import Answer, Finding, Seen
 from app.routing.locality import host_name, is_address, is_cloud_model, is_inside, model_key
 from app.routing.names import resolve
 from app.types import BackendConfig, Observations
+from app.words import utc
 
 _MOST_COMPARED = 1000  # models of a server that are looked through for the nearest one
 _SMALL_WINDOW = 4096  # what Ollama runs with when nobody says otherwise
@@ -23,9 +24,26 @@ _QUOTES = tuple("'\"`‘’“”«»")
 
 
 def keys(seen: Seen) -> Iterator[Finding]:
+    """Report the keys that are not set in the environment of this command, which need not be that of the router."""
     for name, variable in seen.missing_keys.items():
-        fix = f"export {variable}=… for the router's process (under systemd in its env file) and restart it"
-        yield Finding("key", name, f"its key is missing: {variable} is not set", fix)
+        answered_ms, unset_ms = _last_ms(seen, name, None), _last_ms(seen, name, "no_key")
+        if answered_ms > unset_ms:
+            what = (
+                f"{variable} is not set in this shell, so it was not asked; the router has a key, because it answered "
+                f"a call at {utc(answered_ms)}"
+            )
+            fix = f"run `flask doctor` with the variables of the router's process, {variable} among them"
+        else:
+            what = f"its key is missing: {variable} is not set"
+            fix = f"export {variable}=… for the router's process (under systemd in its env file) and restart it"
+        yield Finding("key", name, what, fix)
+
+
+def _last_ms(seen: Seen, backend: str, error: str | None) -> int:
+    """Return when the latest call of the last hour ended in `error` (None: in an answer); 0 when none did."""
+    outcome = "error" if error else "ok"
+    groups = (group for group in seen.calls if (group.backend, group.outcome) == (backend, outcome))
+    return max((group.last_ms for group in groups if error in (None, group.error)), default=0)
 
 
 def key_forms(seen: Seen) -> Iterator[Finding]:
@@ -174,8 +192,9 @@ def windows(seen: Seen) -> Iterator[Finding]:
             yield from _window(name, model, said, real, _LARGER.get(config.type, "start it with a larger one"))
         if untold and config.type == "ollama":
             what = (
-                f"`contextWindow` is not set for {', '.join(untold)}, and Ollama tells it of loaded models only: by "
-                f"default {_SMALL_WINDOW} tokens below 24 GB of video memory, longer prompts are cut without a word"
+                f"the context window of {', '.join(untold)} is unknown: `contextWindow` is not set, and Ollama tells "
+                f"that of loaded models only. Its default is {_SMALL_WINDOW} tokens where the video memory is below 24 "
+                "GB, and it cuts longer prompts without a word"
             )
             fix = f"{_LARGER['ollama']}, and write `contextWindow: 16384`; or load them and ask again"
             yield Finding("context", name, what, fix)

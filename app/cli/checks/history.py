@@ -151,7 +151,10 @@ def unpriced(seen: Seen) -> Iterator[Finding]:
 
 
 _BODY = "the client's error names the field; read it there"
-_CONVERSATION = "raise `responses.ttlHours` and `maxRows`, or let the client send the whole conversation"
+_CONVERSATION = (
+    "raise `responses.ttlHours` and `maxRows`, or let the client send the whole conversation; with LLR_API_KEYS only "
+    "the key that made a response reads it"
+)
 _REFUSALS = {
     "invalid_api_key": "give the client a key of LLR_API_KEYS",
     "host_not_allowed": "add the name by which clients reach the router to LLR_ALLOWED_HOSTS",
@@ -166,6 +169,7 @@ _REFUSALS = {
     "method_not_allowed": "correct the client's base URL: it ends in /v1",
     "previous_response_not_found": _CONVERSATION,
     "item_not_found": _CONVERSATION,
+    "response_not_found": _CONVERSATION,
     "busy": "raise `maxConcurrency` to what the servers run in parallel, or add a `fallback`",
 }
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from app.cli.checks.seen import Finding, Seen
 from app.descriptors import connections, wanted
 from app.routing.locality import is_address, is_loopback_name
+from app.settings import database_problem
 
 _SKEW_MS = 5_000
 
@@ -21,6 +22,9 @@ def door(seen: Seen) -> Iterator[Finding]:
 
 
 def database(seen: Seen) -> Iterator[Finding]:
+    if problem := database_problem(seen.settings.db):
+        yield Finding("database", "LLR_DB", problem, "correct LLR_DB; with this one the router does not start")
+        return
     problem = seen.database_problem
     if seen.database_missing and seen.serving is not None and not problem:
         what = f"the router at port {seen.settings.port} runs, but there is no database at {seen.settings.db}"
