@@ -23,7 +23,7 @@ from app.cli.common import (
     source_line,
     unreadable,
 )
-from app.cli.table import folded, shortened, table
+from app.cli.table import folded, shortened, table, usd
 from app.metrics.store import Store
 from app.metrics.summary import metrics_summary, overview
 from app.storage import StoreError, now_ms
@@ -74,7 +74,7 @@ def metrics_show(since: Span, as_json: bool) -> None:
             (
                 *(entry[key], entry["calls"], percent(entry["success_rate"])),
                 *(entry[column] for column in columns),
-                *(*_tokens(entry), _usd(entry["cost_usd"])),
+                *(*_tokens(entry), usd(entry["cost_usd"])),
             )
             for entry in summary[f"{key}s"]
         ]
@@ -89,17 +89,13 @@ def _tokens(entry: Mapping[str, Any]) -> tuple[str | None, ...]:
     return tuple(None if unknown else shortened(number) for number in numbers)
 
 
-def _usd(cost: float | None) -> str | None:
-    return None if cost is None else shortened(round(cost, 4 if cost < 10 else 2))
-
-
 def _total(summary: Mapping[str, Any]) -> Iterator[str]:
     total, savings = summary["total"], summary["savings"]
     shares = ((total["local_share"], "answered locally"), (total["spill_rate"], "spilled"))
     said = ", ".join(f"{share:.1%} {what}" for share, what in shares if share is not None)
     yield f"{total['requests']} requests in {summary['window_hours']:g} hours" + (f": {said}" if said else "")
     if savings:
-        saved = "an unknown sum" if savings["saved_usd"] is None else f"{_usd(savings['saved_usd'])} USD"
+        saved = "an unknown sum" if savings["saved_usd"] is None else f"{usd(savings['saved_usd'])} USD"
         unpriced = f" ({', '.join(savings['unpriced'])}: no price)" if savings["unpriced"] else ""
         yield f"saved {saved} against {savings['against']}{unpriced}"
     yield from _refusals(summary)

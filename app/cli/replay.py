@@ -21,7 +21,7 @@ from app.cli.common import (
     store_to_read,
     unreadable,
 )
-from app.cli.table import folded, table, wrapped
+from app.cli.table import folded, table, usd, wrapped
 from app.errors import PolicyError
 from app.metrics.replay import UNCHANGED, Replay, Verdict
 from app.metrics.store import Store
@@ -122,7 +122,7 @@ def _then_and_now(entry: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     """Two rows a change, because a line has no room for both."""
     for when, requests in (("then", entry["requests"]), ("now", "")):
         cost, latency = entry["cost_usd"][when], entry["latency_ms"][when]
-        yield requests, when, entry[f"route_{when}"], entry[f"target_{when}"], cost, latency
+        yield requests, when, entry[f"route_{when}"], entry[f"target_{when}"], usd(cost), latency
 
 
 def _effects(report: Mapping[str, Any]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 _GAP = 2
 _NARROWEST = 8  # a column of words is not folded further
 _NUMBER = re.compile(r"-?[\d.]+(e[-+]\d+)?[kMG%]?|-")
-_BREAK = re.compile(r"(?<=[,/|=])(?=[^/ ])|(?<=\w[-:_.@])(?=\w)")
+_BREAK = re.compile(r"(?<=[,/|=])(?=[^/ ])|(?<=\w[-:_.@])(?=\w)(?!(?<=\d\.)\d)")  # not within 0.65
 _MARK = " \u200b"  # a space for textwrap, which is taken out again
 
 
@@ -37,6 +37,15 @@ def shortened(number: float) -> str:
         if number >= limit:
             return f"{number / (1e3 if unit == 'k' else limit):.3g}{unit}"
     return f"{number:.6g}"
+
+
+def usd(cost: float | None) -> str | None:
+    """`0`, `0.00001`, `0.8892`, `12.5`: what is not free does not look free."""
+    if cost is None:
+        return None
+    if abs(cost) < 0.01:
+        return f"{cost:.6f}".rstrip("0").rstrip(".")
+    return shortened(round(cost, 4 if cost < 10 else 2))
 
 
 def folded(title: str, text: str, indent: int) -> str:

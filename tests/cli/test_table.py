@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from app import create_app
-from app.cli.table import shortened, table, wrapped
+from app.cli.table import shortened, table, usd, wrapped
 from app.metrics.store import Store
 from app.storage import now_ms
 from app.types import Basis, Observations, Target
@@ -62,6 +62,28 @@ def test_it_fits(width: int) -> None:
 def test_numbers_are_never_folded() -> None:
     text = table(("n",) * 6, [(123_456_789,) * 6], 40)
     assert text.splitlines()[1].split() == ["123456789"] * 6
+
+
+def test_a_decimal_number_is_folded_before_it_or_behind_it() -> None:
+    folded = table(("route", "n"), [("difficulty=0.65..", 7)], 20).splitlines()
+    assert [line.split()[0] for line in folded[1:]] == ["difficulty=", "0.65.."]
+
+
+@pytest.mark.parametrize(
+    "cost, words",
+    [
+        (None, None),
+        (0.0, "0"),
+        (0.00001, "0.00001"),
+        (0.000172, "0.000172"),
+        (0.0033, "0.0033"),
+        (0.88924, "0.8892"),
+        (12.3456, "12.35"),
+        (-0.002, "-0.002"),
+    ],
+)
+def test_money(cost: float | None, words: str | None) -> None:
+    assert usd(cost) == words
 
 
 @pytest.mark.parametrize(
