@@ -39,14 +39,14 @@ def tool_names(chat: JsonObject) -> frozenset[str]:
 
 def repaired_stream(pieces: Iterator[bytes], names: Collection[str], new_id: NewId) -> Iterator[bytes]:
     """The bytes of a chat stream for a chat client.  `names` are those of the tools that were offered; `new_id` makes
-    an id for a call.  Raises what `pieces` raises, when all that came before it was passed on."""
+    an id for a call.  Raises what `pieces` raises, when all events that came before it were passed on."""
     repair = _StreamRepair(names, new_id)
     try:
         for piece in pieces:
             if sent := repair.feed(piece):
                 yield sent
     except StreamInterrupted:
-        if sent := repair.flush():
+        if sent := repair.flush(broken=True):
             yield sent
         raise
     if sent := repair.flush():
@@ -143,11 +143,13 @@ class _StreamRepair:
         (calls,) = self._calls.values()
         return calls.goes_on(int(found[1]), found[2])
 
-    def flush(self) -> bytes:
-        """Return what is left at the end of the body."""
-        sent = self._release(cut=True) + bytes(self._open)
+    def flush(self, *, broken: bool = False) -> bytes:
+        """Return what is left at the end of the body.  Of a `broken` one an event that was cut in the middle is left
+        out: clients fail at its JSON, and never read the error that follows."""
+        rest = bytes(self._open)
         self._open.clear()
-        return sent
+        is_cut = broken and sse.json_of(sse.data_of(rest) or b"") is None
+        return self._release(cut=True) + (b"" if is_cut else rest)
 
     def _whole_events(self, piece: bytes) -> bytes:
         """Return the events that `piece` completes; the rest waits."""

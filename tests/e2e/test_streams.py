@@ -97,6 +97,20 @@ def test_a_stream_that_breaks_ends_with_an_error_event(house, end):
     assert (row["outcome"], row["ok"]) == ("error", 0) and row["ttfb_ms"] is not None
 
 
+@pytest.mark.parametrize("end", [replies.CLOSE, replies.RESET, b""], ids=["close", "reset", "end of body"])
+def test_an_event_that_is_cut_in_the_middle_does_not_hide_the_error(house, end):
+    """Every event that the client gets is JSON, so that it reads the last one."""
+    local, _, router = house
+    begun = replies.Gate()
+    local.script(replies.sse("begun", begun, b'data: {"choices":[{"ind', end, finish=False))
+    with router.stream() as stream:
+        first = stream.until(b"begun")
+        begun.open()
+        events = parse_events(first + stream.read())
+    assert content(events) == "begun"
+    assert set(events[-1]["error"]) == {"message", "type", "param", "code"}
+
+
 def test_a_backends_own_error_event_passes_and_ends_the_stream(house):
     local, _, router = house
     error = {"error": {"message": "gpu fell over", "type": "server_error", "param": None, "code": "oom"}}

@@ -313,16 +313,29 @@ def test_comments_pass_while_a_call_is_held() -> None:
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_all_that_came_is_passed_on_when_a_stream_breaks(told: bool) -> None:
+@pytest.mark.parametrize(
+    ("rest", "passed"),
+    [
+        (b"", b""),
+        (b"d", b""),
+        (b'data: {"cho', b""),
+        (b'data: {"choices":[]', b""),
+        (b"event: error\ndata: {", b""),
+        (b"data: [DO", b""),
+        (b'data: {"choices":[]}', b'data: {"choices":[]}'),
+        (b'data: {"choices":[]}\r\n', b'data: {"choices":[]}\r\n'),
+    ],
+)
+def test_all_whole_events_are_passed_on_when_a_stream_breaks(rest: bytes, passed: bytes, told: bool) -> None:
     def source() -> Iterator[bytes]:
-        yield sse.event(calls(call(0, "c", "f", "{}"))) + b'data: {"cho'
+        yield sse.event(calls(call(0, "c", "f", "{}"))) + rest
         raise StreamInterrupted("reset", told=told)
 
     sent = []
     with pytest.raises(StreamInterrupted):
         for piece in repaired_stream(source(), frozenset(), lambda: "new"):
             sent.append(piece)
-    assert b"".join(sent) == sse.event(calls(call(0, "c", "f", "{}"))) + b'data: {"cho'
+    assert b"".join(sent) == sse.event(calls(call(0, "c", "f", "{}"))) + passed
 
 
 def test_an_event_that_is_too_long_to_be_held_passes() -> None:
