@@ -121,7 +121,7 @@ class Backend:
             if response.status >= 300:
                 raise self._refusal(response, target)
             if outgoing.method != "POST":
-                return StoredDocument(*self._document(response))
+                return self._stored(response)
             begun = first_bytes(response, response.first_byte_by, self.config) if stream else []
             if stream and not _is_document(response, b"".join(begun)):
                 chunks = Stream(response, self.config, self._key, native=native, private=private, begun=begun)
@@ -214,8 +214,18 @@ class Backend:
         """The body as one JSON object that is no error; `begun` was read of it already."""
         body, document = self._document(response, begun, deadline)
         if error_of(document) is not None:
-            raise BackendServerError("answered 200 with an error", kind="error_body", said=said(document, self._key))
+            raise self._error_body(document)
         return Whole(body, document, native=native)
+
+    def _stored(self, response: Response) -> StoredDocument:
+        """The answer of a backend that keeps a response.  One that failed has an error in it, and is none."""
+        body, document = self._document(response)
+        if document.get("object") != "response" and error_of(document) is not None:
+            raise self._error_body(document)
+        return StoredDocument(body, document)
+
+    def _error_body(self, document: Mapping[str, Any]) -> BackendError:
+        return BackendServerError("answered 200 with an error", kind="error_body", said=said(document, self._key))
 
     def _document(
         self, response: Response, begun: Sequence[bytes] = (), deadline: float = inf

@@ -13,7 +13,7 @@ from typing import Any
 import re2
 
 from app.routing.private import contacts, national_ids, numbers, secrets
-from app.routing.private.candidate import Candidate, Kind
+from app.routing.private.candidate import BETWEEN_TEXTS, Candidate, Kind
 from app.routing.private.texts import plain, texts
 from app.types import SensitivityRules
 
@@ -152,7 +152,7 @@ class Detectors:
         mappings or tuples of pairs."""
         if not self._groups:
             return None
-        text = "\n".join([part for document in documents for part in texts(document)])
+        text = BETWEEN_TEXTS.join([part for document in documents for part in texts(document)])
         raw = text.encode("utf-8", "replace")
         unescaped = plain(text, raw)
         found = self._find(raw, turn)

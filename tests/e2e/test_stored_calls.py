@@ -93,10 +93,12 @@ FAULTS = [
     (replies.error(401, "bad key"), 502, "http_401", "OPENAI_API_KEY"),
     (replies.error(429, "slow down"), 429, "http_429", "rate limited"),
     (replies.html(200), 502, "protocol", "not a JSON object"),
+    (replies.reply(200, {"error": {"message": "no such tenant"}}), 502, "error_body", "no such tenant"),
+    (replies.reply(200, {"object": "error", "message": "locked", "code": 423}), 502, "error_body", "locked"),
 ]
 
 
-@pytest.mark.parametrize(("play", "status", "kind", "said"), FAULTS, ids=[fault[2] for fault in FAULTS])
+@pytest.mark.parametrize(("play", "status", "kind", "said"), FAULTS, ids=[fault[3] for fault in FAULTS])
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_what_fails_is_told_and_recorded(
     cloud, running: Router, play: Any, status: int, kind: str, said: str, method: str

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.routing.detect import DETECTORS, Detectors, PatternError, check_pattern
+from app.routing.private.texts import texts
 from app.types import SensitivityRules
 
 ALL = Detectors(SensitivityRules(DETECTORS))
@@ -530,6 +531,30 @@ def test_a_text_file_need_not_be_utf_8() -> None:
 
 def test_all_documents_are_read() -> None:
     assert ALL.find({"a": "x"}, {"b": MAIL}) == "email"
+
+
+def said_in(*parts: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": [{"type": "text", "text": part} for part in parts]}]}
+
+
+# Each is private by itself; the other texts would make a row of numbers or a longer number of it in one text.
+PRIVATE = {"credit_card": "4539 1488 0343 6467", "us_ssn": "123-45-6789", "iban": IBAN, "phone": "(212) 736-5000"}
+BESIDE = ("1234", "5678", "9999", "1111", "2222", "0a1b", "555", "-")
+
+
+@pytest.mark.parametrize("place", range(len(BESIDE) + 1))
+@pytest.mark.parametrize("name", PRIVATE)
+def test_other_texts_hide_nothing(name: str, place: int) -> None:
+    parts = (*BESIDE[:place], PRIVATE[name], *BESIDE[place:])
+    detectors = Detectors(SensitivityRules((name,)))
+    assert detectors.find(said_in(*parts)) == name
+    assert detectors.find({"messages": [said_in(part) for part in parts]}) == name
+
+
+def test_every_process_finds_the_same() -> None:
+    """The order of the texts is that of the document: that of a set would differ from process to process."""
+    document = {"z": ["b", {"y": "a", "x": ["c", "b"]}, 4539148803436467], "b": {"a": "d"}}
+    assert list(texts(document)) == ["z", "b", "y", "x", "a", "c", "4539148803436467", "d"]
 
 
 def test_nesting_cannot_break_it() -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import re2
 
+BORDER = "\x1e"  # a line of its own between two texts (ASCII's record separator)
+BETWEEN_TEXTS = f"\n{BORDER}\n"
 _AROUND_BYTES = 160
 _LONGEST_BYTES = 400  # of a value: the rest of a longer one says nothing new
 _LINE_BYTES = 1024
@@ -57,13 +59,15 @@ class Candidate:
 
     @property
     def before(self) -> str:
+        """Return what stands before it in the same text: others must not hide it."""
         begin = self.spans[0][0]
-        return self.raw[max(0, begin - _AROUND_BYTES) : begin].decode("utf-8", "ignore")
+        return self.raw[max(0, begin - _AROUND_BYTES) : begin].decode("utf-8", "ignore").rpartition(BORDER)[2]
 
     @property
     def after(self) -> str:
+        """Return what stands behind it in the same text."""
         end = self.spans[0][1]
-        return self.raw[end : end + _AROUND_BYTES].decode("utf-8", "ignore")
+        return self.raw[end : end + _AROUND_BYTES].decode("utf-8", "ignore").partition(BORDER)[0]
 
     def _text(self, span: Span) -> str:
         return self.raw[span[0] : min(span[1], span[0] + _LONGEST_BYTES)].decode("utf-8", "replace")

@@ -77,30 +77,31 @@ def _file_text(url: str) -> str:
     return ""
 
 
-def texts(document: Any) -> set[str]:
+def texts(document: Any) -> dict[str, None]:
     """Every string and every long number in a document, but the data of images and sound; of a file that is text, what
-    it says.  What comes again and again, names of members above all, is there once."""
-    found: set[str] = set()
+    it says.  They come in the order of the document, so that the same is found in it by every process.  What comes
+    again and again, names of members above all, is there once."""
+    found: dict[str, None] = {}
     todo = [document]
     while todo:
         item = todo.pop()
         kind = type(item)  # isinstance, of Mapping above all, takes many times as long
         if kind is str:
             if item[:5].lower() != "data:":
-                found.add(item)
+                found[item] = None
             elif not _is_media(item):
-                found |= {item, _file_text(item)}
+                found |= {item: None, _file_text(item): None}
         elif kind is list or kind is tuple:
-            todo += item
+            todo += item[::-1]
         elif kind is dict:
-            todo += item
-            todo += item.values()
+            todo += reversed(item.values())
+            todo += reversed(item)
         elif kind is int:
             if item >= _LONG_NUMBER:
-                found.add(str(item))
+                found[str(item)] = None
         elif kind is float:
             if _LONG_NUMBER <= item < _LONGEST_NUMBER:
-                found.add(f"{item:.0f}")
+                found[f"{item:.0f}"] = None
         elif kind not in _NO_TEXT:
             raise TypeError(f"{kind} does not come from JSON: nothing may pass unread")
     return found
