@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -246,6 +247,10 @@ def ends_of(unit: str) -> Make:
     return of_text(run, unit)
 
 
+_READABLE, _other_end = os.pipe()
+os.close(_other_end)  # so the event loop says at once that there is something to read
+
+
 class _Wire:
     """A connection on which a response arrives in pieces."""
 
@@ -261,6 +266,9 @@ class _Wire:
         if len(piece) > size:
             self._pieces.appendleft(piece[size:])
         return piece[:size]
+
+    def fileno(self) -> int:
+        return _READABLE
 
     def close(self) -> None:
         """Nothing is open."""
