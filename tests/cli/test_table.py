@@ -65,7 +65,7 @@ def test_numbers_are_never_folded() -> None:
 
 
 def test_a_decimal_number_is_folded_before_it_or_behind_it() -> None:
-    folded = table(("route", "n"), [("difficulty=0.65..", 7)], 20).splitlines()
+    folded = table(("route", "n"), [("difficulty=0.65..", 7)], 19).splitlines()
     assert [line.split()[0] for line in folded[1:]] == ["difficulty=", "0.65.."]
 
 
