@@ -71,6 +71,10 @@ class JsonBody:
             text = text[:opening] + (added if self.document else added[:-1]) + text[opening:]
         return text.encode("utf-8")
 
+    def is_read_in_one_way(self, name: str) -> bool:
+        """Return False for a member that comes twice or in another case: servers would not agree on its value."""
+        return [member for member, _, _ in self.spans if member.casefold() == name] in ([], [name])
+
     def raw(self, name: str) -> str:
         """The JSON text of a member; of a repeated name the last counts."""
         return next(self.text[start:end] for member, start, end in reversed(self.spans) if member == name)

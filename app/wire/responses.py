@@ -19,7 +19,7 @@ from app.wire.chat import JsonBody
 from app.wire.responses_assembler import Assembler
 from app.wire.responses_messages import to_messages
 from app.wire.responses_object import message_of, response_object, usage_object
-from app.wire.responses_request import ResponsesRequest, is_id, item_type, parse
+from app.wire.responses_request import LEADS_TO_STORED, ResponsesRequest, is_id, item_type, parse
 
 __all__ = [
     "ResponsesBody",
@@ -87,14 +87,20 @@ class ResponsesBody:
         """The client's own bytes with `model` replaced; with what we keep put in, since only we know its ids."""
         if self._received is None:
             return None
-        members = {"model": json.dumps(model)}
+        received = self._received
+        members = {
+            name: received.raw(name) if name in received.document else "null"
+            for name in LEADS_TO_STORED
+            if not received.is_read_in_one_way(name)
+        }
+        members["model"] = json.dumps(model)
         if self._request.stream and not stream:
             members["stream"] = "false"
         if self._history or self._stored:
             members["input"] = json.dumps([*_foreign(self._history), *self._foreign_input()])
         if self._history:
             members["previous_response_id"] = "null"
-        return self._received.with_members(members)
+        return received.with_members(members)
 
     def _foreign_input(self) -> Iterator[JsonObject]:
         for item in self.input:

@@ -25,6 +25,8 @@ _NEEDED = {  # what an item cannot be translated without
     "custom_tool_call_output": ("call_id",),
 }
 _ELSEWHERE = ("conversation", "prompt")  # without what they refer to the model would answer another question
+# What could lead to items that another client stored: a backend must read them as they were checked.
+LEADS_TO_STORED = ("input", "previous_response_id", *_ELSEWHERE)
 _TOOL_CARRIERS = ("additional_tools", "tool_search_output")  # items that bring tools
 _ROLES = ("user", "assistant", "system", "developer")
 _KINDS: dict[Any, str] = {

@@ -170,6 +170,40 @@ def test_a_request_of_references_only_may_go_to_the_backend_that_keeps_them() ->
     assert body.native("auto", stream=False) == received.with_members({"model": '"auto"'})
 
 
+THEIRS = '[{"type": "item_reference", "id": "msg_theirs"}]'
+
+
+@pytest.mark.parametrize(
+    ("members", "sent"),
+    [
+        ('"previous_response_id": "resp_x", "previous_response_id": null', {"previous_response_id": None}),
+        ('"Previous_Response_Id": "resp_x"', {"previous_response_id": None}),
+        ('"PREVIOUS_RESPONSE_ID": "resp_x", "previous_response_id": null', {"previous_response_id": None}),
+        ('"Conversation": "conv_x"', {"conversation": None}),
+        ('"conversation": "conv_x", "conversation": null', {"conversation": None}),
+        ('"Prompt": {"id": "pmpt_x"}', {"prompt": None}),
+        (f'"Input": {THEIRS}', {"input": "q"}),
+        (f'"input": {THEIRS}, "input": "q"', {"input": "q"}),
+    ],
+)
+def test_a_backend_reads_what_leads_to_stored_items_as_it_was_checked(members: str, sent: dict[str, Any]) -> None:
+    """The first or the last of a name may count, and for servers in Go whatever its case."""
+    first = '"input": "q", ' if '"input"' not in members else ""
+    received = read_object(f'{{{first}"model": "auto", "Top_K": 1.50, {members}}}'.encode())
+    body = ResponsesBody(parse(received.document), (), {}, received)
+    raw = body.native("big", stream=False)
+    assert raw is not None and b'"Top_K": 1.50' in raw
+    for pairs in (json.loads(raw, object_pairs_hook=list), reversed(json.loads(raw, object_pairs_hook=list))):
+        read = {name.lower(): value for name, value in pairs}
+        assert {name: read[name] for name in sent} == sent
+
+
+def test_a_body_that_all_read_in_one_way_passes_as_it_came() -> None:
+    raw = b'{ "input":"q","model":"big" ,"previous_response_id":null,"topK":1,"topk":2,"x":1,"x":2}'
+    received = read_object(raw)
+    assert ResponsesBody(parse(received.document), (), {}, received).native("big", stream=False) == raw
+
+
 @pytest.mark.parametrize("stored", [None, {}, STORED])
 def test_an_unknown_reference_is_refused(stored: Any) -> None:
     asked = request(input=[{"type": "item_reference", "id": "msg_9"}])
