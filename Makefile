@@ -10,7 +10,7 @@ run: $(VENV)/run.stamp           ## install, write a first policy when there is 
 	$(BIN)/gunicorn -c gunicorn.conf.py wsgi:app
 
 test: $(VENV)/dev.stamp lint     ## lint, types, import rules, docs current, tests
-	$(BIN)/python -m pytest -m "not clients and not faults and not llamacpp and not ollama and not page and not postgres"
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not clients and not faults and not llamacpp and not ollama and not page and not postgres"
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
