@@ -8,7 +8,7 @@ from itertools import pairwise
 # Markers of at least five letters, or set off from their surroundings: random keys do not contain them.
 _MARKERS = re.compile(
     r"example|placeholder|change[_-]?me|redacted|replace|insert|dummy|sample[_-]|x{5}|\*{4}|\.{3}$"
-    r"|(?:^|[^a-z])(?:your|fake|mock|todo|here)(?:[^a-z]|$)|your[_-]?(?:api|key|token|secret|own|access|pass|client)",
+    r"|(?:^|[^a-z0-9])(?:your|fake|mock|todo|here)(?:[^a-z0-9]|$)|your[_-]?(?:api|key|token|secret|own|access|pass|client)",
     re.IGNORECASE,
 )
 # The 140 most frequent pairs of letters in the words of Python's standard library, code and comments: 81 % of all pairs

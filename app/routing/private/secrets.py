@@ -72,6 +72,7 @@ _SECRET_CUE = re.compile(  # the others, such as "use" and "key", stand before h
     r"secret|credential|zugang|schlüssel|contraseña|clave|llave|clé|chave|sleutel|klucz|ключ|密|口令|令牌|鍵|キー",
     re.IGNORECASE,
 )
+_DIGESTS = tuple(f"{name}{sign}" for name in ("sha1", "sha256", "sha384", "sha512", "h1", "md5") for sign in "-:=")
 _WORD_INSIDE = re.compile(r"[A-Za-z][a-z]{4,}")
 
 
@@ -82,6 +83,8 @@ def _words(name: str) -> list[str]:
 def is_key(candidate: Candidate) -> bool:
     """`shape`: neither a placeholder nor a piece of a longer encoded text."""
     if candidate.after[:1].isascii() and candidate.after[:1].isalnum():  # longer than keys of the kind are
+        return False
+    if candidate.before.endswith(_DIGESTS):
         return False
     return not is_placeholder(candidate.parts[-1]) and not candidate.in_encoded_text()
 
