@@ -1,4 +1,4 @@
-"""What a backend's open connection yields: a whole answer, or a stream that is still coming."""
+"""An open connection to a backend yields a whole answer, or a stream that is still coming."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Whole:
 
 
 class StoredDocument(Whole):
-    """What a backend keeps, as it keeps it.  The usage in it is that of another call."""
+    """A stored response, as its backend keeps it.  The usage in it is that of another call."""
 
     def __init__(self, body: bytes, document: Mapping[str, Any]) -> None:
         self.body = body

@@ -82,7 +82,7 @@ class Backend:
         return endpoint.rstrip("/")
 
     def prepare(self, request: ChatRequest | StoredRequest, target: Target, *, stream: bool) -> Outgoing:
-        """What is sent for a request.  `stream` differs from the client's own only for shadow calls."""
+        """Return what is sent for a request.  `stream` differs from the client's own only for shadow calls."""
         if isinstance(request, StoredRequest):
             return Outgoing(self.responses_path + request.path, b"", native=True, method=request.method)
         if self.config.responses == "native":
@@ -97,7 +97,7 @@ class Backend:
         return Outgoing(self.chat_path, request.body.encode(target.model, dialect, stream=stream))
 
     def url(self, outgoing: Outgoing) -> str | None:
-        """Where it is sent; None: nowhere, the answer is made here."""
+        """Return the URL it is sent to; None when it is sent nowhere, because the answer is made here."""
         return self.config.endpoint + outgoing.path
 
     def open(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Whole | Stream:

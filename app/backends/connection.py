@@ -243,7 +243,7 @@ class Connections(HTTPAdapter):
         return str(request.url)[self._origin_chars :]
 
     def build_response(self, req: Any, resp: Any) -> Any:  # noqa: ARG002
-        """As it is: nobody here reads what requests would put around it."""
+        """Return it as it is: nobody here reads what requests would put around it."""
         return resp
 
 
