@@ -20,9 +20,9 @@ from marshmallow import fields
 
 from app import create_app, errors, policy
 from app.backends import failures
+from app.metrics.aggregates import Aggregate
 from app.metrics.prometheus import Snapshot, exposition
 from app.metrics.summary import ab_report, metrics_summary
-from app.metrics.tally import Tally
 from app.policy.docs import reference
 from app.policy.schema import PolicySchema, backend_schema
 from app.routing.classify import classify
@@ -278,7 +278,7 @@ def test_every_column_is_documented():
 
 def test_every_prometheus_name_is_documented_with_its_type():
     workers = {"w": {"in_flight": {"echo": 0}, "waiting": {"echo": 0}, "circuit_open": {"echo": 0}, "queued": 0}}
-    lines = exposition(Snapshot({LIVE: Tally()}, {LIVE: Tally()}, workers, 0)).decode().splitlines()
+    lines = exposition(Snapshot({LIVE: Aggregate()}, {LIVE: Aggregate()}, workers, 0)).decode().splitlines()
     known = {line.split()[2]: line.split()[3] for line in lines if line.startswith("# TYPE")}
     rows = OPERATIONS.rows("name", "type", "labels")
     assert {name: row[1] for row in rows for name in names(row[0])} == known
@@ -295,7 +295,7 @@ def members(document: Any) -> Iterator[str]:
 
 
 def test_every_member_of_the_json_reports_is_documented(app):
-    summary = metrics_summary({LIVE: Tally()}, 24, {"rows_dropped": 0, "refusals": {}})
+    summary = metrics_summary({LIVE: Aggregate()}, 24, {"rows_dropped": 0, "refusals": {}})
     report = ab_report({}, ABTest(True, 0.1, {"a": "b"}), 24)
     health = app.test_client().get("/health").json
     explained = app.test_client().post("/v1/route", json=CHAT).json

@@ -11,7 +11,8 @@ import click
 from flask import current_app
 
 from app.cli.table import folded
-from app.metrics.store import Source, Store
+from app.metrics.queries import Source
+from app.metrics.store import Store
 from app.runtime import Runtime
 from app.storage import NoDatabase, StoreError
 from app.words import utc

@@ -52,10 +52,10 @@ def metrics_show(since: Span, as_json: bool) -> None:
     try:
         source = rt.store.source()
         rt.look_up_names(resolve)
-        tallies = rt.store.tallies(begin_ms)
-        extra = {**source.document(), **overview(tallies, rt.policy, rt.observations())}
+        aggregates = rt.store.aggregates(begin_ms)
+        extra = {**source.document(), **overview(aggregates, rt.policy, rt.observations())}
         counts = {"refusals": rt.store.refusals(since.hours), "rows_dropped": rt.store.dropped()}
-        summary = metrics_summary(tallies, since.hours, {**extra, **counts})
+        summary = metrics_summary(aggregates, since.hours, {**extra, **counts})
     except StoreError as error:
         raise unreadable(error) from None
     if as_json:

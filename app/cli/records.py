@@ -12,7 +12,8 @@ from typing import Any
 
 from app.background.observe import Medians
 from app.cli.common import store_to_read
-from app.metrics.store import CallGroup, Store
+from app.metrics.queries import CallGroup
+from app.metrics.store import Store
 from app.runtime import WORKER_STALE_MS
 from app.storage import StoreError, now_ms
 

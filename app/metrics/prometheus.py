@@ -13,9 +13,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from app.metrics.store import Key
+from app.metrics.aggregates import BOUNDS_MS, Aggregate, Key, Spread, merged
 from app.metrics.summary import live_backends
-from app.metrics.tally import BOUNDS_MS, Spread, Tally, merged
 
 _LE_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000)
 
@@ -24,34 +23,38 @@ _LE_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000
 class Snapshot:
     """All that is exported, read from the database in one go: so every worker exports the same."""
 
-    totals: Mapping[Key, Tally]  # of all time: they never fall
-    last_day: Mapping[Key, Tally]
+    totals: Mapping[Key, Aggregate]  # of all time: they never fall
+    last_day: Mapping[Key, Aggregate]
     workers: Mapping[str, Mapping[str, Any]]  # what each worker says of itself
     dropped: int
     refusals: Mapping[str, int] = field(default_factory=dict)  # by code, of all time
 
 
-_COUNTERS: tuple[tuple[str, str, Callable[[Tally], float]], ...] = (
-    ("llr_backend_calls", "Live calls to a backend.", lambda tally: tally.calls),
-    ("llr_backend_success", "Live calls that were answered well.", lambda tally: tally.successes),
-    ("llr_backend_cancelled", "Live calls whose client left.", lambda tally: tally.cancelled),
-    ("llr_backend_fallback", "Live calls that stood in for another backend.", lambda tally: tally.fallbacks),
-    ("llr_backend_spill", "Of them those sent there before anything was tried.", lambda tally: tally.spills),
-    ("llr_backend_input_tokens", "Input tokens, where the backend told.", lambda tally: tally.input_tokens),
-    ("llr_backend_output_tokens", "Output tokens, where the backend told.", lambda tally: tally.output_tokens),
-    ("llr_backend_cost_usd", "USD, where price and tokens are known.", lambda tally: tally.cost_usd),
+_COUNTERS: tuple[tuple[str, str, Callable[[Aggregate], float]], ...] = (
+    ("llr_backend_calls", "Live calls to a backend.", lambda calls: calls.calls),
+    ("llr_backend_success", "Live calls that were answered well.", lambda calls: calls.successes),
+    ("llr_backend_cancelled", "Live calls whose client left.", lambda calls: calls.cancelled),
+    ("llr_backend_fallback", "Live calls that stood in for another backend.", lambda calls: calls.fallbacks),
+    ("llr_backend_spill", "Of them those sent there before anything was tried.", lambda calls: calls.spills),
+    ("llr_backend_input_tokens", "Input tokens, where the backend told.", lambda calls: calls.input_tokens),
+    ("llr_backend_output_tokens", "Output tokens, where the backend told.", lambda calls: calls.output_tokens),
+    ("llr_backend_cost_usd", "USD, where price and tokens are known.", lambda calls: calls.cost_usd),
 )
-_GAUGES: tuple[tuple[str, str, Callable[[Tally], float | None]], ...] = (
-    ("llr_backend_latency_avg_ms", "Average latency of the last 24 hours.", lambda tally: tally.latency.average),
+_GAUGES: tuple[tuple[str, str, Callable[[Aggregate], float | None]], ...] = (
+    (
+        "llr_backend_latency_avg_ms",
+        "Average latency of the last 24 hours.",
+        lambda calls: calls.latency.average,
+    ),
     (
         "llr_backend_latency_p95_ms",
         "95th percentile of the last 24 hours.",
-        lambda tally: tally.latency.percentile(0.95),
+        lambda calls: calls.latency.percentile(0.95),
     ),
 )
-_HISTOGRAMS: tuple[tuple[str, str, Callable[[Tally], Spread]], ...] = (
-    ("llr_backend_latency_seconds", "Latency of whole live calls.", lambda tally: tally.latency),
-    ("llr_backend_ttfb_seconds", "Time to the first byte of live streams.", lambda tally: tally.ttfb),
+_HISTOGRAMS: tuple[tuple[str, str, Callable[[Aggregate], Spread]], ...] = (
+    ("llr_backend_latency_seconds", "Latency of whole live calls.", lambda calls: calls.latency),
+    ("llr_backend_ttfb_seconds", "Time to the first byte of live streams.", lambda calls: calls.ttfb),
 )
 _WORKER_GAUGES = (
     ("llr_backend_in_flight", "Calls to a backend under way.", "in_flight"),
@@ -68,19 +71,19 @@ class _Collector:
         totals, last_day = live_backends(self._snapshot.totals), live_backends(self._snapshot.last_day)
         for name, text, read in _COUNTERS:
             counter = CounterMetricFamily(name, text, labels=["backend"])
-            for backend, tally in sorted(totals.items()):
-                counter.add_metric([backend], read(tally))
+            for backend, aggregate in sorted(totals.items()):
+                counter.add_metric([backend], read(aggregate))
             yield counter
         for name, text, value in _GAUGES:
             gauge = GaugeMetricFamily(name, text, labels=["backend"])
-            for backend, tally in sorted(last_day.items()):
-                if (number := value(tally)) is not None:
+            for backend, aggregate in sorted(last_day.items()):
+                if (number := value(aggregate)) is not None:
                     gauge.add_metric([backend], number)
             yield gauge
         for name, text, spread in _HISTOGRAMS:
             histogram = HistogramMetricFamily(name, text, labels=["backend"])
-            for backend, tally in sorted(totals.items()):
-                histogram.add_metric([backend], *_buckets(spread(tally)))
+            for backend, aggregate in sorted(totals.items()):
+                histogram.add_metric([backend], *_buckets(spread(aggregate)))
             yield histogram
         yield from self._others()
 
@@ -88,14 +91,14 @@ class _Collector:
         shadows = CounterMetricFamily("llr_backend_shadow_calls", "Mirrored calls to a backend.", labels=["backend"])
         routes = CounterMetricFamily("llr_route_calls", "Live calls by route.", labels=["route"])
         by_shadow, by_route = defaultdict(list), defaultdict(list)
-        for (backend, _, route, kind), tally in self._snapshot.totals.items():
+        for (backend, _, route, kind), aggregate in self._snapshot.totals.items():
             if kind == "live":
-                by_route[route or "unknown"].append(tally)
+                by_route[route or "unknown"].append(aggregate)
             elif kind == "shadow":
-                by_shadow[backend].append(tally)
+                by_shadow[backend].append(aggregate)
         for family, groups in ((shadows, by_shadow), (routes, by_route)):
-            for label, tallies in sorted(groups.items()):
-                family.add_metric([label], merged(tallies).calls)
+            for label, aggregates in sorted(groups.items()):
+                family.add_metric([label], merged(aggregates).calls)
             yield family
         workers = self._snapshot.workers.values()
         for name, text, member in _WORKER_GAUGES:

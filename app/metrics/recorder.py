@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 
-from app.metrics.store import BUCKET_S, Store
+from app.metrics.rollup import BUCKET_S
+from app.metrics.store import Store
 from app.storage import StoreError
 from app.types import CallRecord
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from app.errors import RouterError
+from app.metrics.rows import MOST_CHARS
 from app.routing.basis import load
 from app.routing.classify import tag_complexity
 from app.routing.decide import decide
@@ -27,7 +28,6 @@ _MOST_WAITING = 10_000  # first calls that failed, whose answer may come from a 
 _MOST_GROUPS = 500
 _MOST_VERSIONS = 20
 _EXAMPLES = 3
-_KEPT_CHARS = 200  # of a route, see store.py
 
 Group = tuple[str, str, str, str, str]  # change, route then, target then, route now, target now
 
@@ -243,7 +243,7 @@ def _compared(past: Past, now: Decision) -> Verdict:
     elif then != there:
         change = ORDER
     else:
-        change = UNCHANGED if now.route[:_KEPT_CHARS] == past.first.route else RULE
+        change = UNCHANGED if now.route[:MOST_CHARS] == past.first.route else RULE
     return Verdict(past, change, now.route, now.targets[0])
 
 

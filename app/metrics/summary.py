@@ -1,4 +1,4 @@
-"""The documents operators read, made from tallies.  Pure."""
+"""The documents operators read, made from aggregates.  Pure."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from app.metrics.store import Key, Pair, Source
-from app.metrics.tally import Spread, Tally, merged
+from app.metrics.aggregates import Aggregate, Key, Spread, merged
+from app.metrics.queries import Pair, Source
 from app.metrics.trial import compared
 from app.routing.locality import is_local
 from app.types import ABTest, Observations, Policy, Target
@@ -25,32 +25,32 @@ def window_hours(raw: str | None) -> float:
     return min(hours, 8760.0) if math.isfinite(hours) and hours > 0 else 24.0
 
 
-def metrics_summary(tallies: Mapping[Key, Tally], hours: float, extra: Mapping[str, Any]) -> dict[str, Any]:
+def metrics_summary(aggregates: Mapping[Key, Aggregate], hours: float, extra: Mapping[str, Any]) -> dict[str, Any]:
     """`/v1/metrics`.  Latencies in ms, cost in USD; null = unknown.  Only live calls count, but for `shadow_calls`."""
-    live = {key: tally for key, tally in tallies.items() if key[3] == "live"}
-    shadows = _grouped({key: tally for key, tally in tallies.items() if key[3] == "shadow"}, 0)
+    live = {key: aggregate for key, aggregate in aggregates.items() if key[3] == "live"}
+    shadows = _grouped({key: aggregate for key, aggregate in aggregates.items() if key[3] == "shadow"}, 0)
     backends = _grouped(live, 0)
     return {
         "window_hours": plain_number(hours),
         "backends": [
-            {"backend": name, **_entry(backends.get(name, Tally())), "shadow_calls": _calls(shadows.get(name))}
+            {"backend": name, **_entry(backends.get(name, Aggregate())), "shadow_calls": _calls(shadows.get(name))}
             for name in sorted({*backends, *shadows})
         ],
-        "routes": [{"route": name, **_entry(tally)} for name, tally in sorted(_grouped(live, 2).items()) if name],
+        "routes": [{"route": name, **_entry(calls)} for name, calls in sorted(_grouped(live, 2).items()) if name],
         "models": [
-            {"backend": backend, "model": model, **_entry(tally)}
-            for (backend, model), tally in sorted(_by_model(live).items())
+            {"backend": backend, "model": model, **_entry(aggregate)}
+            for (backend, model), aggregate in sorted(_by_model(live).items())
             if model
         ],
         **extra,
     }
 
 
-def overview(tallies: Mapping[Key, Tally], policy: Policy, observations: Observations) -> dict[str, Any]:
+def overview(aggregates: Mapping[Key, Aggregate], policy: Policy, observations: Observations) -> dict[str, Any]:
     """`total` and `savings` of `/v1/metrics`: what belongs to no backend alone."""
-    live = {key: tally for key, tally in tallies.items() if key[3] == "live"}
+    live = {key: aggregate for key, aggregate in aggregates.items() if key[3] == "live"}
     total = merged(live.values())
-    local = (tally for key, tally in live.items() if is_local(Target(key[0], key[1]), observations))
+    local = (aggregate for key, aggregate in live.items() if is_local(Target(key[0], key[1]), observations))
     at_home = merged(local).successes
     return {
         "total": {
@@ -65,12 +65,12 @@ def overview(tallies: Mapping[Key, Tally], policy: Policy, observations: Observa
     }
 
 
-def unpriced(backends: Mapping[str, Tally]) -> list[str]:
+def unpriced(backends: Mapping[str, Aggregate]) -> list[str]:
     """The backends that have no price for tokens that they told.  A failed call tells none."""
-    return sorted(name for name, tally in backends.items() if tally.counted > tally.priced)
+    return sorted(name for name, aggregate in backends.items() if aggregate.counted > aggregate.priced)
 
 
-def savings(backends: Mapping[str, Tally], policy: Policy) -> dict[str, Any] | None:
+def savings(backends: Mapping[str, Aggregate], policy: Policy) -> dict[str, Any] | None:
     """What the same tokens would have cost at the backend that the policy compares with; None without one.
 
     Only calls whose tokens are known count.  `saved_usd` is null while a price that it needs is unknown."""
@@ -106,65 +106,65 @@ def ab_report(pairs: Iterable[Pair], ab: ABTest, hours: float, echoes: Collectio
     }
 
 
-def _entry(tally: Tally) -> dict[str, Any]:
-    answered = tally.calls - tally.cancelled
+def _entry(aggregate: Aggregate) -> dict[str, Any]:
+    answered = aggregate.calls - aggregate.cancelled
     return {
-        "calls": tally.calls,
-        "successes": tally.successes,
-        "success_rate": _success_rate(tally),
-        "errors": answered - tally.successes,
-        "cancelled": tally.cancelled,
-        "fallbacks": tally.fallbacks,
-        "fallback_rate": round(tally.fallbacks / tally.calls, 4) if tally.calls else None,
-        "spills": tally.spills,
-        "avg_latency": rounded(tally.latency.average),
-        "p50_latency": rounded(tally.latency.percentile(0.5)),
-        "p95_latency": rounded(tally.latency.percentile(0.95)),
-        **_ttfb(tally.ttfb),
-        "input_tokens": tally.input_tokens,
-        "output_tokens": tally.output_tokens,
-        "cost_usd": _cost(tally),
+        "calls": aggregate.calls,
+        "successes": aggregate.successes,
+        "success_rate": _success_rate(aggregate),
+        "errors": answered - aggregate.successes,
+        "cancelled": aggregate.cancelled,
+        "fallbacks": aggregate.fallbacks,
+        "fallback_rate": round(aggregate.fallbacks / aggregate.calls, 4) if aggregate.calls else None,
+        "spills": aggregate.spills,
+        "avg_latency": rounded(aggregate.latency.average),
+        "p50_latency": rounded(aggregate.latency.percentile(0.5)),
+        "p95_latency": rounded(aggregate.latency.percentile(0.95)),
+        **_ttfb(aggregate.ttfb),
+        "input_tokens": aggregate.input_tokens,
+        "output_tokens": aggregate.output_tokens,
+        "cost_usd": _cost(aggregate),
     }
 
 
-def _cost(tally: Tally) -> float | None:
+def _cost(aggregate: Aggregate) -> float | None:
     """USD of the calls whose cost is known.  Calls that all failed cost nothing; None = there are answers, and the cost
     of none is known."""
-    answers = tally.successes or tally.cancelled or tally.counted
-    unknown = not tally.calls or (answers and not tally.priced)
-    return None if unknown else round(tally.cost_usd, 6)
+    answers = aggregate.successes or aggregate.cancelled or aggregate.counted
+    unknown = not aggregate.calls or (answers and not aggregate.priced)
+    return None if unknown else round(aggregate.cost_usd, 6)
 
 
 def _ttfb(spread: Spread) -> dict[str, float | None]:
     return {"p50_ttfb": rounded(spread.percentile(0.5)), "p95_ttfb": rounded(spread.percentile(0.95))}
 
 
-def _success_rate(tally: Tally) -> float | None:
+def _success_rate(aggregate: Aggregate) -> float | None:
     """Of the calls that were not cancelled by the client; null when there is none."""
-    answered = tally.calls - tally.cancelled
-    return round(tally.successes / answered, 4) if answered else None
+    answered = aggregate.calls - aggregate.cancelled
+    return round(aggregate.successes / answered, 4) if answered else None
 
 
-def _grouped(tallies: Mapping[Key, Tally], place: int) -> dict[str, Tally]:
-    groups: dict[str, list[Tally]] = defaultdict(list)
-    for key, tally in tallies.items():
-        groups[key[place]].append(tally)
+def _grouped(aggregates: Mapping[Key, Aggregate], place: int) -> dict[str, Aggregate]:
+    groups: dict[str, list[Aggregate]] = defaultdict(list)
+    for key, aggregate in aggregates.items():
+        groups[key[place]].append(aggregate)
     return {name: merged(group) for name, group in groups.items()}
 
 
-def _by_model(tallies: Mapping[Key, Tally]) -> dict[tuple[str, str], Tally]:
-    groups: dict[tuple[str, str], list[Tally]] = defaultdict(list)
-    for (backend, model, _, _), tally in tallies.items():
-        groups[backend, model].append(tally)
+def _by_model(aggregates: Mapping[Key, Aggregate]) -> dict[tuple[str, str], Aggregate]:
+    groups: dict[tuple[str, str], list[Aggregate]] = defaultdict(list)
+    for (backend, model, _, _), aggregate in aggregates.items():
+        groups[backend, model].append(aggregate)
     return {name: merged(group) for name, group in groups.items()}
 
 
-def live_backends(tallies: Mapping[Key, Tally]) -> dict[str, Tally]:
-    return _grouped({key: tally for key, tally in tallies.items() if key[3] == "live"}, 0)
+def live_backends(aggregates: Mapping[Key, Aggregate]) -> dict[str, Aggregate]:
+    return _grouped({key: aggregate for key, aggregate in aggregates.items() if key[3] == "live"}, 0)
 
 
-def _calls(tally: Tally | None) -> int:
-    return tally.calls if tally else 0
+def _calls(aggregate: Aggregate | None) -> int:
+    return aggregate.calls if aggregate else 0
 
 
 _LEDGER = (

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from app.metrics.store import Answered, Pair
-from app.metrics.tally import Spread
+from app.metrics.aggregates import Spread
+from app.metrics.queries import Answered, Pair
 from app.wire.finish import cut_of
 from app.words import rounded
 

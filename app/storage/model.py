@@ -83,7 +83,7 @@ class Metric(Model):
         table_name = "metrics"
 
 
-class Sums(Model):
+class StoredAggregate(Model):
     """Calls of `span` seconds from `bucket` (Unix s) on; of all time where both are 0."""
 
     span = IntegerField()
@@ -183,7 +183,7 @@ ROLLED_TO, DROPPED = "rolled_to", "dropped"
 STORED_ROWS, STORED_BYTES = "stored_rows", "stored_bytes"
 
 
-_TABLES = (Metric, Sums, State, Worker, StoredResponse, StoredItem)
+_TABLES = (Metric, StoredAggregate, State, Worker, StoredResponse, StoredItem)
 
 
 def _v1_tables(database: Database) -> None:

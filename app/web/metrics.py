@@ -68,10 +68,10 @@ def _read_on(rt: Runtime, pieces: Iterator[str]) -> Iterator[str]:
 
 
 def _summary(rt: Runtime, hours: float) -> dict[str, object]:
-    tallies = rt.store.tallies(_since(hours))
-    extra = {**rt.store.source().document(), **overview(tallies, rt.policy, rt.observations())}
+    aggregates = rt.store.aggregates(_since(hours))
+    extra = {**rt.store.source().document(), **overview(aggregates, rt.policy, rt.observations())}
     counts = {"refusals": rt.store.refusals(hours), "rows_dropped": rt.store.dropped()}
-    return metrics_summary(tallies, hours, {**extra, **counts})
+    return metrics_summary(aggregates, hours, {**extra, **counts})
 
 
 def _trial(rt: Runtime, hours: float) -> dict[str, object]:
@@ -81,8 +81,8 @@ def _trial(rt: Runtime, hours: float) -> dict[str, object]:
 
 def _exposition(rt: Runtime) -> bytes:
     store = rt.store
-    workers = store.workers(now_ms(), WORKER_STALE_MS)
-    return exposition(Snapshot(store.totals(), store.tallies(_since(24)), workers, store.dropped(), store.refusals()))
+    last_day, workers = store.aggregates(_since(24)), store.workers(now_ms(), WORKER_STALE_MS)
+    return exposition(Snapshot(store.totals(), last_day, workers, store.dropped(), store.refusals()))
 
 
 def _since(hours: float) -> int:

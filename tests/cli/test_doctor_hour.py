@@ -15,7 +15,8 @@ import pytest
 from app.cli import checks
 from app.cli.checks import Answer, Finding, Seen
 from app.cli.checks.backends import key_problem
-from app.metrics.store import BUCKET_S, Store
+from app.metrics.rollup import BUCKET_S
+from app.metrics.store import Store
 from app.settings import Settings
 from app.storage import now_ms
 from app.storage.mounts import file_system, network_file_system

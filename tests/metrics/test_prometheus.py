@@ -38,7 +38,7 @@ def of(found: dict[Any, float], name: str, **labels: str) -> float | None:
 
 
 def snapshot(store: Store, since: int = 0) -> Snapshot:
-    return Snapshot(store.totals(), store.tallies(since), WORKERS, store.dropped())
+    return Snapshot(store.totals(), store.aggregates(since), WORKERS, store.dropped())
 
 
 def test_the_numbers(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from app.metrics.recorder import Recorder
-from app.metrics.store import BUCKET_S, Store
+from app.metrics.rollup import BUCKET_S
+from app.metrics.store import Store
 from app.storage import now_ms
 from tests import build
 

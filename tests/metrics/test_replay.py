@@ -359,7 +359,7 @@ def test_memory_does_not_grow_with_rows(house: House, monkeypatch: pytest.Monkey
 def test_rows_come_in_pages_and_those_of_later_are_not_waited_for(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.metrics.store._PAGE_ROWS", 2)
+    monkeypatch.setattr("app.metrics.queries._PAGE_ROWS", 2)
     decision = house.decide()
     house.store.write([house.call(decision, ts_ms=1000 + number) for number in range(7)])
     pages = house.store.live_calls(1002)

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from app.metrics import store as store_module
-from app.metrics.store import BUCKET_S, Key, Store
-from app.metrics.tally import Tally, merged
+from app.metrics import history, queries, rollup
+from app.metrics.aggregates import Aggregate, Key, merged
+from app.metrics.rollup import BUCKET_S
+from app.metrics.store import Store
 from app.storage import StoreError
 from app.storage.model import Metric
 from app.types import CallRecord
@@ -71,12 +72,12 @@ def make_original(file: Path, rows: list[tuple[Any, ...]], *, shadow: bool = Tru
     database.close()
 
 
-def count(tallies: dict[Key, Tally]) -> int:
-    return merged(tallies.values()).calls
+def count(aggregates: dict[Key, Aggregate]) -> int:
+    return merged(aggregates.values()).calls
 
 
-def by_backend(tallies: dict[Key, Tally], kind: str = "live") -> dict[str, int]:
-    return {backend: tally.calls for (backend, _, _, key), tally in tallies.items() if key == kind}
+def by_backend(aggregates: dict[Key, Aggregate], kind: str = "live") -> dict[str, int]:
+    return {backend: aggregate.calls for (backend, _, _, key), aggregate in aggregates.items() if key == kind}
 
 
 # --- a fresh database ---------------------------------------------------------------------------
@@ -122,7 +123,7 @@ def test_the_originals_own_queries_stay_right(
     assert query(file, "SELECT ok, shadow FROM metrics") == [(ok, shadow)]
 
 
-def test_tallies_by_backend_model_route_and_kind(store: Store) -> None:
+def test_aggregates_by_backend_model_route_and_kind(store: Store) -> None:
     store.write(
         [
             build.record(ts_ms=NOW, latency_ms=100),
@@ -133,8 +134,8 @@ def test_tallies_by_backend_model_route_and_kind(store: Store) -> None:
             build.record(ts_ms=NOW + 5, model="made-up", outcome="error", error="http_404"),
         ]
     )
-    found = store.tallies(NOW)
-    assert {key: tally.calls for key, tally in found.items()} == {
+    found = store.aggregates(NOW)
+    assert {key: aggregate.calls for key, aggregate in found.items()} == {
         ("local", "m", "default", "live"): 2,
         ("local", "n", "default", "live"): 1,
         ("local", "m", "task=code", "live"): 1,
@@ -143,20 +144,20 @@ def test_tallies_by_backend_model_route_and_kind(store: Store) -> None:
     }
     both = found["local", "m", "default", "live"]
     assert (both.successes, both.latency.average, both.latency.exact) == (1, 200, [100, 300])
-    assert count(store.tallies(NOW + 3)) == 3
-    assert store.tallies(NOW + 6) == {}
-    assert {key: tally.calls for key, tally in store.totals().items()} == {
-        key: tally.calls for key, tally in found.items()
+    assert count(store.aggregates(NOW + 3)) == 3
+    assert store.aggregates(NOW + 6) == {}
+    assert {key: aggregate.calls for key, aggregate in store.totals().items()} == {
+        key: aggregate.calls for key, aggregate in found.items()
     }
 
 
 def test_names_that_clients_think_of_do_not_add_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sums of all time stay for ever."""
-    monkeypatch.setattr(store_module, "_MOST_MODELS", 3)
+    monkeypatch.setattr(rollup, "_MOST_MODELS", 3)
     for n in range(3):
         store.write([build.record(ts_ms=NOW, model=f"made-up-{n}{m}") for m in range(5)])
     store.write([build.record(ts_ms=NOW, model="made-up-00")])
-    assert {key[1]: tally.calls for key, tally in store.totals().items()} == {
+    assert {key[1]: aggregate.calls for key, aggregate in store.totals().items()} == {
         "made-up-00": 2,
         "made-up-01": 1,
         "made-up-02": 1,
@@ -170,15 +171,15 @@ def test_a_write_reads_the_sums_of_its_own_models_only(store: Store, monkeypatch
     """Clients may have thought of a thousand names."""
     store.write([build.record(ts_ms=NOW, model=f"made-up-{n}") for n in range(100)])
     read: list[str] = []
-    load = store_module.Spread.load
-    monkeypatch.setattr(store_module.Spread, "load", lambda text: read.append(text) or load(text))
+    load = rollup.Spread.load
+    monkeypatch.setattr(rollup.Spread, "load", lambda text: read.append(text) or load(text))
     store.write([build.record(ts_ms=NOW, model="made-up-7")])
     assert len(read) == 2 * 4, "two distributions of ten minutes, an hour, a day and of all time"
-    assert {tally.calls for tally in store.totals().values()} == {1, 2}
+    assert {aggregate.calls for aggregate in store.totals().values()} == {1, 2}
 
 
 def test_an_empty_database_has_no_numbers(store: Store) -> None:
-    assert (store.tallies(0), store.totals(), store.dropped(), store.workers(0, NOW)) == ({}, {}, 0, {})
+    assert (store.aggregates(0), store.totals(), store.dropped(), store.workers(0, NOW)) == ({}, {}, 0, {})
     assert store.calls_after(0, 0) == (0, [])
     assert store.prune(NOW) == 0
 
@@ -196,9 +197,9 @@ def test_calls_of_a_time_when_the_clock_was_ahead_are_in_no_window(
     now, day = int(time.time() * 1000), 86_400_000
     store.write([build.record(ts_ms=at) for at in (now, now + 2 * day, now + 30 * day)])
     if not exact:
-        monkeypatch.setattr(store_module, "_EXACT_ROWS", 0)
+        monkeypatch.setattr(history, "_EXACT_ROWS", 0)
     for hours in (1, 24, 200):
-        assert count(store.tallies(now - hours * 3_600_000)) == 1
+        assert count(store.aggregates(now - hours * 3_600_000)) == 1
     assert count(store.totals()) == 3
 
 
@@ -259,7 +260,7 @@ def test_a_database_of_the_original_is_upgraded_in_place_and_keeps_its_rows(
     ]
     make_original(file, old if shadow else [row[:6] for row in old], shadow=shadow)
     mirrored = 1 if shadow else 0
-    found = store.tallies(NOW - 10_000)
+    found = store.aggregates(NOW - 10_000)
     assert by_backend(found) == {"local": 2, "sarmalink": 2 - mirrored}
     assert by_backend(found, "shadow") == ({"sarmalink": 1} if shadow else {})
     assert merged(found.values()).successes == 3
@@ -270,9 +271,9 @@ def test_a_database_of_the_original_is_upgraded_in_place_and_keeps_its_rows(
         (5, NOW, "new", 100, 1, None, None, 0),
     ]
     assert [name for _, name, *_ in query(file, "PRAGMA table_info(metrics)")] == COLUMNS
-    assert count(store.tallies(0)) == count(store.totals()) == 5
+    assert count(store.aggregates(0)) == count(store.totals()) == 5
     again = Store(str(file))
-    assert count(again.tallies(0)) == 5
+    assert count(again.aggregates(0)) == 5
     again.close()
 
 
@@ -281,18 +282,18 @@ def test_the_original_can_still_write_to_an_upgraded_database(store: Store, file
     store.write([build.record(ts_ms=NOW)])
     query(file, "INSERT INTO metrics (ts, backend, latency_ms, ok, shadow) VALUES (?, 'old', 12, 1, 0)", NOW)
     store.write([build.record(ts_ms=NOW)])
-    assert by_backend(store.tallies(0)) == by_backend(store.totals()) == {"local": 2, "old": 1}
+    assert by_backend(store.aggregates(0)) == by_backend(store.totals()) == {"local": 2, "old": 1}
 
 
 def test_many_rows_of_the_original_are_summed_up_a_bounded_number_a_turn(
     store: Store, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "_FOLD_ROWS", 40)
+    monkeypatch.setattr(rollup, "_FOLD_ROWS", 40)
     make_original(file, [(NOW - number, "local", 10, 1, None, None, 0) for number in range(100)])
     seen = []
     for _ in range(4):
         store.write([build.record(ts_ms=NOW)])
-        seen.append((count(store.totals()), count(store.tallies(0))))
+        seen.append((count(store.totals()), count(store.aggregates(0))))
     assert seen == [(40, 101), (80, 102), (103, 103), (104, 104)]
 
 
@@ -323,15 +324,15 @@ def many_calls(seed: int, number: int, hours: float) -> list[CallRecord]:
     return calls
 
 
-def facts(tallies: dict[Key, Tally]) -> dict[Key, Any]:
-    """All of a tally that does not depend on whether it is exact."""
+def facts(aggregates: dict[Key, Aggregate]) -> dict[Key, Any]:
+    """All of an aggregate that does not depend on whether it is exact."""
     return {
         key: (
-            tally.calls, tally.successes, tally.cancelled, tally.fallbacks, tally.input_tokens, tally.output_tokens,
-            tally.priced, tally.cost_usd, tally.latency.count, tally.latency.total, dict(tally.latency.bins),
-            tally.ttfb.count, tally.ttfb.total, dict(tally.ttfb.bins),
+            calls.calls, calls.successes, calls.cancelled, calls.fallbacks, calls.input_tokens, calls.output_tokens,
+            calls.priced, calls.cost_usd, calls.latency.count, calls.latency.total, dict(calls.latency.bins),
+            calls.ttfb.count, calls.ttfb.total, dict(calls.ttfb.bins),
         )
-        for key, tally in tallies.items()
+        for key, calls in aggregates.items()
     }  # fmt: skip
 
 
@@ -349,10 +350,10 @@ def test_sums_and_rows_tell_the_same_of_every_window(store: Store, monkeypatch: 
         NOW - 1,
         NOW + 1,
     ):
-        monkeypatch.setattr(store_module, "_EXACT_ROWS", 10**9)
-        exact = store.tallies(since)
-        monkeypatch.setattr(store_module, "_EXACT_ROWS", -1)
-        summed = store.tallies(since)
+        monkeypatch.setattr(history, "_EXACT_ROWS", 10**9)
+        exact = store.aggregates(since)
+        monkeypatch.setattr(history, "_EXACT_ROWS", -1)
+        summed = store.aggregates(since)
         assert facts(summed) == facts(exact), since
         assert count(exact) == sum(call.ts_ms >= since for call in calls)
 
@@ -362,10 +363,10 @@ def test_a_window_of_many_rows_is_read_from_the_sums(store: Store, file: Path, m
     store.write([build.record(ts_ms=NOW - 7_200_000) for _ in range(50)])
     store.write([build.record(ts_ms=NOW)])
     query(file, "DELETE FROM metrics WHERE ts < ?", NOW - 3_600_000)
-    monkeypatch.setattr(store_module, "_EXACT_ROWS", 0)
-    assert count(store.tallies(NOW - 86_400_000)) == 51
-    monkeypatch.setattr(store_module, "_EXACT_ROWS", 10)
-    assert count(store.tallies(NOW - 86_400_000)) == 1
+    monkeypatch.setattr(history, "_EXACT_ROWS", 0)
+    assert count(store.aggregates(NOW - 86_400_000)) == 51
+    monkeypatch.setattr(history, "_EXACT_ROWS", 10)
+    assert count(store.aggregates(NOW - 86_400_000)) == 1
 
 
 # --- pruning ------------------------------------------------------------------------------------
@@ -387,7 +388,7 @@ def test_old_rows_go_in_small_steps_and_totals_never_fall(store: Store, file: Pa
     assert query(
         file, "SELECT count(*) FROM llr_sums WHERE span > 0 AND bucket + span <= ?", limit // 1000 - BUCKET_S
     ) == [(0,)]
-    assert count(store.tallies(limit)) == 301 - old
+    assert count(store.aggregates(limit)) == 301 - old
 
 
 def test_the_newest_row_stays_and_ids_go_on_rising(store: Store, file: Path) -> None:
@@ -418,7 +419,7 @@ def test_a_file_that_is_no_database_is_left_as_it_is(store: Store, file: Path, c
     file.write_bytes(content)
     actions: list[Callable[[], object]] = [
         lambda: store.write([build.record()]),
-        lambda: store.tallies(0),
+        lambda: store.aggregates(0),
         lambda: store.prune(NOW),
         lambda: store.totals(),
     ]
@@ -454,11 +455,11 @@ def test_a_locked_database_is_not_waited_for_long_and_nothing_is_half_written(st
     with pytest.raises(StoreError, match="database is locked"):
         store.write([build.record(), build.record()], 5)
     assert time.monotonic() - began < 2
-    assert count(store.tallies(0)) == 1, "reading goes on beside a writer"
+    assert count(store.aggregates(0)) == 1, "reading goes on beside a writer"
     other.execute("ROLLBACK")
     other.close()
     store.write([build.record()])
-    assert (count(store.tallies(0)), count(store.totals()), store.dropped()) == (2, 2, 0)
+    assert (count(store.aggregates(0)), count(store.totals()), store.dropped()) == (2, 2, 0)
 
 
 def test_a_batch_is_written_as_a_whole_or_not_at_all(store: Store, file: Path) -> None:
@@ -469,7 +470,7 @@ def test_a_batch_is_written_as_a_whole_or_not_at_all(store: Store, file: Path) -
     )
     with pytest.raises(StoreError, match="full"):
         store.write([build.record(), build.record(backend="b")], 2)
-    assert (count(store.tallies(0)), count(store.totals()), store.dropped()) == (1, 1, 0)
+    assert (count(store.aggregates(0)), count(store.totals()), store.dropped()) == (1, 1, 0)
 
 
 def test_a_file_that_was_deleted_or_replaced_is_made_anew(store: Store, file: Path) -> None:
@@ -557,14 +558,14 @@ def writer(file: Path, backend: str, batches: int) -> Callable[[], None]:
 def test_two_processes_lose_nothing_and_double_nothing(store: Store, file: Path) -> None:
     in_processes(writer(file, "a", 25), writer(file, "b", 25))
     assert query(file, "SELECT count(*), count(DISTINCT request_id) FROM metrics") == [(500, 500)]
-    assert by_backend(store.totals()) == by_backend(store.tallies(0)) == {"a": 250, "b": 250}
+    assert by_backend(store.totals()) == by_backend(store.aggregates(0)) == {"a": 250, "b": 250}
     assert store.dropped() == 50
 
 
 def test_two_processes_upgrade_one_database_once(store: Store, file: Path) -> None:
     make_original(file, [(NOW, "old", 10, 1, None, None, 0)] * 20, shadow=True)
     in_processes(writer(file, "a", 3), writer(file, "b", 3), writer(file, "c", 3))
-    assert by_backend(store.totals()) == by_backend(store.tallies(0)) == {"old": 20, "a": 30, "b": 30, "c": 30}
+    assert by_backend(store.totals()) == by_backend(store.aggregates(0)) == {"old": 20, "a": 30, "b": 30, "c": 30}
     assert [name for _, name, *_ in query(file, "PRAGMA table_info(metrics)")] == COLUMNS
 
 
@@ -579,7 +580,7 @@ def test_pruning_beside_a_writer(store: Store, file: Path) -> None:
 
     in_processes(pruner, writer(file, "a", 20))
     store.prune(NOW - 10**8)  # the newest row always stays: of the old ones too, when the pruner was done first
-    assert by_backend(store.tallies(0)) == {"a": 200}
+    assert by_backend(store.aggregates(0)) == {"a": 200}
     assert by_backend(store.totals()) == {"old": 300, "a": 200}
 
 
@@ -623,7 +624,7 @@ def test_rows_that_do_not_say_what_they_mirror_are_of_older_versions(store: Stor
 
 
 def test_a_report_reads_the_newest_mirrored_calls(store: Store, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(store_module, "_MOST_MIRRORED", 3)
+    monkeypatch.setattr(queries, "_MOST_MIRRORED", 3)
     now = int(time.time() * 1000)
     for number in range(5):
         at = now - 1000 + number

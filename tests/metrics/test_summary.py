@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.metrics.store import Key
+from app.metrics.aggregates import Aggregate, Key
 from app.metrics.summary import live_backends, metrics_summary, unpriced, window_hours
-from app.metrics.tally import Tally
 
 
 @pytest.mark.parametrize(
@@ -46,9 +45,9 @@ def test_hours_are_taken_or_replaced(raw: str | None, hours: float) -> None:
     assert window_hours(raw) == hours
 
 
-def tally(latencies: list[float], *, failed: int = 0, cancelled: int = 0, **fields: Any) -> Tally:
+def aggregate(latencies: list[float], *, failed: int = 0, cancelled: int = 0, **fields: Any) -> Aggregate:
     """Calls that took so long; the first `failed` of them failed."""
-    made = Tally(calls=len(latencies) + cancelled, successes=len(latencies) - failed, cancelled=cancelled, **fields)
+    made = Aggregate(calls=len(latencies) + cancelled, successes=len(latencies) - failed, cancelled=cancelled, **fields)
     for latency in latencies:
         made.latency.add(latency)
     return made
@@ -59,17 +58,17 @@ def key(backend: str, model: str = "m", route: str = "default", kind: str = "liv
 
 
 def test_a_summary_as_it_is_read() -> None:
-    local = tally([100, 200, 300, 1000], failed=1, cancelled=1, fallbacks=1, input_tokens=10, output_tokens=20)
+    local = aggregate([100, 200, 300, 1000], failed=1, cancelled=1, fallbacks=1, input_tokens=10, output_tokens=20)
     local.ttfb.add(55)
-    priced = tally([50], priced=1, cost_usd=0.1234567)
-    tallies = {
+    priced = aggregate([50], priced=1, cost_usd=0.1234567)
+    aggregates = {
         key("local"): local,
         key("cloud", "gpt", "task=code"): priced,
-        key("cloud", "gpt", kind="shadow"): tally([5000] * 7),
-        key("local", kind="probe"): tally([9000] * 3),
-        key("idle", kind="shadow"): tally([1]),
+        key("cloud", "gpt", kind="shadow"): aggregate([5000] * 7),
+        key("local", kind="probe"): aggregate([9000] * 3),
+        key("idle", kind="shadow"): aggregate([1]),
     }
-    summary = metrics_summary(tallies, 24.0, {"rows_dropped": 3})
+    summary = metrics_summary(aggregates, 24.0, {"rows_dropped": 3})
     of_local = {
         "calls": 5,
         "successes": 3,
@@ -127,20 +126,24 @@ def test_a_summary_of_nothing() -> None:
 
 
 def test_rows_without_route_or_model_count_for_their_backend_alone() -> None:
-    summary = metrics_summary({key("old", "", ""): tally([10])}, 1, {})
+    summary = metrics_summary({key("old", "", ""): aggregate([10])}, 1, {})
     assert [entry["calls"] for entry in summary["backends"]] == [1]
     assert (summary["routes"], summary["models"]) == ([], [])
 
 
 def test_only_cancelled_calls_have_no_rate() -> None:
-    (entry,) = metrics_summary({key("a"): tally([], cancelled=2)}, 1, {})["backends"]
+    (entry,) = metrics_summary({key("a"): aggregate([], cancelled=2)}, 1, {})["backends"]
     assert (entry["calls"], entry["success_rate"], entry["errors"], entry["avg_latency"]) == (2, None, 0, None)
 
 
 def test_models_and_routes_of_a_backend_are_added_up() -> None:
-    tallies = {key("a", "m", "r"): tally([1, 2]), key("a", "n", "s"): tally([3]), key("a", kind="shadow"): tally([9])}
-    assert {name: found.calls for name, found in live_backends(tallies).items()} == {"a": 3}
-    (entry,) = metrics_summary(tallies, 1, {})["backends"]
+    aggregates = {
+        key("a", "m", "r"): aggregate([1, 2]),
+        key("a", "n", "s"): aggregate([3]),
+        key("a", kind="shadow"): aggregate([9]),
+    }
+    assert {name: found.calls for name, found in live_backends(aggregates).items()} == {"a": 3}
+    (entry,) = metrics_summary(aggregates, 1, {})["backends"]
     assert (entry["calls"], entry["avg_latency"]) == (3, 2)
 
 
@@ -150,21 +153,21 @@ def test_models_and_routes_of_a_backend_are_added_up() -> None:
 @pytest.mark.parametrize(
     "made, cost",
     [
-        (tally([1], failed=1), 0),
-        (tally([1, 2], failed=1), None),
-        (tally([], cancelled=1), None),
-        (tally([1], failed=1, counted=1), None),
-        (tally([1], priced=1, counted=1, cost_usd=0.5), 0.5),
-        (tally([1, 2], priced=1, counted=1, cost_usd=0.5), 0.5),
-        (tally([]), None),
+        (aggregate([1], failed=1), 0),
+        (aggregate([1, 2], failed=1), None),
+        (aggregate([], cancelled=1), None),
+        (aggregate([1], failed=1, counted=1), None),
+        (aggregate([1], priced=1, counted=1, cost_usd=0.5), 0.5),
+        (aggregate([1, 2], priced=1, counted=1, cost_usd=0.5), 0.5),
+        (aggregate([]), None),
     ],
     ids=["failed", "answered", "left", "failed, with tokens", "priced", "priced in part", "no call"],
 )
-def test_a_cost_is_unknown_only_where_something_may_have_been_charged(made: Tally, cost: float | None) -> None:
+def test_a_cost_is_unknown_only_where_something_may_have_been_charged(made: Aggregate, cost: float | None) -> None:
     (entry,) = metrics_summary({key("a"): made}, 1, {})["backends"]
     assert entry["cost_usd"] == cost
 
 
 def test_no_price_is_said_of_backends_that_told_tokens() -> None:
-    failed, told, priced = tally([1], failed=1), tally([1], counted=1), tally([1], counted=1, priced=1)
+    failed, told, priced = aggregate([1], failed=1), aggregate([1], counted=1), aggregate([1], counted=1, priced=1)
     assert unpriced({"b": told, "a": told, "failed": failed, "priced": priced}) == ["a", "b"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.metrics.store import Answered, Pair
+from app.metrics.queries import Answered, Pair
 from app.metrics.summary import ab_report
 from app.metrics.trial import compared
 from app.types import ABTest

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from app.cli.checks.backends import start
 from app.cli.checks.seen import Finding, Seen
 from app.cli.common import counted
-from app.metrics.store import CallGroup
+from app.metrics.queries import CallGroup
 from app.types import BackendConfig
 from app.words import utc
 

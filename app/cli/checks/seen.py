@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from app.metrics.store import CallGroup
+from app.metrics.queries import CallGroup
 from app.routing.locality import Verdict, judge_config, judge_target
 from app.routing.names import model_for
 from app.settings import Settings

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from app import words
-from app.metrics.store import BUCKET_S, Store
+from app.metrics.aggregates import Aggregate, merged
+from app.metrics.rollup import BUCKET_S
+from app.metrics.store import Store
 from app.metrics.summary import ab_report, metrics_summary, overview
-from app.metrics.tally import Tally, merged
 from app.routing.locality import is_local
 from app.types import Observations, Policy, Target
 from app.web.dashboard.charts import Chart, Series, bars, count, lines
@@ -20,7 +21,7 @@ _LATEST = 25
 _MOST_STEPS = 60
 _STEPS_S = tuple(BUCKET_S * times for times in (1, 6, 18, 36, 72, 144, 432, 1008))
 
-Steps = Mapping[int, Mapping[tuple[str, str], Tally]]
+Steps = Mapping[int, Mapping[tuple[str, str], Aggregate]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +36,11 @@ class Figures:
 
 def gather(store: Store, policy: Policy, observations: Observations, hours: float, now_ms: int) -> Figures:
     """Blocks.  Raises StoreError."""
-    tallies, steps = store.history(now_ms - int(hours * 3_600_000), step_s(hours))
+    aggregates, steps = store.history(now_ms - int(hours * 3_600_000), step_s(hours))
     counts = {"refusals": store.refusals(hours), "rows_dropped": store.dropped()}
-    extra = {**store.source().document(), **overview(tallies, policy, observations), **counts}
+    extra = {**store.source().document(), **overview(aggregates, policy, observations), **counts}
     return Figures(
-        summary=metrics_summary(tallies, hours, extra),
+        summary=metrics_summary(aggregates, hours, extra),
         ab=ab_report(store.pairs(now_ms - int(hours * 3_600_000)), policy.ab, hours, policy.echoes),
         steps=steps,
         latest=store.latest(_LATEST),
@@ -78,10 +79,10 @@ def moments(steps: Steps, observations: Observations, hours: float, now_ms: int)
     return [_moment(at, steps.get(at, {}), observations, hours) for at in range(first, now_s + 1, step)]
 
 
-def _moment(at_s: int, tallies: Mapping[tuple[str, str], Tally], observations: Observations, hours: float) -> Moment:
-    total = merged(tallies.values())
-    here = (tally for (backend, model), tally in tallies.items() if is_local(Target(backend, model), observations))
-    at_home = merged(here).successes
+def _moment(at_s: int, models: Mapping[tuple[str, str], Aggregate], observations: Observations, hours: float) -> Moment:
+    total = merged(models.values())
+    local = (calls for name, calls in models.items() if is_local(Target(*name), observations))
+    at_home = merged(local).successes
     return Moment(
         time=time.strftime("%H:%M" if hours <= 24 else "%a %H:%M" if hours <= 168 else "%d %b", time.localtime(at_s)),
         at_home=at_home,
@@ -158,7 +159,7 @@ def age(ms: float) -> str:
 # --- lines of the tables ---
 
 
-NO_CALLS = metrics_summary({("", "", "none", "live"): Tally()}, 24, {})["routes"][0]
+NO_CALLS = metrics_summary({("", "", "none", "live"): Aggregate()}, 24, {})["routes"][0]
 
 
 def tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:

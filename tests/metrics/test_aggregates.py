@@ -1,4 +1,4 @@
-"""Tallies: exact sums, percentiles within the bound of the histogram, and merging that is adding."""
+"""Aggregates: exact sums, percentiles within the bound of the histogram, and merging that is adding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.metrics.tally import BOUNDS_MS, COUNTS, Spread, Tally, merged
+from app.metrics.aggregates import BOUNDS_MS, COUNTS, Aggregate, Spread, merged
 
 
 def spread(*values: float) -> Spread:
@@ -38,8 +38,8 @@ def row(**fields: Any) -> Any:
     return SimpleNamespace(**{**known, **fields})
 
 
-def tally(*rows: Any) -> Tally:
-    made = Tally()
+def aggregate(*rows: Any) -> Aggregate:
+    made = Aggregate()
     for one in rows:
         made.add(one)
     return made
@@ -113,11 +113,11 @@ def test_a_sum_with_a_rough_part_is_rough() -> None:
     assert made.percentile(1.0) == pytest.approx(500, rel=0.07)
 
 
-# --- tallies ------------------------------------------------------------------------------------
+# --- aggregates ------------------------------------------------------------------------------------
 
 
 def test_every_count() -> None:
-    made = tally(
+    made = aggregate(
         row(latency_ms=100, input_tokens=10, output_tokens=5, cost_usd=0.25),
         row(latency_ms=300, outcome="error", ok=False, fallback_for="a"),
         row(latency_ms=9000, outcome="cancelled", ok=False, input_tokens=1, ttfb_ms=20),
@@ -149,13 +149,13 @@ def test_every_count() -> None:
     ],
 )  # fmt: skip
 def test_requests_and_spills(reason: str | None, fallback_for: str | None, requests: int, spills: int) -> None:
-    made = tally(row(reason=reason, fallback_for=fallback_for))
+    made = aggregate(row(reason=reason, fallback_for=fallback_for))
     assert (made.requests, made.spills) == (requests, spills)
 
 
 @pytest.mark.parametrize("ok, successes", [(True, 1), (1, 1), (False, 0), (0, 0)])
 def test_rows_of_the_original_have_no_outcome(ok: Any, successes: int) -> None:
-    made = tally(row(outcome=None, ok=ok))
+    made = aggregate(row(outcome=None, ok=ok))
     assert (made.calls, made.successes, made.cancelled, made.latency.count) == (1, successes, 0, 1)
 
 
@@ -176,7 +176,7 @@ _ROWS = st.lists(
 
 
 @given(st.lists(_ROWS, max_size=4))
-def test_the_sum_of_tallies_is_the_tally_of_all_rows(groups: list[list[Any]]) -> None:
-    parts = [tally(*rows) for rows in groups]
-    assert merged(parts) == tally(*(one for rows in groups for one in rows))
-    assert parts == [tally(*rows) for rows in groups]
+def test_the_sum_of_aggregates_is_the_aggregate_of_all_rows(groups: list[list[Any]]) -> None:
+    parts = [aggregate(*rows) for rows in groups]
+    assert merged(parts) == aggregate(*(one for rows in groups for one in rows))
+    assert parts == [aggregate(*rows) for rows in groups]

@@ -1,7 +1,7 @@
-"""Sums that can be added up: one Tally is what any number of calls amounts to.  Pure.
+"""Sums that can be added up: one Aggregate is what any number of calls amounts to.  Pure.
 
 Percentiles come from a histogram of fixed bounds (the R20 series: 20 a decade, so at most 7 % off), which is what
-makes tallies of different times, workers and machines addable; a Tally of few calls also keeps the exact values.
+makes aggregates of different times, workers and machines addable; one of few calls also keeps the exact values.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+Key = tuple[str, str, str, str]  # backend, model, route, kind
+Bucket = tuple[int, int]  # span and begin, in s
 
 _R20 = (1.0, 1.12, 1.25, 1.4, 1.6, 1.8, 2.0, 2.24, 2.5, 2.8, 3.15, 3.55, 4.0, 4.5, 5.0, 5.6, 6.3, 7.1, 8.0, 9.0)
 # 1 ms to 15 min
@@ -84,7 +87,7 @@ def _middle(index: int) -> float:
 
 
 @dataclass(slots=True)
-class Tally:
+class Aggregate:
     """Calls of one backend, model, route and kind."""
 
     calls: int = 0
@@ -121,7 +124,7 @@ class Tally:
         if row.ttfb_ms is not None:
             self.ttfb.add(row.ttfb_ms)
 
-    def merge(self, other: Tally) -> None:
+    def merge(self, other: Aggregate) -> None:
         self.calls += other.calls
         self.requests += other.requests
         self.spills += other.spills
@@ -143,9 +146,9 @@ COUNTS = (
 )  # fmt: skip
 
 
-def merged(tallies: Iterable[Tally]) -> Tally:
-    """The sum of some tallies, as a new one."""
-    total = Tally()
-    for tally in tallies:
-        total.merge(tally)
+def merged(aggregates: Iterable[Aggregate]) -> Aggregate:
+    """The sum of some aggregates, as a new one."""
+    total = Aggregate()
+    for aggregate in aggregates:
+        total.merge(aggregate)
     return total
