@@ -26,7 +26,10 @@ from app.types import (
     ChatRequest,
     Classification,
     Decision,
+    Kind,
     Observations,
+    Outcome,
+    Reason,
     Reply,
     Step,
     StoredRequest,
@@ -68,8 +71,10 @@ def dispatch(
     """
     failures: list[tuple[str, BackendError]] = []
     for target in _admitted(request, decision, via):
-        call = Call(request, tags, decision.route, target, via.upstreams[target.backend], request.kind, record)
-        call.reason, call.fallback_for = _why(target, decision, failures)
+        reason, fallback_for = _why(target, decision, failures)
+        upstream = via.upstreams[target.backend]
+        call = Call(request, tags, decision.route, target, upstream, request.kind, reason, record)
+        call.fallback_for = fallback_for
         call.basis = None if failures else decision.basis
         try:
             answer = call_target(request, target, call, via, private=decision.private)
@@ -84,7 +89,7 @@ def dispatch(
             failures.append((target.backend, error))
             continue
         if isinstance(answer, Whole):
-            call.finish("ok", answer)
+            call.finish(Outcome.OK, answer)
             return Buffered(
                 target=target,
                 route=decision.route,
@@ -127,13 +132,13 @@ def _trace(decision: Decision, failures: Sequence[tuple[str, BackendError]]) -> 
     return (*decision.trace, *(Step("call", f"{name} failed: {error.kind}") for name, error in failures))
 
 
-def _why(target: Target, decision: Decision, failures: list[tuple[str, BackendError]]) -> tuple[str, str | None]:
+def _why(target: Target, decision: Decision, failures: list[tuple[str, BackendError]]) -> tuple[Reason, str | None]:
     """(reason, fallback_for) of a call.  Who goes first for its latency or its window stands in for nobody."""
-    moved = decision.reason in ("spill", "fit")
+    moved = decision.reason in (Reason.SPILL, Reason.FIT)
     first = decision.targets[0].backend if moved else decision.primary
     if target.backend == first:
-        return ("fallback" if failures else decision.reason), None
-    return ("fallback" if failures else "cooling"), first
+        return (Reason.FALLBACK if failures else decision.reason), None
+    return (Reason.FALLBACK if failures else Reason.COOLING), first
 
 
 def call_target(request: Request, target: Target, call: Call, via: Dispatcher, *, private: bool) -> Whole | Stream:
@@ -158,7 +163,7 @@ def call_target(request: Request, target: Target, call: Call, via: Dispatcher, *
         call.fail(error)
         raise
     except BaseException as error:  # what is no Exception ends the call from outside: the client left, the worker stops
-        call.finish("error" if isinstance(error, Exception) else "cancelled", error="internal")
+        call.finish(Outcome.ERROR if isinstance(error, Exception) else Outcome.CANCELLED, error="internal")
         raise
     return answer
 
@@ -188,12 +193,13 @@ class Call:
         route: str,
         target: Target,
         upstream: Upstream,
-        kind: str,
+        kind: Kind,
+        reason: Reason,
         record: Record,
     ) -> None:
-        """`kind` is live, shadow, probe or stored; only live calls stream."""
-        self.stream = request.stream and kind == "live"
-        self.reason = kind
+        """Only live calls stream."""
+        self.stream = request.stream and kind == Kind.LIVE
+        self.reason = reason
         self.fallback_for: str | None = None
         self.basis: Basis | None = None
         self.live_ts_ms: int | None = None
@@ -224,11 +230,11 @@ class Call:
         self._first_byte = time.monotonic()
 
     def fail(self, error: BackendError) -> None:
-        self.finish("error", error=error.kind, failed=error.backend_failed, retry_after_s=error.retry_after_s)
+        self.finish(Outcome.ERROR, error=error.kind, failed=error.backend_failed, retry_after_s=error.retry_after_s)
 
     def finish(
         self,
-        outcome: str,
+        outcome: Outcome,
         answer: Whole | Stream | None = None,
         *,
         error: str | None = None,
@@ -257,7 +263,7 @@ class Call:
                 latency_ms=round((now - self._started) * 1000),
                 ttfb_ms=round((self._first_byte - self._started) * 1000) if self._first_byte else None,
                 outcome=outcome,
-                error=None if outcome == "cancelled" else error,
+                error=None if outcome == Outcome.CANCELLED else error,
                 reason=self.reason,
                 fallback_for=self.fallback_for,
                 destination=self._destination,
@@ -292,11 +298,11 @@ class _Recorded:
         try:
             return next(self._answer)
         except StopIteration:
-            self._call.finish("ok", self._answer)
+            self._call.finish(Outcome.OK, self._answer)
             raise
         except StreamInterrupted as error:
             self.failure = error.kind
-            self._call.finish("error", self._answer, error=error.kind, failed=True)
+            self._call.finish(Outcome.ERROR, self._answer, error=error.kind, failed=True)
             raise
         except BaseException:
             self.close()
@@ -305,4 +311,4 @@ class _Recorded:
     def close(self) -> None:
         """Before the end: the client left."""
         self._answer.close()
-        self._call.finish("cancelled", self._answer)
+        self._call.finish(Outcome.CANCELLED, self._answer)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from app.errors import RouterExhausted
-from app.types import CallRecord
+from app.types import CallRecord, CircuitState, Outcome
 
 log = logging.getLogger("llr.health")
 
@@ -48,11 +48,15 @@ class Health:
         now = self._clock()
         return frozenset(name for name, circuit in self._circuits.items() if _is_cooling(circuit, now))
 
-    def states(self) -> dict[str, str]:
+    def states(self) -> dict[str, CircuitState]:
         """closed, open or half-open by backend, for the operator; a backend never called is absent."""
         now = self._clock()
         return {
-            name: "open" if now < circuit.until else "half-open" if circuit.open_s else "closed"
+            name: CircuitState.OPEN
+            if now < circuit.until
+            else CircuitState.HALF_OPEN
+            if circuit.open_s
+            else CircuitState.CLOSED
             for name, circuit in self._circuits.items()
         }
 
@@ -80,7 +84,7 @@ class Health:
         was_trial = bool(circuit.trial) and circuit.trial == call.request_id
         if was_trial:
             circuit.trial = ""
-        if call.outcome == "cancelled" or call.error in ("busy", "privacy"):
+        if call.outcome == Outcome.CANCELLED or call.error in ("busy", "privacy"):
             return
         if call.error in RouterExhausted.KINDS:
             self._note_exhausted(call.error)

@@ -17,12 +17,16 @@ from app.runtime import Runtime
 from app.types import (
     CallRecord,
     ChatRequest,
+    CircuitState,
     Classification,
     Decision,
     Evidence,
+    Kind,
     Outlook,
     Planned,
+    Reason,
     Reply,
+    Sensitivity,
     Step,
     StoredRequest,
     Target,
@@ -50,16 +54,16 @@ def _outlook(request: ChatRequest, tags: Classification, decision: Decision, rt:
     observations, circuits = rt.observations(), rt.health.states()
     output_tokens = decision.basis.output_tokens if decision.basis else 0
 
-    def planned(target: Target, kind: str = "live", share: float = 1.0) -> Planned:
+    def planned(target: Target, kind: Kind = Kind.LIVE, share: float = 1.0) -> Planned:
         time.sleep(0)
         backend = rt.upstreams[target.backend].backend
-        outgoing = backend.prepare(request, target, stream=request.stream and kind == "live")
+        outgoing = backend.prepare(request, target, stream=request.stream and kind == Kind.LIVE)
         return Planned(
             target=target,
             kind=kind,
             share=share,
             local=is_local(target, observations),
-            circuit=circuits.get(target.backend, "closed"),
+            circuit=circuits.get(target.backend, CircuitState.CLOSED),
             estimate=estimate(target, backend.config, observations, tags.tokens, output_tokens),
             url=backend.url(outgoing),
             body=outgoing.form(request),
@@ -115,7 +119,7 @@ def _run_stored(request: StoredRequest, rt: Runtime) -> Reply:
         targets=(keeper,),
         trace=(Step("match", f"kept by {keeper.backend}: no other can answer"),),
         primary=keeper.backend,
-        reason="continuation",
+        reason=Reason.CONTINUATION,
         private=request.private,
         private_because=request.private_because,
     )
@@ -128,7 +132,7 @@ def _run_stored(request: StoredRequest, rt: Runtime) -> Reply:
 
 def detect(request: ChatRequest, detectors: Detectors) -> ChatRequest:
     """Return the request, made private when a detector finds something in it."""
-    if request.sensitivity == "high":
+    if request.sensitivity == Sensitivity.HIGH:
         return request
     if request.large:
         _give_way()
@@ -138,7 +142,7 @@ def detect(request: ChatRequest, detectors: Detectors) -> ChatRequest:
     if found is None:
         return request
     reason = f"pattern:{found}" if found.startswith("patterns[") else f"detector:{found}"
-    return dataclasses.replace(request, sensitivity="high", sensitivity_reason=reason)
+    return dataclasses.replace(request, sensitivity=Sensitivity.HIGH, sensitivity_reason=reason)
 
 
 def _give_way() -> None:

@@ -32,7 +32,7 @@ from app.metrics.store import Store
 from app.policy.services import Services
 from app.settings import Settings
 from app.storage import StoreError, now_ms
-from app.types import CallRecord, Observations, Target
+from app.types import CallRecord, CircuitState, Observations, Target
 
 log = logging.getLogger("llr.runtime")
 
@@ -270,11 +270,11 @@ class Runtime:
 
     def report(self) -> dict[str, Any]:
         """What this worker says of itself."""
-        states = self.health.states()
+        states, closed = self.health.states(), CircuitState.CLOSED
         return {
             "in_flight": {name: upstream.slots.in_flight for name, upstream in self.upstreams.items()},
             "waiting": {name: upstream.slots.waiting for name, upstream in self.upstreams.items()},
-            "circuit_open": {name: int(states.get(name, "closed") != "closed") for name in self.upstreams},
+            "circuit_open": {name: int(states.get(name, closed) != closed) for name in self.upstreams},
             "queued": self.recorder.queued,
         }
 

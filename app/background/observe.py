@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from app.backends.base import Backend
 from app.errors import BackendError
 from app.routing.locality import host_name, is_loopback_name, judge_config
-from app.types import BackendConfig, CallRecord, Target
+from app.types import BackendConfig, CallRecord, Kind, Outcome, Target
 
 log = logging.getLogger("llr.background")
 
@@ -34,7 +34,7 @@ class Medians:
 
     def note(self, call: CallRecord) -> None:
         """A call of this worker, at once."""
-        if call.outcome == "ok" and call.kind in ("live", "probe"):
+        if call.outcome == Outcome.OK and call.kind in (Kind.LIVE, Kind.PROBE):
             self.add(call.request_id, call.ts_ms, (call.backend, call.model), call.latency_ms, call.ttfb_ms)
 
     def add(self, request_id: str, ts_ms: int, model: Model, latency_ms: float, ttfb_ms: float | None) -> None:

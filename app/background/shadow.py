@@ -15,7 +15,7 @@ from app.dispatch import Call, Dispatcher, call_target
 from app.errors import BackendError
 from app.routing.locality import is_local
 from app.routing.names import model_for
-from app.types import ABTest, CallRecord, ChatRequest, Classification, Decision, Policy, Target
+from app.types import ABTest, CallRecord, ChatRequest, Classification, Decision, Kind, Outcome, Policy, Reason, Target
 
 _AT_ONCE = 4
 _MEASURE_EVERY_S = 2.0
@@ -52,13 +52,13 @@ class Shadow:
         """After a live call: mirrors it when it is one that the policy samples."""
         if not self._ab.enabled or call.backend not in self._ab.candidates:
             return
-        if call.outcome != "ok" or call.kind != "live" or call.backend != decision.primary:
+        if call.outcome != Outcome.OK or call.kind != Kind.LIVE or call.backend != decision.primary:
             return
         if self._random() >= self._ab.sample_rate:
             return
         target = self.candidate(tags, decision)
         if target is not None:
-            self._run(self._mirror, request, tags, decision, target, "shadow", call.ts_ms)
+            self._run(self._mirror, request, tags, decision, target, Kind.SHADOW, call.ts_ms)
 
     def candidate(self, tags: Classification, decision: Decision) -> Target | None:
         """Who gets a sample of what the primary answers; None when nobody does, or may."""
@@ -74,13 +74,13 @@ class Shadow:
 
     def mirrors(
         self, request: ChatRequest, tags: Classification, decision: Decision
-    ) -> Iterator[tuple[Target, str, float]]:
+    ) -> Iterator[tuple[Target, Kind, float]]:
         """What a request would be mirrored to: target, kind, share of such requests.  For dry runs."""
         if decision.skipped is not None:
-            yield decision.skipped, "probe", 1.0
+            yield decision.skipped, Kind.PROBE, 1.0
         sampled = self.candidate(tags, decision) if request.continues is None and self._ab.sample_rate else None
         if sampled is not None and any(target.backend == decision.primary for target in decision.targets):
-            yield sampled, "shadow", self._ab.sample_rate
+            yield sampled, Kind.SHADOW, self._ab.sample_rate
 
     def measure(self, request: ChatRequest, tags: Classification, decision: Decision) -> None:
         """Mirrors a request to a local primary that was passed over, so that its recovery is noticed."""
@@ -104,7 +104,7 @@ class Shadow:
     def _measure(self, request: ChatRequest, tags: Classification, decision: Decision, target: Target) -> None:
         self._busy.add(target.backend)
         try:
-            self._mirror(request, tags, decision, target, "probe")
+            self._mirror(request, tags, decision, target, Kind.PROBE)
         finally:
             self._busy.discard(target.backend)
 
@@ -114,13 +114,14 @@ class Shadow:
         tags: Classification,
         decision: Decision,
         target: Target,
-        kind: str,
+        kind: Kind,
         live_ts_ms: int | None = None,
     ) -> None:
-        call = Call(request, tags, decision.route, target, self._via.upstreams[target.backend], kind, self._via.record)
+        upstream, reason = self._via.upstreams[target.backend], Reason(kind)
+        call = Call(request, tags, decision.route, target, upstream, kind, reason, self._via.record)
         call.live_ts_ms = live_ts_ms
         try:
             answer = call_target(request, target, call, self._via, private=decision.private)
         except BackendError:
             return  # recorded by the call
-        call.finish("ok", answer)
+        call.finish(Outcome.OK, answer)

@@ -19,7 +19,7 @@ from app.errors import NoPolicy, RequestError, RouterError
 from app.routing.classify import classify
 from app.routing.detect import Detectors
 from app.routing.explain import explanation, what_is_sent
-from app.types import ChatRequest, Cuts, SensitivityRules
+from app.types import SENSITIVITIES, ChatRequest, Cuts, Sensitivity, SensitivityRules
 from app.wire import chat
 
 route_group = AppGroup("route", help="See where a prompt would go.")
@@ -30,7 +30,7 @@ route_group = AppGroup("route", help="See where a prompt would go.")
 @click.option("--model", default="auto", show_default=True, help="What the client names as its model.")
 @click.option(
     "--sensitivity",
-    type=click.Choice(("normal", "high")),
+    type=click.Choice(SENSITIVITIES),
     default="normal",
     show_default=True,
     help="As X-LLR-Sensitivity: high stays local.",
@@ -46,7 +46,7 @@ def route_explain(prompt: str, model: str, sensitivity: str, as_json: bool) -> N
     if rt.store.exists():
         rt.read_latencies()
     try:
-        request = _request(chat.of_text(prompt), model=chat.model_name(model), sensitivity=sensitivity)
+        request = _request(chat.of_text(prompt), model=chat.model_name(model), sensitivity=Sensitivity(sensitivity))
         found = explanation(*pipeline.explain(request, rt))
     except RouterError as error:
         raise click.ClickException(error.message) from None
@@ -62,7 +62,7 @@ def route_explain(prompt: str, model: str, sensitivity: str, as_json: bool) -> N
             click.echo(folded("" if number else title, line, 12))
 
 
-def _request(body: chat.ChatBody, model: str = "auto", sensitivity: str = "normal") -> ChatRequest:
+def _request(body: chat.ChatBody, model: str = "auto", sensitivity: Sensitivity = Sensitivity.NORMAL) -> ChatRequest:
     return ChatRequest(request_id="cli", surface="cli", body=body, model=model, stream=False, sensitivity=sensitivity)
 
 

@@ -44,4 +44,4 @@ def _storable(value: Any) -> Any:
     the whole batch."""
     if type(value) is int:
         return None if value > _MOST else value
-    return plain(value[:MOST_CHARS]) if type(value) is str else value
+    return plain(value[:MOST_CHARS]) if isinstance(value, str) else value

@@ -15,7 +15,7 @@ from app.routing.features import features, signals, words_of
 from app.routing.memo import Memo
 from app.routing.model import MODEL, likelihoods
 from app.routing.reading import Ask, read, read_text
-from app.types import ChatRequest, Classification, Cuts, Evidence, Sign
+from app.types import ChatRequest, Classification, Cuts, Evidence, Sensitivity, Sign
 
 FOLLOW_UP_CHARS = 100  # a turn up to this length is heard together with the turn before it …
 BEFORE_SHARE, BEFORE_FADE = 0.8, 0.05  # … which counts less with every word that the user says now
@@ -37,7 +37,7 @@ def classify(request: ChatRequest, cuts: Cuts = DEFAULT_CUTS) -> Classification:
 
 def classify_text(text: str, cuts: Cuts = DEFAULT_CUTS) -> Classification:
     """The tags of one prompt, as if it were a conversation's first message."""
-    return _tags(read_text(text), "normal", cuts)
+    return _tags(read_text(text), Sensitivity.NORMAL, cuts)
 
 
 def difficulty_text(text: str) -> float:
@@ -62,7 +62,7 @@ def explain(request: ChatRequest, cuts: Cuts = DEFAULT_CUTS) -> Evidence:
     )
 
 
-def _tags(ask: Ask, sensitivity: str, cuts: Cuts) -> Classification:
+def _tags(ask: Ask, sensitivity: Sensitivity, cuts: Cuts) -> Classification:
     chances = task_chances(ask)
     task, confidence = tag_task(ask, chances)
     modality = tag_modality(ask)

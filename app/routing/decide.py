@@ -21,7 +21,9 @@ from app.types import (
     Decision,
     Observations,
     Policy,
+    Reason,
     Route,
+    Sensitivity,
     Step,
     Target,
 )
@@ -45,7 +47,7 @@ class _Choice:
     output_tokens: int  # room asked for the answer
     trial: Trial
     route: str = ""
-    reason: str = "route"
+    reason: Reason = Reason.ROUTE
     budget_ms: float | None = None
     targets: tuple[Target, ...] = ()
     skipped: Target | None = None
@@ -56,7 +58,7 @@ class _Choice:
 
     @property
     def private(self) -> bool:
-        return self.tags.sensitivity == "high"
+        return self.tags.sensitivity == Sensitivity.HIGH
 
     def note(self, stage: str, outcome: str) -> None:
         self.trace.append(Step(stage, outcome))
@@ -91,7 +93,7 @@ def decide(
         choice.note("privacy", f"private, because of {_cause(request, 'the header')}")
     meaning = resolve(request.model, tags.family, policy, observations)
     if request.continues:
-        choice.route, choice.reason, choice.targets = "continuation", "continuation", (request.continues,)
+        choice.route, choice.reason, choice.targets = "continuation", Reason.CONTINUATION, (request.continues,)
         choice.note("match", f"goes on at {_name(request.continues)}, which keeps the conversation")
     elif not _pin(choice, meaning):
         _match(choice)
@@ -144,7 +146,7 @@ def _pin(choice: _Choice, meaning: Meaning) -> bool:
             choice.dropped[target.backend] = _not_for_private(judge_target(target, choice.observations))
         choice.note("match", f"pin refused: the request is private, and model {_quote(model)} is not local")
         return False
-    choice.route, choice.reason, choice.targets = "pin", "pin", meaning.targets
+    choice.route, choice.reason, choice.targets = "pin", Reason.PIN, meaning.targets
     choice.note("match", f"pinned by model {_quote(model)}")
     return True
 
@@ -251,7 +253,7 @@ def _fit(choice: _Choice) -> None:
         else:
             kept.append(target)
     if kept and kept[0] != choice.targets[0]:
-        choice.reason = "fit"
+        choice.reason = Reason.FIT
     choice.targets = tuple(kept)
     if not kept:
         raise ContextTooLong(
@@ -264,7 +266,7 @@ def _health(choice: _Choice) -> None:
     cooling = tuple(target for target in choice.targets if target.backend in choice.observations.cooling)
     if cooling:
         if choice.targets[0] in cooling and len(cooling) < len(choice.targets):
-            choice.reason = "cooling"
+            choice.reason = Reason.COOLING
         choice.targets = tuple(target for target in choice.targets if target not in cooling) + cooling
         for target in cooling:
             choice.note("health", f"{_name(target)} is cooling down after failures: last")
@@ -289,7 +291,7 @@ def _budget(choice: _Choice) -> None:
         choice.note("budget", f"{because}; tried first all the same, to measure it")
         return
     rest = tuple(target for target in choice.targets if target not in (primary, faster))
-    choice.targets, choice.reason = (faster, primary, *rest), "spill"
+    choice.targets, choice.reason = (faster, primary, *rest), Reason.SPILL
     choice.skipped = primary if local else None
     choice.note("budget", f"{because}; {_name(faster)} goes first at {choice.expected_ms(faster):.0f} ms")
 

@@ -12,7 +12,7 @@ import gevent
 from werkzeug.wsgi import get_content_length
 
 from app.errors import BodyTooLarge, RequestError, RouterError, UnsupportedMediaType
-from app.types import SENSITIVITIES, Buffered, Reply, Step, Streamed
+from app.types import SENSITIVITIES, Buffered, Environ, Reply, Sensitivity, Step, Streamed
 
 _REQUEST_ID = "llr.request_id"
 _SENSITIVITY = "HTTP_X_LLR_SENSITIVITY"
@@ -27,7 +27,7 @@ _MOST_FIELDS = 20  # of a form; ours have three
 _FORM = "application/x-www-form-urlencoded"  # what curl says when nobody tells it otherwise
 
 
-def sensitivity(environ: dict[str, Any]) -> str:
+def sensitivity(environ: Environ) -> Sensitivity:
     """normal or high.  Whatever is not plainly one of them is refused: it might have meant high.
 
     gunicorn joins repeated headers with commas, and with `header_map = "dangerous"` also `X_LLR_Sensitivity`, which
@@ -39,10 +39,10 @@ def sensitivity(environ: dict[str, Any]) -> str:
             raise RequestError(f"No header {header[:60]!r} is known; did you mean X-LLR-Sensitivity?")
     raw = environ.get(_SENSITIVITY)
     if raw is None:
-        return "normal"
+        return Sensitivity.NORMAL
     values = {part.strip(" \t").lower() for part in raw.split(",")}
     if raw.isascii() and len(values) == 1 and values <= set(SENSITIVITIES):
-        return str(values.pop())
+        return Sensitivity(values.pop())
     raise RequestError("X-LLR-Sensitivity must be normal or high, once.", param="X-LLR-Sensitivity")
 
 

@@ -18,7 +18,7 @@ from app.conversations import Turn
 from app.errors import NotFound, RequestError, RouterError, StreamInterrupted
 from app.runtime import Runtime
 from app.storage import StoreError, now_ms
-from app.types import Buffered, ChatRequest, JsonObject, Reply, StoredRequest, Target
+from app.types import Buffered, ChatRequest, JsonObject, Reply, Sensitivity, StoredRequest, Target
 from app.web import answers, errors, headers
 from app.web.guards import owner_of
 from app.wire import chat, sse
@@ -100,7 +100,7 @@ def _at_backend(
         method=method,
         path=f"/{quote(turn.id, safe='')}{below}",
         keeper=Target(turn.backend, turn.model, client_named=True),
-        private=turn.private or headers.sensitivity(environ) == "high",
+        private=turn.private or headers.sensitivity(environ) == Sensitivity.HIGH,
     )
     return answers.buffered(request, document, rt, environ)
 
@@ -120,8 +120,8 @@ def read_request(rt: Runtime, environ: dict[str, Any], raw: bytes) -> tuple[Chat
         body=ResponsesBody(asked, past.history, past.stored, received, kept_elsewhere=past.keeper is not None),
         model=asked.model,
         stream=asked.stream,
-        sensitivity="high" if past.private else private,
-        sensitivity_reason="conversation" if past.private and private != "high" else "header",
+        sensitivity=Sensitivity.HIGH if past.private else private,
+        sensitivity_reason="conversation" if past.private and private != Sensitivity.HIGH else "header",
         continues=past.keeper,
     )
     return request, asked

@@ -26,7 +26,7 @@ from app.routing.locality import is_local
 from app.routing.names import model_for
 from app.runtime import Runtime
 from app.storage import StoreError, now_ms
-from app.types import ChatRequest, Target
+from app.types import ChatRequest, Sensitivity, Target
 from app.version import VERSION
 from app.web import headers
 from app.web.answers import runtime
@@ -211,7 +211,7 @@ def _try(form: Mapping[str, str]) -> dict[str, Any]:
             body=chat.of_text(asked["prompt"]),
             model=chat.model_name(asked["model"]),
             stream=False,
-            sensitivity="high" if tried["private"] else "normal",
+            sensitivity=Sensitivity.HIGH if tried["private"] else Sensitivity.NORMAL,
         )
         found = explanation(*pipeline.explain(request, runtime()))
     except RouterError as error:

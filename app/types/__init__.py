@@ -1,0 +1,89 @@
+"""The vocabulary: every value that crosses a module boundary.  Read this first.
+
+Everything here is frozen.  Units are suffixes (`_ms`, `_s`, `_bytes`); `ts_ms` is Unix time in
+milliseconds.  Nothing here does I/O, and nothing here imports another package of ours.
+"""
+
+from app.types.aliases import Environ, JsonDict, JsonObject
+from app.types.decision import Basis, Decision, Estimate, Observations, Outlook, Planned, Step
+from app.types.policy import (
+    PINS,
+    UNKNOWN_MODELS,
+    ABTest,
+    BackendConfig,
+    Condition,
+    Cuts,
+    Policy,
+    Price,
+    Range,
+    ResponsesRules,
+    Route,
+    SensitivityRules,
+    Timeouts,
+)
+from app.types.record import CallRecord
+from app.types.reply import Buffered, Chunks, Outgoing, Reply, Streamed
+from app.types.request import Body, ChatRequest, Dialect, StoredRequest, Target
+from app.types.states import CircuitState, Kind, Operation, Outcome, Reason, Sensitivity, Wire
+from app.types.tags import (
+    COMPLEXITIES,
+    FAMILIES,
+    MODALITIES,
+    SENSITIVITIES,
+    TASKS,
+    Classification,
+    Evidence,
+    Sign,
+)
+
+__all__ = [
+    "COMPLEXITIES",
+    "FAMILIES",
+    "MODALITIES",
+    "PINS",
+    "SENSITIVITIES",
+    "TASKS",
+    "UNKNOWN_MODELS",
+    "ABTest",
+    "BackendConfig",
+    "Basis",
+    "Body",
+    "Buffered",
+    "CallRecord",
+    "ChatRequest",
+    "Chunks",
+    "CircuitState",
+    "Classification",
+    "Condition",
+    "Cuts",
+    "Decision",
+    "Dialect",
+    "Environ",
+    "Estimate",
+    "Evidence",
+    "JsonDict",
+    "JsonObject",
+    "Kind",
+    "Observations",
+    "Operation",
+    "Outcome",
+    "Outgoing",
+    "Outlook",
+    "Planned",
+    "Policy",
+    "Price",
+    "Range",
+    "Reason",
+    "Reply",
+    "ResponsesRules",
+    "Route",
+    "Sensitivity",
+    "SensitivityRules",
+    "Sign",
+    "Step",
+    "StoredRequest",
+    "Streamed",
+    "Target",
+    "Timeouts",
+    "Wire",
+]

@@ -1,0 +1,148 @@
+"""The policy: backends, routes and rules, validated and in normal form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from app.types.aliases import JsonObject
+
+PINS = ("any", "declared", "local", "none")  # `pins:`; the first is the default
+UNKNOWN_MODELS = ("auto", "refuse")  # `unknownModel:`; the first is the default
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Backend deadlines in seconds."""
+
+    connect_s: float
+    first_byte_s: float
+    idle_s: float
+    send_s: float = 60.0  # in which a backend must take some of the request
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """USD per million tokens."""
+
+    input: float
+    output: float
+
+    def cost_usd(self, input_tokens: int | None, output_tokens: int | None) -> float | None:
+        """Return the USD that a call costs; None = unknown, which is not 0."""
+        if self.input == self.output == 0:
+            return 0.0
+        if input_tokens is None or output_tokens is None:
+            return None
+        return (input_tokens * self.input + output_tokens * self.output) / 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendConfig:
+    """One entry under `backends:`, in normal form (defaults filled in, endpoint without a trailing slash)."""
+
+    name: str
+    type: str
+    endpoint: str
+    timeouts: Timeouts
+    models: tuple[str, ...] = ()  # the first is the default model
+    families: Mapping[str, str] = field(default_factory=dict)  # family -> model
+    p50_ms: float | None = None  # expected latency until measured; None = unknown
+    local: bool | None = None  # inside the operator's boundary; None = depends on what its name resolves to
+    context_windows: Mapping[str, int] = field(default_factory=dict)  # model -> tokens; "*" = every other model
+    price: Price | None = None  # None = unknown, which is not 0
+    max_concurrency: int = 0  # 0 = no limit
+    api_key_env: str | None = None
+    responses: str = "chat"  # native: it speaks the Responses API itself
+    own: JsonObject = field(default_factory=dict)  # keys of its type alone (Backend.policy_fields)
+
+    def context_window(self, model: str) -> int | None:
+        """Return the tokens that fit into `model`'s window, or None when the policy does not say."""
+        return self.context_windows.get(model, self.context_windows.get("*"))
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """`{min, max}` of a match, both ends included; None = open."""
+
+    min: float | None = None
+    max: float | None = None
+
+    def __contains__(self, value: object) -> bool:
+        if not isinstance(value, (int, float)):
+            return False
+        return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
+
+
+Condition = frozenset[str] | Range
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One rule.  An empty match is the default route."""
+
+    label: str  # how rows and headers name it: `task=code,complexity=low`, `default`
+    match: Mapping[str, Condition]
+    backend: str
+    fallbacks: tuple[str, ...] = ()
+    latency_budget_ms: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """`complexity:`; where `difficulty` becomes medium and high."""
+
+    medium: float = 0.35
+    high: float = 0.65
+
+
+@dataclass(frozen=True, slots=True)
+class ABTest:
+    """`ab:`; candidates maps a primary to the backend that is tried beside it."""
+
+    enabled: bool = False
+    sample_rate: float = 0.05  # as in the original
+    candidates: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SensitivityRules:
+    """`sensitivity:`; names of built-in detectors and the operator's own patterns."""
+
+    detect: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsesRules:
+    """`responses:`; what /v1/responses keeps for continuation and retrieval."""
+
+    store: bool = True
+    store_private: bool = False
+    ttl_hours: float = 24.0
+    max_rows: int = 10_000
+    max_bytes: int = 268_435_456  # of all turns as JSON: 256 MiB
+    max_turn_bytes: int = 8_388_608  # 8 MiB: a larger one is not kept
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The validated policy."""
+
+    backends: Mapping[str, BackendConfig]
+    routes: tuple[Route, ...]  # top to bottom; the last is the default
+    complexity: Cuts = Cuts()
+    ab: ABTest = ABTest()
+    sensitivity: SensitivityRules = SensitivityRules()
+    responses: ResponsesRules = ResponsesRules()
+    aliases: Mapping[str, str] = field(default_factory=dict)  # a name that clients send -> what it stands for
+    pins: str = "any"  # which names may pin a request: one of PINS
+    unknown_model: str = "auto"  # a request with a name that nobody knows: one of UNKNOWN_MODELS
+    savings_against: str | None = None  # the backend whose price the savings are reckoned with
+    version: str = ""  # short hash of the text, so that two machines can be compared
+
+    @property
+    def echoes(self) -> frozenset[str]:
+        """Return the backends that are no model: they repeat the prompt."""
+        return frozenset(name for name, config in self.backends.items() if config.type == "echo")

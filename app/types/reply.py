@@ -1,0 +1,72 @@
+"""The request that is sent to a backend, and the reply that comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.types.aliases import JsonObject
+from app.types.decision import Step
+from app.types.request import ChatRequest, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One request as it is sent to one target."""
+
+    path: str
+    body: bytes  # empty: none is sent
+    native: bool = False  # a Responses body instead of chat
+    method: str = "POST"
+
+    def form(self, request: ChatRequest) -> str:
+        """Return what became of the client's body: native, translated or passed_on."""
+        return "native" if self.native else "translated" if request.surface == "responses" else "passed_on"
+
+
+class Chunks(Protocol):
+    """The bytes of a stream as they come.  Iterating raises StreamInterrupted when the stream breaks."""
+
+    failure: str | None  # the short kind of what broke the stream; None while it is whole
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def __next__(self) -> bytes: ...
+
+    def close(self) -> None:
+        """Close the connection to the backend."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Routed:
+    """Hold the target that a reply came from, and how it was chosen."""
+
+    target: Target
+    route: str
+    fallback_for: str | None = None
+    failed: str = ""  # the calls that failed before this one: `local:refused,spare:http_503`
+    trace: tuple[Step, ...] = ()  # the decision's steps, and the failures since
+    private: bool = False
+    private_because: str | None = None
+    pin_refused: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Buffered(_Routed):
+    """A whole reply."""
+
+    body: bytes  # as the backend sent it
+    document: JsonObject  # the same, parsed
+    native: bool = False  # a Response object, not a chat completion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streamed(_Routed):
+    """A stream whose first event has arrived."""
+
+    chunks: Chunks
+    native: bool = False  # Responses events, not chat chunks
+
+
+Reply = Buffered | Streamed

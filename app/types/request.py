@@ -1,0 +1,97 @@
+"""What a client asks: a request of a model, or for a response that a backend keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+from app.types.aliases import JsonObject
+from app.types.states import Kind, Sensitivity
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The differences between one chat server's API and OpenAI's.  The Responses translator writes bodies by it; of a
+    chat body it changes the words that the server would refuse or ignore, and nothing else."""
+
+    reasoning_field: str = "reasoning_content"  # where reasoning sits in messages; "" = it must not be sent
+    max_tokens_field: str = "max_tokens"
+    max_tokens_only: bool = False  # the other of `max_tokens` and `max_completion_tokens` is refused or ignored
+    developer_role: bool = False  # False: the Responses translator sends `developer` as `system`
+    system_first: bool = False  # chat templates: no `developer`, and one system message, in front
+    verbosity: bool = False  # understands `verbosity`
+    json_schema: bool = True  # False: a schema is sent as `{"type": "json_object", "schema": …}`
+    efforts: Mapping[str, str] = field(default_factory=dict)  # client's reasoning effort -> server's
+
+
+class Body(Protocol):
+    """A request body that can be written for whichever target is tried next."""
+
+    @property
+    def chat(self) -> JsonObject:
+        """Return the request in chat form, which is classified."""
+
+    @property
+    def original(self) -> object:
+        """Return the request as it came, with all that is sent along with it: detectors search it for private text.
+        It is JSON whose objects may be tuples of (name, value), because a name may be repeated."""
+
+    def translate(self, dialect: Dialect) -> None:
+        """Do the first half of `encode` ahead of it: with a large body each half takes milliseconds."""
+
+    def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:
+        """Return the chat body as JSON bytes for one target.  `stream` differs from the client's own only for calls
+        that no client waits for."""
+
+    def native(self, model: str, *, stream: bool) -> bytes | None:
+        """Return the Responses body for a backend that speaks that API itself; None when the client sent chat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A backend and the model that is asked of it: one try."""
+
+    backend: str
+    model: str
+    client_named: bool = False  # the client named this model: its 404 is the client's mistake
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRequest:
+    """One request, from any surface, in the form the pipeline works on."""
+
+    request_id: str
+    surface: str  # chat | responses | cli
+    body: Body
+    model: str  # the client's `model`, trimmed; "" when absent
+    stream: bool
+    sensitivity: Sensitivity = Sensitivity.NORMAL
+    sensitivity_reason: str = "header"  # what made it high: header, detector:NAME, pattern:patterns[N], conversation
+    large: bool = True  # each step with it may take milliseconds: the others get a turn between them
+    continues: Target | None = None  # the backend that keeps the conversation: no other can go on with it
+    kind: ClassVar[Kind] = Kind.LIVE  # of the calls that its client waits for
+
+    @property
+    def private_because(self) -> str | None:
+        """Name what made the request private; None when it is not.  The name holds nothing of the text."""
+        return self.sensitivity_reason if self.sensitivity == Sensitivity.HIGH else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredRequest:
+    """A request to return or delete a response that a backend keeps."""
+
+    request_id: str
+    method: str
+    path: str  # behind the backend's path of responses
+    keeper: Target  # the only backend that can answer
+    private: bool
+    surface: ClassVar[str] = "responses"
+    stream: ClassVar[bool] = False
+    kind: ClassVar[Kind] = Kind.STORED
+
+    @property
+    def private_because(self) -> str | None:
+        """Name what made the request private, as ChatRequest does."""
+        return "conversation" if self.private else None

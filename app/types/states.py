@@ -1,0 +1,60 @@
+"""The states that rows, reports and headers name.  Their values are stored and sent: they never change."""
+
+from enum import StrEnum
+
+
+class Wire(StrEnum):
+    """The form of a body: the API whose documents it holds."""
+
+    CHAT = "chat"
+    RESPONSES = "responses"
+
+
+class Operation(StrEnum):
+    """What a backend is asked to do."""
+
+    CHAT = "chat"  # to answer a prompt, in whatever wire form
+    STORED = "stored"  # to return or delete a response that it keeps
+    MODELS = "models"  # to name its models
+
+
+class Kind(StrEnum):
+    """Why a call is made."""
+
+    LIVE = "live"  # a client waits for it
+    SHADOW = "shadow"  # a sample for the A/B trial
+    PROBE = "probe"  # to measure a local backend that was passed over
+    STORED = "stored"  # a client waits for a response that the backend keeps
+
+
+class Outcome(StrEnum):
+    """How a call ended."""
+
+    OK = "ok"
+    ERROR = "error"
+    CANCELLED = "cancelled"  # the client disconnected, or the worker stopped
+
+
+class Reason(StrEnum):
+    """Why a call went to its backend."""
+
+    ROUTE = "route"
+    PIN = "pin"
+    CONTINUATION = "continuation"  # the backend keeps the conversation
+    FIT = "fit"  # the first target's context window is too small
+    SPILL = "spill"  # the first target is expected to miss the latency budget
+    COOLING = "cooling"  # the circuit of the first target is open
+    FALLBACK = "fallback"  # an earlier target failed
+    SHADOW = "shadow"
+    PROBE = "probe"
+
+
+class CircuitState(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"  # one trial call decides
+
+
+class Sensitivity(StrEnum):
+    NORMAL = "normal"
+    HIGH = "high"  # the request is private: only local targets may get it

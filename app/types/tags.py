@@ -1,0 +1,46 @@
+"""The tags of a request: what the classifier finds in it, and the evidence for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.types.states import Sensitivity
+
+TASKS = ("code", "web_search", "summarisation", "classification", "vision", "general")
+COMPLEXITIES = ("low", "medium", "high")
+SENSITIVITIES = tuple(state.value for state in Sensitivity)
+MODALITIES = ("text", "image")
+FAMILIES = ("qwen-coder", "gemma", "llama", "any")
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """The tags of a request.  The field names are the legal `match:` keys of a policy, and columns of the metrics."""
+
+    task: str
+    complexity: str
+    sensitivity: Sensitivity
+    modality: str
+    family: str
+    tokens: int  # estimated input tokens: messages, tools and instructions
+    difficulty: float = 0.0  # 0 to 1: how likely a small local model is not enough
+    confidence: float = 1.0  # 0 to 1: in the task
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """One feature that was present, and its points (below 0: against)."""
+
+    feature: str
+    points: float
+    words: tuple[str, ...] = ()  # words of the prompt that the feature was found in
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """The reasons for the tags.  They can hold words of the prompt: show them, never store them."""
+
+    tags: Classification
+    runner_up: str  # the next likely task
+    task_signs: tuple[Sign, ...]  # for the task over the runner-up, the strongest first
+    difficulty_signs: tuple[Sign, ...]
