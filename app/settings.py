@@ -1,4 +1,7 @@
-"""LLR_* environment variables -> frozen Settings.  One table; the docs and the error lines come from it."""
+"""Read the LLR_* environment variables into frozen Settings.
+
+One table lists the variables; tests compare docs/operations.md with it.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ from urllib.parse import urlsplit
 from app.errors import PolicyError, excerpt
 
 DEFAULT_POLICY_FILE = "./policy.yaml"
-_MAX_DIGITS = 20  # of a whole number; Python reads none of more than 4300
+_MAX_DIGITS = 20  # of a whole number; Python reads at most 4300
 _MOST_SHOWN = 64  # characters of the name of an unknown variable
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How this process runs.  What it routes where is the policy's business."""
+    """The settings of this process.  The policy decides about the routing."""
 
     host: str = "127.0.0.1"
     port: int = 3030
@@ -53,7 +56,7 @@ def _names(raw: str) -> tuple[str, ...]:
 def _keys(raw: str) -> tuple[str, ...]:
     keys = _names(raw)
     if not keys:
-        raise ValueError("holds no key; unset it to leave the router open")
+        raise ValueError("contains no key; unset it when the router needs no keys")
     return keys
 
 
@@ -88,57 +91,38 @@ def _level(raw: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One row of the table: environment name, Settings field, parser, default as shown, what it is for."""
+    """One row of the table: the variable, its field in Settings, its parser, and its default as the pages show it."""
 
     name: str
     field: str
-    parse: Callable[[str], Any]
+    parse: Callable[[str], object]
     default: str
-    help: str
 
 
-VARIABLES = (
-    Variable("LLR_HOST", "host", _text, "127.0.0.1", "address to listen on; beyond loopback set LLR_API_KEYS too"),
-    Variable("LLR_PORT", "port", _whole(1, 65535), "3030", "port to listen on"),
-    Variable("LLR_POLICY", "policy", _text, DEFAULT_POLICY_FILE, "policy file"),
-    Variable(
-        "LLR_DB",
-        "db",
-        _text,
-        "./metrics.db",
-        "metrics database: an SQLite path, or postgresql://user:password@host/name",
-    ),
-    Variable("LLR_WORKERS", "workers", _whole(1, 64), "cores, at most 4", "gunicorn worker processes"),
-    Variable("LLR_API_KEYS", "api_keys", _keys, "unset: open", "comma-separated keys that clients must present"),
-    Variable(
-        "LLR_ALLOWED_ORIGINS", "allowed_origins", _names, "loopback names", "browser Origins let in, beside loopback"
-    ),
-    Variable("LLR_ALLOWED_HOSTS", "allowed_hosts", _names, "loopback names", "Host names served, beside loopback"),
-    Variable("LLR_MAX_BODY_BYTES", "max_body_bytes", _whole(1024, 2**31), "33554432", "larger bodies get 413"),
-    Variable("LLR_CONNECT_TIMEOUT", "connect_timeout_s", _above_zero(3600), "3", "seconds to connect to a backend"),
-    Variable(
-        "LLR_FIRST_BYTE_TIMEOUT", "first_byte_timeout_s", _above_zero(86400), "120", "seconds to a backend's first byte"
-    ),
-    Variable("LLR_IDLE_TIMEOUT", "idle_timeout_s", _above_zero(86400), "60", "seconds between a backend's bytes"),
-    Variable(
-        "LLR_SEND_TIMEOUT",
-        "send_timeout_s",
-        _above_zero(86400),
-        "60",
-        "seconds in which a backend must take some of a request",
-    ),
-    Variable("LLR_COOLDOWN", "cooldown_s", _above_zero(3600), "10", "seconds a failing backend is left alone at first"),
-    Variable(
-        "LLR_GRACEFUL_TIMEOUT", "graceful_timeout_s", _whole(1, 3600), "30", "seconds for work in flight at SIGTERM"
-    ),
-    Variable("LLR_RETENTION_DAYS", "retention_days", _above_zero(36500), "30", "older metrics rows are pruned"),
-    Variable("LLR_LOG_LEVEL", "log_level", _level, "info", "debug, info, warning or error"),
+VARIABLES = (  # docs/operations.md describes each of them
+    Variable("LLR_HOST", "host", _text, "127.0.0.1"),
+    Variable("LLR_PORT", "port", _whole(1, 65535), "3030"),
+    Variable("LLR_POLICY", "policy", _text, DEFAULT_POLICY_FILE),
+    Variable("LLR_DB", "db", _text, "./metrics.db"),
+    Variable("LLR_WORKERS", "workers", _whole(1, 64), "cores, at most 4"),
+    Variable("LLR_API_KEYS", "api_keys", _keys, "unset: open"),
+    Variable("LLR_ALLOWED_ORIGINS", "allowed_origins", _names, "loopback names"),
+    Variable("LLR_ALLOWED_HOSTS", "allowed_hosts", _names, "loopback names"),
+    Variable("LLR_MAX_BODY_BYTES", "max_body_bytes", _whole(1024, 2**31), "33554432"),
+    Variable("LLR_CONNECT_TIMEOUT", "connect_timeout_s", _above_zero(3600), "3"),
+    Variable("LLR_FIRST_BYTE_TIMEOUT", "first_byte_timeout_s", _above_zero(86400), "120"),
+    Variable("LLR_IDLE_TIMEOUT", "idle_timeout_s", _above_zero(86400), "60"),
+    Variable("LLR_SEND_TIMEOUT", "send_timeout_s", _above_zero(86400), "60"),
+    Variable("LLR_COOLDOWN", "cooldown_s", _above_zero(3600), "10"),
+    Variable("LLR_GRACEFUL_TIMEOUT", "graceful_timeout_s", _whole(1, 3600), "30"),
+    Variable("LLR_RETENTION_DAYS", "retention_days", _above_zero(36500), "30"),
+    Variable("LLR_LOG_LEVEL", "log_level", _level, "info"),
 )
 
 
 def load(environ: Mapping[str, str]) -> Settings:
-    """Settings from `environ`.  An empty value counts as unset.  Raises PolicyError with every problem."""
-    values: dict[str, Any] = {}
+    """Return the settings in `environ`; an empty value counts as unset.  Raises PolicyError with every problem."""
+    values: dict[str, Any] = {}  # field -> value; each parser returns the type of its field
     problems: list[str] = []
     for variable in VARIABLES:
         raw = environ.get(variable.name, "").strip()
@@ -148,30 +132,28 @@ def load(environ: Mapping[str, str]) -> Settings:
             values[variable.field] = variable.parse(raw)
         except ValueError as error:
             problems.append(f"{variable.name}: {error}")
-    known = [variable.name for variable in VARIABLES]
+    names = [variable.name for variable in VARIABLES]
     for name in sorted(environ):
-        if name.startswith("LLR_") and name not in known:
-            near = difflib.get_close_matches(name, known, 1) if len(name) <= _MOST_SHOWN else []
-            way_out = f" (did you mean {near[0]}?)" if near else "; unset it (docs/operations.md lists those there are)"
-            problems.append(f"{excerpt(name, most=_MOST_SHOWN)}: no such variable{way_out}")
+        if name.startswith("LLR_") and name not in names:
+            near = difflib.get_close_matches(name, names, 1) if len(name) <= _MOST_SHOWN else []
+            remedy = f" (did you mean {near[0]}?)" if near else "; unset it (docs/operations.md lists all variables)"
+            problems.append(f"{excerpt(name, most=_MOST_SHOWN)}: no such variable{remedy}")
     if problems:
         raise PolicyError([f"environment: {problem}" for problem in problems])
     return Settings(**values)
 
 
 def database_problem(location: str) -> str | None:
-    """Why LLR_DB cannot work here at all, in one line; None when it can.  Connects to nothing."""
+    """Return why LLR_DB cannot work, in one line, or None when it can.  This function opens no connection."""
     if "://" not in location:
         return None
     try:
         parts = urlsplit(location)
         scheme, name = parts.scheme, parts.path.strip("/")
     except ValueError:
-        return "is no database URL; give the path of an SQLite file, or postgresql://user:password@host/name"
+        return "is no database URL; write the path of an SQLite file, or postgresql://user:password@host/name"
     if scheme not in ("postgresql", "postgres"):
-        return (
-            f"{scheme}:// is not known here; give the path of an SQLite file, or postgresql://user:password@host/name"
-        )
+        return f"{scheme}:// is no supported database; write the path of an SQLite file, or postgresql://user:password@host/name"
     if not name:
         return "names no database; write postgresql://user:password@host/name"
     if not any(find_spec(driver) for driver in ("psycopg", "psycopg2")):

@@ -1,4 +1,4 @@
-"""Numbers and times as people read them, on the page and on the command line.  Pure."""
+"""Write numbers and times for people, on the page and on the command line.  Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 
 def duration(ms: float) -> str:
-    """`0`, `8.5 ms`, `420 ms`, `1.3 s`, `25 s`, `2 min`"""
+    """Return a duration as `0`, `8.5 ms`, `420 ms`, `1.3 s`, `25 s` or `2 min`."""
     if ms >= 120_000:
         return f"{ms / 60_000:.3g} min"
     if ms >= 1000:
@@ -21,7 +21,7 @@ def utc(ms: int) -> str:
 
 
 def usd(value: float) -> str:
-    """`$0`, `$1,204.50`, `$0.0031`: below ten cents two digits that count, never as a power of ten."""
+    """Return dollars as `$0`, `$1,204.50` or `$0.0031`: below ten cents with two significant digits."""
     sign, value = ("−" if value < 0 else ""), abs(value)
     if value == 0 or value >= 0.1:
         return f"{sign}${value:,.2f}" if value else "$0"
@@ -30,9 +30,10 @@ def usd(value: float) -> str:
 
 
 def rounded(value: float | None, digits: int = 1) -> float | None:
-    """A number for JSON: `250` rather than `250.0`."""
+    """Return a rounded number for JSON: `250` rather than `250.0`."""
     return None if value is None else plain_number(round(value, digits))
 
 
 def plain_number(value: float) -> float:
+    """Return an int for a whole number."""
     return int(value) if value == int(value) else value

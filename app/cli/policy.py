@@ -50,7 +50,9 @@ def policy_show(as_json: bool) -> None:
     """The policy as the router understands it, defaults filled in."""
     rules = runtime().policy
     if as_json:
-        print_json(policy.plain(replace(rules, backends={name: _judged(one) for name, one in rules.backends.items()})))
+        print_json(
+            policy.as_document(replace(rules, backends={name: _judged(one) for name, one in rules.backends.items()}))
+        )
         return
     click.echo(f"policy version {rules.version}\n")
     rows = [

@@ -1,7 +1,7 @@
-"""The policy: YAML text -> types.Policy, with every problem reported at once.
+"""Load a policy: turn YAML text into `types.Policy`, and report all problems together.
 
-Flow: yaml_source.parse (text -> data with lines) -> schema (each value by itself) -> cross_check (names that must
-exist, promises that must hold) -> build (one normal form).
+The steps: `yaml_source.parse` reads the text and keeps the line of each value; the schema checks each value alone;
+`cross_check` compares the values with each other; `build` makes the normal form.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from app.routing.detect import PatternError
 from app.settings import Settings
 from app.types import Policy
 
-_MAX_BYTES = 200_000  # PyYAML reads that in under a second
+_MAX_BYTES = 200_000  # PyYAML reads so many in less than a second
 _MAX_LINE = 700  # characters of one problem
 
 
@@ -39,7 +39,7 @@ class Loaded:
 
 
 def read(path: str) -> str:
-    """The text of a policy file.  Raises PolicyError when there is none."""
+    """Return the text of a policy file.  Raises PolicyError when the file cannot be read."""
     try:
         with Path(path).open("rb") as file:
             raw = file.read(_MAX_BYTES + 1)
@@ -52,13 +52,15 @@ def read(path: str) -> str:
         ) from None
     except UnicodeDecodeError as error:
         raise PolicyError([f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8"]) from None
-    except (OSError, ValueError) as error:  # a path can hold what no file system takes
+    except (OSError, ValueError) as error:  # ValueError: the path holds a NUL
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise PolicyError([f"{path}: cannot be read: {reason}; name a file that can be read"]) from None
+        raise PolicyError(
+            [f"{path}: cannot be read: {reason}; name another file, or let the router's user read this one"]
+        ) from None
 
 
 def _too_large(name: str) -> PolicyError:
-    return PolicyError([f"{name}: larger than {_MAX_BYTES} bytes: this is no policy; name another file"])
+    return PolicyError([f"{name}: is larger than {_MAX_BYTES} bytes, so it is no policy; name another file"])
 
 
 def load(
@@ -68,18 +70,17 @@ def load(
     resolve: Resolve | None = None,
     environ: Mapping[str, str] = MappingProxyType({}),
 ) -> Loaded:
-    """The policy of `text` and its services; `name` is how problems call the file.  Raises PolicyError with every
-    problem.
+    """Return the policy of `text` and its services.  Raises PolicyError with every problem.
 
-    `resolve` looks names up, so that more can be proven about what is local; without it nothing does I/O.  `environ`
-    holds the keys of backends.
+    Messages call the file `name`.  `resolve` resolves host names, which proves more backends to be local or not;
+    without it nothing does I/O.  `environ` holds the keys of the backends.
     """
     if len(text) > _MAX_BYTES:
         raise _too_large(name)
     try:
         return _load(yaml_source.parse(name, text), text, settings, resolve, environ)
     except PolicyError as error:
-        raise PolicyError([excerpt(problem, most=_MAX_LINE) for problem in _few(error.problems)]) from None
+        raise PolicyError([excerpt(problem, most=_MAX_LINE) for problem in _first(error.problems)]) from None
 
 
 def _load(
@@ -95,7 +96,7 @@ def _load(
     try:
         data = PolicySchema().load(source.data)
     except ValidationError as error:
-        problems += [source.problem(path, text) for path, text in _flat(error.messages)]
+        problems += [source.problem(path, text) for path, text in _flatten(error.messages)]
         data = error.valid_data if isinstance(error.valid_data, dict) else {}
     check = CrossCheck(source, data, resolve)
     problems += check.problems()
@@ -109,45 +110,45 @@ def _load(
     return Loaded(policy, tuple(check.warnings), services)
 
 
-def _few(problems: Sequence[str]) -> list[str]:
+def _first(problems: Sequence[str]) -> list[str]:
+    """Return the problems that a message prints, each once."""
     unique = list(dict.fromkeys(problems))
     rest = len(unique) - MOST_PROBLEMS
     return unique if rest <= 0 else [*unique[:MOST_PROBLEMS], f"… and {rest} more problems"]
 
 
-def _flat(messages: Any, path: yaml_source.Path = ()) -> Iterable[tuple[yaml_source.Path, str]]:
-    """marshmallow's nested messages as (path, text); its own steps (`_schema`, `value`, `key`) are no part of it."""
+def _flatten(messages: object, path: yaml_source.Path = ()) -> Iterable[tuple[yaml_source.Path, str]]:
+    """Yield marshmallow's nested messages as (path, text), without its own steps `_schema`, `value` and `key`."""
     if isinstance(messages, Mapping):
         for step, inner in messages.items():
-            own = step in ("_schema", "value", "key")
-            yield from _flat(inner, path if own else (*path, step))
+            is_own_step = step in ("_schema", "value", "key")
+            yield from _flatten(inner, path if is_own_step else (*path, step))
     elif isinstance(messages, (list, tuple)):
         for message in messages:
-            yield from _flat(message, path)
+            yield from _flatten(message, path)
     else:
-        yield path, _WORDING.get(str(messages), str(messages))
+        yield path, _MESSAGES.get(str(messages), str(messages))
 
 
-_WORDING = {
-    "Missing data for required field.": "is missing; add it (docs/policy.md says what it takes)",
-    "Field may not be null.": "has no value; give one or remove the key",
+_MESSAGES = {  # marshmallow's message -> ours
+    "Missing data for required field.": "is missing; add it (docs/policy.md lists its values)",
+    "Field may not be null.": "has no value; write one or remove the key",
     "Invalid input type.": "must be a mapping of keys to values",
     "Not a valid list.": "must be a list",
     "Not a valid mapping type.": "must be a mapping of keys to values",
 }
 
 
-def plain(rules: Policy) -> dict[str, Any]:
-    """A policy as JSON can say it."""
-    document: dict[str, Any] = _plain(rules)
-    return document
+def as_document(policy: Policy) -> dict[str, object]:
+    """Return a policy as a JSON object."""
+    return {field.name: _as_json(getattr(policy, field.name)) for field in dataclasses.fields(policy)}
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: object) -> object:
     if dataclasses.is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {field.name: _as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _as_json(item) for key, item in value.items()}
     if isinstance(value, frozenset):
         return sorted(value)
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+    return [_as_json(item) for item in value] if isinstance(value, (list, tuple)) else value

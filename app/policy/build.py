@@ -1,4 +1,4 @@
-"""Checked data -> types.Policy, the one normal form."""
+"""Make a `types.Policy` of checked data.  A policy has one normal form, with all defaults in it."""
 
 from __future__ import annotations
 
@@ -23,19 +23,18 @@ from app.types import (
 )
 
 Resolve = Callable[[str], Sequence[str]]
-"""Host name -> its addresses; empty when it does not resolve."""
+"""A function from a host name to its addresses; it returns none when the name does not resolve."""
 
 
 def build(data: Mapping[str, Any], settings: Settings, version: str) -> Policy:
-    names = ("complexity", "ab", "sensitivity", "responses")
-    complexity, ab, sensitivity, responses = (data.get(name) or {} for name in names)
+    """Return the policy of `data`, which the schema and the cross-check have passed."""
     return Policy(
-        backends={name: _backend(name, given, settings) for name, given in data["backends"].items()},
-        routes=tuple(_route(given) for given in data["routes"]),
-        complexity=Cuts(**complexity),
-        ab=ABTest(**ab),
-        sensitivity=SensitivityRules(**sensitivity),
-        responses=ResponsesRules(**responses),
+        backends={name: _backend(name, entry, settings) for name, entry in data["backends"].items()},
+        routes=tuple(map(_route, data["routes"])),
+        complexity=Cuts(**data.get("complexity") or {}),
+        ab=ABTest(**data.get("ab") or {}),
+        sensitivity=SensitivityRules(**data.get("sensitivity") or {}),
+        responses=ResponsesRules(**data.get("responses") or {}),
         aliases=data.get("aliases") or {},
         pins=data.get("pins") or PINS[0],
         unknown_model=data.get("unknown_model") or UNKNOWN_MODELS[0],
@@ -44,13 +43,13 @@ def build(data: Mapping[str, Any], settings: Settings, version: str) -> Policy:
     )
 
 
-def _backend(name: str, given: Mapping[str, Any], settings: Settings) -> BackendConfig:
-    kind = BACKEND_TYPES[given["type"]]
-    models = [model for model in (given.get("model"), *(given.get("models") or ())) if model]
-    if not models and not given.get("families"):
+def _backend(name: str, entry: Mapping[str, Any], settings: Settings) -> BackendConfig:
+    kind = BACKEND_TYPES[entry["type"]]
+    models = [model for model in (entry.get("model"), *(entry.get("models") or ())) if model]
+    if not models and not entry.get("families"):
         models = list(kind.default_models)
-    timeouts = given.get("timeouts") or {}
-    endpoint = kind.normal_endpoint(given.get("endpoint") or kind.default_endpoint or "")
+    timeouts = entry.get("timeouts") or {}
+    endpoint = kind.normal_endpoint(entry.get("endpoint") or kind.default_endpoint or "")
     is_default = endpoint == kind.default_endpoint
     return BackendConfig(
         name=name,
@@ -63,15 +62,15 @@ def _backend(name: str, given: Mapping[str, Any], settings: Settings) -> Backend
             send_s=_seconds(timeouts.get("send_ms"), settings.send_timeout_s),
         ),
         models=tuple(dict.fromkeys(models)),
-        families=given.get("families") or {},
-        p50_ms=given.get("p50_ms"),
-        local=verdict(given).local,
-        context_windows=given.get("context_window") or {},
-        price=Price(**given["price"]) if given.get("price") else None,
-        max_concurrency=int(given.get("max_concurrency") or 0),
-        api_key_env=given.get("api_key_env", kind.default_key_env) or None,
-        own={name: given[name] for name in kind.policy_fields if name in given},
-        responses=given.get("responses") or ("native" if kind.native_at_default and is_default else "chat"),
+        families=entry.get("families") or {},
+        p50_ms=entry.get("p50_ms"),
+        local=verdict(entry).local,
+        context_windows=entry.get("context_window") or {},
+        price=Price(**entry["price"]) if entry.get("price") else None,
+        max_concurrency=int(entry.get("max_concurrency") or 0),
+        api_key_env=entry.get("api_key_env", kind.default_key_env) or None,
+        own={name: entry[name] for name in kind.policy_fields if name in entry},
+        responses=entry.get("responses") or ("native" if kind.native_at_default and is_default else "chat"),
     )
 
 
@@ -79,20 +78,20 @@ def _seconds(ms: float | None, default_s: float) -> float:
     return default_s if ms is None else ms / 1000
 
 
-def _route(given: Mapping[str, Any]) -> Route:
-    match = given.get("match") or {}
+def _route(entry: Mapping[str, Any]) -> Route:
+    match = entry.get("match") or {}
     return Route(
-        label=_label(match) if "backend" in given else "default",
+        label=_label(match) if "backend" in entry else "default",
         match=match,
-        backend=given.get("backend") or given["default"],
-        fallbacks=given.get("fallback") or (),
-        latency_budget_ms=given.get("latency_budget_ms"),
-        reason=given.get("reason") or "",
+        backend=entry.get("backend") or entry["default"],
+        fallbacks=entry.get("fallback") or (),
+        latency_budget_ms=entry.get("latency_budget_ms"),
+        reason=entry.get("reason") or "",
     )
 
 
 def _label(match: Mapping[str, Any]) -> str:
-    """`task=code,complexity=low`: short, stable, and fit for a header."""
+    """Return a route's name, such as `task=code,complexity=low`: it is short and stable, and a header can hold it."""
     parts = []
     for name, condition in match.items():
         if isinstance(condition, frozenset):
@@ -104,11 +103,11 @@ def _label(match: Mapping[str, Any]) -> str:
     return ",".join(parts) or "any"
 
 
-def verdict(given: Mapping[str, Any], resolve: Resolve | None = None) -> Verdict:
-    """Judge whether a backend is local, as far as its entry and the addresses of its host can tell."""
-    kind = BACKEND_TYPES[given["type"]]
-    host = "" if kind.in_process else host_name(given.get("endpoint") or kind.default_endpoint or "")
-    found = judge(kind.type, kind.hosted, given.get("local"), host)
-    if found.local is None and resolve:
-        return judge(kind.type, kind.hosted, given.get("local"), host, resolve(host))
-    return found
+def verdict(entry: Mapping[str, Any], resolve: Resolve | None = None) -> Verdict:
+    """Judge whether a backend is local, by its entry and, with `resolve`, by the addresses of its host."""
+    kind = BACKEND_TYPES[entry["type"]]
+    host = "" if kind.in_process else host_name(entry.get("endpoint") or kind.default_endpoint or "")
+    judgement = judge(kind.type, kind.hosted, entry.get("local"), host)
+    if judgement.local is None and resolve:
+        return judge(kind.type, kind.hosted, entry.get("local"), host, resolve(host))
+    return judgement

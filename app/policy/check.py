@@ -1,7 +1,7 @@
-"""Is this policy, and are the LLR_ variables, fit to serve?
+"""Check a policy and the LLR_ variables.
 
-gunicorn's master runs it before it starts or reloads, in a process of its own (importing this in the master would
-make gevent's patching come too late).  Exit status 0, or 3 with a line for each problem on standard error.
+gunicorn's master runs `main` in a separate process before it starts or reloads; an import of this module in the master
+would load ssl before gevent patches it.  The exit status is 0, or 3 with a line for each problem on standard error.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from collections.abc import Callable, Sequence
 from app import policy, settings
 from app.errors import NoPolicy, PolicyError
 
-_RESOLVE_S = 1.0  # for all names together
+_RESOLVE_S = 1.0  # for all host names together
 
 
 def check(file: str | None) -> policy.Loaded:
-    """The policy of a file, of standard input ("-"), or of LLR_POLICY (None), with names looked up.  Raises
-    PolicyError."""
+    """Load the policy of a file, of standard input ("-"), or of LLR_POLICY (None), and resolve its host names.
+
+    Raises PolicyError."""
     configured = settings.load(os.environ)
     if problem := settings.database_problem(configured.db):
         raise PolicyError([f"environment: LLR_DB: {problem}"])
@@ -31,33 +32,33 @@ def check(file: str | None) -> policy.Loaded:
     except UnicodeDecodeError as error:
         raise PolicyError([f"standard input: not UTF-8 text (byte {error.start}); save it as UTF-8"]) from None
     except NoPolicy as error:
-        raise (NoPolicy([f"{name}: no such file; name one that is there"]) if file else error) from None
+        raise (NoPolicy([f"{name}: no such file; name a file that exists"]) if file else error) from None
     return policy.load(text, name, configured, resolver(_RESOLVE_S), os.environ)
 
 
 def resolver(seconds: float) -> Callable[[str], Sequence[str]]:
-    """Looks names up, but never longer than `seconds` in all: what takes longer counts as not resolving."""
+    """Return a function that resolves host names for at most `seconds` in all; later names count as unresolvable."""
     deadline = time.monotonic() + seconds
 
     def resolve(host: str) -> Sequence[str]:
-        found: list[str] = []
+        addresses: list[str] = []
 
         def look_up() -> None:
             try:
-                found.extend(str(entry[4][0]) for entry in socket.getaddrinfo(host, None))
+                addresses.extend(str(entry[4][0]) for entry in socket.getaddrinfo(host, None))
             except (OSError, UnicodeError):
                 return
 
         thread = threading.Thread(target=look_up, daemon=True)
         thread.start()
         thread.join(max(0.0, deadline - time.monotonic()))
-        return tuple(found)
+        return tuple(addresses)
 
     return resolve
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`arguments` is empty, or one FILE or "-".  Returns the exit status."""
+    """Check the policy and return the exit status; `arguments` is empty, or holds one FILE or "-"."""
     try:
         loaded = check(arguments[0] if arguments else None)
     except PolicyError as error:

@@ -1,8 +1,11 @@
-"""Every policy key: its type, default and help.  docs/policy.md is generated from here."""
+"""Every key of the policy: its type, its default and its help text.
+
+`app/policy/docs.py` writes docs/policy.md from this module.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from marshmallow import Schema, ValidationError, fields, validates_schema
 
@@ -11,7 +14,7 @@ from app.backends.base import Backend
 from app.errors import excerpt
 from app.policy.fields import (
     MOST_PROBLEMS,
-    Checked,
+    CheckedField,
     Choice,
     Condition,
     Endpoint,
@@ -42,7 +45,8 @@ _AB = ABTest()
 _CUTS = Cuts()
 
 
-def _help(text: str, default: str = "") -> dict[str, Any]:
+def _help(text: str, default: str = "") -> dict[str, str]:
+    """Return the metadata of a field: its help text, and its default as the page shows it."""
     return {"help": text, "default": default}
 
 
@@ -52,101 +56,128 @@ class PriceSchema(StrictSchema):
 
 
 class TimeoutsSchema(StrictSchema):
-    connect_ms = Number(above=True, data_key="connectMs", metadata=_help("to connect", "LLR_CONNECT_TIMEOUT"))
+    connect_ms = Number(
+        above=True, data_key="connectMs", metadata=_help("time limit for the connection", "LLR_CONNECT_TIMEOUT")
+    )
     first_byte_ms = Number(
         above=True,
         data_key="firstByteMs",
-        metadata=_help("to the first byte of an answer or event of a stream", "LLR_FIRST_BYTE_TIMEOUT"),
+        metadata=_help(
+            "time limit for the first byte of a reply, or the first event of a stream", "LLR_FIRST_BYTE_TIMEOUT"
+        ),
     )
-    idle_ms = Number(above=True, data_key="idleMs", metadata=_help("between two pieces of it", "LLR_IDLE_TIMEOUT"))
+    idle_ms = Number(
+        above=True, data_key="idleMs", metadata=_help("time limit between two pieces of a reply", "LLR_IDLE_TIMEOUT")
+    )
     send_ms = Number(
         above=True,
         data_key="sendMs",
-        metadata=_help("in which the backend must take some of the request", "LLR_SEND_TIMEOUT"),
+        metadata=_help(
+            "time in which the backend must accept at least one more piece of the request", "LLR_SEND_TIMEOUT"
+        ),
     )
 
 
 class BackendSchema(StrictSchema):
-    type = Choice(BACKEND_TYPES, required=True, metadata=_help("which API it speaks"))
-    endpoint = Endpoint(metadata=_help("its address; each type has a default"))
-    model = Text(metadata=_help("its default model"))
-    models = NameList(metadata=_help("models it holds; the first is the default model"))
-    families = Names(FAMILIES, metadata=_help("model to use for each family of requests"))
-    p50_ms = Number(above=True, data_key="p50Ms", metadata=_help("expected latency in ms until it is measured"))
+    type = Choice(BACKEND_TYPES, required=True, metadata=_help("the kind of server, which sets the API and defaults"))
+    endpoint = Endpoint(metadata=_help("the address of the server; each type has a default"))
+    model = Text(metadata=_help("the default model"))
+    models = NameList(metadata=_help("the models of the server; the first one is the default model"))
+    families = Names(FAMILIES, metadata=_help("the model for each family of requests"))
+    p50_ms = Number(
+        above=True, data_key="p50Ms", metadata=_help("the expected latency in ms, until the router has measured it")
+    )
     local = Flag(
-        metadata=_help("inside your boundary: may see private requests", "true for local types at a private address")
+        metadata=_help(
+            "`true`: the backend counts as local, so private requests may go there",
+            "true for local types at a private address",
+        )
     )
     context_window = Windows(
-        data_key="contextWindow", metadata=_help("of prompt and answer together; what does not fit is not sent there")
+        data_key="contextWindow",
+        metadata=_help(
+            "the limit for the tokens of prompt and reply together; a longer prompt never goes to this backend"
+        ),
     )
-    price = fields.Nested(PriceSchema, metadata=_help("what it costs; absent = unknown, which is not 0"))
-    timeouts = fields.Nested(TimeoutsSchema, metadata=_help("deadlines in ms"))
-    max_concurrency = Number(whole=True, data_key="maxConcurrency", metadata=_help("calls at once; 0 = no limit", "0"))
+    price = fields.Nested(
+        PriceSchema, metadata=_help("what the tokens cost; without it the cost is unknown, which is not 0")
+    )
+    timeouts = fields.Nested(TimeoutsSchema, metadata=_help("time limits in ms"))
+    max_concurrency = Number(
+        whole=True,
+        data_key="maxConcurrency",
+        metadata=_help("the largest number of calls at the same time; 0 means no limit", "0"),
+    )
     api_key_env = EnvName(
-        data_key="apiKeyEnv", metadata=_help('variable that holds its key; "" = it wants none', "by type")
+        data_key="apiKeyEnv",
+        metadata=_help('the environment variable that holds the key; "" means that the backend needs none', "by type"),
     )
     responses = Choice(
         ("chat", "native"),
         metadata=_help(
-            "how it serves /v1/responses: translated to chat, or by speaking that API itself",
+            "`chat`: the router translates /v1/responses to chat; `native`: the backend serves that API itself",
             "chat; native for openai at its default endpoint",
         ),
     )
 
 
 def backend_schema(kind: type[Backend]) -> StrictSchema:
-    """The common keys and the type's own."""
-    made: type[Schema] = type(f"{kind.__name__}Schema", (BackendSchema,), dict(kind.policy_fields))
-    assert issubclass(made, StrictSchema)
-    return made()
+    """Return a schema with the common keys and the keys of this type of backend."""
+    schema: type[Schema] = type(f"{kind.__name__}Schema", (BackendSchema,), dict(kind.policy_fields))
+    assert issubclass(schema, StrictSchema)
+    return schema()
 
 
-class BackendField(Checked):
-    """A backend, checked by the schema of its type."""
+class BackendField(CheckedField[Mapping[str, object]]):
+    """A backend, which the schema of its type checks."""
 
-    def check(self, value: Any) -> dict[str, Any]:
+    def check(self, value: object) -> Mapping[str, object]:
         if not isinstance(value, dict):
             raise ValidationError("must be a mapping of keys to values")
         kind = BACKEND_TYPES.get(str(value.get("type")))
         schema = backend_schema(kind) if kind else BackendSchema()
-        loaded: dict[str, Any] = schema.load(value)
-        return loaded
+        entry: Mapping[str, object] = schema.load(value)
+        return entry
 
 
 class MatchSchema(StrictSchema):
-    task = Condition(TASKS, metadata=_help("what is asked"))
-    complexity = Condition(COMPLEXITIES, metadata=_help("how strong a model it needs"))
-    sensitivity = Condition(SENSITIVITIES, metadata=_help("high = private: must stay local"))
-    modality = Condition(MODALITIES, metadata=_help("image when any message holds one"))
-    family = Condition(FAMILIES, metadata=_help("the model family that fits the task"))
-    tokens = Condition(None, metadata=_help("estimated input tokens, as {min, max}"))
+    task = Condition(TASKS, metadata=_help("the kind of work that the prompt asks for"))
+    complexity = Condition(COMPLEXITIES, metadata=_help("how strong a model the prompt needs"))
+    sensitivity = Condition(SENSITIVITIES, metadata=_help("high means private: the request must stay local"))
+    modality = Condition(MODALITIES, metadata=_help("image when any message contains an image"))
+    family = Condition(FAMILIES, metadata=_help("the family of models that fits the task"))
+    tokens = Condition(None, metadata=_help("the estimated input tokens, as {min, max}"))
     difficulty = Condition(
-        None, 1, metadata=_help("how likely a small local model is not enough, 0 to 1, as {min, max}")
+        None,
+        1,
+        metadata=_help("the probability that a small local model is not good enough, 0 to 1, as {min, max}"),
     )
-    confidence = Condition(None, 1, metadata=_help("how sure the classifier is of the task, 0 to 1, as {min, max}"))
+    confidence = Condition(
+        None, 1, metadata=_help("how certain the classifier is about the task, 0 to 1, as {min, max}")
+    )
 
 
 class RouteSchema(StrictSchema):
-    match = fields.Nested(MatchSchema, metadata=_help("all of these must hold"))
-    backend = Text(metadata=_help("where a matching request goes"))
-    default = Text(metadata=_help("the backend of the last route, which takes everything else"))
-    fallback = NameList(metadata=_help("tried in order when the backend fails"))
+    match = fields.Nested(MatchSchema, metadata=_help("the conditions; all of them must hold"))
+    backend = Text(metadata=_help("the backend for a request that matches"))
+    default = Text(metadata=_help("the backend of the last route, which matches every request"))
+    fallback = NameList(metadata=_help("the backends to try, in this order, when the first one fails"))
     latency_budget_ms = Number(
         above=True,
         data_key="latencyBudgetMs",
-        metadata=_help("ms; a backend expected to take longer gives way to a faster fallback"),
+        metadata=_help("in ms; when the backend is expected to take longer, a faster fallback is tried before it"),
     )
-    reason = Text(metadata=_help("for people: shown in the trace"))
+    reason = Text(metadata=_help("a note for people; the trace shows it"))
 
     @validates_schema(skip_on_field_errors=False, pass_original=True)
-    def _kind(self, data: Any, original: Any, **_: Any) -> None:  # noqa: ARG002
+    def _check_form(self, data: object, original: object, **_: object) -> None:  # noqa: ARG002
         if not isinstance(original, dict):
             return
         if "default" in original:
             for key in ("match", "backend"):
                 if key in original:
                     raise ValidationError(
-                        {key: ["does not go with `default`: that route takes everything else; remove one of them"]}
+                        {key: ["cannot stand beside `default`, which matches every request; remove one of them"]}
                     )
         elif "match" not in original or "backend" not in original:
             missing = " and ".join(f"`{key}`" for key in ("match", "backend") if key not in original)
@@ -155,32 +186,34 @@ class RouteSchema(StrictSchema):
 
 class ComplexitySchema(StrictSchema):
     medium = Number(
-        0, 1, load_default=_CUTS.medium, metadata=_help("from this `difficulty` on it is medium", f"{_CUTS.medium}")
+        0, 1, load_default=_CUTS.medium, metadata=_help("the lowest `difficulty` that is medium", f"{_CUTS.medium}")
     )
-    high = Number(0, 1, load_default=_CUTS.high, metadata=_help("from this one on it is high", f"{_CUTS.high}"))
+    high = Number(
+        0, 1, load_default=_CUTS.high, metadata=_help("the lowest `difficulty` that is high", f"{_CUTS.high}")
+    )
 
     @validates_schema
-    def _rising(self, data: Any, **_: Any) -> None:
+    def _check_order(self, data: Mapping[str, float], **_: object) -> None:
         if data["medium"] >= data["high"]:
             raise ValidationError(f"medium ({data['medium']:g}) must be below high ({data['high']:g})")
 
 
 class ABSchema(StrictSchema):
-    enabled = Flag(load_default=False, metadata=_help("mirror requests at all", "false"))
+    enabled = Flag(load_default=False, metadata=_help("`true` switches the trial on", "false"))
     sample_rate = Number(
         0,
         1,
         load_default=_AB.sample_rate,
         data_key="sampleRate",
-        metadata=_help("share mirrored, 0 to 1", f"{_AB.sample_rate}"),
+        metadata=_help("the share of requests that is sent to the candidate too, 0 to 1", f"{_AB.sample_rate}"),
     )
-    candidates = Names(load_default=dict, metadata=_help("primary: candidate that is tried beside it"))
+    candidates = Names(load_default=dict, metadata=_help("the candidate of each primary, as `primary: candidate`"))
 
 
-class Patterns(Checked):
-    """Regular expressions in RE2's syntax: no pattern of it can stall a worker."""
+class Patterns(CheckedField[tuple[str, ...]]):
+    """Regular expressions in RE2's syntax.  RE2 needs linear time, so that no pattern can stall a worker."""
 
-    def check(self, value: Any) -> tuple[str, ...]:
+    def check(self, value: object) -> tuple[str, ...]:
         if not isinstance(value, list):
             raise ValidationError("must be a list of patterns")
         problems: dict[int, list[str]] = {}
@@ -195,20 +228,20 @@ class Patterns(Checked):
             if size > MOST_BYTES:
                 raise ValidationError(TOO_MUCH)
             if len(problems) > MOST_PROBLEMS:
-                break  # compiling takes time, and no more lines are printed
+                break  # compiling takes time, and a message prints no more lines
         if problems:
             raise ValidationError(problems)
         return tuple(value)
 
 
-class DetectorNames(Checked):
-    """`recommended`, or a list of names of detectors, `recommended` among them."""
+class DetectorNames(CheckedField[tuple[str, ...]]):
+    """The word `recommended`, or a list of detectors that may contain it."""
 
-    def check(self, value: Any) -> tuple[str, ...]:
+    def check(self, value: object) -> tuple[str, ...]:
         if value == "recommended":
             return ("recommended",)
         if not isinstance(value, list):
-            raise ValidationError(f"must be recommended, or a list out of {_DETECTORS}")
+            raise ValidationError(f"must be `recommended`, or a list with any of {_DETECTORS}")
         problems = {index: [problem] for index, name in enumerate(value) if (problem := self._problem(name))}
         if problems:
             raise ValidationError(problems)
@@ -228,17 +261,25 @@ _DETECTORS = f"recommended, {', '.join(DETECTORS)}, or a national id such as id_
 
 
 class SensitivitySchema(StrictSchema):
-    detect = DetectorNames(load_default=(), metadata=_help("built-in detectors that make a request private"))
+    detect = DetectorNames(load_default=(), metadata=_help("the built-in detectors to use"))
     patterns = Patterns(
-        load_default=(), metadata=_help("your own, as RE2 regular expressions; ^ and $ are the ends of a line")
+        load_default=(), metadata=_help("your own RE2 regular expressions; ^ and $ match at the ends of every line")
     )
 
 
 class ResponsesSchema(StrictSchema):
-    store = Flag(load_default=True, metadata=_help("keep responses for continuation and retrieval", "true"))
-    store_private = Flag(load_default=False, data_key="storePrivate", metadata=_help("private ones too", "false"))
+    store = Flag(
+        load_default=True, metadata=_help("keep responses, so that clients can continue and retrieve them", "true")
+    )
+    store_private = Flag(
+        load_default=False, data_key="storePrivate", metadata=_help("keep private responses too", "false")
+    )
     ttl_hours = Number(
-        above=True, high=8760, load_default=24.0, data_key="ttlHours", metadata=_help("for so many hours", "24")
+        above=True,
+        high=8760,
+        load_default=24.0,
+        data_key="ttlHours",
+        metadata=_help("the hours after which a response is deleted", "24"),
     )
     max_rows = Number(
         1,
@@ -246,7 +287,7 @@ class ResponsesSchema(StrictSchema):
         whole=True,
         load_default=10_000,
         data_key="maxRows",
-        metadata=_help("and at most so many", "10000"),
+        metadata=_help("the largest number of responses", "10000"),
     )
     max_bytes = Number(
         1024,
@@ -254,7 +295,9 @@ class ResponsesSchema(StrictSchema):
         whole=True,
         load_default=268_435_456,
         data_key="maxBytes",
-        metadata=_help("and at most so many bytes of JSON in all; the oldest go first", "268435456 (256 MiB)"),
+        metadata=_help(
+            "the largest size of all responses, in bytes of JSON; the oldest are deleted first", "268435456 (256 MiB)"
+        ),
     )
     max_turn_bytes = Number(
         1024,
@@ -262,12 +305,14 @@ class ResponsesSchema(StrictSchema):
         whole=True,
         load_default=8_388_608,
         data_key="maxTurnBytes",
-        metadata=_help("a request and its answer of more bytes are answered, but not kept", "8388608 (8 MiB)"),
+        metadata=_help(
+            "the largest size of one request with its response, in bytes; larger ones are not kept", "8388608 (8 MiB)"
+        ),
     )
 
 
 class SavingsSchema(StrictSchema):
-    against = Text(required=True, metadata=_help("the backend whose `price` all tokens are reckoned with"))
+    against = Text(required=True, metadata=_help("the backend whose `price` is applied to all tokens"))
 
 
 class PolicySchema(StrictSchema):
@@ -275,31 +320,39 @@ class PolicySchema(StrictSchema):
         keys=Text(),
         values=BackendField(),
         required=True,
-        metadata=_help("where requests can go, by a name of your choice"),
+        metadata=_help("the backends, each under a name of your choice"),
         error_messages={"invalid": "must be a mapping of name to backend"},
     )
     routes = fields.List(
         fields.Nested(RouteSchema),
         required=True,
-        metadata=_help("top to bottom, the first match wins; the last is `default`"),
+        metadata=_help("the rules, from top to bottom: the first match wins, and the last one is `default`"),
         error_messages={"invalid": "must be a list of routes"},
     )
     aliases = Names(
-        load_default=dict, metadata=_help("name that a client sends: what it stands for (`auto`, a backend, a model)")
+        load_default=dict,
+        metadata=_help("the names that clients may send, each with its meaning: `auto`, a backend or a model"),
     )
     pins = Choice(
-        PINS, load_default=PINS[0], metadata=_help("which names beside `auto` and aliases a request may send", PINS[0])
+        PINS,
+        load_default=PINS[0],
+        metadata=_help("the names that a request may send, beside `auto` and the aliases", PINS[0]),
     )
     unknown_model = Choice(
         UNKNOWN_MODELS,
         load_default=UNKNOWN_MODELS[0],
         data_key="unknownModel",
-        metadata=_help("a request with a name that nobody knows: routed as `auto`, or 404", UNKNOWN_MODELS[0]),
+        metadata=_help("`auto`: an unknown name is routed as `auto`; `refuse`: it is a 404", UNKNOWN_MODELS[0]),
     )
-    complexity = fields.Nested(ComplexitySchema, metadata=_help("where the tag `complexity` is cut from `difficulty`"))
-    ab = fields.Nested(ABSchema, metadata=_help("mirrors a sample of live requests to a candidate"))
+    complexity = fields.Nested(ComplexitySchema, metadata=_help("the limits of `difficulty` for the tag `complexity`"))
+    ab = fields.Nested(
+        ABSchema, metadata=_help("an A/B trial, which sends a sample of the live requests to a candidate too")
+    )
     sensitivity = fields.Nested(
-        SensitivitySchema, metadata=_help("makes requests private by what is in them; absent = by header only")
+        SensitivitySchema,
+        metadata=_help("the detectors that make a request private by its text; without them only the header does"),
     )
-    responses = fields.Nested(ResponsesSchema, metadata=_help("what /v1/responses keeps"))
-    savings = fields.Nested(SavingsSchema, metadata=_help("what the dashboard compares the cost with"))
+    responses = fields.Nested(ResponsesSchema, metadata=_help("the limits of what /v1/responses keeps"))
+    savings = fields.Nested(
+        SavingsSchema, metadata=_help("the backend with whose price the dashboard compares the cost")
+    )

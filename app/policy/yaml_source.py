@@ -1,5 +1,7 @@
-"""YAML text -> plain data, with the line of every value.  Refuses what PyYAML's safe loader lets through:
-duplicate keys, and aliases that unfold into more than anybody wrote."""
+"""Read YAML text into plain data, and keep the line of every value.
+
+PyYAML's safe loader accepts duplicate keys, and aliases that expand to a very large document; this module refuses both.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,9 @@ _MERGE = "tag:yaml.org,2002:merge"  # the key `<<`
 _TEXT = "tag:yaml.org,2002:str"
 _TEXT_KEYS = (_TEXT, "tag:yaml.org,2002:value", _MERGE)
 _INTEGER = "tag:yaml.org,2002:int"
-_MAX_NODES = 20_000  # of the document with every alias unfolded
-_MAX_DEPTH = 50  # levels; those of a policy are seven
-_MAX_DIGITS = 40  # of a whole number; Python cannot print one of more than 4300
+_MAX_NODES = 20_000  # values of the document, with every alias expanded
+_MAX_DEPTH = 50  # levels; a policy has seven
+_MAX_DIGITS = 40  # of a whole number; Python prints at most 4300
 _MOST_SHOWN = 60  # characters of a key
 
 Path = tuple[str | int, ...]
@@ -24,30 +26,30 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A parsed file; `lines` says where each path stands (1-based), `problems` what is wrong with its keys."""
+    """A parsed file: its data, the line of each path (from 1), and the problems of its keys."""
 
     name: str
-    data: Any
+    data: Any  # what the text holds, which may be any value
     lines: dict[Path, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def problem(self, path: Path, text: str) -> str:
-        """`policy.yaml:12: routes[1].backend: text`, with the line of the nearest path that has one."""
-        known = path
-        while known and known not in self.lines:
-            known = known[:-1]
-        line = self.lines.get(known)
+        """Return `policy.yaml:12: routes[1].backend: text`; a path without a line gets that of its nearest parent."""
+        place = path
+        while place and place not in self.lines:
+            place = place[:-1]
+        line = self.lines.get(place)
         where = f"{self.name}:{line}" if line else self.name
         return f"{where}: {dotted(path)}: {text}" if path else f"{where}: {text}"
 
     def line(self, problem: str) -> int:
-        """The line that a problem of this file names; 0 where it names none."""
+        """Return the line that a problem of this file names; 0 when it names none."""
         number = problem.removeprefix(f"{self.name}:").partition(":")[0]
         return int(number) if number.isdecimal() else 0
 
 
 def dotted(path: Path) -> str:
-    """routes[1].match.task; long names are cut, and a pasted key is left out: its shape would be lost in the whole."""
+    """Return a path as `routes[1].match.task`.  Each name is cut, and redacted when it looks like a key."""
     out = ""
     for step in path:
         name = excerpt(str(step), most=_MOST_SHOWN)
@@ -64,15 +66,15 @@ def _is_unicode(text: str) -> bool:
 
 
 class _TooMany(Exception):
-    """The document holds more values than any policy."""
+    """Report a document that has more values than any policy."""
 
 
 class _TooDeep(Exception):
-    """The document has more levels than any policy."""
+    """Report a document that has more levels than any policy."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Stops reading a document that is too large or too deep, which PyYAML would do slowly."""
+    """A loader that stops at a document that is too large or too deep; PyYAML would read it slowly."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -90,8 +92,8 @@ class _Loader(yaml.SafeLoader):
         self._depth -= 1
         return node
 
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """Tells where a value stands that is none, such as the date 2024-13-45."""
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
+        """Construct a value.  An illegal value, such as the date 2024-13-45, raises an error with its line."""
         try:
             return super().construct_object(node, deep)
         except ValueError as error:
@@ -99,7 +101,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse(name: str, text: str) -> Source:
-    """Raises PolicyError with the line of what is wrong."""
+    """Parse YAML text; `name` is the file's name in messages.  Raises PolicyError with the line of the problem."""
     loader = None
     try:
         loader = _Loader(text)  # the constructor itself refuses control characters
@@ -111,15 +113,17 @@ def parse(name: str, text: str) -> Source:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
-        what = excerpt(str(error.problem or error.context))
-        raise PolicyError([f"{name}{line}: not valid YAML: {what}; correct this line or the one above it"]) from None
+        problem = excerpt(str(error.problem or error.context))
+        raise PolicyError([f"{name}{line}: not valid YAML: {problem}; correct this line or the one above it"]) from None
     except yaml.reader.ReaderError as error:
         number = text.count("\n", 0, error.position) + 1
         raise PolicyError([f"{name}:{number}: not valid YAML: {str(error).splitlines()[0]}; remove it"]) from None
     except _TooMany:
-        raise PolicyError([f"{name}: more than {_MAX_NODES} values, aliases unfolded; make it smaller"]) from None
+        raise PolicyError(
+            [f"{name}: has more than {_MAX_NODES} values when its aliases are expanded; make it smaller"]
+        ) from None
     except _TooDeep:
-        raise PolicyError([f"{name}: nested too deeply; no key of a policy takes more than a few levels"]) from None
+        raise PolicyError([f"{name}: is nested too deeply; remove levels, of which a policy needs seven"]) from None
     finally:
         if loader is not None:
             loader.dispose()
@@ -127,7 +131,7 @@ def parse(name: str, text: str) -> Source:
 
 
 class _Walk:
-    """Notes lines, and what is wrong with keys.  Raises PolicyError for a document that must not be unfolded."""
+    """Collect the lines and the problems of the keys.  Raises PolicyError for a document that must not be expanded."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -139,9 +143,7 @@ class _Walk:
         if self._nodes > _MAX_NODES:
             raise _TooMany
         if id(node) in self._open:
-            raise PolicyError(
-                [self._source.problem(path, "an alias that contains itself; write out what it stands for")]
-            )
+            raise PolicyError([self._source.problem(path, "this alias contains itself; write its content in full")])
         self._source.lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.ScalarNode):
             self._scalar(node, path)
@@ -155,28 +157,29 @@ class _Walk:
         self._open.discard(id(node))
 
     def _scalar(self, node: yaml.ScalarNode, path: Path) -> None:
-        """Refuses what Python reads and cannot write again."""
+        """Refuse values that Python can read but not write."""
         if node.tag == _INTEGER and len(node.value) > _MAX_DIGITS:
-            text = f"a number of more than {_MAX_DIGITS} digits; put it in quotes if it is text"
+            text = f"the number has more than {_MAX_DIGITS} digits; put it in quotes if it is text"
             raise PolicyError([self._source.problem(path, text)])
         if not _is_unicode(node.value):
-            text = "holds half a character (\\ud800 to \\udfff); write the whole character"
+            text = "contains half of a character (\\ud800 to \\udfff); write the whole character"
             raise PolicyError([self._source.problem(path, text)])
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> None:
-        seen: dict[str, int] = {}
+        first_lines: dict[str, int] = {}
         for key, value in node.value:
             name = key.value if isinstance(key, yaml.ScalarNode) else "?"
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
-                raise PolicyError([f"{self._source.name}:{line}: a key must be a plain word"])
+                raise PolicyError([f"{self._source.name}:{line}: a key must be text"])
             self._scalar(key, (*path, name))
             if key.tag not in _TEXT_KEYS:
                 self._key_problem(line, (*path, name), "a key must be text (put it in quotes)")
-                key.tag = _TEXT  # the other checks then know it by what is written
-            if name in seen:
-                self._key_problem(line, (*path, name), f"given twice (first in line {seen[name]}); keep one of them")
-            seen.setdefault(name, line)
+                key.tag = _TEXT  # the other checks then read the key as it is written
+            if name in first_lines:
+                text = f"is written twice (first in line {first_lines[name]}); keep one of them"
+                self._key_problem(line, (*path, name), text)
+            first_lines.setdefault(name, line)
             self._source.lines.setdefault((*path, name), line)
             self.visit(value, path if key.tag == _MERGE else (*path, name))
 

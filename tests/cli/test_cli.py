@@ -39,7 +39,7 @@ ab: {candidates: {parrot: cloud}}
 """
 BAD = POLICY.replace("backend: parrot", "backend: parot", 1)
 BAD_LINE = (
-    "policy.yaml:6: routes[0].backend: no backend is called 'parot' (did you mean parrot?); there are: parrot, cloud"
+    "policy.yaml:6: routes[0].backend: no backend is called 'parot' (did you mean parrot?); name one of parrot, cloud"
 )
 
 Run = Callable[..., Result]
@@ -251,7 +251,7 @@ def test_policy_check_of_a_bad_file(bad: Run) -> None:
 def test_policy_check_without_a_file(run: Run) -> None:
     result = run("policy", "check", "nowhere.yaml")
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[1:] == ["nowhere.yaml: no such file; name one that is there"]
+    assert result.stderr.splitlines()[1:] == ["nowhere.yaml: no such file; name a file that exists"]
     assert "`flask init` writes a first policy" in run("policy", "check").stderr
 
 

@@ -267,7 +267,7 @@ routes:
 
 
 def test_plain_shows_a_policy_as_json_can_say_it() -> None:
-    shown = policy.plain(load(GOOD).policy)
+    shown = policy.as_document(load(GOOD).policy)
     assert shown["routes"][0] == {
         "label": "task=code", "match": {"task": ["code"]}, "backend": "local", "fallbacks": ["cloud"],
         "latency_budget_ms": 2500, "reason": "",
@@ -302,7 +302,7 @@ def test_a_mistake_is_named_with_its_line_and_path(case: dict[str, Any]) -> None
     assert problems("\n".join(lines) + "\n") == [f"policy.yaml:{line}" for line in says]
 
 
-MISSING = "is missing; add it (docs/policy.md says what it takes)"
+MISSING = "is missing; add it (docs/policy.md lists its values)"
 CORRECT = "correct this line or the one above it"
 WHOLE_FILES = {
     "empty": ("", ["policy.yaml: is empty; it needs `backends` and `routes`"]),
@@ -346,7 +346,7 @@ WHOLE_FILES = {
     ),
     "an alias that contains itself": (
         GOOD.replace("{task: code}", "&m {task: *m}"),
-        ["policy.yaml:5: routes[0].match.task: an alias that contains itself; write out what it stands for"],
+        ["policy.yaml:5: routes[0].match.task: this alias contains itself; write its content in full"],
     ),
     "a control character": (
         GOOD + "# \x00\n",
@@ -361,19 +361,19 @@ WHOLE_FILES = {
     ),
     "nested too deeply": (
         GOOD + "ab: " + "[" * 3000 + "]" * 3000,
-        ["policy.yaml: nested too deeply; no key of a policy takes more than a few levels"],
+        ["policy.yaml: is nested too deeply; remove levels, of which a policy needs seven"],
     ),
-    "a list as a key": (GOOD + "? [a, b]\n: 1\n", ["policy.yaml:10: a key must be a plain word"]),
+    "a list as a key": (GOOD + "? [a, b]\n: 1\n", ["policy.yaml:10: a key must be text"]),
     "several at once, line by line": (
         "backends:\n  a: {type: echo, type: ollma}\n  a: {type: ecko}\nroutes:\n  - default: b\n  - defalt: a\nab: 3\n",
         [
-            "policy.yaml:2: backends.a.type: given twice (first in line 2); keep one of them",
+            "policy.yaml:2: backends.a.type: is written twice (first in line 2); keep one of them",
             f"policy.yaml:2: backends.a.type: 'ecko' is not one of {TYPES} (did you mean echo?)",
-            "policy.yaml:3: backends.a: given twice (first in line 2); keep one of them",
-            "policy.yaml:5: routes[0].default: no backend is called 'b'; there are: a",
+            "policy.yaml:3: backends.a: is written twice (first in line 2); keep one of them",
+            "policy.yaml:5: routes[0].default: no backend is called 'b'; name one of a",
             "policy.yaml:6: routes[1]: needs `match` and `backend` (or `default: NAME` in the last route)",
             "policy.yaml:6: routes[1].defalt: unknown key (did you mean default?)",
-            "policy.yaml:6: routes[1]: comes after the default route, so nothing ever reaches it; "
+            "policy.yaml:6: routes[1]: stands after the default route, so no request reaches it; "
             "move it up or remove it",
             "policy.yaml:7: ab: must be a mapping of keys to values",
         ],
@@ -396,7 +396,7 @@ def test_an_alias_bomb_costs_neither_time_nor_memory() -> None:
     assert time.process_time() - began < 1.0
     assert tracemalloc.get_traced_memory()[1] < 50_000_000
     tracemalloc.stop()
-    assert found == ["policy.yaml: more than 20000 values, aliases unfolded; make it smaller"]
+    assert found == ["policy.yaml: has more than 20000 values when its aliases are expanded; make it smaller"]
 
 
 def test_at_most_forty_lines_however_wrong_it_is() -> None:
@@ -473,7 +473,7 @@ ADDRESSES = {
     "web.example": ("93.184.216.34",),
     "both.example": ("10.0.0.1", "93.184.216.34"),
 }
-MUST = "a route for sensitivity high must stay local, and 'other' does not: "
+MUST = "a route for `sensitivity: high` may use local backends only, and 'other' is not local: "
 NOT_LOCAL = [
     ("type: openai, model: m", "type openai is a hosted kind (say `local: true` if it is yours)"),
     ("type: sarmalink", "type sarmalink is a hosted kind (say `local: true` if it is yours)"),
@@ -547,8 +547,8 @@ def test_a_sensitive_route_names_no_backend_with_cloud_models_alone() -> None:
         fallback="here",
     )
     assert problems(text) == [
-        "policy.yaml:6: routes[0].backend: a route for sensitivity high must stay local, and 'other' only has cloud "
-        "models (gpt-oss:120b-cloud)"
+        "policy.yaml:6: routes[0].backend: a route for `sensitivity: high` may use local backends only, and 'other' "
+        "only has models that run in the cloud (gpt-oss:120b-cloud)"
     ]
     assert load(text.replace("kimi:cloud", "kimi:1b")).warnings == ()
 
@@ -569,8 +569,11 @@ def test_reading_a_file(tmp_path: Path) -> None:
     file.write_bytes(b"backends: caf\xe9\n")
     assert read_problem(file) == "not UTF-8 text (byte 13); save it as UTF-8"
     file.write_bytes(b"#" * 200_001)
-    assert read_problem(file) == "larger than 200000 bytes: this is no policy; name another file"
-    assert read_problem(tmp_path) == "cannot be read: Is a directory; name a file that can be read"
+    assert read_problem(file) == "is larger than 200000 bytes, so it is no policy; name another file"
+    assert (
+        read_problem(tmp_path)
+        == "cannot be read: Is a directory; name another file, or let the router's user read this one"
+    )
     file.write_text(GOOD.replace("# ", "# ä "), encoding="utf-8")
     assert policy.read(str(file)) == GOOD
 
@@ -590,7 +593,7 @@ def test_the_check_says_each_problem_on_a_line_and_no_traceback(tmp_path: Path) 
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.splitlines() == [
         f"{file}:2: backends.local.type: 'olama' is not one of {TYPES} (did you mean ollama?)",
-        f"{file}:6: routes[0].backend: no backend is called 'lcal' (did you mean local?); there are: local, cloud",
+        f"{file}:6: routes[0].backend: no backend is called 'lcal' (did you mean local?); name one of local, cloud",
     ]
 
 
@@ -615,7 +618,7 @@ NO_HOST = PRIVATE.format(
             "",
             {},
             3,
-            ["no.yaml: no such file; name one that is there"],
+            ["no.yaml: no such file; name a file that exists"],
         ),
         (["-"], GOOD, {"LLR_PORT": "x"}, 3, ["environment: LLR_PORT: must be a whole number from 1 to 65535"]),
         (
@@ -623,7 +626,7 @@ NO_HOST = PRIVATE.format(
             "#" * 200_001,
             {},
             3,
-            ["./policy.yaml: larger than 200000 bytes: this is no policy; name another file"],
+            ["./policy.yaml: is larger than 200000 bytes, so it is no policy; name another file"],
         ),
         (
             ["-"],
