@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from marshmallow import ValidationError
 
@@ -25,7 +24,7 @@ from app.policy.schema import PolicySchema
 from app.policy.services import Services, make_services
 from app.routing.detect import PatternError
 from app.settings import Settings
-from app.types import Policy
+from app.types import JsonDict, Policy
 
 _MAX_BYTES = 200_000  # PyYAML reads so many in less than a second
 _MAX_LINE = 700  # characters of one problem
@@ -92,7 +91,7 @@ def _load(
     if not isinstance(source.data, dict):
         raise PolicyError([f"{name}: must be a mapping with `backends` and `routes`"])
     problems = source.problems
-    data: dict[str, Any] = {}
+    data: JsonDict = {}
     try:
         data = PolicySchema().load(source.data)
     except ValidationError as error:

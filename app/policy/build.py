@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from app.backends import BACKEND_TYPES
 from app.routing.locality import Verdict, host_name, judge
@@ -14,6 +13,7 @@ from app.types import (
     ABTest,
     BackendConfig,
     Cuts,
+    JsonObject,
     Policy,
     Price,
     ResponsesRules,
@@ -26,7 +26,7 @@ Resolve = Callable[[str], Sequence[str]]
 """A function from a host name to its addresses; it returns none when the name does not resolve."""
 
 
-def build(data: Mapping[str, Any], settings: Settings, version: str) -> Policy:
+def build(data: JsonObject, settings: Settings, version: str) -> Policy:
     """Return the policy of `data`, which the schema and the cross-check have passed."""
     return Policy(
         backends={name: _backend(name, entry, settings) for name, entry in data["backends"].items()},
@@ -43,7 +43,7 @@ def build(data: Mapping[str, Any], settings: Settings, version: str) -> Policy:
     )
 
 
-def _backend(name: str, entry: Mapping[str, Any], settings: Settings) -> BackendConfig:
+def _backend(name: str, entry: JsonObject, settings: Settings) -> BackendConfig:
     kind = BACKEND_TYPES[entry["type"]]
     models = [model for model in (entry.get("model"), *(entry.get("models") or ())) if model]
     if not models and not entry.get("families"):
@@ -78,7 +78,7 @@ def _seconds(ms: float | None, default_s: float) -> float:
     return default_s if ms is None else ms / 1000
 
 
-def _route(entry: Mapping[str, Any]) -> Route:
+def _route(entry: JsonObject) -> Route:
     match = entry.get("match") or {}
     return Route(
         label=_label(match) if "backend" in entry else "default",
@@ -90,7 +90,7 @@ def _route(entry: Mapping[str, Any]) -> Route:
     )
 
 
-def _label(match: Mapping[str, Any]) -> str:
+def _label(match: JsonObject) -> str:
     """Return a route's name, such as `task=code,complexity=low`: it is short and stable, and a header can hold it."""
     parts = []
     for name, condition in match.items():
@@ -103,7 +103,7 @@ def _label(match: Mapping[str, Any]) -> str:
     return ",".join(parts) or "any"
 
 
-def verdict(entry: Mapping[str, Any], resolve: Resolve | None = None) -> Verdict:
+def verdict(entry: JsonObject, resolve: Resolve | None = None) -> Verdict:
     """Judge whether a backend is local, by its entry and, with `resolve`, by the addresses of its host."""
     kind = BACKEND_TYPES[entry["type"]]
     host = "" if kind.in_process else host_name(entry.get("endpoint") or kind.default_endpoint or "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from app.backends import BACKEND_TYPES
 from app.errors import redact
@@ -12,6 +11,7 @@ from app.policy.build import Resolve, verdict
 from app.policy.fields import MOST_PROBLEMS, name_list, nearest, quote
 from app.routing.locality import is_cloud_model
 from app.routing.names import AUTO, fold, spellings_of
+from app.types import JsonObject, Sensitivity
 
 _LONGEST_ALIAS = 100  # characters
 _LONGEST_BACKEND = 64  # characters of a backend's name
@@ -23,12 +23,12 @@ Problems = Iterable[tuple[yaml_source.Path, str]]
 class CrossCheck:
     """Checks that compare the values of one policy with each other."""
 
-    def __init__(self, source: yaml_source.Source, data: Mapping[str, Any], resolve: Resolve | None) -> None:
+    def __init__(self, source: yaml_source.Source, data: JsonObject, resolve: Resolve | None) -> None:
         self._source = source
         self._data = data
         self._resolve = resolve
         backends = source.data.get("backends")
-        self._entries: Mapping[str, Mapping[str, Any]] = data.get("backends") or {}  # those that are legal
+        self._entries: Mapping[str, JsonObject] = data.get("backends") or {}  # those that are legal
         self._names = dict.fromkeys(map(str, backends)) if isinstance(backends, dict) else {}
         self._unknown = 0  # names so far that no backend has
         self.warnings: list[str] = []
@@ -80,7 +80,7 @@ class CrossCheck:
             if isinstance(route, dict):
                 yield from self._route(("routes", index), route)
 
-    def _route(self, path: yaml_source.Path, route: Mapping[str, Any]) -> Problems:
+    def _route(self, path: yaml_source.Path, route: JsonObject) -> Problems:
         is_private = _is_private(route.get("match"))
         for place, name in _backends_of(path, route):
             yield from self._check_backend(place, name)
@@ -167,15 +167,15 @@ def _is_private(match: object) -> bool:
     """Return True for the conditions of a route that takes private requests alone."""
     condition = match.get("sensitivity") if isinstance(match, Mapping) else None
     levels = condition if isinstance(condition, list) else [condition]
-    return bool(levels) and all(level == "high" for level in levels)
+    return bool(levels) and all(level == Sensitivity.HIGH for level in levels)
 
 
-def _models_of(entry: Mapping[str, Any]) -> list[str | None]:
+def _models_of(entry: JsonObject) -> list[str | None]:
     """Return the models that the entry of a backend declares."""
     return [entry.get("model"), *(entry.get("models") or ()), *(entry.get("families") or {}).values()]
 
 
-def _backends_of(path: yaml_source.Path, route: Mapping[str, Any]) -> Iterator[tuple[yaml_source.Path, object]]:
+def _backends_of(path: yaml_source.Path, route: JsonObject) -> Iterator[tuple[yaml_source.Path, object]]:
     """Yield the backends that a route names, each with its path."""
     for key in ("backend", "default"):
         if key in route:
