@@ -18,8 +18,10 @@ from typing import Any
 from app.routing.classify import classify
 from app.routing.detect import DETECTORS, Detectors
 from app.types import Body, ChatRequest, Dialect, SensitivityRules
-from app.wire import chat, responses
-from app.wire.chat import JsonBody
+from app.wire.chat import request as chat
+from app.wire.json_body import JsonBody, read_object
+from app.wire.responses import request as responses
+from app.wire.responses.body import ResponsesBody
 from tests.bodies import RESPONSES_SHAPES, SHAPES, body
 
 RUNS = 3
@@ -52,12 +54,12 @@ def _request(body: Body) -> ChatRequest:
 
 
 def _translate(read: tuple[JsonBody, responses.ResponsesRequest]) -> Body:
-    return responses.ResponsesBody(read[1].after([]), received=read[0])
+    return ResponsesBody(read[1].after([]), received=read[0])
 
 
 CHAT: dict[str, Step] = {"parse": chat.parse}
 RESPONSES: dict[str, Step] = {  # as app/web/responses.py reads it
-    "parse": chat.read_object,
+    "parse": read_object,
     "check": lambda received: (received, responses.parse(received.document)),
     "to chat": _translate,
 }

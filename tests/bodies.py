@@ -8,8 +8,9 @@ import string
 from collections.abc import Callable
 from typing import Any
 
-from app.wire.chat import MOST_PIECES, MOST_TOKENS
-from app.wire.responses_tools import MOST_TOOLS
+from app.wire.chat.request import MOST_PIECES
+from app.wire.json_body import MOST_TOKENS
+from app.wire.responses.tools import MOST_TOOLS
 
 Shape = Callable[[int], dict[str, Any]]  # size in bytes -> a document of about that size
 

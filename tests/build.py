@@ -8,7 +8,7 @@ from typing import Any
 from app import policy as policies
 from app.settings import Settings
 from app.types import CallRecord, ChatRequest, Policy
-from app.wire import chat
+from app.wire.chat import request as chat
 
 
 def policy(text: str, **settings: Any) -> Policy:

@@ -32,12 +32,14 @@ from app.settings import Settings
 from app.types import BackendConfig, Observations, Target, Timeouts
 from app.web import headers
 from app.web.guards import Guard
-from app.wire import chat, responses
-from app.wire.chat_repair import repaired_document, repaired_stream
-from app.wire.chat_stream import as_chunk
+from app.wire.chat import request as chat
+from app.wire.chat.repair import repaired_document, repaired_stream
+from app.wire.chat.reply import as_chunk
 from app.wire.json_end import JsonEnd
-from app.wire.responses_custom import Unwrapper, unwrap
-from app.wire.responses_stream import EventStream
+from app.wire.responses import request as responses
+from app.wire.responses.custom import Unwrapper, unwrap
+from app.wire.responses.reply import from_chat
+from app.wire.responses.stream import EventStream
 from tests.linear import Make, Work, problem_of
 
 SIZE = 1_000  # characters or entries
@@ -207,7 +209,7 @@ def many_calls(size: int) -> Work:
     count = itertools.count()
 
     def run() -> None:
-        responses.from_chat(
+        from_chat(
             answer, REQUEST, response_id="r", created_at=0, completed_at=0, model="m",
             new_id=lambda prefix: f"{prefix}_{next(count)}",
         )  # fmt: skip

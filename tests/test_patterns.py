@@ -106,15 +106,15 @@ PATTERNS = {
     ),
     "app/backends/openai.py _REASONING": Listed(match, ONE_PLACE, ("/", ":o", "o1", "gpt-")),
     "app/backends/ollama.py _NUM_CTX": Listed(first_match, ONE_PLACE, ("num_ctx ", "num_ctx\n", " ", "\n", "1")),
-    "app/wire/responses_tools.py _ILLEGAL": Listed(all_matches, CLASS, (".", "a")),
-    "app/wire/responses_custom.py _SPACE": Listed(all_matches, CLASS, (" ", " a")),
-    "app/wire/responses_custom.py _HEAD_PATTERN": Listed(match, ONE_PLACE, (" ", " {", "{")),
-    "app/wire/responses_custom.py _CERTAIN": Listed(match, POSSESSIVE, ("a", "\\ud800", "\\n", "\\ud800\\", "\\u00")),
-    "app/wire/responses_custom.py _OPEN": Listed(match, BOUNDED, ("\\", "\\ud800\\u")),
+    "app/wire/responses/tools.py _ILLEGAL": Listed(all_matches, CLASS, (".", "a")),
+    "app/wire/responses/custom.py _SPACE": Listed(all_matches, CLASS, (" ", " a")),
+    "app/wire/responses/custom.py _HEAD_PATTERN": Listed(match, ONE_PLACE, (" ", " {", "{")),
+    "app/wire/responses/custom.py _CERTAIN": Listed(match, POSSESSIVE, ("a", "\\ud800", "\\n", "\\ud800\\", "\\u00")),
+    "app/wire/responses/custom.py _OPEN": Listed(match, BOUNDED, ("\\", "\\ud800\\u")),
     "app/wire/tool_calls.py _PLACEHOLDER": Listed(whole, ONE_PLACE, (" ", "{", " {", "{ ")),
     "app/wire/tool_calls.py _PLACEHOLDER_IN_FRONT": Listed(match, ONE_PLACE, (" ", "{}", "{ ", "} ")),
-    "app/wire/chat_repair.py _CALLS": Listed(first_match, POSSESSIVE, ('"tool_calls"', '"tool_calls":', " "), raw=True),
-    "app/wire/chat_repair.py _ARGUMENTS": Listed(
+    "app/wire/chat/repair.py _CALLS": Listed(first_match, POSSESSIVE, ('"tool_calls"', '"tool_calls":', " "), raw=True),
+    "app/wire/chat/repair.py _ARGUMENTS": Listed(
         first_match,
         POSSESSIVE,
         ('"tool_calls":[{"index":', '"tool_calls" ', "\\", '"tool_calls":[{"index":0,"function":{"arguments":"a'),
@@ -122,17 +122,17 @@ PATTERNS = {
     ),
     "app/wire/json_end.py _OUTSIDE": Listed(first_match, CLASS, ("a", "{")),
     "app/wire/json_end.py _IN_STRING": Listed(first_match, CLASS, ("a", "\\")),
-    "app/wire/chat.py _TOKEN": Listed(all_matches, POSSESSIVE, ('"', '"a', "\\", '"\\', "[", "a"), raw=True),
-    "app/wire/chat.py _skip_space": Listed(called, CLASS, (" ", "\n")),
-    "app/wire/chat.py _plain_name": Listed(called, ONE_PLACE, (" ", '"', '"a', 'a" ')),
-    "app/wire/chat.py _first_comma": Listed(first_match, ONE_PLACE, (" ", "{", " {", "{ ")),
-    "app/wire/chat.py _end_of_member": Listed(called, ONE_PLACE, (" ", ", ")),
+    "app/wire/json_body.py _TOKEN": Listed(all_matches, POSSESSIVE, ('"', '"a', "\\", '"\\', "[", "a"), raw=True),
+    "app/wire/json_body.py _skip_space": Listed(called, CLASS, (" ", "\n")),
+    "app/wire/json_body.py _plain_name": Listed(called, ONE_PLACE, (" ", '"', '"a', 'a" ')),
+    "app/wire/json_body.py _first_comma": Listed(first_match, ONE_PLACE, (" ", "{", " {", "{ ")),
+    "app/wire/json_body.py _end_of_member": Listed(called, ONE_PLACE, (" ", ", ")),
     "app/wire/sse.py EVENT_END": Listed(all_matches, BOUNDED, ("\n", "\r", "\n\r", "a"), raw=True),
     "app/wire/sse.py _LINE_END": Listed(all_matches, BOUNDED, ("\n", "\r", "a"), raw=True),
-    "app/wire/answer_facts.py _MEMBER": Listed(
+    "app/wire/reply_facts.py _MEMBER": Listed(
         all_matches, POSSESSIVE, ('"content"', '"content":"', '"content" ', "\\", '"text":"\\'), raw=True
     ),
-    "app/wire/answer_facts.py _ESCAPE": Listed(all_matches, BOUNDED, ("\\", "\\u", "\\u00"), raw=True),
+    "app/wire/reply_facts.py _ESCAPE": Listed(all_matches, BOUNDED, ("\\", "\\u", "\\u00"), raw=True),
 }
 # Checks of a candidate read the candidate and what stands around it: a few hundred bytes, whatever the text.
 WINDOWED = {

@@ -17,9 +17,13 @@ from app.conversations import Conversations, Turn
 from app.routing.classify import classify
 from app.routing.detect import DETECTORS, Detectors
 from app.types import Body, ChatRequest, Dialect, ResponsesRules, SensitivityRules
-from app.wire import chat, responses, sse
-from app.wire.chat_repair import repaired_stream
-from app.wire.chat_stream import StreamWatch
+from app.wire import sse
+from app.wire.chat import request as chat
+from app.wire.chat.repair import repaired_stream
+from app.wire.chat.stream import StreamWatch
+from app.wire.json_body import read_object
+from app.wire.responses import request as responses
+from app.wire.responses.body import ResponsesBody
 from tests.bodies import RESPONSES_SHAPES, SHAPES, Shape, body
 
 SMALL, TIMES = 20_000, 5
@@ -42,9 +46,9 @@ def calls(work: Callable[[], Any]) -> int:
     return count
 
 
-def of_responses(raw: bytes) -> responses.ResponsesBody:
-    received = chat.read_object(raw)
-    return responses.ResponsesBody(responses.parse(received.document).after([]), received=received)
+def of_responses(raw: bytes) -> ResponsesBody:
+    received = read_object(raw)
+    return ResponsesBody(responses.parse(received.document).after([]), received=received)
 
 
 def steps(raw: bytes, read: Callable[[bytes], Body]) -> None:

@@ -20,10 +20,11 @@ from app.errors import (
     redact,
 )
 from app.types import BackendConfig
-from app.wire import chat
-from app.wire.answer_facts import AnswerFacts, of_completion, of_response
-from app.wire.chat_stream import StreamWatch
-from app.wire.responses_native import ResponsesWatch, native_usage
+from app.wire.chat import reply as chat_reply
+from app.wire.chat.stream import StreamWatch
+from app.wire.reply_facts import ReplyFacts
+from app.wire.responses import reply as responses_reply
+from app.wire.responses.stream import ResponsesWatch
 
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _MOST_BEFORE_FIRST_BYTES = 16 * 1024 * 1024  # comments, or an event that does not end
@@ -38,8 +39,9 @@ class Whole:
         self.body = body
         self.document = document
         self.native = native
-        self.input_tokens, self.output_tokens = (native_usage if native else chat.usage_of)(document)
-        self.facts = (of_response if native else of_completion)(document)
+        reader = responses_reply if native else chat_reply
+        self.input_tokens, self.output_tokens = reader.usage_of(document)
+        self.facts = reader.facts_of(document)
 
     def close(self) -> None:
         """Nothing is open any more."""
@@ -53,7 +55,7 @@ class StoredDocument(Whole):
         self.document = document
         self.native = True
         self.input_tokens = self.output_tokens = None
-        self.facts = AnswerFacts()
+        self.facts = ReplyFacts()
 
 
 class Stream:
@@ -94,7 +96,7 @@ class Stream:
         return self._watch.output_tokens
 
     @property
-    def facts(self) -> AnswerFacts:
+    def facts(self) -> ReplyFacts:
         return self._watch.facts
 
     def wait_for_first(self, deadline: float) -> None:

@@ -30,7 +30,9 @@ from app.backends.failures import (
 from app.backends.response import Response
 from app.errors import BackendError, BackendProtocol, BackendRejected, BackendServerError, BackendUnavailable
 from app.types import BackendConfig, ChatRequest, Dialect, Outgoing, StoredRequest, Target
-from app.wire import chat, dialects, finish, sse
+from app.wire import finish, sse
+from app.wire.chat.errors import refused_member
+from app.wire.chat.request import MOST_MODEL_CHARS, without
 from app.wire.error_document import error_of
 
 _MOST_MODELS = 10_000  # of one backend; each request looks names up among them
@@ -106,8 +108,8 @@ class Backend:
         try:
             return self._open(outgoing, target, stream=stream, private=private)
         except BackendRejected as refused:
-            member = None if outgoing.native else dialects.refused_member(refused)
-            body = chat.without(outgoing.body, member) if member else None
+            member = None if outgoing.native else refused_member(refused)
+            body = without(outgoing.body, member) if member else None
             if body is None:
                 raise
         return self._open(dataclasses.replace(outgoing, body=body), target, stream=stream, private=private)
@@ -141,7 +143,7 @@ class Backend:
     def discover(self) -> tuple[str, ...]:
         """Names of the models it holds, as far as a request can name them.  Raises BackendError."""
         names = self.model_names(self.ask(self.models_path))
-        return tuple(islice((name for name in names if len(name) <= chat.MOST_MODEL_CHARS), _MOST_MODELS))
+        return tuple(islice((name for name in names if len(name) <= MOST_MODEL_CHARS), _MOST_MODELS))
 
     def runs_with(self, model: str) -> int | None:  # noqa: ARG002
         """Tokens of context that the server really gives a model; None when it does not say.  Raises BackendError."""

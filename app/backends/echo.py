@@ -15,7 +15,7 @@ from app.backends.answers import Whole
 from app.backends.base import Backend
 from app.types import JsonObject, Outgoing, Target
 from app.wire import sse
-from app.wire.answer_facts import AnswerFacts
+from app.wire.reply_facts import ReplyFacts
 
 _NOTE = "[echo: no model is set up, this is your own text] "
 
@@ -54,7 +54,7 @@ class EchoStream:
 
     def __init__(self, head: Mapping[str, Any], text: str, usage: Mapping[str, int], chat: JsonObject) -> None:
         self.input_tokens, self.output_tokens = usage["prompt_tokens"], usage["completion_tokens"]
-        self.facts = AnswerFacts(len(text), "stop")
+        self.facts = ReplyFacts(len(text), "stop")
         options = chat.get("stream_options")
         wants_usage = isinstance(options, Mapping) and bool(options.get("include_usage"))
         self._events = _events({**head, "object": "chat.completion.chunk"}, text, usage if wants_usage else None)

@@ -20,7 +20,8 @@ from app.routing.classify import classify
 from app.routing.detect import Detectors
 from app.routing.explain import explanation, what_is_sent
 from app.types import SENSITIVITIES, ChatRequest, Cuts, Sensitivity, SensitivityRules
-from app.wire import chat
+from app.wire.chat import request as chat
+from app.wire.json_body import read_object
 
 route_group = AppGroup("route", help="See where a prompt would go.")
 
@@ -117,7 +118,7 @@ def _rules() -> tuple[Cuts, Detectors]:
 
 def _tagged(line: bytes, cuts: Cuts, detectors: Detectors) -> bytes:
     """The line with its tags in front, else byte for byte.  Raises RequestError."""
-    row = chat.read_object(line)
+    row = read_object(line)
     if "messages" in row.document:
         body = chat.parse(line)
     elif isinstance(row.document.get("text"), str):

@@ -19,7 +19,8 @@ from app.routing.classify import tag_complexity
 from app.routing.decide import decide
 from app.routing.locality import is_local
 from app.types import Basis, ChatRequest, Classification, Decision, Observations, Policy, Target
-from app.wire.chat import ChatBody, JsonBody
+from app.wire.chat.request import ChatBody
+from app.wire.json_body import JsonBody
 
 UNCHANGED, ELSEWHERE, ORDER, RULE, REFUSED = "unchanged", "elsewhere", "order", "rule", "refused"
 CHANGES = (ELSEWHERE, ORDER, RULE, REFUSED)

@@ -13,9 +13,10 @@ from flask import request as http
 from app.errors import RouterError, StreamInterrupted
 from app.types import Buffered, ChatRequest, Reply
 from app.web import answers, errors, headers
-from app.wire import chat, sse
-from app.wire.chat_repair import repaired_document, repaired_stream, tool_names
-from app.wire.chat_stream import as_chunk
+from app.wire import sse
+from app.wire.chat import request as chat
+from app.wire.chat.repair import repaired_document, repaired_stream, tool_names
+from app.wire.chat.reply import as_chunk
 
 blueprint = Blueprint("chat", __name__)
 

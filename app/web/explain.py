@@ -9,7 +9,7 @@ from app import pipeline
 from app.routing.explain import explanation
 from app.web import chat, headers, responses
 from app.web.answers import runtime
-from app.wire.chat import read_object
+from app.wire.json_body import read_object
 
 blueprint = Blueprint("explain", __name__)
 

@@ -21,11 +21,13 @@ from app.storage import StoreError, now_ms
 from app.types import Buffered, ChatRequest, JsonObject, Reply, Sensitivity, StoredRequest, Target
 from app.web import answers, errors, headers
 from app.web.guards import owner_of
-from app.wire import chat, sse
-from app.wire.responses import ResponsesBody, ResponsesRequest, from_chat, input_list, kept_items, parse
-from app.wire.responses_native import item_ids, response_in
-from app.wire.responses_request import is_id
-from app.wire.responses_stream import EventStream, translate
+from app.wire import sse
+from app.wire.json_body import read_object
+from app.wire.responses.body import ResponsesBody
+from app.wire.responses.reply import from_chat, item_ids
+from app.wire.responses.request import ResponsesRequest, is_id, parse
+from app.wire.responses.stored import input_list, kept_items
+from app.wire.responses.stream import EventStream, response_in, translate
 
 blueprint = Blueprint("responses", __name__)
 log = logging.getLogger("llr.conversations")
@@ -108,7 +110,7 @@ def _at_backend(
 def read_request(rt: Runtime, environ: dict[str, Any], raw: bytes) -> tuple[ChatRequest, ResponsesRequest]:
     """The request as the pipeline runs it, and as it was asked.  Raises RequestError."""
     private = headers.sensitivity(environ)
-    received = chat.read_object(raw)
+    received = read_object(raw)
     time.sleep(0)  # the other requests' turn, here and below: with a large body each step takes its time
     asked = parse(received.document)
     past = _Past(rt, asked, owner_of(environ))

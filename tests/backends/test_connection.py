@@ -18,7 +18,7 @@ from app.backends.failures import TRANSPORT_ERRORS
 from app.backends.llamacpp import LlamaCppBackend
 from app.errors import BackendProtocol
 from app.types import BackendConfig, ChatRequest, Target, Timeouts
-from app.wire import chat
+from app.wire.chat import request as chat
 from tests.fakes.replies import CLOSE, HANG, RESET, End
 from tests.fakes.upstream import Upstream
 

@@ -16,7 +16,7 @@ import trustme
 from app.backends.openai import OpenAIBackend
 from app.errors import BackendError, BackendProtocol, BackendRejected, BackendTimeout
 from app.types import BackendConfig, ChatRequest, Target, Timeouts
-from app.wire import chat
+from app.wire.chat import request as chat
 
 LARGE = b'{"messages": [{"role": "user", "content": "' + b"x" * 20_000_000 + b'"}]}'
 OK = b'{"choices": [{"message": {"role": "assistant", "content": "all of it"}}]}'

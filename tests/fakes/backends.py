@@ -12,7 +12,7 @@ from app.backends.slots import Slots
 from app.dispatch import Dispatcher, Upstream
 from app.health import Health
 from app.types import BackendConfig, CallRecord, ChatRequest, Observations, Outgoing, Price, Target, Timeouts
-from app.wire.answer_facts import AnswerFacts
+from app.wire.reply_facts import ReplyFacts
 
 
 class FakeStream:
@@ -23,7 +23,7 @@ class FakeStream:
     def __init__(self, *chunks: bytes | BaseException, tokens: tuple[int | None, int | None] = (None, None)) -> None:
         self._chunks = iter(chunks)
         self.input_tokens, self.output_tokens = tokens
-        self.facts = AnswerFacts()
+        self.facts = ReplyFacts()
         self.closed = 0
 
     def __iter__(self) -> Iterator[bytes]:

@@ -19,8 +19,8 @@ from app.factory import POLICY_TEXT, create_app
 from app.routing.detect import DETECTORS, Detectors
 from app.types import SensitivityRules
 from app.wire import sse
-from app.wire.chat_stream import StreamWatch
-from app.wire.responses_native import ResponsesWatch
+from app.wire.chat.stream import StreamWatch
+from app.wire.responses.stream import ResponsesWatch
 from tests.e2e.server import parse_events
 from tests.fakes.backends import FakeBackend, FakeStream, config
 from tests.faults.documents import CHAT, CHUNK, COMPLETION, RESPONSES, documents, paths, put, raw, spoiled, values

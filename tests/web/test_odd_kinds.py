@@ -12,7 +12,11 @@ import pytest
 from app.backends import BACKEND_TYPES
 from app.errors import RequestError
 from app.types import BackendConfig, Timeouts
-from app.wire import chat, responses
+from app.wire.chat import request as chat
+from app.wire.json_body import read_object
+from app.wire.responses import request as responses
+from app.wire.responses.body import ResponsesBody
+from app.wire.responses.stored import input_list, kept_items
 from tests.web.conftest import Client
 
 IMAGE = "data:image/png;base64,aGk="
@@ -184,16 +188,16 @@ def write(raw: bytes, *, translated: bool) -> None:
         for dialect in DIALECTS:
             json.loads(body.encode("m", dialect, stream=False))
         return
-    received = chat.read_object(raw)
+    received = read_object(raw)
     asked = responses.parse(received.document)
-    made = responses.ResponsesBody(asked, [], {}, received)
+    made = ResponsesBody(asked, [], {}, received)
     for dialect in DIALECTS:
         json.loads(made.encode("m", dialect, stream=False))
     assert made.native("m", stream=False) and made.original
-    kept = responses.kept_items(made.input, lambda prefix: f"{prefix}_1")
-    responses.input_list(kept)
+    kept = kept_items(made.input, lambda prefix: f"{prefix}_1")
+    input_list(kept)
     again = responses.parse({"input": "x", "previous_response_id": "resp_1"}).after(kept)
-    responses.ResponsesBody(again, kept).encode("m", DIALECTS[0], stream=True)
+    ResponsesBody(again, kept).encode("m", DIALECTS[0], stream=True)
 
 
 @pytest.mark.parametrize("name", REQUESTS)

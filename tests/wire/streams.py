@@ -12,8 +12,10 @@ from pydantic import TypeAdapter
 
 from app.types import Dialect
 from app.wire import sse
-from app.wire.responses import ResponsesBody, ResponsesRequest, from_chat, parse
-from app.wire.responses_stream import EventStream, translate
+from app.wire.responses.body import ResponsesBody
+from app.wire.responses.reply import from_chat
+from app.wire.responses.request import ResponsesRequest, parse
+from app.wire.responses.stream import EventStream, translate
 from tests.wire.grammar import Event, check_response, valid
 
 NOW = 1_790_000_000

@@ -10,9 +10,9 @@ import pytest
 from app.errors import error_fields
 from app.types import JsonObject
 from app.wire import finish, sse
-from app.wire.chat_stream import StreamWatch
+from app.wire.chat.stream import StreamWatch
 from app.wire.error_document import error_in, error_of
-from app.wire.responses_native import ResponsesWatch
+from app.wire.responses.stream import ResponsesWatch
 from tests.wire.streams import answer as whole
 from tests.wire.streams import delta, events_of, final, kinds, response_of, text
 

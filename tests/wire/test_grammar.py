@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.wire import sse
-from app.wire.responses_stream import translate
+from app.wire.responses.stream import translate
 from tests.wire.grammar import Event, check
 from tests.wire.streams import body, call, calls, delta, request, stream, text
 

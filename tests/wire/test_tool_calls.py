@@ -15,9 +15,9 @@ from openai.types.chat import ChatCompletion
 
 from app.errors import StreamInterrupted
 from app.wire import sse
-from app.wire.chat_repair import repaired_document, repaired_stream, tool_names
+from app.wire.chat.repair import repaired_document, repaired_stream, tool_names
+from tests.wire.responses.test_stream import FRAGMENTS
 from tests.wire.streams import answer, body, call, calls, delta, events_of, output, request, response_of, shape, text
-from tests.wire.test_responses_stream import FRAGMENTS
 
 NAMES = ("get_weather", "get", "list_files", "f", "g")
 TOOLS = [{"type": "function", "name": name} for name in NAMES]

@@ -34,7 +34,7 @@ from app.web.dashboard import figures
 from app.web.dashboard.charts import count
 from app.web.guards import COOKIE, Guard
 from app.web.models import listed
-from app.wire import chat
+from app.wire.chat import request as chat
 
 blueprint = Blueprint("dashboard", __name__, template_folder=".")
 

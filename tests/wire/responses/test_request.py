@@ -8,7 +8,8 @@ import pytest
 
 from app.errors import RequestError
 from app.types import Body, Dialect
-from app.wire.responses import ResponsesBody, parse
+from app.wire.responses.body import ResponsesBody
+from app.wire.responses.request import parse
 from tests.wire.streams import answer, chat, request, response_of
 
 PLAIN = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}

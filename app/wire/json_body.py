@@ -1,4 +1,4 @@
-"""Chat-completions bodies: read once, checked, and sent on byte for byte with only `model` replaced."""
+"""A request body as JSON: read once, with the places of its members, and written again with few values replaced."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from itertools import islice
 from typing import Any, NoReturn
 
 from app.errors import RequestError
-from app.types import Dialect, JsonObject
-from app.wire import dialects
-from app.wire.chat_checks import check_message, check_options
-from app.wire.system_messages import SYSTEM_ROLES, system_message
+from app.types import JsonObject
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -22,11 +19,8 @@ def _refuse_constant(name: str) -> NoReturn:
 
 _MOST_NESTED = 200  # levels: what reads and writes the body after the parser must not run out of stack
 _MOST_MEMBERS = 1000  # of the body itself; the API has some forty
-MOST_PIECES = 20_000  # messages and parts: far beyond any conversation, and no worker is busy with it for long
 MOST_TOKENS = 250_000  # of a body's JSON; 32 MB could hold millions of values, seconds of work and a GB of memory
 _NO_MARK = bytes(char for char in range(256) if char not in b"[{,")
-MOST_MODEL_CHARS = 1024  # of a model's name; those of real servers have fewer than 200
-MOST_COUNTED = 2**31 - 1  # tokens that a backend may say it counted
 _TOKEN = re.compile(rb'[\[{,]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _value_at = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 _pairs_of = json.JSONDecoder(object_pairs_hook=tuple).decode
@@ -97,7 +91,7 @@ def read_object(raw: bytes) -> JsonBody:
     if _holds_too_much(raw):
         raise RequestError(f"The request body holds more than {MOST_TOKENS} strings, lists, objects and commas.")
     try:
-        body = _scan_object(raw.decode("utf-8-sig"))
+        body = scan_object(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise RequestError(f"The request body is not UTF-8 (byte {error.start}).") from None
     except RecursionError:
@@ -136,7 +130,7 @@ def _is_too_deep(document: JsonObject) -> bool:
     return True
 
 
-def _scan_object(text: str) -> JsonBody:
+def scan_object(text: str) -> JsonBody:
     """json.loads for one object that also keeps where its members' values stand; of a repeated name the last counts."""
     at = _space(text, 0)
     if text[at : at + 1] != "{":
@@ -195,88 +189,7 @@ def _space(text: str, at: int) -> int:
     return found.end() if found else at
 
 
-@dataclass(frozen=True, slots=True)
-class ChatBody:
-    """A chat request body (implements types.Body)."""
-
-    json: JsonBody
-    developer: bool = False  # a message has this role
-
-    @property
-    def chat(self) -> JsonObject:
-        return self.json.document
-
-    @property
-    def original(self) -> Any:
-        return self.json.pairs()
-
-    def translate(self, dialect: Dialect) -> None:
-        """Nothing: chat passes through."""
-
-    def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:
-        """The client's bytes with `model` replaced, and the words that the server would refuse or ignore; a shadow call
-        also has its streaming switched off."""
-        members = {"model": json.dumps(model)}
-        without = dialects.edit(self.json.document, self.json.raw, dialect, members)
-        if self.developer and dialect.system_first:
-            members["messages"] = _system_first(self.json)
-        if self.json.document.get("stream") and not stream:
-            members["stream"] = "false"
-            if "stream_options" in self.json.document:
-                members["stream_options"] = "null"
-        return self.json.with_members(members, without)
-
-    def native(self, model: str, *, stream: bool) -> None:  # noqa: ARG002
-        return None
-
-
-def parse(raw: bytes) -> ChatBody:
-    """Checks a chat body as far as routing needs it.  Raises RequestError naming the field."""
-    body = read_object(raw)
-    messages = body.document.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise RequestError("`messages` must be a non-empty array of objects.", param="messages")
-    pieces, developer = len(messages), False
-    for index, message in enumerate(messages):
-        pieces += check_message(message, index)
-        developer = developer or message["role"] == "developer"
-    check_options(body.document)
-    if pieces > MOST_PIECES:
-        raise RequestError(f"`messages` must not hold more than {MOST_PIECES} messages and parts.", param="messages")
-    if not isinstance(body.document.get("stream"), (bool, type(None))):
-        raise RequestError("`stream` must be true or false.", param="stream")
-    if _streams_or_not(body):
-        raise RequestError("`stream` is there more than once, and not always the same.", param="stream")
-    model_of(body.document)
-    return ChatBody(body, developer)
-
-
-def without(raw: bytes, name: str) -> bytes | None:
-    """A chat body without a word that its server refused: `max_tokens` and `max_completion_tokens` take each other's
-    place, `developer` becomes `system`.  None when the word is not in it."""
-    body = _scan_object(raw.decode("utf-8"))  # it was checked before it was sent
-    if name == "developer":
-        messages = body.document["messages"]
-        if not any(message["role"] == "developer" for message in messages):
-            return None
-        return body.with_members({"messages": _system_first(body)})
-    if name not in body.document:
-        return None
-    other = dialects.OTHER_LIMIT.get(name)
-    members = {other: body.raw(name)} if other and body.document.get(other) is None else {}
-    return body.with_members(members, (name,))
-
-
-def _system_first(body: JsonBody) -> str:
-    """The text of `messages` with all system and developer messages as one system message in front; the others stay
-    as they came."""
-    messages, texts = body.document["messages"], _elements(body.raw("messages"))
-    front = system_message([message for message in messages if message["role"] in SYSTEM_ROLES])
-    rest = [text for message, text in zip(messages, texts, strict=True) if message["role"] not in SYSTEM_ROLES]
-    return f"[{','.join([json.dumps(front), *rest])}]"
-
-
-def _elements(text: str) -> list[str]:
+def elements_of(text: str) -> list[str]:
     """The texts of the elements of a JSON array."""
     elements = []
     at = _space(text, 1)
@@ -286,50 +199,3 @@ def _elements(text: str) -> list[str]:
         at = _space(text, end)
         at = _space(text, at + 1) if text[at] == "," else at
     return elements
-
-
-def _streams_or_not(body: JsonBody) -> bool:
-    """Whether servers would not agree if it is to be streamed: the first or the last of a name may count, and for
-    those in Go `Stream` too.  An answer of the other kind would look like a backend's failure."""
-    streams = bool(body.document.get("stream"))
-    values = (body.text[start:end] for name, start, end in body.spans if name.casefold() == "stream")
-    return any((value == "true") != streams for value in values)
-
-
-def of_text(text: str) -> ChatBody:
-    """The body of one user message."""
-    return parse(json.dumps({"messages": [{"role": "user", "content": text}]}).encode())
-
-
-def model_of(document: JsonObject) -> str:
-    """The client's `model`, trimmed, or "" when it is absent or null.  Raises RequestError."""
-    model = document.get("model")
-    if model is None:
-        return ""
-    if not isinstance(model, str):
-        raise RequestError("`model` must be a string.", param="model")
-    return model_name(model)
-
-
-def model_name(text: str) -> str:
-    """Return a client's name for a model, trimmed.  Raises RequestError when it is too long for one: names are compared
-    with others, kept in rows, and quoted by backends."""
-    name = text.strip()
-    if len(name) > MOST_MODEL_CHARS:
-        raise RequestError(
-            f"`model` must not be longer than {MOST_MODEL_CHARS} characters; it has {len(name)}.", param="model"
-        )
-    return name
-
-
-def usage_of(document: JsonObject) -> tuple[int | None, int | None]:
-    """(input, output) tokens of an answer or a chunk; None where it does not say."""
-    usage = document.get("usage")
-    if not isinstance(usage, Mapping):
-        return None, None
-    return token_count(usage.get("prompt_tokens")), token_count(usage.get("completion_tokens"))
-
-
-def token_count(value: object) -> int | None:
-    """A number of tokens that a backend names; None when it cannot be one."""
-    return value if type(value) is int and 0 <= value <= MOST_COUNTED else None

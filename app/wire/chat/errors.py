@@ -1,14 +1,9 @@
-"""Words of OpenAI's chat API that some servers refuse or ignore: what is changed in a body, what a refusal names."""
+"""Refusals of chat servers: which word of a body they are about."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection
 from typing import Protocol
 
-from app.types import Dialect, JsonObject
-
-OTHER_LIMIT = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 _NAMES = {  # how refusals name a word
     "max_tokens": ("max_tokens",),
     "max_completion_tokens": ("max_completion_tokens",),
@@ -39,21 +34,6 @@ class Refusal(Protocol):
     said: str | None
     param: str | None
     code: str | None
-
-
-def edit(document: JsonObject, raw: Callable[[str], str], dialect: Dialect, members: dict[str, str]) -> Collection[str]:
-    """Put the members of a chat body that a dialect words otherwise into `members`, as JSON text, and return the names
-    of those that must go.  `raw` returns the text of a member."""
-    without: tuple[str, ...] = ()
-    wanted = dialect.max_tokens_field
-    if dialect.max_tokens_only and document.get(other := OTHER_LIMIT[wanted]) is not None:
-        if other == "max_completion_tokens" or document.get(wanted) is None:  # the newer name counts
-            members[wanted] = raw(other)
-        without = (other,)
-    effort = document.get("reasoning_effort")
-    if isinstance(effort, str) and effort in dialect.efforts:
-        members["reasoning_effort"] = json.dumps(dialect.efforts[effort])
-    return without
 
 
 def refused_member(refusal: Refusal) -> str | None:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import RequestError
-from app.wire.responses_custom import Unwrapper, unwrap, wrap
-from app.wire.responses_tools import MOST_TOOLS, Toolbox, flat_name
+from app.wire.responses.custom import Unwrapper, unwrap, wrap
+from app.wire.responses.tools import MOST_TOOLS, Toolbox, flat_name
 from tests.wire.streams import answer, call, chat, messages, request, response_of, shape
 
 LEGAL = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")

@@ -13,8 +13,8 @@ import pytest
 
 from app.errors import StreamInterrupted
 from app.wire import sse
-from app.wire.responses_messages import unseal_reasoning
-from app.wire.responses_stream import translate
+from app.wire.responses.messages import unseal_reasoning
+from app.wire.responses.stream import translate
 from tests.wire.grammar import Event, check, valid
 from tests.wire.streams import (
     NOW,

@@ -15,10 +15,10 @@ from typing import Any
 
 from app.errors import RequestError
 from app.types import Dialect, JsonObject
-from app.wire import responses_custom
-from app.wire.responses_request import item_type
-from app.wire.responses_tools import Toolbox
-from app.wire.system_messages import BETWEEN, system_message
+from app.wire.chat.system_messages import BETWEEN, system_message
+from app.wire.responses import custom
+from app.wire.responses.request import item_type
+from app.wire.responses.tools import Toolbox
 
 Part = dict[str, Any]  # a chat content part
 Message = dict[str, Any]
@@ -115,7 +115,7 @@ class _History:
         self._call(item, _legal_arguments(item.get("arguments")))
 
     def _custom_call(self, item: JsonObject) -> None:
-        self._call(item, responses_custom.wrap(str(item.get("input") or "")))
+        self._call(item, custom.wrap(str(item.get("input") or "")))
 
     def _call(self, item: JsonObject, arguments: str) -> None:
         turn, call_id = self._assistant(), item["call_id"]

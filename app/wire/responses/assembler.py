@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.types import JsonObject
-from app.wire.responses_output import CallItem, CustomCallItem, Event, Item, MessageItem, ReasoningItem
-from app.wire.responses_request import ResponsesRequest
+from app.wire.responses.items import CallItem, CustomCallItem, Event, Item, MessageItem, ReasoningItem
+from app.wire.responses.request import ResponsesRequest
 from app.wire.tool_calls import Fragment, ToolCalls, fragments_in
 
 _TEXTS = ("reasoning_content", "reasoning", "content", "refusal")

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.wire.chat_stream import StreamWatch, as_chunk
+from app.wire.chat.reply import as_chunk
+from app.wire.chat.stream import StreamWatch
 
 HELLO = b'data: {"choices":[{"index":0,"delta":{"content":"hel"},"finish_reason":null}]}'
 STOP = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'

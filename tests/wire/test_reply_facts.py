@@ -7,29 +7,31 @@ from typing import Any
 
 import pytest
 
-from app.wire.answer_facts import AnswerFacts, of_completion, of_response
-from app.wire.responses_native import ResponsesWatch
+from app.wire.chat import reply as chat_reply
+from app.wire.reply_facts import ReplyFacts
+from app.wire.responses import reply as responses_reply
+from app.wire.responses.stream import ResponsesWatch
 from app.wire.sse import event
 
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": "\\n"}'}}
-MESSAGES: dict[str, tuple[dict[str, Any], str | None, AnswerFacts]] = {
-    "text": ({"content": "hello"}, "stop", AnswerFacts(5, "stop")),
-    "text with escapes and letters of other scripts": ({"content": 'a\n"\\ü€😀'}, "stop", AnswerFacts(7, "stop")),
-    "nothing": ({"content": ""}, "stop", AnswerFacts(0, "stop")),
-    "null beside a call": ({"content": None, "tool_calls": [CALL]}, "tool_calls", AnswerFacts(11, "tool_calls")),
-    "parts": ({"content": [{"type": "text", "text": "abc"}]}, "stop", AnswerFacts(3, "stop")),
-    "cut": ({"content": "abc"}, "length", AnswerFacts(3, "length")),
-    "a capital reason": ({"content": "abc"}, "MAX_TOKENS", AnswerFacts(3, "max_tokens")),
-    "a refusal": ({"content": None, "refusal": "no"}, "stop", AnswerFacts(2, "refusal")),
-    "an empty refusal is none": ({"content": "abc", "refusal": ""}, "stop", AnswerFacts(3, "stop")),
-    "filtered": ({"content": ""}, "content_filter", AnswerFacts(0, "content_filter")),
-    "thoughts alone": ({"content": "", "reasoning_content": "hmm"}, "length", AnswerFacts(0, "length")),
-    "no reason": ({"content": "abc"}, None, AnswerFacts(3, None)),
-    "an empty reason": ({"content": "abc"}, "", AnswerFacts(3, None)),
+MESSAGES: dict[str, tuple[dict[str, Any], str | None, ReplyFacts]] = {
+    "text": ({"content": "hello"}, "stop", ReplyFacts(5, "stop")),
+    "text with escapes and letters of other scripts": ({"content": 'a\n"\\ü€😀'}, "stop", ReplyFacts(7, "stop")),
+    "nothing": ({"content": ""}, "stop", ReplyFacts(0, "stop")),
+    "null beside a call": ({"content": None, "tool_calls": [CALL]}, "tool_calls", ReplyFacts(11, "tool_calls")),
+    "parts": ({"content": [{"type": "text", "text": "abc"}]}, "stop", ReplyFacts(3, "stop")),
+    "cut": ({"content": "abc"}, "length", ReplyFacts(3, "length")),
+    "a capital reason": ({"content": "abc"}, "MAX_TOKENS", ReplyFacts(3, "max_tokens")),
+    "a refusal": ({"content": None, "refusal": "no"}, "stop", ReplyFacts(2, "refusal")),
+    "an empty refusal is none": ({"content": "abc", "refusal": ""}, "stop", ReplyFacts(3, "stop")),
+    "filtered": ({"content": ""}, "content_filter", ReplyFacts(0, "content_filter")),
+    "thoughts alone": ({"content": "", "reasoning_content": "hmm"}, "length", ReplyFacts(0, "length")),
+    "no reason": ({"content": "abc"}, None, ReplyFacts(3, None)),
+    "an empty reason": ({"content": "abc"}, "", ReplyFacts(3, None)),
     "a text that looks like members": (
         {"content": '"content":"x","finish_reason":"y"'},
         "stop",
-        AnswerFacts(33, "stop"),
+        ReplyFacts(33, "stop"),
     ),
 }
 
@@ -37,7 +39,7 @@ MESSAGES: dict[str, tuple[dict[str, Any], str | None, AnswerFacts]] = {
 @pytest.mark.parametrize("name", MESSAGES)
 def test_a_whole_answer(name: str) -> None:
     message, reason, facts = MESSAGES[name]
-    assert of_completion({"choices": [{"message": message, "finish_reason": reason}]}) == facts
+    assert chat_reply.facts_of({"choices": [{"message": message, "finish_reason": reason}]}) == facts
 
 
 @pytest.mark.parametrize("spaces", [(",", ":"), (", ", ": "), (" , ", " : ")], ids=["tight", "usual", "wide"])
@@ -45,7 +47,7 @@ def test_a_whole_answer(name: str) -> None:
 @pytest.mark.parametrize("name", MESSAGES)
 def test_its_stream(name: str, spaces: tuple[str, str], ascii_only: bool) -> None:
     message, reason, facts = MESSAGES[name]
-    streamed = AnswerFacts()
+    streamed = ReplyFacts()
     for choice in ({"delta": message, "finish_reason": None}, {"delta": {}, "finish_reason": reason}):
         text = json.dumps({"choices": [choice]}, separators=spaces, ensure_ascii=ascii_only)
         streamed.add(text.replace("\\ud83d\\ude00", "\\u263a").encode())  # two escapes of one character count as two
@@ -53,9 +55,9 @@ def test_its_stream(name: str, spaces: tuple[str, str], ascii_only: bool) -> Non
 
 
 def test_a_refusal_that_has_begun_is_not_yet_an_end() -> None:
-    facts = AnswerFacts()
+    facts = ReplyFacts()
     facts.add(b'{"choices":[{"delta":{"refusal":"I can"},"finish_reason":null}]}')
-    assert facts == AnswerFacts(5, None)
+    assert facts == ReplyFacts(5, None)
 
 
 NO_ANSWERS: tuple[dict[str, Any], ...] = (
@@ -68,40 +70,40 @@ NO_ANSWERS: tuple[dict[str, Any], ...] = (
 
 @pytest.mark.parametrize("document", NO_ANSWERS)
 def test_what_is_no_answer_has_no_length(document: dict[str, Any]) -> None:
-    assert of_completion(document) == AnswerFacts(0, None)
+    assert chat_reply.facts_of(document) == ReplyFacts(0, None)
 
 
 TEXT = {"type": "message", "content": [{"type": "output_text", "text": "abcd"}]}
-RESPONSES: dict[str, tuple[dict[str, Any], AnswerFacts]] = {
-    "text": ({"status": "completed", "output": [TEXT]}, AnswerFacts(4, "stop")),
+RESPONSES: dict[str, tuple[dict[str, Any], ReplyFacts]] = {
+    "text": ({"status": "completed", "output": [TEXT]}, ReplyFacts(4, "stop")),
     "a call": (
         {"status": "completed", "output": [{"type": "function_call", "arguments": "{}"}]},
-        AnswerFacts(2, "tool_calls"),
+        ReplyFacts(2, "tool_calls"),
     ),
     "a custom call": (
         {"status": "completed", "output": [{"type": "custom_tool_call", "input": "ls"}]},
-        AnswerFacts(2, "tool_calls"),
+        ReplyFacts(2, "tool_calls"),
     ),
     "thoughts alone": (
         {"status": "completed", "output": [{"type": "reasoning", "content": [{"text": "hmm"}]}]},
-        AnswerFacts(0, "stop"),
+        ReplyFacts(0, "stop"),
     ),
     "cut": (
         {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}, "output": [TEXT]},
-        AnswerFacts(4, "max_output_tokens"),
+        ReplyFacts(4, "max_output_tokens"),
     ),
     "a refusal": (
         {"status": "completed", "output": [{"type": "message", "content": [{"type": "refusal", "refusal": "no"}]}]},
-        AnswerFacts(2, "refusal"),
+        ReplyFacts(2, "refusal"),
     ),
-    "nothing that fits": ({"status": 3, "output": [None, {"type": "message", "content": "x"}]}, AnswerFacts(0, None)),
+    "nothing that fits": ({"status": 3, "output": [None, {"type": "message", "content": "x"}]}, ReplyFacts(0, None)),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", RESPONSES)
 def test_a_response_and_its_stream(name: str) -> None:
     response, facts = RESPONSES[name]
-    assert of_response(response) == facts
+    assert responses_reply.facts_of(response) == facts
     watch = ResponsesWatch()
     watch.feed(event({"type": "response.output_text.delta", "delta": "x"}, "response.output_text.delta"))
     watch.feed(event({"type": "response.completed", "response": response}, "response.completed"))

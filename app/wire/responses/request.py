@@ -11,8 +11,8 @@ from typing import Any
 
 from app.errors import RequestError
 from app.types import JsonObject
-from app.wire.chat import MOST_PIECES, model_name
-from app.wire.responses_tools import MOST_TOOLS, Toolbox, count_tools, parse_choice, parse_tools
+from app.wire.chat.request import MOST_PIECES, model_name
+from app.wire.responses.tools import MOST_TOOLS, Toolbox, count_tools, parse_choice, parse_tools
 
 _NUMBER = (int, float)
 _SAMPLING = {"temperature": 1.0, "top_p": 1.0, "presence_penalty": 0, "frequency_penalty": 0}  # what is echoed

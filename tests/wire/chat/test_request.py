@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from app.errors import RequestError
 from app.types import Dialect
-from app.wire import chat
+from app.wire.chat import request as chat
+from app.wire.chat.reply import usage_of
+from app.wire.json_body import MOST_TOKENS, read_object
 
 MESSAGES = '"messages":[{"role":"user","content":"x"}]'
 
@@ -114,7 +116,7 @@ def test_any_json_object_survives(
     document: dict[str, Any], indent: Any, ascii_only: bool, before: str, after: str, model: str
 ) -> None:
     text = before + json.dumps(document, indent=indent, ensure_ascii=ascii_only) + after
-    body = chat.read_object(text.encode())
+    body = read_object(text.encode())
     assert body.document == document
     assert body.with_members({}) == text.encode()
     names = [name for name, _, _ in body.spans]
@@ -136,10 +138,10 @@ def test_garbage_is_an_object_or_a_refusal(raw: bytes) -> None:
     except (ValueError, ZeroDivisionError):
         is_object = False
     if is_object:
-        assert chat.read_object(raw).document == wanted
+        assert read_object(raw).document == wanted
     else:
         with pytest.raises(RequestError):
-            chat.read_object(raw)
+            read_object(raw)
 
 
 # --- what is refused ----------------------------------------------------------------------------
@@ -175,13 +177,13 @@ NOT_JSON = [
 @pytest.mark.parametrize("raw, said", NOT_JSON, ids=[str(raw[:20]) for raw, _ in NOT_JSON])
 def test_what_is_no_json_object_is_refused_without_a_word_of_it(raw: bytes, said: str) -> None:
     with pytest.raises(RequestError) as caught:
-        chat.read_object(raw)
+        read_object(raw)
     assert (caught.value.status, caught.value.message) == (400, said)
 
 
 def test_an_integer_too_long_for_python_is_refused_without_a_word_of_it() -> None:
     with pytest.raises(RequestError) as caught:
-        chat.read_object(b'{"a":' + b"7" * 5000 + b"}")
+        read_object(b'{"a":' + b"7" * 5000 + b"}")
     assert caught.value.status == 400
     assert "777" not in caught.value.message
 
@@ -345,8 +347,8 @@ def test_the_model_asked_for(document: dict[str, Any], model: str) -> None:
     ],
 )
 def test_usage_is_what_the_backend_says(usage: Any, counts: tuple[int | None, int | None]) -> None:
-    assert chat.usage_of({"usage": usage}) == counts
-    assert chat.usage_of({}) == (None, None)
+    assert usage_of({"usage": usage}) == counts
+    assert usage_of({}) == (None, None)
 
 
 def test_what_is_searched_for_private_text_is_the_whole_body() -> None:
@@ -427,9 +429,9 @@ def test_the_number_of_values_is_bounded(value: str) -> None:
         return f'{{{MESSAGES},"metadata":{{"a":[{",".join([value] * count)}]}}}}'.encode()
 
     each = {"[[[]]]": 4, '{"a":1}': 3, "1": 1}.get(value, 2)  # tokens, the comma included
-    assert chat.parse(body((chat.MOST_TOKENS - 100) // each))
-    with pytest.raises(RequestError, match=f"more than {chat.MOST_TOKENS}"):
-        chat.parse(body(chat.MOST_TOKENS // each + 1))
+    assert chat.parse(body((MOST_TOKENS - 100) // each))
+    with pytest.raises(RequestError, match=f"more than {MOST_TOKENS}"):
+        chat.parse(body(MOST_TOKENS // each + 1))
 
 
 @pytest.mark.parametrize("text", ["a,b\n", '{"a": [1, 2]}, ', '","', "\\", '\\"', ",[{"])

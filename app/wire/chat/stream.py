@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.wire import finish, sse
-from app.wire.answer_facts import AnswerFacts
-from app.wire.chat import usage_of
+from app.wire.chat.reply import usage_of
 from app.wire.error_document import error_in
+from app.wire.reply_facts import ReplyFacts
 
 # An event longer than this passes through unread; no usage or error event comes near it.
 _MAX_READ_BYTES = 4 * 1024 * 1024
@@ -23,7 +23,7 @@ class StreamWatch:
         self._splitter = sse.Splitter(_MAX_READ_BYTES)
         self.begun = False  # an event with data has come
         self.done = False  # `[DONE]` has come
-        self.facts = AnswerFacts()
+        self.facts = ReplyFacts()
         self.error: Mapping[str, Any] | None = None  # the document of an error event
         self.error_event = b""  # its bytes
         self.error_told = False  # clients take it for an error too
@@ -83,25 +83,3 @@ class StreamWatch:
         if (error := error_in(name, data)) is not None:
             self.begun = True
             self.error, self.error_event, self.error_told = error, event, bool(error.get("error"))
-
-
-def as_chunk(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A whole completion as the one chunk of a stream, for a backend that ignored `stream: true`."""
-    chunk = {name: value for name, value in document.items() if name != "choices"}
-    chunk["object"] = "chat.completion.chunk"
-    choices = document.get("choices")
-    chunk["choices"] = [
-        {**{name: value for name, value in choice.items() if name != "message"}, "delta": _delta(choice.get("message"))}
-        for choice in (choices if isinstance(choices, list) else ())
-        if isinstance(choice, Mapping)
-    ]
-    return chunk
-
-
-def _delta(message: object) -> dict[str, Any]:
-    if not isinstance(message, Mapping):
-        return {}
-    delta = dict(message)
-    if isinstance(calls := delta.get("tool_calls"), list):
-        delta["tool_calls"] = [{"index": n, **call} for n, call in enumerate(calls) if isinstance(call, Mapping)]
-    return delta

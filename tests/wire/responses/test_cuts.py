@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.wire import sse
-from app.wire.responses import from_chat
-from app.wire.responses_stream import translate
+from app.wire.responses.reply import from_chat
+from app.wire.responses.stream import translate
 from tests.wire.grammar import check, valid
 from tests.wire.streams import NOW, answer, delta, final, ids, request, sdk_valid, shape, stream
 

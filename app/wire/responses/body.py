@@ -1,35 +1,16 @@
-"""The Responses API over any chat backend: the request as chat, a chat answer as a Response.
-
-request = parse(document)
-body = ResponsesBody(request, history, stored)   # what the pipeline runs
-response = from_chat(answer, request, …)         # or responses_stream.EventStream for a stream
-items = kept_items(body.input, new_id)           # for the store, beside response["output"]
-"""
+"""A Responses request as a Body: written as chat, or as it came, for whichever backend is tried."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from app.errors import BackendProtocol, RequestError
+from app.errors import RequestError
 from app.types import Dialect, JsonObject
-from app.wire import finish
-from app.wire.chat import JsonBody
-from app.wire.responses_assembler import Assembler
-from app.wire.responses_messages import to_messages
-from app.wire.responses_object import message_of, response_object, usage_object
-from app.wire.responses_request import LEADS_TO_STORED, ResponsesRequest, is_id, item_type, parse
-
-__all__ = [
-    "ResponsesBody",
-    "ResponsesRequest",
-    "from_chat",
-    "input_list",
-    "kept_items",
-    "output_text",
-    "parse",
-]
+from app.wire.json_body import JsonBody
+from app.wire.responses.messages import to_messages
+from app.wire.responses.request import LEADS_TO_STORED, ResponsesRequest, item_type
 
 
 class ResponsesBody:
@@ -137,94 +118,6 @@ def _response_format(wanted: JsonObject, dialect: Dialect) -> dict[str, Any]:
         return {"type": "json_object", "schema": wanted.get("schema")}
     schema = {name: value for name, value in wanted.items() if value is not None and name != "type"}
     return {"type": "json_schema", "json_schema": schema}
-
-
-def from_chat(
-    chat: JsonObject,
-    request: ResponsesRequest,
-    *,
-    response_id: str,
-    created_at: int,
-    completed_at: int,
-    model: str,
-    new_id: Callable[[str], str],
-) -> dict[str, Any]:
-    """The Response for a whole chat answer; BackendProtocol when it holds none."""
-    answer = message_of(chat)
-    if answer is None:
-        raise BackendProtocol("The backend's answer holds no message.")
-    choice, message = answer
-    if given_up := finish.failure_in(chat):
-        raise BackendProtocol(f"The backend gave its answer up (finish_reason {given_up[:40]!r}).")
-    reason = finish.cut_of(finish.reason_of(choice.get("finish_reason")))
-    items = Assembler(request, new_id)  # a whole answer is a stream of one delta
-    items.read(message, choice.get("logprobs"))
-    items.finish(cut=reason is not None)
-    if items.problem:
-        raise BackendProtocol(f"The answer cannot be used: {items.problem}.")
-    response = response_object(
-        request,
-        response_id=response_id,
-        created_at=created_at,
-        completed_at=completed_at,
-        model=model,
-        status="incomplete" if reason else "completed",
-        reason=reason,
-        output=items.output,
-        usage=usage_object(chat.get("usage")),
-    )
-    return {**response, "output_text": output_text(response)}
-
-
-def output_text(response: JsonObject) -> str:
-    """All that the model said to the user, as one string."""
-    parts = [part for item in response["output"] if item["type"] == "message" for part in item["content"]]
-    return "".join(part["text"] for part in parts if part["type"] == "output_text")
-
-
-# --- for the store -------------------------------------------------------------------------------
-
-_ID_PREFIXES = {
-    "message": "msg",
-    "reasoning": "rs",
-    "function_call": "fc",
-    "function_call_output": "fco",
-    "custom_tool_call": "ctc",
-    "custom_tool_call_output": "ctco",
-}
-
-
-def kept_items(items: Sequence[JsonObject], new_id: Callable[[str], str]) -> list[dict[str, Any]]:
-    """Input items as they are kept for a continuation, every one with a type and an id that can be referred to."""
-    kept = []
-    for item in items:
-        kind, name = item_type(item), item.get("id")
-        kept.append({**item, "type": kind, "id": name if is_id(name) else new_id(_ID_PREFIXES.get(kind, "item"))})
-    return kept
-
-
-def input_list(items: Sequence[JsonObject]) -> dict[str, Any]:
-    """The answer of GET /v1/responses/{id}/input_items: newest first."""
-    data = [_shown(item) for item in reversed(items)]
-    return {
-        "object": "list",
-        "data": data,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[-1]["id"] if data else None,
-        "has_more": False,
-    }
-
-
-def _shown(item: JsonObject) -> dict[str, Any]:
-    """An item as the published list shows it: content as parts, and a status."""
-    shown = dict(item)
-    if item["type"] != "reasoning":
-        shown["status"] = item.get("status") or "completed"
-    if item["type"] == "message" and isinstance(item.get("content"), str):
-        spoken = item["role"] == "assistant"
-        part = {"type": "output_text", "annotations": []} if spoken else {"type": "input_text"}
-        shown["content"] = [{**part, "text": item["content"]}]
-    return shown
 
 
 def _foreign(items: Sequence[JsonObject]) -> list[dict[str, Any]]:

@@ -1,25 +1,21 @@
-"""A chat stream as Responses events: a state machine fed with chat chunks."""
+"""Responses events: made of a chat stream by a state machine, and read where a backend wrote them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from app.errors import StreamInterrupted, error_fields, excerpt
+from app.errors import StreamInterrupted
 from app.types import JsonObject
 from app.wire import finish, sse
+from app.wire.chat.reply import first_choice, message_of
+from app.wire.chat.stream import StreamWatch
 from app.wire.error_document import error_in, error_of
-from app.wire.responses_assembler import Assembler
-from app.wire.responses_object import first_choice, message_of, response_object, usage_object
-from app.wire.responses_output import Event
-from app.wire.responses_request import ResponsesRequest
-
-ErrorFields = Mapping[str, str | None]
-
-
-def backend_error(document: JsonObject) -> dict[str, str | None]:
-    """message, type, param and code of a backend's error, cut, without anything shaped like a key."""
-    return {name: excerpt(value) if value else None for name, value in error_fields(document).items()}
+from app.wire.responses.assembler import Assembler
+from app.wire.responses.errors import ErrorFields, backend_error
+from app.wire.responses.items import Event
+from app.wire.responses.reply import facts_of, response_object, usage_object, usage_of
+from app.wire.responses.request import ResponsesRequest
 
 
 class EventStream:
@@ -199,3 +195,53 @@ def _joined(events: list[bytes]) -> Iterator[bytes]:
     """What one chunk made, as one piece to send."""
     if events:
         yield b"".join(events)
+
+
+_ENDS = ("response.completed", "response.incomplete", "response.failed")
+_WORDS = (*(end.encode() for end in _ENDS), b'"error"')
+
+
+class ResponsesWatch(StreamWatch):
+    """The same questions, asked of Responses events.  `done`: the terminal event has come."""
+
+    closing = b""  # nothing is added to a body that ends well
+
+    def _read(self, event: bytes) -> None:
+        name, data = sse.read(event)
+        if data is None or data.strip() == b"[DONE]":
+            if name == b"error":
+                self._fail(event, name, b"")
+            return
+        first, self.begun = not self.begun, True
+        if not (first or name == b"error" or b'"response.' not in data or any(word in data for word in _WORDS)):
+            return  # only the events that can matter are parsed
+        document = sse.json_of(data) or {}
+        kind = document.get("type")
+        if kind in _ENDS:
+            self.done = True
+            response = document.get("response")
+            self._end(event, str(kind), response if isinstance(response, Mapping) else {})
+        else:
+            self._fail(event, name, data)
+
+    def _fail(self, event: bytes, name: bytes, data: bytes) -> None:
+        if (error := error_in(name, data)) is not None:
+            self.begun = True
+            self.error, self.error_event = error, event
+            self.error_told = error.get("type") == "error" or bool(error.get("error"))
+
+    def _end(self, event: bytes, kind: str, response: JsonObject) -> None:
+        if kind == "response.failed" and self.error is None:
+            self.error = {"error": response.get("error") or {"message": "the response failed"}}
+            self.error_event, self.error_told = event, True
+        self.input_tokens, self.output_tokens = usage_of(response)
+        self.facts = facts_of(response)
+
+
+def response_in(event: bytes, *, ends_only: bool) -> JsonObject | None:
+    """The Response that an event holds; with `ends_only` of terminal events, the others are not even parsed."""
+    if ends_only and not any(end.encode() in event for end in _ENDS):
+        return None
+    document = sse.json_of(sse.data_of(event) or b"") or {}
+    response = document.get("response")
+    return response if isinstance(response, Mapping) and isinstance(response.get("id"), str) else None

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from app.types import JsonObject
 from app.wire.json_end import JsonEnd
-from app.wire.responses_custom import Unwrapper
-from app.wire.responses_messages import seal_reasoning
-from app.wire.responses_tools import Tool
+from app.wire.responses.custom import Unwrapper
+from app.wire.responses.messages import seal_reasoning
+from app.wire.responses.tools import Tool
 
 Event = dict[str, Any]
 Emit = Callable[[Event], None]

@@ -14,8 +14,8 @@ from typing import Any
 
 from app.errors import RequestError
 from app.types import JsonObject
-from app.wire import responses_custom
-from app.wire.chat_checks import is_schema
+from app.wire.chat.checks import is_schema
+from app.wire.responses import custom
 
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_-]")
 _LONGEST_NAME = 64
@@ -89,7 +89,7 @@ class Toolbox:
 
     def _offer(self, tool: JsonObject, namespace: str | None, wire_name: str) -> None:
         if tool["type"] == "custom":
-            function = responses_custom.as_function(tool, wire_name)
+            function = custom.as_function(tool, wire_name)
         else:
             members = {key: tool.get(key) for key in ("description", "parameters", "strict")}
             function = {"name": wire_name, **{key: value for key, value in members.items() if value is not None}}

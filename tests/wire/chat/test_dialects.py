@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from app.backends import BACKEND_TYPES
 from app.errors import BackendRejected
 from app.types import BackendConfig, Dialect, Timeouts
-from app.wire import chat, dialects
+from app.wire.chat import request as chat
+from app.wire.chat.errors import refused_member
+from app.wire.json_body import read_object
 from tests.wire.streams import messages
 
 USER = {"role": "user", "content": "x"}
@@ -98,7 +100,7 @@ _NAMES = st.sampled_from(["a", "b", "A", "gone", "also", "model", "é"])
 def test_what_is_taken_out_takes_nothing_with_it(members: list[tuple[str, Any]], indent: Any) -> None:
     document = {**dict(members), "kept": 1}
     raw = json.dumps(document, indent=indent).encode()
-    found = chat.read_object(raw).with_members({"model": '"m"'}, ("gone", "also"))
+    found = read_object(raw).with_members({"model": '"m"'}, ("gone", "also"))
     assert json.loads(found) == {name: value for name, value in document.items() if name not in ("gone", "also")} | {
         "model": "m"
     }
@@ -208,7 +210,7 @@ REFUSALS: list[tuple[dict[str, Any], str | None]] = [
 
 @pytest.mark.parametrize(("refusal", "word"), REFUSALS, ids=[str(refusal)[:60] for refusal, _ in REFUSALS])
 def test_what_a_refusal_names(refusal: dict[str, Any], word: str | None) -> None:
-    assert dialects.refused_member(BackendRejected("answered 400", **{"status": 400, **refusal})) == word
+    assert refused_member(BackendRejected("answered 400", **{"status": 400, **refusal})) == word
 
 
 @pytest.mark.parametrize(

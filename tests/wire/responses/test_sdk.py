@@ -12,8 +12,9 @@ import pytest
 from pydantic import BaseModel
 
 from app.types import Dialect
-from app.wire.responses import ResponsesBody, parse
-from app.wire.responses_stream import translate
+from app.wire.responses.body import ResponsesBody
+from app.wire.responses.request import parse
+from app.wire.responses.stream import translate
 from tests.wire.streams import answer, body, call, calls, delta, response_of, stream, text
 
 

@@ -9,8 +9,10 @@ import pytest
 from openai.types.responses import ResponseItemList
 
 from app.errors import RequestError
-from app.wire.chat import read_object
-from app.wire.responses import ResponsesBody, input_list, kept_items, parse
+from app.wire.json_body import read_object
+from app.wire.responses.body import ResponsesBody
+from app.wire.responses.request import parse
+from app.wire.responses.stored import input_list, kept_items
 from tests.wire.streams import answer, call, ids, request, response_of
 
 FIRST: dict[str, Any] = {"input": "weather?", "instructions": "Be kind.", "tools": [{"type": "function", "name": "w"}]}

@@ -1,0 +1,25 @@
+"""Words of OpenAI's chat API that some servers refuse or ignore: what is changed in a body."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+
+from app.types import Dialect, JsonObject
+
+OTHER_LIMIT = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+
+
+def edit(document: JsonObject, raw: Callable[[str], str], dialect: Dialect, members: dict[str, str]) -> Collection[str]:
+    """Put the members of a chat body that a dialect words otherwise into `members`, as JSON text, and return the names
+    of those that must go.  `raw` returns the text of a member."""
+    without: tuple[str, ...] = ()
+    wanted = dialect.max_tokens_field
+    if dialect.max_tokens_only and document.get(other := OTHER_LIMIT[wanted]) is not None:
+        if other == "max_completion_tokens" or document.get(wanted) is None:  # the newer name counts
+            members[wanted] = raw(other)
+        without = (other,)
+    effort = document.get("reasoning_effort")
+    if isinstance(effort, str) and effort in dialect.efforts:
+        members["reasoning_effort"] = json.dumps(dialect.efforts[effort])
+    return without

@@ -1,0 +1,132 @@
+"""Chat-completions bodies: read once, checked, and sent on byte for byte with only `model` replaced."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from app.errors import RequestError
+from app.types import Dialect, JsonObject
+from app.wire.chat import dialects
+from app.wire.chat.checks import check_message, check_options
+from app.wire.chat.system_messages import SYSTEM_ROLES, system_message
+from app.wire.json_body import JsonBody, elements_of, read_object, scan_object
+
+MOST_PIECES = 20_000  # messages and parts: far beyond any conversation, and no worker is busy with it for long
+MOST_MODEL_CHARS = 1024  # of a model's name; those of real servers have fewer than 200
+
+
+@dataclass(frozen=True, slots=True)
+class ChatBody:
+    """A chat request body (implements types.Body)."""
+
+    json: JsonBody
+    developer: bool = False  # a message has this role
+
+    @property
+    def chat(self) -> JsonObject:
+        return self.json.document
+
+    @property
+    def original(self) -> Any:
+        return self.json.pairs()
+
+    def translate(self, dialect: Dialect) -> None:
+        """Nothing: chat passes through."""
+
+    def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:
+        """The client's bytes with `model` replaced, and the words that the server would refuse or ignore; a shadow call
+        also has its streaming switched off."""
+        members = {"model": json.dumps(model)}
+        without = dialects.edit(self.json.document, self.json.raw, dialect, members)
+        if self.developer and dialect.system_first:
+            members["messages"] = _system_first(self.json)
+        if self.json.document.get("stream") and not stream:
+            members["stream"] = "false"
+            if "stream_options" in self.json.document:
+                members["stream_options"] = "null"
+        return self.json.with_members(members, without)
+
+    def native(self, model: str, *, stream: bool) -> None:  # noqa: ARG002
+        return None
+
+
+def parse(raw: bytes) -> ChatBody:
+    """Checks a chat body as far as routing needs it.  Raises RequestError naming the field."""
+    body = read_object(raw)
+    messages = body.document.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise RequestError("`messages` must be a non-empty array of objects.", param="messages")
+    pieces, developer = len(messages), False
+    for index, message in enumerate(messages):
+        pieces += check_message(message, index)
+        developer = developer or message["role"] == "developer"
+    check_options(body.document)
+    if pieces > MOST_PIECES:
+        raise RequestError(f"`messages` must not hold more than {MOST_PIECES} messages and parts.", param="messages")
+    if not isinstance(body.document.get("stream"), (bool, type(None))):
+        raise RequestError("`stream` must be true or false.", param="stream")
+    if _streams_or_not(body):
+        raise RequestError("`stream` is there more than once, and not always the same.", param="stream")
+    model_of(body.document)
+    return ChatBody(body, developer)
+
+
+def without(raw: bytes, name: str) -> bytes | None:
+    """A chat body without a word that its server refused: `max_tokens` and `max_completion_tokens` take each other's
+    place, `developer` becomes `system`.  None when the word is not in it."""
+    body = scan_object(raw.decode("utf-8"))  # it was checked before it was sent
+    if name == "developer":
+        messages = body.document["messages"]
+        if not any(message["role"] == "developer" for message in messages):
+            return None
+        return body.with_members({"messages": _system_first(body)})
+    if name not in body.document:
+        return None
+    other = dialects.OTHER_LIMIT.get(name)
+    members = {other: body.raw(name)} if other and body.document.get(other) is None else {}
+    return body.with_members(members, (name,))
+
+
+def _system_first(body: JsonBody) -> str:
+    """The text of `messages` with all system and developer messages as one system message in front; the others stay
+    as they came."""
+    messages, texts = body.document["messages"], elements_of(body.raw("messages"))
+    front = system_message([message for message in messages if message["role"] in SYSTEM_ROLES])
+    rest = [text for message, text in zip(messages, texts, strict=True) if message["role"] not in SYSTEM_ROLES]
+    return f"[{','.join([json.dumps(front), *rest])}]"
+
+
+def _streams_or_not(body: JsonBody) -> bool:
+    """Whether servers would not agree if it is to be streamed: the first or the last of a name may count, and for
+    those in Go `Stream` too.  An answer of the other kind would look like a backend's failure."""
+    streams = bool(body.document.get("stream"))
+    values = (body.text[start:end] for name, start, end in body.spans if name.casefold() == "stream")
+    return any((value == "true") != streams for value in values)
+
+
+def of_text(text: str) -> ChatBody:
+    """The body of one user message."""
+    return parse(json.dumps({"messages": [{"role": "user", "content": text}]}).encode())
+
+
+def model_of(document: JsonObject) -> str:
+    """The client's `model`, trimmed, or "" when it is absent or null.  Raises RequestError."""
+    model = document.get("model")
+    if model is None:
+        return ""
+    if not isinstance(model, str):
+        raise RequestError("`model` must be a string.", param="model")
+    return model_name(model)
+
+
+def model_name(text: str) -> str:
+    """Return a client's name for a model, trimmed.  Raises RequestError when it is too long for one: names are compared
+    with others, kept in rows, and quoted by backends."""
+    name = text.strip()
+    if len(name) > MOST_MODEL_CHARS:
+        raise RequestError(
+            f"`model` must not be longer than {MOST_MODEL_CHARS} characters; it has {len(name)}.", param="model"
+        )
+    return name

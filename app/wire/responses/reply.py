@@ -1,0 +1,147 @@
+"""The Response object: written for a whole chat answer, and read where a backend wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from app.errors import BackendProtocol
+from app.types import JsonObject
+from app.wire import finish
+from app.wire.chat.reply import message_of
+from app.wire.reply_facts import MOST_COUNTED, REFUSAL, ReplyFacts, objects_in, text_of, token_count, word_of
+from app.wire.responses.assembler import Assembler
+from app.wire.responses.request import ResponsesRequest, is_id
+
+_TOOL_CALLS = "tool_calls"
+
+
+def from_chat(
+    chat: JsonObject,
+    request: ResponsesRequest,
+    *,
+    response_id: str,
+    created_at: int,
+    completed_at: int,
+    model: str,
+    new_id: Callable[[str], str],
+) -> dict[str, Any]:
+    """The Response for a whole chat answer; BackendProtocol when it holds none."""
+    answer = message_of(chat)
+    if answer is None:
+        raise BackendProtocol("The backend's answer holds no message.")
+    choice, message = answer
+    if given_up := finish.failure_in(chat):
+        raise BackendProtocol(f"The backend gave its answer up (finish_reason {given_up[:40]!r}).")
+    reason = finish.cut_of(finish.reason_of(choice.get("finish_reason")))
+    items = Assembler(request, new_id)  # a whole answer is a stream of one delta
+    items.read(message, choice.get("logprobs"))
+    items.finish(cut=reason is not None)
+    if items.problem:
+        raise BackendProtocol(f"The answer cannot be used: {items.problem}.")
+    response = response_object(
+        request,
+        response_id=response_id,
+        created_at=created_at,
+        completed_at=completed_at,
+        model=model,
+        status="incomplete" if reason else "completed",
+        reason=reason,
+        output=items.output,
+        usage=usage_object(chat.get("usage")),
+    )
+    return {**response, "output_text": output_text(response)}
+
+
+def output_text(response: JsonObject) -> str:
+    """All that the model said to the user, as one string."""
+    parts = [part for item in response["output"] if item["type"] == "message" for part in item["content"]]
+    return "".join(part["text"] for part in parts if part["type"] == "output_text")
+
+
+def response_object(
+    request: ResponsesRequest,
+    *,
+    response_id: str,
+    created_at: int,
+    model: str,
+    status: str,
+    output: Sequence[JsonObject] = (),
+    usage: JsonObject | None = None,
+    completed_at: int | None = None,
+    reason: str | None = None,
+    error: JsonObject | None = None,
+) -> dict[str, Any]:
+    """A Response with every field that clients may read."""
+    return {
+        "id": response_id,
+        "object": "response",
+        "created_at": created_at,
+        "completed_at": completed_at if status == "completed" else None,
+        "status": status,
+        "incomplete_details": {"reason": reason} if reason else None,
+        "error": error,
+        "model": model,
+        "output": list(output),
+        **request.echo,
+        "usage": usage,
+    }
+
+
+def usage_object(usage: Any) -> dict[str, Any] | None:
+    """Chat usage in Responses names; None when the backend told none."""
+    if not isinstance(usage, Mapping) or not usage:
+        return None
+    read, written = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    return {
+        "input_tokens": read,
+        "input_tokens_details": {
+            "cached_tokens": _count(prompt, "cached_tokens"),
+            "cache_write_tokens": _count(prompt, "cache_write_tokens"),
+        },
+        "output_tokens": written,
+        "output_tokens_details": {"reasoning_tokens": _count(completion, "reasoning_tokens")},
+        "total_tokens": _count(usage, "total_tokens") or read + written,
+    }
+
+
+def _count(counts: Any, name: str) -> int:
+    value = counts.get(name) if isinstance(counts, Mapping) else None
+    return int(value) if isinstance(value, (int, float)) and 0 <= value <= MOST_COUNTED else 0
+
+
+# --- of a backend that speaks the Responses API itself
+
+
+def usage_of(response: JsonObject) -> tuple[int | None, int | None]:
+    """(input, output) tokens of a Response object."""
+    usage = response.get("usage")
+    if not isinstance(usage, Mapping):
+        return None, None
+    return token_count(usage.get("input_tokens")), token_count(usage.get("output_tokens"))
+
+
+def facts_of(response: JsonObject) -> ReplyFacts:
+    """Return the facts of a Response object."""
+    facts = ReplyFacts()
+    details = response.get("incomplete_details")
+    if response.get("status") == "completed":
+        facts.finish = "stop"
+    elif isinstance(details, Mapping):
+        facts.finish = word_of(details.get("reason"))
+    for item in objects_in(response.get("output")):
+        if str(item.get("type")).endswith("_call"):
+            facts.chars += len(text_of(item.get("arguments")) or text_of(item.get("input")))
+            facts.finish = _TOOL_CALLS if facts.finish == "stop" else facts.finish
+        for part in objects_in(item.get("content")) if item.get("type") == "message" else ():
+            facts.chars += len(text_of(part.get("text"))) + len(text_of(part.get("refusal")))
+            facts.finish = REFUSAL if part.get("refusal") else facts.finish
+    return facts
+
+
+def item_ids(response: JsonObject) -> tuple[str, ...]:
+    """The ids of the items in a Response."""
+    output = response.get("output")
+    items = [item for item in output if isinstance(item, Mapping)] if isinstance(output, list) else []
+    return tuple(item["id"] for item in items if is_id(item.get("id")))

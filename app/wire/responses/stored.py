@@ -1,0 +1,51 @@
+"""Items of a request as they are kept for a continuation, and as they are listed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from app.types import JsonObject
+from app.wire.responses.request import is_id, item_type
+
+_ID_PREFIXES = {
+    "message": "msg",
+    "reasoning": "rs",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+}
+
+
+def kept_items(items: Sequence[JsonObject], new_id: Callable[[str], str]) -> list[dict[str, Any]]:
+    """Input items as they are kept for a continuation, every one with a type and an id that can be referred to."""
+    kept = []
+    for item in items:
+        kind, name = item_type(item), item.get("id")
+        kept.append({**item, "type": kind, "id": name if is_id(name) else new_id(_ID_PREFIXES.get(kind, "item"))})
+    return kept
+
+
+def input_list(items: Sequence[JsonObject]) -> dict[str, Any]:
+    """The answer of GET /v1/responses/{id}/input_items: newest first."""
+    data = [_shown(item) for item in reversed(items)]
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": False,
+    }
+
+
+def _shown(item: JsonObject) -> dict[str, Any]:
+    """An item as the published list shows it: content as parts, and a status."""
+    shown = dict(item)
+    if item["type"] != "reasoning":
+        shown["status"] = item.get("status") or "completed"
+    if item["type"] == "message" and isinstance(item.get("content"), str):
+        spoken = item["role"] == "assistant"
+        part = {"type": "output_text", "annotations": []} if spoken else {"type": "input_text"}
+        shown["content"] = [{**part, "text": item["content"]}]
+    return shown
