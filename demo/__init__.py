@@ -1,0 +1,1 @@
+"""Run the router before a small real model: see `python -m demo`."""
