@@ -7,9 +7,8 @@ import time
 
 from app.dispatch import dispatch
 from app.errors import NoEligibleBackend, RouterError
-from app.routing.classify import classify
-from app.routing.classify import explain as evidence
-from app.routing.decide import Trial, decide, no_trial
+from app.routing.classify import classify, evidence
+from app.routing.decide import MayMeasure, decide, measure_nothing
 from app.routing.detect import Detectors
 from app.routing.locality import is_local
 from app.routing.outlook import estimate, never
@@ -33,11 +32,13 @@ from app.types import (
 )
 
 
-def plan(request: ChatRequest, rt: Runtime, trial: Trial = no_trial) -> tuple[Classification, Decision]:
+def plan(
+    request: ChatRequest, rt: Runtime, may_measure: MayMeasure = measure_nothing
+) -> tuple[Classification, Decision]:
     """Decide where a request goes that `detect` has looked at.  Call nothing and change nothing.  Raise
     NoEligibleBackend, ContextTooLong."""
     tags = classify(request, rt.policy.complexity)
-    return tags, decide(request, tags, rt.policy, rt.observations(), trial)
+    return tags, decide(request, tags, rt.policy, rt.observations(), may_measure)
 
 
 def explain(request: ChatRequest, rt: Runtime) -> tuple[Evidence, Decision, Outlook]:
@@ -136,7 +137,7 @@ def detect(request: ChatRequest, detectors: Detectors) -> ChatRequest:
         return request
     if request.large:
         _give_way()
-    found = detectors.find(request.body.original, turn=_give_way if request.large else None)
+    found = detectors.find(request.body.original, pause=_give_way if request.large else None)
     if request.large:
         _give_way()
     if found is None:

@@ -70,7 +70,7 @@ def measure(surface: str, reading: Mapping[str, Step], shapes: Mapping[str, Any]
     detectors = Detectors(SensitivityRules(DETECTORS, ("(?i)project bluebird",)))
     numbers = itertools.count()  # another dialect each time
     planning: dict[str, Step] = {
-        "detect": lambda body: detectors.find(body.original, turn=give_way),
+        "detect": lambda body: detectors.find(body.original, pause=give_way),
         "classify": lambda body: classify(_request(body)),
         "to dialect": lambda body: body.translate(Dialect(max_tokens_field=f"max{next(numbers)}")),
         "encode": lambda body: body.encode("m", Dialect(), stream=False),

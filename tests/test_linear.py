@@ -125,7 +125,7 @@ CLIENTS: dict[str, Make] = {
         lambda text: names.resolve(text, "any", policy.load(SMALL, "p", Settings()).policy, Observations()), "a/"
     ),
     "names: many models alike": near_names,
-    "basis: a name to be kept": of_text(lambda text: basis.kept_name(text, known=False, private=False), "a/"),
+    "basis: a name to be kept": of_text(lambda text: basis.storable_name(text, is_known=False, private=False), "a/"),
     "reading: tags without end": of_text(read_text, "<a-b>"),
     "reading: tags that do not close": of_text(read_text, "<a-b></"),
     "reading: nothing but opening signs": of_text(read_text, "<"),

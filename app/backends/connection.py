@@ -25,7 +25,7 @@ from app.backends.failures import AuthoritiesError, HandshakeTimeout, SendTimeou
 from app.backends.response import Response
 from app.descriptors import MOST_CONNECTIONS, NONE_LEFT
 from app.errors import PrivacyViolation
-from app.routing.locality import is_inside
+from app.routing.locality import is_local_address
 from app.types import Timeouts
 
 _POOL_SIZE = MOST_CONNECTIONS  # no more calls than that run at once
@@ -155,7 +155,7 @@ class _Inside(_Lean):
     def _new_conn(self) -> socket.socket:
         connected = super()._new_conn()
         address = connected.getpeername()[0]
-        if not is_inside(address):
+        if not is_local_address(address):
             connected.close()
             raise PrivacyViolation("the name of this backend leads outside the local network: not called")
         return connected

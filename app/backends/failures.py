@@ -33,7 +33,7 @@ from app.errors import (
     excerpt,
     redact,
 )
-from app.routing.locality import is_address, is_inside, is_loopback_name
+from app.routing.locality import is_address, is_local_address, is_loopback_name
 from app.types import BackendConfig, Target
 from app.wire import sse
 
@@ -184,7 +184,7 @@ def _worded(meaning: Meaning, config: BackendConfig, hint: str, proxy: str) -> B
         loopback=" (is its loopback interface up?)" if is_here else "",
         tls=" (if it speaks TLS, write https://)" if parts.scheme == "http" and parts.port in _TLS_PORTS else "",
     )
-    if meaning.proxy and proxy and not (is_here or (is_address(host) and is_inside(host))):
+    if meaning.proxy and proxy and not (is_here or (is_address(host) and is_local_address(host))):
         text += f" ({proxy} is set, but the router connects directly)"
     return meaning.error(text, kind=meaning.kind)
 

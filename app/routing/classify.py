@@ -45,7 +45,7 @@ def difficulty_text(text: str) -> float:
     return classify_text(text).difficulty
 
 
-def explain(request: ChatRequest, cuts: Cuts = DEFAULT_CUTS) -> Evidence:
+def evidence(request: ChatRequest, cuts: Cuts = DEFAULT_CUTS) -> Evidence:
     """Every tag of a request and what spoke for it."""
     ask = read(request.body.chat)
     tags = _tags(ask, request.sensitivity, cuts)

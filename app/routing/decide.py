@@ -1,7 +1,7 @@
-"""Where a request goes: a row of stages over an ordered list of targets.
+"""Decide where a request goes: a row of stages over an ordered list of targets.
 
-match -> privacy -> fit -> health -> budget -> model.  Only `match` makes targets; the others drop or reorder
-them and say why in the trace.  So nothing after `privacy` can bring a dropped target back.
+match -> privacy -> fit -> health -> budget -> model.  Only `match` adds targets.  The other stages drop or reorder
+targets and give the reason in the trace, so no stage after `privacy` can bring back a target that it dropped.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from app.errors import ContextTooLong, NoEligibleBackend, UnknownModel
-from app.routing.basis import kept_name, relevant
+from app.routing.basis import relevant_observations, storable_name
 from app.routing.locality import Verdict, is_local, judge_target
 from app.routing.names import Meaning, model_for, resolve
 from app.types import (
@@ -28,33 +28,36 @@ from app.types import (
     Target,
 )
 
-Trial = Callable[[Target], bool]
+MayMeasure = Callable[[Target], bool]
 
 
-def no_trial(target: Target) -> bool:  # noqa: ARG001
-    """For dry runs: nothing is tried just to be measured."""
+def measure_nothing(target: Target) -> bool:  # noqa: ARG001
+    """Return False: a dry run must not use up the one measurement that is due."""
     return False
 
 
 @dataclass(slots=True)
 class _Choice:
-    """What the stages work on.  `targets` and `trace` change from stage to stage; the rest is the question."""
+    """Hold the request, and what the stages have decided so far."""
 
     request: ChatRequest
     tags: Classification
     policy: Policy
     observations: Observations
-    output_tokens: int  # room asked for the answer
-    trial: Trial
+    meaning: Meaning  # what the client's `model` stands for
+    output_tokens: int  # the most that the reply may have; 0 = the request sets no limit
+    may_measure: MayMeasure
+
+    targets: tuple[Target, ...] = ()
     route: str = ""
     reason: Reason = Reason.ROUTE
+    primary: str = ""
     budget_ms: float | None = None
-    targets: tuple[Target, ...] = ()
     skipped: Target | None = None
     measured: bool = False
     pin_refused: bool = False
     trace: list[Step] = field(default_factory=list)
-    dropped: dict[str, str] = field(default_factory=dict)  # backend -> why
+    dropped: dict[str, str] = field(default_factory=dict)  # backend -> the reason
 
     @property
     def private(self) -> bool:
@@ -71,8 +74,31 @@ class _Choice:
         return self.policy.backends[target.backend]
 
     def expected_ms(self, target: Target) -> float | None:
-        """The live median, else the policy's p50Ms, else unknown."""
+        """Return the live median, else the policy's p50Ms, else None."""
         return self.observations.latency_ms.get((target.backend, target.model), self.config(target).p50_ms)
+
+    def decision(self) -> Decision:
+        request, policy, meaning = self.request, self.policy, self.meaning
+        return Decision(
+            route=self.route,
+            targets=self.targets,
+            trace=tuple(self.trace),
+            primary=self.primary,
+            reason=self.reason,
+            skipped=self.skipped,
+            private=self.private,
+            private_because=request.sensitivity_reason if self.private else None,
+            pin_refused=self.pin_refused,
+            dropped=self.dropped,
+            basis=Basis(
+                policy=policy.version,
+                asked_model=storable_name(request.model, is_known=meaning.is_known, private=self.private),
+                output_tokens=self.output_tokens,
+                observations=relevant_observations(self.observations, policy, request.model, meaning),
+                measured=self.measured,
+                targets=self.targets,
+            ),
+        )
 
 
 def decide(
@@ -80,56 +106,56 @@ def decide(
     tags: Classification,
     policy: Policy,
     observations: Observations,
-    trial: Trial = no_trial,
+    may_measure: MayMeasure = measure_nothing,
 ) -> Decision:
-    """Targets in the order of tries, with the reasons.
+    """Return the targets in the order of tries, with the reasons.
 
-    `trial(target)` is asked when a remote primary would be skipped for its latency; True lets this one request
-    measure it.  Raises UnknownModel (a misspelt name, or one that the policy refuses), NoEligibleBackend (privacy left
-    nothing) and ContextTooLong (no window holds it).
+    The stage `budget` calls `may_measure` before it moves a remote primary behind a faster fallback.  When the result
+    is True, this one request goes to the primary all the same, to measure it.
+
+    Raise UnknownModel (a misspelt name, or one that the policy refuses), NoEligibleBackend (no target is left for a
+    private request) or ContextTooLong (the request fits into no context window).
     """
-    choice = _Choice(request, tags, policy, observations, _output_tokens(request), trial)
-    if choice.private:
-        choice.note("privacy", f"private, because of {_cause(request, 'the header')}")
     meaning = resolve(request.model, tags.family, policy, observations)
-    if request.continues:
-        choice.route, choice.reason, choice.targets = "continuation", Reason.CONTINUATION, (request.continues,)
-        choice.note("match", f"goes on at {_name(request.continues)}, which keeps the conversation")
-    elif not _pin(choice, meaning):
-        _match(choice)
-    primary = choice.targets[0].backend if choice.targets else ""
-    for stage in (_privacy, _fit, _health, _budget, _model):
+    choice = _Choice(request, tags, policy, observations, meaning, _output_tokens(request), may_measure)
+    for stage in (
+        _match,  # makes the targets: by the conversation, by the client's `model`, or by the first route that matches
+        _privacy,  # of a private request: drops the targets that are not local
+        _fit,  # drops the targets whose context window is too small
+        _health,  # moves the targets whose circuit is open to the end
+        _budget,  # moves a faster fallback to the front when the primary exceeds the latency budget
+        _model,  # drops the targets for which no model is known
+    ):
         stage(choice)
-    return Decision(
-        route=choice.route,
-        targets=choice.targets,
-        trace=tuple(choice.trace),
-        primary=primary,
-        reason=choice.reason,
-        skipped=choice.skipped,
-        private=choice.private,
-        private_because=request.sensitivity_reason if choice.private else None,
-        pin_refused=choice.pin_refused,
-        dropped=choice.dropped,
-        basis=Basis(
-            policy=policy.version,
-            asked_model=kept_name(request.model, known=meaning.is_known, private=choice.private),
-            output_tokens=choice.output_tokens,
-            observations=relevant(observations, policy, request.model, meaning),
-            measured=choice.measured,
-            targets=choice.targets,
-        ),
-    )
+    return choice.decision()
 
 
 # --- match: the only stage that makes targets ---------------------------------------------------
 
 
-def _pin(choice: _Choice, meaning: Meaning) -> bool:
+def _match(choice: _Choice) -> None:
+    if choice.private:
+        choice.note("privacy", f"private, because of {_cause(choice.request, 'the header')}")
+    if not _continue_conversation(choice) and not _pin(choice):
+        _match_route(choice)
+    choice.primary = choice.targets[0].backend if choice.targets else ""
+
+
+def _continue_conversation(choice: _Choice) -> bool:
+    """Take the backend that keeps the conversation.  Return False when no backend does."""
+    keeper = choice.request.continues
+    if keeper is None:
+        return False
+    choice.route, choice.reason, choice.targets = "continuation", Reason.CONTINUATION, (keeper,)
+    choice.note("match", f"{_name(keeper)} keeps the conversation and continues it")
+    return True
+
+
+def _pin(choice: _Choice) -> bool:
     """Take the targets that the client's `model` names.  Return False when the routes must decide.
 
-    Raises UnknownModel."""
-    model, name = choice.request.model, meaning.name
+    Raise UnknownModel."""
+    model, meaning, name = choice.request.model, choice.meaning, choice.meaning.name
     if name is None or meaning.is_barred:
         if meaning.nearest or choice.policy.unknown_model == "refuse":
             raise unknown_model(model, meaning, choice.policy)
@@ -140,7 +166,7 @@ def _pin(choice: _Choice, meaning: Meaning) -> bool:
         choice.note("match", f"model {_quote(model)} is an alias of {_quote(name.alias_of)}")
     if not meaning.targets:
         return False
-    if choice.private and not any(is_local(target, choice.observations) for target in meaning.targets):
+    if choice.private and not _any_local(meaning.targets, choice):
         choice.pin_refused = True
         for target in meaning.targets:
             choice.dropped[target.backend] = _not_for_private(judge_target(target, choice.observations))
@@ -152,7 +178,7 @@ def _pin(choice: _Choice, meaning: Meaning) -> bool:
 
 
 def unknown_model(model: str, meaning: Meaning, policy: Policy) -> UnknownModel:
-    """Return the refusal of a name that is misspelt, barred or unknown, with the way out."""
+    """Return the error for a name that is misspelt, barred or unknown.  Its message says what to do."""
     if meaning.nearest:
         text = f"No model here is called {_quote(model)}; did you mean {_quote(meaning.nearest)}?"
     elif meaning.is_barred:
@@ -162,14 +188,15 @@ def unknown_model(model: str, meaning: Meaning, policy: Policy) -> UnknownModel:
     return UnknownModel(f"{text} GET /v1/models lists the names; `aliases` in the policy can add one.")
 
 
-def _match(choice: _Choice) -> None:
+def _match_route(choice: _Choice) -> None:
+    """Take the targets of the first route that matches.  A private request needs a route with a local target."""
     for route in choice.policy.routes:
-        missed = _why_not(route, choice.tags)
-        if missed:
-            choice.note("match", f"{route.label}: no, {missed}")
+        mismatch = _mismatch(route, choice.tags)
+        if mismatch:
+            choice.note("match", f"{route.label}: no, {mismatch}")
             continue
         targets = _route_targets(route, choice)
-        if choice.private and not any(is_local(target, choice.observations) for target in targets):
+        if choice.private and not _any_local(targets, choice):
             choice.note("match", f"{route.label}: passed over, it has no local target for a private request")
             continue
         choice.route, choice.budget_ms, choice.targets = route.label, route.latency_budget_ms, targets
@@ -177,8 +204,8 @@ def _match(choice: _Choice) -> None:
         return
 
 
-def _why_not(route: Route, tags: Classification) -> str:
-    """The first tag that does not fit, or "" when the route matches."""
+def _mismatch(route: Route, tags: Classification) -> str:
+    """Return the first tag that the route does not allow, or "" when the route matches."""
     for name, condition in route.match.items():
         value = getattr(tags, name)
         if value not in condition:
@@ -187,20 +214,23 @@ def _why_not(route: Route, tags: Classification) -> str:
 
 
 def _route_targets(route: Route, choice: _Choice) -> tuple[Target, ...]:
+    backends, family = choice.policy.backends, choice.tags.family
     names = dict.fromkeys((route.backend, *route.fallbacks))
-    return tuple(
-        Target(name, model_for(choice.policy.backends[name], choice.tags.family, choice.observations)) for name in names
-    )
+    return tuple(Target(name, model_for(backends[name], family, choice.observations)) for name in names)
 
 
-# --- the other stages: drop or reorder ----------------------------------------------------------
+def _any_local(targets: tuple[Target, ...], choice: _Choice) -> bool:
+    return any(is_local(target, choice.observations) for target in targets)
+
+
+# --- the other stages drop or reorder -----------------------------------------------------------
 
 
 def _privacy(choice: _Choice) -> None:
     if not choice.private:
         choice.note("privacy", "not private: every target may be used")
         return
-    kept = []
+    local_targets = []
     for target in choice.targets:
         verdict = judge_target(target, choice.observations)
         if verdict.local is False:
@@ -208,9 +238,9 @@ def _privacy(choice: _Choice) -> None:
             continue
         if verdict.local is None:
             choice.note("privacy", f"{target.backend} {verdict.reason}: it is asked just before the call")
-        kept.append(target)
-    choice.targets = tuple(kept)
-    if not kept:
+        local_targets.append(target)
+    choice.targets = tuple(local_targets)
+    if not local_targets:
         raise NoEligibleBackend(_nothing_local(choice))
     choice.note("privacy", "private: only local targets are left")
 
@@ -220,13 +250,13 @@ def _not_for_private(verdict: Verdict) -> str:
 
 
 def _cause(request: ChatRequest, header: str) -> str:
-    """Return what made the request private, for a sentence."""
+    """Return what made the request private, as a part of a sentence."""
     causes = {"header": header, "conversation": "the conversation that it continues"}
     return causes.get(request.sensitivity_reason, request.sensitivity_reason)
 
 
 def _nothing_local(choice: _Choice) -> str:
-    """Say what made the request private, what the client named, and the way out."""
+    """Return the error message: what made the request private, what the client named, and what to do."""
     request = choice.request
     private = f"The request is private (because of {_cause(request, 'the header X-LLR-Sensitivity')})"
     if request.continues:
@@ -235,27 +265,27 @@ def _nothing_local(choice: _Choice) -> str:
             f"{private}, and the backend that keeps its conversation, {keeper}, is not local. "
             "Send the whole conversation as `input`, without `previous_response_id`."
         )
-    way_out = "Give the policy a route whose backend is local, or name a local model."
+    remedy = "Give the policy a route whose backend is local, or name a local model."
     if choice.pin_refused:
         pinned = f"the model that it names, {_quote(request.model)}, is not local"
-        return f"{private}, {pinned}, and no route of the policy has a local backend. {way_out}"
-    return f"{private} and no local backend may serve it. {way_out}"
+        return f"{private}, {pinned}, and no route of the policy has a local backend. {remedy}"
+    return f"{private} and no local backend may serve it. {remedy}"
 
 
 def _fit(choice: _Choice) -> None:
     needed = choice.tags.tokens + choice.output_tokens
-    kept, largest = [], 0
+    fitting, largest = [], 0
     for target in choice.targets:
         window = choice.config(target).context_window(target.model)
         if window is not None and needed > window:
             largest = max(largest, window)
             choice.drop("fit", target, f"about {needed} tokens, its window holds {window}")
         else:
-            kept.append(target)
-    if kept and kept[0] != choice.targets[0]:
+            fitting.append(target)
+    if fitting and fitting[0] != choice.targets[0]:
         choice.reason = Reason.FIT
-    choice.targets = tuple(kept)
-    if not kept:
+    choice.targets = tuple(fitting)
+    if not fitting:
         raise ContextTooLong(
             f"This request needs about {needed} tokens ({choice.tags.tokens} in and {choice.output_tokens} out); "
             f"the largest context window among its backends is {largest} tokens."
@@ -263,22 +293,27 @@ def _fit(choice: _Choice) -> None:
 
 
 def _health(choice: _Choice) -> None:
-    cooling = tuple(target for target in choice.targets if target.backend in choice.observations.cooling)
-    if cooling:
-        if choice.targets[0] in cooling and len(cooling) < len(choice.targets):
-            choice.reason = Reason.COOLING
-        choice.targets = tuple(target for target in choice.targets if target not in cooling) + cooling
-        for target in cooling:
-            choice.note("health", f"{_name(target)} is cooling down after failures: last")
+    unhealthy = tuple(target for target in choice.targets if _is_unhealthy(target, choice))
+    if not unhealthy:
+        return
+    if choice.targets[0] in unhealthy and len(unhealthy) < len(choice.targets):
+        choice.reason = Reason.COOLING
+    choice.targets = tuple(target for target in choice.targets if target not in unhealthy) + unhealthy
+    for target in unhealthy:
+        choice.note("health", f"the circuit of {_name(target)} is open after failures: tried last")
+
+
+def _is_unhealthy(target: Target, choice: _Choice) -> bool:
+    return target.backend in choice.observations.cooling
 
 
 def _budget(choice: _Choice) -> None:
-    """A primary that is too slow gives way to a fallback that is expected to be faster, and stays second."""
+    """Move a faster fallback before a primary that exceeds the latency budget; the primary becomes the second."""
     if choice.budget_ms is None or len(choice.targets) < 2 or not choice.targets[0].model:
         return
     primary = choice.targets[0]
     expected = choice.expected_ms(primary)
-    if expected is None or expected <= choice.budget_ms or primary.backend in choice.observations.cooling:
+    if expected is None or expected <= choice.budget_ms or _is_unhealthy(primary, choice):
         return
     because = f"{_name(primary)} is expected to take {expected:.0f} ms, over the budget of {choice.budget_ms:.0f} ms"
     faster = next((target for target in choice.targets[1:] if _is_faster(target, expected, choice)), None)
@@ -286,23 +321,23 @@ def _budget(choice: _Choice) -> None:
         choice.note("budget", f"{because}; no fallback is expected to be faster")
         return
     local = is_local(primary, choice.observations)
-    if not local and choice.trial(primary):
+    if not local and choice.may_measure(primary):
         choice.measured = True
         choice.note("budget", f"{because}; tried first all the same, to measure it")
         return
-    rest = tuple(target for target in choice.targets if target not in (primary, faster))
-    choice.targets, choice.reason = (faster, primary, *rest), Reason.SPILL
+    others = tuple(target for target in choice.targets if target not in (primary, faster))
+    choice.targets, choice.reason = (faster, primary, *others), Reason.SPILL
     choice.skipped = primary if local else None
     choice.note("budget", f"{because}; {_name(faster)} goes first at {choice.expected_ms(faster):.0f} ms")
 
 
 def _is_faster(target: Target, than_ms: float, choice: _Choice) -> bool:
     expected = choice.expected_ms(target) if target.model else None
-    return expected is not None and expected < than_ms and target.backend not in choice.observations.cooling
+    return expected is not None and expected < than_ms and not _is_unhealthy(target, choice)
 
 
 def _model(choice: _Choice) -> None:
-    """Models were resolved as the targets were made; this stage drops a target that has none and says the rest."""
+    """Drop the targets without a model.  `match` has resolved the models already; the trace shows them here."""
     for target in choice.targets:
         if not target.model:
             choice.dropped[target.backend] = "no model is known for it"
@@ -314,7 +349,7 @@ def _model(choice: _Choice) -> None:
         )
 
 
-# --- small readers ------------------------------------------------------------------------------
+# --- small functions ----------------------------------------------------------------------------
 
 
 def _output_tokens(request: ChatRequest) -> int:

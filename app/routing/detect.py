@@ -1,31 +1,32 @@
-"""Finds private text in a request: deterministic detectors, and the operator's own patterns.  Pure.
+"""Find private text in a request: by deterministic detectors, and by the operator's own patterns.  Pure.
 
-All patterns run in RE2, whose time is linear in the text whatever the pattern: none can stall a worker.  A pattern
-finds candidates; a check of the candidate and its surroundings tells those that count.
+All patterns run in RE2.  Its time is linear in the length of the text for every pattern, so no pattern can stall a
+worker.  A pattern finds candidates; a check of the candidate and the text around it decides which of them count.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import re2
 
 from app.routing.private import contacts, national_ids, numbers, secrets
-from app.routing.private.candidate import BETWEEN_TEXTS, Candidate, Kind
-from app.routing.private.texts import plain, texts
+from app.routing.private.candidate import BETWEEN_TEXTS, Candidate, Kind, Match, Pattern
+from app.routing.private.texts import texts, unescaped
 from app.types import SensitivityRules
 
+Pause = Callable[[], None]
+
 _MAX_PATTERN = 1000  # characters
-_TURN_EVERY = 500  # candidates, less than 10 ms
+_PAUSE_EVERY = 500  # candidates: less than 10 ms
 _LINES = "(?m)"  # the texts of a request are joined by line ends: ^ and $ of a pattern are those of a line
 _options = re2.Options()
 _options.log_errors = False
-_together = re2.Options()
-_together.log_errors = False
-_together.max_mem = 128 * 1024 * 1024  # bytes, for all patterns at once; RE2's default of 8 MiB is for one
-MOST_BYTES = _together.max_mem // 4  # of them for programs: RE2 keeps the rest for matching
+_set_options = re2.Options()
+_set_options.log_errors = False
+_set_options.max_mem = 128 * 1024 * 1024  # bytes, for all patterns of a set; RE2's default of 8 MiB is for one pattern
+MOST_BYTES = _set_options.max_mem // 4  # for the programs of the patterns: RE2 keeps the rest for matching
 _INSTRUCTION_BYTES = 16  # sizeof(Prog::Inst)
 TOO_MUCH = "need more memory together than RE2 may use; shorten or remove some"
 
@@ -34,7 +35,7 @@ DETECTORS = (
     "api_key", "private_key", "jwt", "connection_string", "authorization", "password", "credit_card", "iban", "us_ssn",
     "email", "phone",
 )  # fmt: skip
-# What `recommended` stands for: those that hardly ever take harmless text for private.
+# The detectors behind the name `recommended`: they hardly ever take harmless text for private.
 RECOMMENDED = (
     "api_key", "private_key", "jwt", "connection_string", "authorization", "password", "credit_card", "iban", "us_ssn",
 )  # fmt: skip
@@ -42,11 +43,11 @@ CHOICES = ("recommended", *DETECTORS, *national_ids.NAMES)
 
 
 class PatternError(ValueError):
-    """A pattern that RE2 does not take, or a detector that cannot be built; the message says why."""
+    """Report a pattern that RE2 refuses, or a detector that cannot be built.  The message gives the reason."""
 
 
 def check_pattern(pattern: object) -> int:
-    """Return the bytes of its program in RE2.  Raises PatternError when an operator's pattern cannot be used."""
+    """Return the bytes that RE2 needs for an operator's pattern.  Raise PatternError when it cannot be used."""
     if not isinstance(pattern, str) or not pattern:
         raise PatternError("must be a regular expression in quotes")
     if len(pattern) > _MAX_PATTERN:
@@ -54,8 +55,8 @@ def check_pattern(pattern: object) -> int:
     try:
         compiled = re2.compile(pattern, _options)
     except re2.error as error:
-        said = error.args[0] if error.args else ""
-        text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+        reason = error.args[0] if error.args else ""
+        text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
         raise PatternError(f"is not a pattern RE2 takes: {text}") from None
     if compiled.search(""):
         raise PatternError("matches the empty text: every request would be private")
@@ -63,114 +64,121 @@ def check_pattern(pattern: object) -> int:
 
 
 def expand(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of single detectors: `recommended` is a list of them, and each counts once."""
-    every = (single for name in names for single in (RECOMMENDED if name == "recommended" else (name,)))
-    return tuple(dict.fromkeys(every))
+    """Return the names of single detectors, each once: `recommended` stands for a list of them."""
+    singles = (single for name in names for single in (RECOMMENDED if name == "recommended" else (name,)))
+    return tuple(dict.fromkeys(singles))
+
+
+_Named = tuple[str, Kind, Pattern]  # name of the detector, kind, its exact pattern
 
 
 class _Group:
-    """Some kinds whose patterns are matched in one pass.
+    """Match the patterns of several kinds in one pass over a text.
 
-    RE2 makes one automaton of all of them, state by state, as texts need it.  Counted repetitions would multiply the
+    RE2 builds one automaton for all of them, state by state, as texts need it.  Counted repetitions would multiply the
     states (four times the time and memory, measured on source files of 4 kB).  So the pass uses loose patterns, which
-    match wherever the exact ones do and a little more often; then the kinds that may be there are looked at one by one.
+    match wherever the exact ones do and a little more often.  Only the kinds that match are then searched one by one.
     """
 
-    def __init__(self, kinds: Sequence[tuple[str, Kind]], most: int) -> None:
-        """`most`: how far a loose pattern counts."""
-        self._kinds = [(name, kind, re2.compile(kind.pattern, _options)) for name, kind in kinds]
-        self._any = re2.Set.SearchSet(_together)
+    def __init__(self, kinds: Sequence[tuple[str, Kind]], max_count: int) -> None:
+        """Compile the patterns.  The loose ones count repetitions up to `max_count` only."""
+        self._kinds: list[_Named] = [(name, kind, re2.compile(kind.pattern, _options)) for name, kind in kinds]
+        self._set = re2.Set.SearchSet(_set_options)
         for _, kind in kinds:
-            self._any.Add(_loose(kind.pattern, most) if kind.check else kind.pattern)
-        self._any.Compile()
+            self._set.Add(_loose(kind.pattern, max_count) if kind.check else kind.pattern)
+        self._set.Compile()
 
-    def candidates(self, raw: bytes) -> list[tuple[str, Kind, Any]]:
+    def candidates(self, raw: bytes) -> list[_Named]:
         """Return the kinds that may be in a text, with their names and patterns."""
-        return [self._kinds[index] for index in self._any.Match(raw) or ()]
+        return [self._kinds[index] for index in self._set.Match(raw) or ()]
 
 
 _COUNT = re.compile(r"\{(\d+)(?:,\d*)?\}")
 
 
-def _loose(pattern: str, most: int) -> str:
-    """Return a pattern that matches wherever the exact one does, with repetitions that count up to `most` only."""
+def _loose(pattern: str, max_count: int) -> str:
+    """Return a pattern that matches wherever the exact one does; its repetitions count up to `max_count` only."""
 
     def repeat(count: re.Match[str]) -> str:
-        fewest = min(int(count[1]), most)
-        return ("*", "+")[fewest] if fewest < 2 else f"{{{fewest},}}"
+        minimum = min(int(count[1]), max_count)
+        return ("*", "+")[minimum] if minimum < 2 else f"{{{minimum},}}"
 
     return _COUNT.sub(repeat, pattern)
 
 
-def _finds(kind: Kind, pattern: Any, raw: bytes, turn: Callable[[], None] | None) -> bool:
+def _finds(kind: Kind, pattern: Pattern, raw: bytes, pause: Pause | None) -> bool:
     """Return True when a candidate of the kind counts."""
-    for number, found in enumerate(_matches(kind, pattern, raw), 1):
-        if kind.check is None or kind.check(_candidate(raw, found)):
+    for number, match in enumerate(_matches(kind, pattern, raw), 1):
+        if kind.check is None or kind.check(_candidate(raw, match)):
             return True
-        if turn and number % _TURN_EVERY == 0:
-            turn()
+        if pause and number % _PAUSE_EVERY == 0:
+            pause()
     return False
 
 
-def _matches(kind: Kind, pattern: Any, raw: bytes) -> Iterator[Any]:
-    """Yield the matches; for kinds that say so also those that begin inside another: a number before a card's must not
-    hide it."""
-    found = pattern.search(raw)
-    while found:
-        yield found
-        begin, end = found.span(1)
-        found = pattern.search(raw, begin + 1 if kind.overlaps else max(end, begin + 1))
+def _matches(kind: Kind, pattern: Pattern, raw: bytes) -> Iterator[Match]:
+    """Yield the matches.  Kinds with `overlaps` also get those that begin inside another match, so that digits before
+    a card number cannot hide it."""
+    match = pattern.search(raw)
+    while match:
+        yield match
+        begin, end = match.span(1)
+        match = pattern.search(raw, begin + 1 if kind.overlaps else max(end, begin + 1))
 
 
-def _candidate(raw: bytes, found: Any) -> Candidate:
-    spans = (found.span(group) for group in range(1, found.re.groups + 1))
+def _candidate(raw: bytes, match: Match) -> Candidate:
+    spans = (match.span(group) for group in range(1, match.re.groups + 1))
     return Candidate(raw, tuple(span for span in spans if span[0] >= 0))
 
 
 class Detectors:
-    """The detectors a policy asks for."""
+    """Search requests with the detectors and patterns of a policy."""
 
     def __init__(self, rules: SensitivityRules) -> None:
-        """Raise PatternError when the patterns, each of which may be fine, are too much together, or when a detector
-        needs a package that is not installed."""
+        """Compile all patterns.
+
+        Raise PatternError when the patterns need too much memory together, or when a detector needs a package that is
+        not installed."""
         names = expand(rules.detect)
         kinds = [(name, kind) for name in names for kind in _kinds(name)]
         patterns = [(f"patterns[{index}]", pattern) for index, pattern in enumerate(rules.patterns)]
-        self._order = {name: place for place, name in enumerate((*names, *dict(patterns)))}
+        self._order = {name: rank for rank, name in enumerate((*names, *dict(patterns)))}
         try:
             own = [(name, Kind(name, name, f"{_LINES}({pattern})")) for name, pattern in patterns]
-            keys = [each for each in kinds if each[1].token]
-            others = [each for each in kinds if not each[1].token]
-            self._groups = [_Group(group, most) for group, most in ((keys, 3), (others, 12), (own, 0)) if group]
+            tokens = [named for named in kinds if named[1].token]
+            others = [named for named in kinds if not named[1].token]
+            self._groups = [_Group(group, count) for group, count in ((tokens, 3), (others, 12), (own, 0)) if group]
         except re2.error:
             raise PatternError(TOO_MUCH) from None
 
-    def find(self, *documents: Any, turn: Callable[[], None] | None = None) -> str | None:
-        """Return the name of the first detector, in the policy's order, that finds something in any text or number of
-        the request, names of members included: `iban`, or `patterns[0]` of the operator's own.  None when there is
-        nothing.  It is linear in the size of the texts, and calls `turn` between many candidates.  Objects may be
-        mappings or tuples of pairs."""
+    def find(self, *documents: object, pause: Pause | None = None) -> str | None:
+        """Return the name of the first detector, in the policy's order, that finds private text: `iban`, or
+        `patterns[0]` for the operator's own.  Return None when none does.
+
+        It reads every text and long number of the JSON documents, names of members included; their objects may be
+        mappings or tuples of pairs.  The time is linear in the size of the texts.  After many candidates it calls
+        `pause`, so that other requests can run."""
         if not self._groups:
             return None
         text = BETWEEN_TEXTS.join([part for document in documents for part in texts(document)])
         raw = text.encode("utf-8", "replace")
-        unescaped = plain(text, raw)
-        found = self._find(raw, turn)
-        return self._find(unescaped.encode("utf-8", "replace"), turn) if found is None and unescaped != text else found
+        normal = unescaped(text, raw)
+        name = self._find(raw, pause)
+        return self._find(normal.encode("utf-8", "replace"), pause) if name is None and normal != text else name
 
-    def _find(self, raw: bytes, turn: Callable[[], None] | None) -> str | None:
-        possible = [each for group in self._groups for each in group.candidates(raw)]
-        for name, kind, pattern in sorted(possible, key=self._place) if possible else ():
-            if _finds(kind, pattern, raw, turn):
+    def _find(self, raw: bytes, pause: Pause | None) -> str | None:
+        matching = [named for group in self._groups for named in group.candidates(raw)]
+        for name, kind, pattern in sorted(matching, key=self._rank) if matching else ():
+            if _finds(kind, pattern, raw, pause):
                 return name
         return None
 
-    def _place(self, possible: tuple[str, Kind, Any]) -> int:
-        return self._order[possible[0]]
+    def _rank(self, named: _Named) -> int:
+        return self._order[named[0]]
 
 
 def check_detector(name: str) -> None:
-    """Raise PatternError when a detector cannot be used."""
+    """Raise PatternError when a detector cannot be built."""
     _kinds(name)
 
 

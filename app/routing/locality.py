@@ -1,8 +1,8 @@
-"""The one verdict on what is local: a backend or a model that stays inside the operator's machine or network.  Pure.
+"""The one verdict on what is local: what runs on the operator's own machine or in the operator's network.  Pure.
 
-A backend is judged by its type, by `local:` of the policy, by its host and by the addresses of that host (`judge`).
-A target is judged by its backend, by the name of its model, and by the host that its server named for the model
-(`judge_target`).  Whoever wants to know whether something is local asks here.
+`judge` decides about a backend: by its type, by `local:` of the policy, by its host and by the addresses of that host.
+`judge_target` decides about a target: by its backend, by the name of its model, and by the host that its server named
+for the model.  No other module computes whether something is local.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from app.types import BackendConfig, Observations, Target
 
 # Loopback, RFC 1918, link-local and unique-local ranges.  100.64/10 (carrier NAT, overlay networks) is not
-# here: who uses it says `local: true`.  0.0.0.0 and :: reach the machine itself.
-_INSIDE = tuple(
+# here: an operator who uses it sets `local: true`.  0.0.0.0 and :: reach the machine itself.
+_LOCAL_NETWORKS = tuple(
     ipaddress.ip_network(network)
     for network in (
         "0.0.0.0/32",
@@ -35,40 +35,41 @@ _INSIDE = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`reason` says in plain words why something is not local, or not known to be."""
+    """Say whether something is local, and why it is not, or why that is unknown."""
 
     local: bool | None  # None = not known yet
-    reason: str = ""
-    remote_host: str = ""  # host:port that runs the model of a local backend; "" = its server, or not known
+    reason: str = ""  # a part of a sentence, such as "is not local"
+    remote_host: str = ""  # host:port that runs the model of a local backend; "" = its own server, or unknown
 
 
 # --- backends -----------------------------------------------------------------------------------
 
 
 def judge(kind: str, hosted: bool, declared: bool | None, host: str, addresses: Sequence[str] | None = None) -> Verdict:
-    """Judge a backend of the type `kind`.
+    """Return whether a backend of the type `kind` is local.
 
-    `declared` is `local:` of the policy.  `addresses` are those that `host` resolves to: empty when it does not
-    resolve, None when nobody looked.  No name is trusted by its look: `localhost` and `x.localhost` can lead anywhere.
+    `declared` is `local:` of the policy.  `addresses` are the addresses that `host` resolves to: empty when it does
+    not resolve, None when it was not looked up.  No name is trusted without its addresses: `localhost` and
+    `x.localhost` can lead anywhere.
     """
     if declared is not None:
         return Verdict(declared, "" if declared else "the policy says `local: false`")
     if hosted:
         return Verdict(False, f"type {kind} is a hosted kind (say `local: true` if it is yours)")
     if not host:
-        return Verdict(True)  # it calls nobody
+        return Verdict(True)  # it makes no connection
     if is_address(host):
-        inside = is_inside(host)
-        return Verdict(inside, "" if inside else f"{host} is a public address")
+        local = is_local_address(host)
+        return Verdict(local, "" if local else f"{host} is a public address")
     if not addresses:
         return Verdict(None, "" if is_loopback_name(host) else f"{host} does not resolve yet")
-    if all(map(is_inside, addresses)):
+    if all(map(is_local_address, addresses)):
         return Verdict(True)
     return Verdict(False, f"{host} resolves to a public address")
 
 
 def judge_config(config: BackendConfig, addresses: Sequence[str] | None) -> Verdict:
-    """Judge a backend of a loaded policy: `config.local` holds what the policy alone could tell."""
+    """Return whether a backend of a loaded policy is local.  `config.local` holds the verdict by the policy alone."""
     return judge(config.type, False, config.local, host_name(config.endpoint), addresses)
 
 
@@ -76,8 +77,8 @@ def judge_config(config: BackendConfig, addresses: Sequence[str] | None) -> Verd
 
 
 def judge_target(target: Target, observations: Observations) -> Verdict:
-    """Judge a target for a private request.  A model of which its server has said nothing yet is unknown: the gate in
-    dispatch.py asks the server just before the call."""
+    """Return whether a target is local for a private request.  A model is unknown until its server has named the host
+    that runs it: the gate in dispatch.py asks the server just before the call."""
     if target.backend not in observations.local:
         return Verdict(False, "is not local")
     host = remote_host(target, observations)
@@ -91,8 +92,8 @@ def judge_target(target: Target, observations: Observations) -> Verdict:
 
 
 def remote_host(target: Target, observations: Observations) -> str | None:
-    """Return host:port to which the server of a target hands its model on, "" when it runs the model itself, None when
-    it has not said.  A digest is no way around what is known of the model."""
+    """Return host:port of the other host that runs the target's model, "" when the target's own server runs it, None
+    when the server has not said.  A digest in the name does not hide a model that is known to run elsewhere."""
     hosts = observations.model_hosts.get(target.backend)
     if hosts is None:
         return ""
@@ -106,16 +107,16 @@ def is_local(target: Target, observations: Observations) -> bool:
 
 
 def is_cloud_model(model: str) -> bool:
-    """Return True for a name that Ollama gives to models of its maker's cloud: `name:cloud`, `name:120b-cloud`.  A
-    digest behind the tag (`name:tag@sha256:…`) changes nothing."""
+    """Return True for a name that Ollama gives to models of its own cloud: `name:cloud`, `name:120b-cloud`.  A digest
+    after the tag (`name:tag@sha256:…`) changes nothing."""
     model = model.lower().partition("@")[0].strip()
     tag = model.rpartition(":")[2] if ":" in model else ""
     return tag.endswith("cloud") or model.endswith("-cloud")
 
 
 def model_key(model: str) -> str:
-    """Return the one name of a model at an Ollama, where `X`, `x:latest` and `library/x` are all the same.  A digest
-    stays a part of the name.  Facts: https://github.com/ollama/ollama/blob/main/types/model/name.go."""
+    """Return the normal form of a model's name at an Ollama, where `X`, `x:latest` and `library/x` are all the same.
+    A digest stays a part of the name.  Facts: https://github.com/ollama/ollama/blob/main/types/model/name.go."""
     name, at, digest = model.strip().lower().partition("@")
     name = name.removeprefix("registry.ollama.ai/").removeprefix("library/")
     tagged = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
@@ -125,19 +126,19 @@ def model_key(model: str) -> str:
 # --- addresses and names ------------------------------------------------------------------------
 
 
-def is_inside(address: str) -> bool:
-    """True for an IP address on this machine or a private network.  Anything that is no address is outside."""
+def is_local_address(address: str) -> bool:
+    """Return True for an IP address of this machine or of a private network, False for any other text."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])  # fe80::1%eth0
     except ValueError:
         return False
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
         ip = ip.ipv4_mapped
-    return any(ip.version == network.version and ip in network for network in _INSIDE)
+    return any(ip.version == network.version and ip in network for network in _LOCAL_NETWORKS)
 
 
 def is_address(host: str) -> bool:
-    """True for a literal IP address, which needs no resolving."""
+    """Return True for a literal IP address, which needs no resolving."""
     try:
         ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -146,17 +147,17 @@ def is_address(host: str) -> bool:
 
 
 def is_loopback_name(host: str) -> bool:
-    """`localhost` and its subdomains, which should resolve to loopback (RFC 6761).  Nobody enforces that, so it says
-    what is meant and not where it leads."""
+    """Return True for `localhost` and its subdomains, which should resolve to loopback (RFC 6761).  Nothing enforces
+    that, so the result shows the intention and not the address."""
     host = host.lower().rstrip(".")
     return host == "localhost" or host.endswith(".localhost")
 
 
 def host_of(endpoint: str) -> str:
-    """`https://api.example:8443/v1` -> `api.example:8443`"""
+    """Return host and port of a URL: `api.example:8443` of `https://api.example:8443/v1`."""
     return endpoint.partition("://")[2].partition("/")[0]
 
 
 def host_name(endpoint: str) -> str:
-    """The same without the port; an IPv6 address without its brackets."""
+    """Return the host of a URL without the port; an IPv6 address without its brackets."""
     return urlsplit(endpoint).hostname or ""

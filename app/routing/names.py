@@ -1,7 +1,7 @@
-"""What a request's `model` stands for: `auto`, an alias, a backend, a model, or nothing that is known.  Pure.
+"""Resolve a request's `model`: to `auto`, an alias, a backend or a model; or report it as unknown.  Pure.
 
-The names of a policy are indexed once, so that a request costs a dictionary look-up.  The search for a misspelling
-runs only for a name that nobody knows: as `auto`, a misspelt pin could go to the cloud.
+The names of a policy are indexed once, so a request costs one dictionary look-up.  The search for a misspelling runs
+only for an unknown name: routed as `auto`, a misspelt pin could reach the cloud.
 """
 
 from __future__ import annotations
@@ -14,39 +14,39 @@ from app.routing.locality import is_local, model_key
 from app.types import BackendConfig, Observations, Policy, Target
 
 AUTO = "auto"
-ROUTER = "router"  # the owner of the names that are no models
-_MOST_COMPARED = 100  # characters: a longer name has no near misses
-_LEAST_COMPARED = 3  # characters: one edit turns a shorter name into any other
-_LONG = 10  # characters: two edits of such a name are still a misspelling of it
-_MOST_CACHED = 256  # unknown names
+ROUTER = "router"  # `owned_by` of names that are not models
+_MAX_COMPARED = 100  # characters: a longer name is never taken for a misspelling
+_MIN_COMPARED = 3  # characters: one edit can turn a shorter name into any other
+_LONG_NAME = 10  # characters: from this length on, two edits still count as a misspelling
+_MAX_CACHED = 256  # unknown names
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A name that a request can send as its `model`.  Without targets it stands for `auto`."""
+    """Represent a name that a request can send as its `model`.  Without targets it stands for `auto`."""
 
     text: str  # as GET /v1/models lists it
-    owner: str  # ROUTER, or the first backend that holds the model
+    owner: str  # ROUTER, or the first backend that has the model
     targets: tuple[Target, ...] = ()  # a target without a model gets the one that fits the request
-    alias_of: str = ""  # what the policy says that it stands for; "" = it is no alias
+    alias_of: str = ""  # the value of an alias in the policy; "" = not an alias
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What the `model` of one request stands for."""
+    """Represent the meaning of one request's `model`."""
 
     name: Name | None  # None = unknown
-    targets: tuple[Target, ...] = ()  # where the request is pinned to; empty = the routes of the policy decide
-    nearest: str = ""  # the usable name of which an unknown one is a misspelling
+    targets: tuple[Target, ...] = ()  # the request is pinned to these; empty = the routes of the policy decide
+    nearest: str = ""  # the usable name that an unknown one misspells; "" = none
 
     @property
     def is_known(self) -> bool:
-        """True for a name of this policy that is not `auto`."""
+        """Return True for a name of this policy that is not `auto`."""
         return self.name is not None and self.name.text != AUTO
 
     @property
     def is_barred(self) -> bool:
-        """True for a known name that `pins` does not allow: it counts as unknown."""
+        """Return True for a known name that `pins` does not allow: it counts as unknown."""
         return self.name is not None and bool(self.name.targets) and not self.targets
 
 
@@ -54,15 +54,15 @@ _AUTO = Meaning(Name(AUTO, ROUTER))
 
 
 def resolve(model: str, family: str, policy: Policy, observations: Observations) -> Meaning:
-    """Return what `model` stands for.  A backend that is named without a model gets its model for `family`."""
+    """Return the meaning of `model`.  A backend that is named without a model gets its model for `family`."""
     if not model or model == AUTO:
         return _AUTO
     names = names_of(policy, observations)
     name = names.find(model)
     if name is not None:
         return Meaning(name, allowed(name, family, policy, observations))
-    nearest = (near.text for near in names.near(model) if is_usable(near, policy, observations))
-    return Meaning(None, nearest=next(nearest, ""))
+    similar = (name.text for name in names.similar(model) if is_usable(name, policy, observations))
+    return Meaning(None, nearest=next(similar, ""))
 
 
 def allowed(name: Name, family: str, policy: Policy, observations: Observations) -> tuple[Target, ...]:
@@ -70,22 +70,22 @@ def allowed(name: Name, family: str, policy: Policy, observations: Observations)
     targets = []
     for target in name.targets:
         config = policy.backends[target.backend]
-        whole = target if target.model else replace(target, model=model_for(config, family, observations))
-        if name.alias_of or _may_pin(policy.pins, target, whole, config, observations):
-            targets.append(whole)
+        complete = target if target.model else replace(target, model=model_for(config, family, observations))
+        if name.alias_of or _may_pin(policy.pins, target, complete, config, observations):
+            targets.append(complete)
     return tuple(targets)
 
 
-def _may_pin(pins: str, named: Target, whole: Target, config: BackendConfig, observations: Observations) -> bool:
+def _may_pin(pins: str, named: Target, complete: Target, config: BackendConfig, observations: Observations) -> bool:
     if pins == "local":
-        return is_local(whole, observations)
+        return is_local(complete, observations)
     if pins == "declared":
         return not named.model or named.model in config.models or named.model in config.families.values()
     return pins == "any"
 
 
 def is_usable(name: Name, policy: Policy, observations: Observations) -> bool:
-    """Return True when `pins` leaves a request something to name with it."""
+    """Return True when `pins` allows at least one target of `name`."""
     return not name.targets or bool(allowed(name, "any", policy, observations))
 
 
@@ -95,42 +95,42 @@ def usable(policy: Policy, observations: Observations) -> tuple[Name, ...]:
 
 
 def model_for(config: BackendConfig, family: str, observations: Observations) -> str:
-    """Return the backend's model for a family, else its default model, else one that it was seen to hold, else ""."""
+    """Return the backend's model for a family, else its default model, else a discovered model, else ""."""
     if family in config.families:
         return config.families[family]
-    seen = observations.models.get(config.name, ())
-    return next(iter((*config.models, *config.families.values(), *seen)), "")
+    discovered = observations.models.get(config.name, ())
+    return next(iter((*config.models, *config.families.values(), *discovered)), "")
 
 
 # --- the index ----------------------------------------------------------------------------------
 
 
 class Names:
-    """All names under one policy, and under what its backends were seen to hold."""
+    """Index all names of one policy and of the models that were discovered at its backends."""
 
     def __init__(self, policy: Policy, models: Mapping[str, tuple[str, ...]]) -> None:
         backends = [Name(name, ROUTER, (Target(name, ""),)) for name in policy.backends]
         self._backends = {fold(name): name for name in reversed(list(policy.backends))}
         self._exact = {name.text: name for name in (_AUTO_NAME, *backends)}
         self._folded = {fold(name.text): name for name in reversed((_AUTO_NAME, *backends))}
-        self._near: dict[str, tuple[Name, ...]] = {}
-        held = self._add_models(policy, models)
-        aliases = [Name(text, ROUTER, self._of_alias(to), to) for text, to in policy.aliases.items()]
+        self._similar: dict[str, tuple[Name, ...]] = {}
+        by_model = self._add_models(policy, models)
+        aliases = [Name(text, ROUTER, self._alias_targets(to), to) for text, to in policy.aliases.items()]
         for alias in reversed(aliases):  # an alias goes before a model of the same name
             self._exact[alias.text] = self._folded[fold(alias.text)] = alias
-        listed = (_AUTO_NAME, *aliases, *backends, *held)
+        listed = (_AUTO_NAME, *aliases, *backends, *by_model)
         self.listed = tuple({name.text: self._exact[name.text] for name in listed}.values())
         self._by_shape: dict[tuple[str, str], list[tuple[str, Name]]] = {}
         for text, name in self._folded.items():
-            if _LEAST_COMPARED <= len(text) <= _MOST_COMPARED:
+            if _MIN_COMPARED <= len(text) <= _MAX_COMPARED:
                 self._by_shape.setdefault(_shape(text), []).append((text, name))
 
     def _add_models(self, policy: Policy, models: Mapping[str, tuple[str, ...]]) -> list[Name]:
-        """Index every model by `backend/model` and by its own name; return the latter."""
+        """Index every model by `backend/model` and by its own name; return the names of the second form."""
         exact: dict[str, list[Target]] = {}
         folded: dict[str, list[Target]] = {}
         for config in policy.backends.values():
-            for target, spellings in _held(config, models.get(config.name, ())):
+            for target, spellings in _models_of(config, models.get(config.name, ())):
                 pair = Name(f"{target.backend}/{target.model}", target.backend, (target,))
                 for spelling in spellings:
                     self._exact.setdefault(f"{config.name}/{spelling}", pair)
@@ -139,58 +139,59 @@ class Names:
                     same = folded.setdefault(fold(spelling), [])
                     if all(other.backend != config.name for other in same):
                         same.append(target)
-        for index, found in ((self._exact, exact), (self._folded, folded)):
-            for text, targets in found.items():
+        for index, by_text in ((self._exact, exact), (self._folded, folded)):
+            for text, targets in by_text.items():
                 index.setdefault(text, Name(targets[0].model, targets[0].backend, tuple(targets)))
         return [self._exact[text] for text, targets in exact.items() if text == targets[0].model]
 
-    def _of_alias(self, to: str) -> tuple[Target, ...]:
-        """Return the targets of what an alias stands for.  The operator named their models, not the client."""
+    def _alias_targets(self, to: str) -> tuple[Target, ...]:
+        """Return the targets of an alias.  The operator named their models, not the client."""
         name = self.find(to)
         return tuple(replace(target, client_named=False) for target in name.targets) if name else ()
 
     def find(self, text: str) -> Name | None:
-        """Return the name that is written so, else one that differs in case only, else None."""
+        """Return the name with exactly this text, else one that differs in case only, else None."""
         return self._exact.get(text) or self._folded.get(fold(text)) or self._at_backend(text)
 
     def is_listed(self, text: str) -> bool:
-        """Return True for a name that is known by itself: not just any model behind a backend's name."""
+        """Return True for an indexed name; False for an unknown model after the name of a backend."""
         return text in self._exact or fold(text) in self._folded
 
     def _at_backend(self, text: str) -> Name | None:
-        """Return the name for `backend/model` with a model that the backend was not seen to hold: it will say."""
-        before, slash, model = text.partition("/")
-        backend = self._backends.get(fold(before))
+        """Return the name for `backend/model` with an unknown model: the backend itself accepts or refuses it."""
+        prefix, slash, model = text.partition("/")
+        backend = self._backends.get(fold(prefix))
         if not slash or not model or backend is None:
             return None
         return Name(f"{backend}/{model}", backend, (Target(backend, model, client_named=True),))
 
-    def near(self, text: str) -> tuple[Name, ...]:
-        """Return the names of which an unknown one is a misspelling, the nearest first."""
+    def similar(self, text: str) -> tuple[Name, ...]:
+        """Return the names that an unknown name may misspell, the nearest first."""
         text = fold(text)
-        if len(text) > _MOST_COMPARED + 2 or text in HOSTED_NAMES or text.rpartition("/")[2] in HOSTED_NAMES:
+        if len(text) > _MAX_COMPARED + 2 or text in HOSTED_NAMES or text.rpartition("/")[2] in HOSTED_NAMES:
             return ()
-        found = self._near.get(text)
-        if found is None:
-            near = sorted((*self._misspelt(text), *self._misspelt_backend(text)), key=lambda pair: pair[0])
-            found = tuple(name for _, name in near)
-            if len(self._near) >= _MOST_CACHED:
-                self._near.clear()
-            self._near[text] = found
-        return found
+        names = self._similar.get(text)
+        if names is None:
+            pairs = sorted((*self._misspelt(text), *self._misspelt_backend(text)), key=lambda pair: pair[0])
+            names = tuple(name for _, name in pairs)
+            if len(self._similar) >= _MAX_CACHED:
+                self._similar.clear()
+            self._similar[text] = names
+        return names
 
     def _misspelt(self, text: str) -> Iterator[tuple[int, Name]]:
-        for known, name in self._by_shape.get(_shape(text), ()):
-            most = 2 if len(known) >= _LONG else 1
-            count = edits(text, known, most)
-            if count <= most:
+        """Yield the indexed names that `text` may misspell, each with its number of edits."""
+        for candidate, name in self._by_shape.get(_shape(text), ()):
+            limit = 2 if len(candidate) >= _LONG_NAME else 1
+            count = edits(text, candidate, limit)
+            if count <= limit:
                 yield count, name
 
     def _misspelt_backend(self, text: str) -> Iterator[tuple[int, Name]]:
-        """`codr/model` for `coder/model`, whatever the model."""
-        before, slash, model = text.partition("/")
+        """Yield `coder/model` for `codr/model`, whatever the model is."""
+        backend, slash, model = text.partition("/")
         if slash and model:
-            for count, name in self._misspelt(before):
+            for count, name in self._misspelt(backend):
                 if name.text in self._backends.values() and not name.alias_of:
                     target = Target(name.text, model, client_named=True)
                     yield count, Name(f"{name.text}/{model}", name.text, (target,))
@@ -201,60 +202,60 @@ _latest: tuple[Policy | None, Mapping[str, tuple[str, ...]], Names | None] = (No
 
 
 def names_of(policy: Policy, observations: Observations) -> Names:
-    """Return the index; it is the same object until the policy or the models that backends hold change."""
+    """Return the index.  It is the same object until the policy or the discovered models change."""
     global _latest
-    known, models, names = _latest
-    if names is None or known is not policy or (models is not observations.models and models != observations.models):
+    indexed, models, names = _latest
+    if names is None or indexed is not policy or (models is not observations.models and models != observations.models):
         names = Names(policy, observations.models)
         _latest = (policy, observations.models, names)
     return names
 
 
-def _held(config: BackendConfig, seen: tuple[str, ...]) -> Iterator[tuple[Target, tuple[str, ...]]]:
+def _models_of(config: BackendConfig, discovered: tuple[str, ...]) -> Iterator[tuple[Target, tuple[str, ...]]]:
     """Yield the models of a backend, the declared ones first, each with its spellings."""
-    known: set[str] = set()
-    for model in (*config.models, *config.families.values(), *seen):
+    listed: set[str] = set()
+    for model in (*config.models, *config.families.values(), *discovered):
         spellings = spellings_of(config.type, model)
-        if known.isdisjoint(spellings):
-            known.update(spellings)
+        if listed.isdisjoint(spellings):
+            listed.update(spellings)
             yield Target(config.name, model, client_named=True), spellings
 
 
 def spellings_of(backend_type: str, model: str) -> tuple[str, ...]:
-    """Return the names of one model at one backend, its own first: for Ollama `x` and `x:latest` are the same."""
+    """Return all names of one model at one backend, its own first: for Ollama, `x` and `x:latest` are the same."""
     if backend_type != "ollama":
         return (model,)
     key = model_key(model)
     return tuple(dict.fromkeys((model, key, key.removesuffix(":latest"))))
 
 
-# --- near misses --------------------------------------------------------------------------------
+# --- misspellings -------------------------------------------------------------------------------
 
 
 def fold(text: str) -> str:
-    """Return a name as it is compared: without case."""
+    """Return a name in the form in which names are compared: without case."""
     return text.casefold()
 
 
 def _shape(text: str) -> tuple[str, str]:
-    """Return what a misspelling has in common with its name: the tag, and all digits in their order.  Another digit
-    or tag is another model."""
+    """Return the tag of a name and its digits in order.  A misspelling has the same ones: another digit or tag means
+    another model."""
     _, colon, tag = text.rpartition(":")
     return tag if colon and "/" not in tag else "", "".join(filter(str.isdecimal, text))
 
 
-def edits(left: str, right: str, most: int) -> int:
-    """Return the number of letters to insert, delete, replace or swap with their neighbour to make `right` of `left`,
-    or `most` + 1 when there are more than `most`.  The work is linear in the length."""
-    far = most + 1
-    if abs(len(left) - len(right)) > most:
+def edits(left: str, right: str, limit: int) -> int:
+    """Return how many letters must be inserted, deleted, replaced or swapped with a neighbour to turn `left` into
+    `right`, or `limit` + 1 when there are more than `limit`.  The work is linear in the length."""
+    far = limit + 1
+    if abs(len(left) - len(right)) > limit:
         return far
     above: list[int] = []
     row = [min(column, far) for column in range(len(right) + 1)]
     for i, letter in enumerate(left, 1):
         two_above, above, row = above, row, [far] * (len(right) + 1)
         row[0] = min(i, far)
-        for j in range(max(1, i - most), min(len(right), i + most) + 1):
+        for j in range(max(1, i - limit), min(len(right), i + limit) + 1):
             best = min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (letter != right[j - 1]))
             if i > 1 and j > 1 and letter == right[j - 2] and left[i - 2] == right[j - 1]:
                 best = min(best, two_above[j - 2] + 1)

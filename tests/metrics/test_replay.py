@@ -16,7 +16,7 @@ from app.errors import ContextTooLong, NoEligibleBackend
 from app.metrics import replay as replays
 from app.metrics.replay import Replay, Verdict
 from app.metrics.store import Store
-from app.routing.basis import dump, kept_name, load
+from app.routing.basis import dump, load, storable_name
 from app.routing.decide import decide
 from app.storage.model import Metric
 from app.types import CallRecord, Classification, Decision, Observations, Policy, Target
@@ -124,7 +124,7 @@ def test_every_tag_has_a_column() -> None:
     ],
 )
 def test_which_names_are_kept(model: str, known: bool, private: bool, kept: str | None) -> None:
-    assert kept_name(model, known=known, private=private) == kept
+    assert storable_name(model, is_known=known, private=private) == kept
 
 
 def test_what_is_kept_is_short_whatever_was_observed(house: House) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.routing import model
-from app.routing.classify import classify, classify_text, explain
+from app.routing.classify import classify, classify_text, evidence
 from app.types import COMPLEXITIES, FAMILIES, MODALITIES, TASKS, ChatRequest, Cuts, Dialect
 
 CASES = yaml.safe_load((Path(__file__).parent / "cases.yaml").read_text(encoding="utf-8"))
@@ -207,17 +207,17 @@ def test_difficulty_and_cuts() -> None:
     assert classify(chat("hello", "word " * 8000, "hi")).complexity == "medium"  # size alone
 
 
-def test_explain_says_the_same_and_why() -> None:
-    ask = chat("write a python function to reverse a string")
-    evidence = explain(ask)
-    assert evidence.tags == classify(ask)
-    assert evidence.runner_up == "general"
-    assert evidence.task_signs[0].points > 0
-    assert "tech" in {sign.feature for sign in evidence.task_signs}
-    assert {"code", "size"} <= {sign.feature for sign in evidence.difficulty_signs}
-    follow_up = explain(chat(PYTHON, "...", "why?"))
+def test_the_evidence_has_the_same_tags_and_their_reasons() -> None:
+    request = chat("write a python function to reverse a string")
+    reasons = evidence(request)
+    assert reasons.tags == classify(request)
+    assert reasons.runner_up == "general"
+    assert reasons.task_signs[0].points > 0
+    assert "tech" in {sign.feature for sign in reasons.task_signs}
+    assert {"code", "size"} <= {sign.feature for sign in reasons.difficulty_signs}
+    follow_up = evidence(chat(PYTHON, "...", "why?"))
     assert any(sign.feature.startswith("turn before: ") for sign in follow_up.task_signs)
-    assert explain(chat([{"type": "image_url"}])).tags.task == "vision"
+    assert evidence(chat([{"type": "image_url"}])).tags.task == "vision"
 
 
 def test_unsure_is_visible() -> None:

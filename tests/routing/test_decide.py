@@ -132,7 +132,7 @@ routes:
         ("match", "task=web_search: yes (search)"),
         ("privacy", "not private: every target may be used"),
         ("fit", "dropped small/s: about 3000 tokens, its window holds 2000"),
-        ("health", "ill/i is cooling down after failures: last"),
+        ("health", "the circuit of ill/i is open after failures: tried last"),
         ("budget", "local/m is expected to take 2000 ms, over the budget of 1000 ms; cloud/c goes first at 100 ms"),
         ("model", "cloud: c"),
         ("model", "local: m"),
@@ -302,4 +302,4 @@ def test_whatever_happens_privacy_and_order_hold(
         assert decision.skipped is None or is_local(decision.skipped, seen)
     assert decision.skipped is None or decision.skipped in decision.targets
     down = [target.backend in cooling for target in decision.targets]
-    assert down == sorted(down), "those in cool-down stand behind all others"
+    assert down == sorted(down), "the targets with an open circuit come last"

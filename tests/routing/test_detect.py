@@ -685,7 +685,7 @@ def test_many_candidates_are_not_taken_for_a_finding(name: str) -> None:
 def test_between_many_candidates_others_have_their_turn() -> None:
     turns = []
     card = Detectors(SensitivityRules(("credit_card",)))
-    assert card.find({"a": "4111 1111 1111 1112, " * 5000}, turn=lambda: turns.append(1)) is None
+    assert card.find({"a": "4111 1111 1111 1112, " * 5000}, pause=lambda: turns.append(1)) is None
     assert 9 <= len(turns) <= 80
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.routing.classify import explain
+from app.routing.classify import evidence
 from app.routing.explain import in_words
 from tests import build
 
@@ -42,18 +42,18 @@ def test_signs_in_words(feature: str, words: str) -> None:
     ],
 )
 def test_signs_name_the_words_that_spoke(prompt: str, sign: str, words: tuple[str, ...]) -> None:
-    evidence = explain(build.request(prompt))
-    found = {one.feature: one.words for one in (*evidence.task_signs, *evidence.difficulty_signs)}
+    signs = evidence(build.request(prompt))
+    found = {one.feature: one.words for one in (*signs.task_signs, *signs.difficulty_signs)}
     assert found[sign] == words
 
 
 def test_the_turn_before_is_named_with_its_own_words() -> None:
     turns = [("user", "write a python script"), ("assistant", "…"), ("user", "why?")]
     body = {"messages": [{"role": role, "content": text} for role, text in turns]}
-    words = {sign.feature: sign.words for sign in explain(build.request(body)).task_signs}
+    words = {sign.feature: sign.words for sign in evidence(build.request(body)).task_signs}
     assert words["turn before: tech"] == ("python",)
 
 
 def test_every_sign_of_a_prompt_has_words() -> None:
-    for sign in explain(build.request("Summarize this: (a) x (b) y\n- fix `f(x)`?")).task_signs:
+    for sign in evidence(build.request("Summarize this: (a) x (b) y\n- fix `f(x)`?")).task_signs:
         assert in_words(sign.feature)

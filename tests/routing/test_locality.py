@@ -7,8 +7,8 @@ import pytest
 from app.routing.locality import (
     is_address,
     is_cloud_model,
-    is_inside,
     is_local,
+    is_local_address,
     is_loopback_name,
     judge,
     judge_config,
@@ -37,19 +37,19 @@ NO_ADDRESS = [
 
 @pytest.mark.parametrize("address", INSIDE)
 def test_inside(address: str) -> None:
-    assert is_inside(address) is True
+    assert is_local_address(address) is True
     assert is_address(address) is True
 
 
 @pytest.mark.parametrize("address", OUTSIDE)
 def test_outside(address: str) -> None:
-    assert is_inside(address) is False
+    assert is_local_address(address) is False
     assert is_address(address) is True
 
 
 @pytest.mark.parametrize("text", NO_ADDRESS)
 def test_what_is_no_address_is_outside(text: str) -> None:
-    assert is_inside(text) is False
+    assert is_local_address(text) is False
     assert is_address(text) is False
 
 

@@ -278,9 +278,9 @@ def test_the_index_is_built_once_for_what_stays_the_same() -> None:
 def test_what_is_remembered_of_unknown_names_is_bounded() -> None:
     names = Names(HOME, SEEN.models)
     for number in range(10_000):
-        names.near(f"unknown {number}")
-    assert len(names._near) <= 256
-    assert [near.text for near in names.near("codr")] == ["coder"]
+        names.similar(f"unknown {number}")
+    assert len(names._similar) <= 256
+    assert [name.text for name in names.similar("codr")] == ["coder"]
 
 
 def test_the_names_of_vendors_are_what_clients_send() -> None:

@@ -220,5 +220,5 @@ HARD = {
 def test_no_text_makes_the_work_of_a_check_grow(piece: str) -> None:
     """RE2 is linear; the checks look at a few hundred bytes around a candidate: counted are their steps."""
     turns: list[int] = []
-    ALL.find({"a": piece * (200_000 // len(piece))}, turn=lambda: turns.append(1))
+    ALL.find({"a": piece * (200_000 // len(piece))}, pause=lambda: turns.append(1))
     assert len(turns) <= 200_000 // 500

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from app.backends import BACKEND_TYPES
 from app.cli.checks.seen import Answer, Finding, Seen
-from app.routing.locality import host_name, is_address, is_cloud_model, is_inside, model_key
+from app.routing.locality import host_name, is_address, is_cloud_model, is_local_address, model_key
 from app.routing.names import resolve
 from app.types import BackendConfig, Observations
 from app.words import utc
@@ -158,7 +158,9 @@ def locality(seen: Seen) -> Iterator[Finding]:
 
 
 def _inside(address: str) -> bool:
-    return is_inside(address) or (is_address(address) and ipaddress.ip_address(address.partition("%")[0]) in _OVERLAY)
+    return is_local_address(address) or (
+        is_address(address) and ipaddress.ip_address(address.partition("%")[0]) in _OVERLAY
+    )
 
 
 def _host(config: BackendConfig) -> str:

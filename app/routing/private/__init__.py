@@ -1,1 +1,3 @@
-"""Kinds of private text: their forms, and the candidates that do not count.  `app/routing/detect.py` runs them."""
+"""Define the kinds of private text: a pattern for each, and a check that rejects harmless candidates.
+
+`app/routing/detect.py` runs them."""
