@@ -1,7 +1,7 @@
-"""The one error tree and its OpenAI rendering.
+"""The one error tree.
 
-Every error a client can meet is a RouterError; `envelope()` is the only place that words it as JSON.
-Messages never hold prompt text or keys.
+Every error that a client can meet is a RouterError; the surface of the URL (app/web/surface.py) writes it in the form
+of its API.  Messages never hold prompt text or keys.
 """
 
 from __future__ import annotations
@@ -62,11 +62,6 @@ def excerpt(text: str, secrets: Sequence[str] = (), most: int = MOST_SAID) -> st
 class ClientGone(BaseException):
     """The client hung up: thrown into the greenlet that serves it, wherever it waits.  Not an Exception, so
     that no `except Exception` on the way keeps the backend busy for nobody."""
-
-
-def envelope(error: RouterError) -> dict[str, Any]:
-    """`{"error": {"message", "type", "param", "code"}}`, all four keys always present."""
-    return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
 
 class RouterError(Exception):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 
 from flask import Flask, Request
@@ -12,22 +11,18 @@ from werkzeug.routing import MapAdapter
 from app import cli, logs, policy, settings, web
 from app.errors import PolicyError
 from app.runtime import Runtime
+from app.web import headers
 
-_SLASHES = re.compile("/{2,}")
 POLICY_TEXT = "_LLR_POLICY_TEXT"  # the policy as gunicorn's master last found it good; absent = read the file
 
 
 class Router(Flask):
-    """Flask, serving every URL under whatever host the guard lets in: none has to be worked out for each request.
-
-    `/v1//chat/completions`, from a base URL that ends in a slash, is served too: clients do not follow a redirect of a
-    POST.
-    """
+    """Flask, serving every URL under whatever host access control lets in: no host is worked out for each request."""
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         if request is None:
             return None
-        path = _SLASHES.sub("/", request.path)
+        path = headers.path(request.environ)
         return self.url_map.bind("", request.root_path, default_method=request.method, path_info=path)
 
 
@@ -56,5 +51,5 @@ def _wire(app: Flask, environ: Mapping[str, str], is_command: bool) -> None:
     text = environ.get(POLICY_TEXT) or policy.read(configured.policy)
     loaded = policy.load(text, configured.policy, configured, environ=environ)
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.extensions["runtime"] = Runtime(configured, loaded.services, environ)
-    web.register(app, configured)
+    services = app.extensions["runtime"] = Runtime(configured, loaded.services, environ)
+    web.register(app, services)

@@ -27,9 +27,9 @@ from app.errors import (
     ClientGone,
     PrivacyViolation,
     StreamInterrupted,
-    envelope,
 )
 from app.types import Buffered, Classification, Decision, Price, Reply, StoredRequest, Streamed, Target
+from app.web.openai import envelope
 from tests import build
 from tests.fakes.backends import FakeStream, Stage, whole
 

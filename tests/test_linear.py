@@ -31,7 +31,8 @@ from app.routing.reading import read_text
 from app.settings import Settings
 from app.types import BackendConfig, Observations, Target, Timeouts
 from app.web import headers
-from app.web.guards import Guard
+from app.web.access import AccessControl
+from app.web.openai import OpenAI
 from app.wire.chat import request as chat
 from app.wire.chat.repair import repaired_document, repaired_stream
 from app.wire.chat.reply import as_chunk
@@ -44,7 +45,9 @@ from tests.linear import Make, Work, problem_of
 
 SIZE = 1_000  # characters or entries
 CONFIG = BackendConfig(name="b", type="ollama", endpoint="http://127.0.0.1:9", timeouts=Timeouts(2, 2, 2))
-GUARD = Guard(Settings(api_keys=("secret",), allowed_hosts=("a.example",), allowed_origins=("http://a.example",)))
+ACCESS = AccessControl(
+    Settings(api_keys=("secret",), allowed_hosts=("a.example",), allowed_origins=("http://a.example",))
+)
 REQUEST = responses.parse(
     {"input": "x", "tools": [{"type": "function", "name": "f"}, {"type": "custom", "name": "g"}], "include": []}
 )
@@ -80,7 +83,7 @@ def environ(**members: str) -> dict[str, Any]:
 
 
 def guarded(name: str) -> Callable[[str], Any]:
-    return ignoring(NotAllowed, lambda text: GUARD.check(environ(**{name: text})))
+    return ignoring(NotAllowed, lambda text: ACCESS.check(environ(**{name: text}), OpenAI()))
 
 
 def many_headers(size: int) -> Work:
@@ -113,12 +116,12 @@ CLIENTS: dict[str, Make] = {
         ignoring(RequestError, lambda text: headers.sensitivity(environ(**{f"HTTP_{text}LLR": ""}))), "X"
     ),
     "headers: what goes into one": of_text(headers.printable, "é"),
-    "guards: a host of dots": of_text(guarded("HTTP_HOST"), "1."),
-    "guards: a host of colons": of_text(guarded("HTTP_HOST"), ":"),
-    "guards: a host of brackets": of_text(guarded("HTTP_HOST"), "["),
-    "guards: an origin": of_text(guarded("HTTP_ORIGIN"), "http://"),
-    "guards: an origin of slashes": of_text(guarded("HTTP_ORIGIN"), "/"),
-    "guards: a key": of_text(guarded("HTTP_AUTHORIZATION"), "Bearer "),
+    "access: a host of dots": of_text(guarded("HTTP_HOST"), "1."),
+    "access: a host of colons": of_text(guarded("HTTP_HOST"), ":"),
+    "access: a host of brackets": of_text(guarded("HTTP_HOST"), "["),
+    "access: an origin": of_text(guarded("HTTP_ORIGIN"), "http://"),
+    "access: an origin of slashes": of_text(guarded("HTTP_ORIGIN"), "/"),
+    "access: a key": of_text(guarded("HTTP_AUTHORIZATION"), "Bearer "),
     "locality: a name": of_text(is_loopback_name, "."),
     "locality: a model": of_text(is_cloud_model, ":cloud@"),
     "names: a model nobody holds": of_text(

@@ -1,42 +1,64 @@
-"""HTTP: the table of every URL, and what holds for all of them."""
+"""HTTP: the table of every URL, and which surface a URL belongs to."""
 
 from __future__ import annotations
 
-from flask import Flask, Response
+from collections.abc import Mapping
+from functools import partial
+
+import flask
 from flask import request as http
+from werkzeug.exceptions import HTTPException
 
-from app.settings import Settings
-from app.web import chat, errors, explain, headers, health, metrics, models, responses
+from app.runtime import Runtime
+from app.web import chat, errors, explain, health, metrics, models, reply, responses, stored_responses
 from app.web.dashboard import page
-from app.web.guards import Guard
+from app.web.door import Door
+from app.web.surface import Surface
+from app.web.views import for_flask
 
+# POST to such a URL asks a model.  The URLs below one belong to its surface, too: keys and errors have its form.
+SURFACES: Mapping[str, Surface] = {
+    "/v1/chat/completions": chat.SURFACE,
+    "/v1/responses": responses.SURFACE,
+}
 BLUEPRINTS = (
-    chat.blueprint,  # POST /v1/chat/completions
-    responses.blueprint,  # POST /v1/responses
+    stored_responses.blueprint,  # GET and DELETE /v1/responses/{id}, GET /v1/responses/{id}/input_items
     models.blueprint,  # GET /v1/models, /v1/models/{id}
     explain.blueprint,  # POST /v1/route
-    metrics.blueprint,  # GET /v1/metrics, /metrics, /v1/ab
+    metrics.blueprint,  # GET /v1/metrics, /metrics, /v1/ab, /v1/egress
     health.blueprint,  # GET /health
     page.blueprint,  # GET and POST /
 )
 
 
-def register(app: Flask, settings: Settings) -> None:
-    guard = app.extensions["guard"] = Guard(settings)
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    errors.install(app)
-
-    @app.before_request
-    def _come_in() -> None:
-        environ = http.environ
-        headers.name_request(environ)
-        guard.check(environ)
-
-    @app.after_request
-    def _go_out(response: Response) -> Response:
-        response.headers.add("X-Content-Type-Options", "nosniff")
-        guard.add_cors(http.environ, response)
-        return response
-
+def register(app: flask.Flask, services: Runtime) -> None:
+    """Serve every URL: the door stands in front of Flask, and Flask calls it for what it serves itself."""
+    door = Door(app.wsgi_app, SURFACES, services)
+    app.wsgi_app = door  # type: ignore[method-assign]  # Flask's own way to put something in front
+    app.extensions["access"] = door.access
+    app.config["MAX_CONTENT_LENGTH"] = services.settings.max_body_bytes
+    for url, surface in SURFACES.items():
+        app.add_url_rule(url, surface.name, for_flask(partial(reply.answer, surface)), methods=["POST"])
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
+    _call_the_door(app, door)
+
+
+def _call_the_door(app: flask.Flask, door: Door) -> None:
+    @app.before_request
+    def _admit() -> None:
+        door.admit(http.environ)
+
+    @app.after_request
+    def _complete(response: flask.Response) -> flask.Response:
+        response.headers.extend(door.last_headers(http.environ))
+        return response
+
+    @app.errorhandler(Exception)
+    def _refuse(error: Exception) -> flask.Response:
+        rule = http.url_rule.rule if http.url_rule else "-"
+        if not isinstance(error, HTTPException):
+            return door.refuse(error, rule, http.environ).for_flask()
+        response = door.refuse(errors.refusal(error), rule, http.environ).for_flask()
+        response.headers.update([(name, value) for name, value in error.get_headers() if name == "Allow"])
+        return response

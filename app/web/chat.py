@@ -1,55 +1,55 @@
-"""POST /v1/chat/completions"""
+"""POST /v1/chat/completions."""
 
 from __future__ import annotations
 
 import json
 import secrets
 from collections.abc import Iterator
-from typing import Any
-
-from flask import Blueprint, Response
-from flask import request as http
 
 from app.errors import RouterError, StreamInterrupted
-from app.types import Buffered, ChatRequest, Reply
-from app.web import answers, errors, headers
+from app.runtime import Runtime
+from app.types import Buffered, ChatRequest, Environ, Reply, Wire
+from app.web import headers
+from app.web.openai import OpenAI, envelope
 from app.wire import sse
 from app.wire.chat import request as chat
 from app.wire.chat.repair import repaired_document, repaired_stream, tool_names
 from app.wire.chat.reply import as_chunk
 
-blueprint = Blueprint("chat", __name__)
-
 _LARGE_BYTES = 32_768
 
 
-@blueprint.post("/v1/chat/completions")
-def chat_completions() -> Response:
-    environ, rt = http.environ, answers.runtime()
-    request = read_request(environ, headers.body(environ, rt.settings.max_body_bytes))
-    return answers.answer(request, ChatSurface(request), rt, environ)
+class ChatSurface(OpenAI):
+    """Read chat requests."""
+
+    name = "chat"
+    wire = Wire.CHAT
+
+    def read(self, environ: Environ, body: bytes, services: Runtime) -> ChatExchange:  # noqa: ARG002
+        """Return the chat request of an HTTP request.  Raise RequestError."""
+        sensitivity = headers.sensitivity(environ)
+        parsed = chat.parse(body)
+        return ChatExchange(
+            ChatRequest(
+                request_id=headers.request_id(environ),
+                surface=self.name,
+                body=parsed,
+                model=chat.model_of(parsed.chat),
+                stream=bool(parsed.chat.get("stream")),
+                sensitivity=sensitivity,
+                large=len(body) > _LARGE_BYTES,
+            )
+        )
 
 
-def read_request(environ: dict[str, Any], raw: bytes) -> ChatRequest:
-    """The chat request of an HTTP request.  Raises RequestError."""
-    private = headers.sensitivity(environ)
-    body = chat.parse(raw)
-    return ChatRequest(
-        request_id=headers.request_id(environ),
-        surface="chat",
-        body=body,
-        model=chat.model_of(body.chat),
-        stream=bool(body.chat.get("stream")),
-        sensitivity=private,
-        large=len(raw) > _LARGE_BYTES,
-    )
+SURFACE = ChatSurface()
 
 
-class ChatSurface:
-    """The backend's bytes, unchanged but for tool calls that came broken."""
+class ChatExchange:
+    """Pass the backend's bytes on, unchanged but for tool calls that came broken."""
 
     def __init__(self, request: ChatRequest) -> None:
-        self._request = request
+        self.request = request
 
     def document(self, reply: Buffered) -> bytes:
         made = repaired_document(reply.document, _new_call_id)
@@ -62,14 +62,14 @@ class ChatSurface:
             return
         piece = b""
         try:
-            for piece in repaired_stream(reply.chunks, tool_names(self._request.body.chat), _new_call_id):
+            for piece in repaired_stream(reply.chunks, tool_names(self.request.body.chat), _new_call_id):
                 yield piece
         except StreamInterrupted as error:
             if not error.told:
                 yield sse.missing_end(piece) + self.failure(error)  # the break may have come inside an event
 
     def failure(self, error: RouterError) -> bytes:
-        return sse.event(errors.document(error))
+        return sse.event(envelope(error))
 
 
 def _new_call_id() -> str:

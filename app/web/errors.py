@@ -1,84 +1,56 @@
-"""Every error of every URL as the OpenAI envelope.  Nothing of a request is logged here."""
+"""Every error of every URL, as the API of the URL words it.  Nothing of a request is logged here."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import traceback
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
-from flask import Flask, Response, current_app
-from flask import request as http
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from app.errors import BackendRejected, NotFound, RequestError, RouterError, envelope
-from app.web import headers
+from app.errors import NotFound, RequestError, RouterError
+from app.runtime import Runtime
+from app.types import Environ
+from app.web import headers, request_log
+from app.web.response import Response
+from app.web.surface import Api
 
 log = logging.getLogger("llr.web")
-requests = logging.getLogger("llr.request")
 
 
-def install(app: Flask) -> None:
-    app.register_error_handler(RouterError, render)
-    app.register_error_handler(HTTPException, _http)
-    app.register_error_handler(Exception, _unexpected)
-
-
-def render(error: RouterError) -> Response:
-    """The answer for an error, which is counted when it is a refusal."""
-    current_app.extensions["runtime"].refused(error)
-    if not error.logged:
-        url = http.url_rule.rule if http.url_rule else "-"  # as we wrote it: a path that a client made up is content
-        requests.info("%s %s status=%d error=%s", headers.request_id(http.environ), url, error.status, error.cause)
-    text = json.dumps(document(error), ensure_ascii=False).encode("utf-8", "backslashreplace")
-    response = Response(text, status=error.status, mimetype="application/json")
-    response.headers.update(headers.error_headers(headers.request_id(http.environ), error, http.environ))
+def render(error: RouterError, api: Api, url: str, environ: Environ, services: Runtime) -> Response:
+    """Return the response for an error, and count the error when it is a refusal.  `url` is for the log."""
+    request_id = headers.request_id(environ)
+    services.refused(error)
+    request_log.refused(request_id, url, error)
+    head = {"Content-Type": api.document_type, **headers.error_headers(request_id, error, environ)}
     if error.retry_after_s is not None:
-        response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
-    if error.is_final:
-        response.headers["x-should-retry"] = "false"  # OpenAI's SDKs try a 503 twice more unless told not to
-    if error.status == 401:
-        response.headers["WWW-Authenticate"] = "Bearer"
-    return response
+        head["Retry-After"] = str(math.ceil(error.retry_after_s))
+    return Response(error.status, {**head, **api.error_headers(error)}, api.error_document(error))
 
 
-def document(error: RouterError) -> Mapping[str, Any]:
-    """The envelope; a backend's own error document passes through when it is the client's mistake."""
-    if isinstance(error, BackendRejected) and error.document is not None:
-        return error.document
-    return envelope(error)
-
-
-def _http(error: HTTPException) -> Response:
-    """Flask's own errors: unknown path, wrong method, body too large."""
+def refusal(error: HTTPException) -> RouterError:
+    """Return the error that stands for one of Flask's own: unknown path, wrong method, body too large."""
     status = error.code or 500
     if status == 404:
-        return render(NotFound("No such URL. See GET /v1/models, POST /v1/chat/completions, POST /v1/responses."))
+        return NotFound("No such URL. See GET /v1/models, POST /v1/chat/completions, POST /v1/responses.")
     if status == 413:
-        return render(RequestError("The request body is too large.", status=413, code="request_too_large"))
-    message = error.name + "."
+        return RequestError("The request body is too large.", status=413, code="request_too_large")
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
-        message = f"Wrong method: this URL takes {' or '.join(_for_people(error.valid_methods))}."
-    response = render(RequestError(message, status=status))
-    for name, value in error.get_headers():
-        if name.lower() == "allow":
-            response.headers[name] = value
-    return response
+        methods = " or ".join(_chosen(error.valid_methods))
+        return RequestError(f"Wrong method: this URL takes {methods}.", status=status)
+    return RequestError(f"{error.name}.", status=status)
 
 
-def _for_people(methods: Iterable[str]) -> list[str]:
-    """Those that somebody means."""
+def _chosen(methods: Iterable[str]) -> list[str]:
+    """Return the methods that a client chooses: HEAD and OPTIONS come by themselves."""
     return sorted(set(methods) - {"HEAD", "OPTIONS"}) or ["OPTIONS"]
 
 
 def unexpected(error: Exception, request_id: str) -> RouterError:
-    """A bug of ours.  The log gets where it happened; the exception's text may hold prompt text and is left out."""
+    """Return the error for a bug of ours, and log where it happened.  Leave out the text of the exception, which may
+    hold a part of the prompt."""
     where = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)[-6:]))
     log.error("unexpected %s in request %s\n%s", type(error).__name__, request_id, where)
     return RouterError("Internal error; the router's log says where.", code="internal_error")
-
-
-def _unexpected(error: Exception) -> Response:
-    return render(unexpected(error, headers.request_id(http.environ)))

@@ -1,29 +1,29 @@
-"""POST /v1/route: what would happen to a chat or Responses request.  Calls nothing."""
+"""POST /v1/route: where a chat or Responses request would go.  It calls no backend."""
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, jsonify
-from flask import request as http
-
 from app import pipeline
 from app.routing.explain import explanation
+from app.runtime import Runtime
+from app.types import Environ
 from app.web import chat, headers, responses
-from app.web.answers import runtime
+from app.web.response import Response, json_response
+from app.web.views import Blueprint
 from app.wire.json_body import read_object
 
 blueprint = Blueprint("explain", __name__)
 
 
-@blueprint.post("/v1/route")
-def route() -> Response:
-    """Takes a Responses body (it has `input`, or goes on from a response), or a chat body."""
-    environ, rt = http.environ, runtime()
-    raw = headers.body(environ, rt.settings.max_body_bytes)
-    asked = read_object(raw).document
-    is_chat = "messages" in asked or not {"input", "previous_response_id"} & asked.keys()
-    request = chat.read_request(environ, raw) if is_chat else responses.read_request(rt, environ, raw)[0]
-    evidence, decision, outlook = pipeline.explain(request, rt)
-    answer = jsonify(explanation(evidence, decision, outlook))
-    answer.headers["X-LLR-Request-Id"] = request.request_id
-    answer.headers.update(headers.reason_headers(decision.private_because, pin_refused=decision.pin_refused))
-    return answer
+@blueprint.view("POST", "/v1/route")
+def route(environ: Environ, services: Runtime) -> Response:
+    """Take a Responses body, which has `input` or goes on from a response, or a chat body."""
+    body = headers.body(environ, services.settings.max_body_bytes)
+    members = read_object(body).document.keys()
+    is_chat = "messages" in members or not {"input", "previous_response_id"} & members
+    surface = chat.SURFACE if is_chat else responses.SURFACE
+    request = surface.read(environ, body, services).request
+    evidence, decision, outlook = pipeline.explain(request, services)
+    response = json_response(explanation(evidence, decision, outlook))
+    reasons = headers.reason_headers(decision.private_because, pin_refused=decision.pin_refused)
+    response.headers += {"X-LLR-Request-Id": request.request_id, **reasons}.items()
+    return response

@@ -14,6 +14,7 @@ from werkzeug.wsgi import get_content_length
 from app.errors import BodyTooLarge, RequestError, RouterError, UnsupportedMediaType
 from app.types import SENSITIVITIES, Buffered, Environ, Reply, Sensitivity, Step, Streamed
 
+_SLASHES = re.compile("/{2,}")
 _REQUEST_ID = "llr.request_id"
 _SENSITIVITY = "HTTP_X_LLR_SENSITIVITY"
 _EXPLAIN = "HTTP_X_LLR_EXPLAIN"
@@ -25,6 +26,12 @@ _PIECE_BYTES = 128 * 1024
 _CHUNKED_PIECE_BYTES = 4096  # it may come as so many chunks
 _MOST_FIELDS = 20  # of a form; ours have three
 _FORM = "application/x-www-form-urlencoded"  # what curl says when nobody tells it otherwise
+
+
+def path(environ: Environ) -> str:
+    """Return the path of a request.  A base URL that ends in a slash makes `/v1//chat/completions`, which is served
+    too: clients do not follow a redirect of a POST."""
+    return _SLASHES.sub("/", environ.get("PATH_INFO", ""))
 
 
 def sensitivity(environ: Environ) -> Sensitivity:
@@ -46,7 +53,7 @@ def sensitivity(environ: Environ) -> Sensitivity:
     raise RequestError("X-LLR-Sensitivity must be normal or high, once.", param="X-LLR-Sensitivity")
 
 
-def body(environ: dict[str, Any], limit: int) -> bytes:
+def body(environ: Environ, limit: int) -> bytes:
     """The request's body of up to `limit` bytes.  JSON, any +json, no type, or curl's default form type.
     Raises RequestError."""
     kind = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
@@ -64,7 +71,7 @@ def body(environ: dict[str, Any], limit: int) -> bytes:
     return raw
 
 
-def form(environ: dict[str, Any], limit: int) -> dict[str, str]:
+def form(environ: Environ, limit: int) -> dict[str, str]:
     """The fields of a form of up to `limit` bytes, the first of each name.  Raises RequestError."""
     raw = body(environ, limit)
     try:
@@ -105,17 +112,17 @@ def _read(source: Any, told: int | None, limit: int) -> bytes:
     return b"".join(pieces)
 
 
-def name_request(environ: dict[str, Any]) -> None:
+def name_request(environ: Environ) -> None:
     """Gives a request the id that rows, the log and the answer know it by."""
     environ[_REQUEST_ID] = f"llr-{secrets.token_hex(12)}"
 
 
-def request_id(environ: dict[str, Any]) -> str:
+def request_id(environ: Environ) -> str:
     return str(environ.get(_REQUEST_ID, ""))
 
 
-def answer_headers(request_id: str, reply: Reply | None, environ: dict[str, Any]) -> dict[str, str]:
-    """X-LLR headers of an answer; without a reply (still waiting for a backend) only the request's id is known."""
+def reply_headers(request_id: str, reply: Reply | None, environ: Environ) -> dict[str, str]:
+    """Return the X-LLR headers of a reply; while no backend has answered yet, the request's id alone is known."""
     headers = {"X-LLR-Request-Id": request_id}
     if isinstance(reply, (Buffered, Streamed)):
         headers["X-LLR-Backend"] = reply.target.backend
@@ -128,7 +135,7 @@ def answer_headers(request_id: str, reply: Reply | None, environ: dict[str, Any]
     return headers
 
 
-def error_headers(request_id: str, error: RouterError, environ: dict[str, Any]) -> dict[str, str]:
+def error_headers(request_id: str, error: RouterError, environ: Environ) -> dict[str, str]:
     headers = {"X-LLR-Request-Id": request_id}
     if error.route:
         headers["X-LLR-Route"] = printable(error.route)
@@ -147,7 +154,7 @@ def reason_headers(private_because: str | None, *, pin_refused: bool) -> dict[st
     return headers | ({"X-LLR-Pin": "refused"} if pin_refused else {})
 
 
-def _explained(trace: Sequence[Step], environ: dict[str, Any]) -> dict[str, str]:
+def _explained(trace: Sequence[Step], environ: Environ) -> dict[str, str]:
     """The trace, where the client asked for it with `X-LLR-Explain: 1`.  The rules that did not match are left out:
     POST /v1/route names them."""
     if not trace or environ.get(_EXPLAIN, "").strip().lower() not in ("1", "true", "yes"):

@@ -1,26 +1,28 @@
-"""GET /health: this process is up.  Calls no backend, reads no database."""
+"""GET /health: this process is up.  It calls no backend and reads no database."""
 
 from __future__ import annotations
 
 import time
 
-from flask import Blueprint, Response, jsonify
-
+from app.runtime import Runtime
+from app.types import Environ
 from app.version import VERSION
-from app.web.answers import runtime
+from app.web.response import Response, json_response
+from app.web.views import Blueprint
 
 blueprint = Blueprint("health", __name__)
 
 
-@blueprint.get("/health")
-def health() -> Response:
-    rt = runtime()
-    return jsonify(
-        ok=True,
-        version=VERSION,
-        backends=list(rt.policy.backends),
-        policy=rt.policy.version,
-        uptime_s=int(time.time() - rt.started_at),
-        cooling=sorted(rt.health.snapshot()),
-        rows_queued=rt.recorder.queued,
+@blueprint.view("GET", "/health")
+def health(_environ: Environ, services: Runtime) -> Response:
+    return json_response(
+        {
+            "ok": True,
+            "version": VERSION,
+            "backends": list(services.policy.backends),
+            "policy": services.policy.version,
+            "uptime_s": int(time.time() - services.started_at),
+            "cooling": sorted(services.health.snapshot()),
+            "rows_queued": services.recorder.queued,
+        }
     )

@@ -3,84 +3,92 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
+from typing import TypeVar
 
-from flask import Blueprint, Response, jsonify
-from flask import request as http
+from werkzeug import Request
 
 from app.errors import RouterError
 from app.metrics.prometheus import Snapshot, exposition
 from app.metrics.summary import ab_report, egress_text, metrics_summary, overview, window_hours
 from app.runtime import WORKER_STALE_MS, Runtime
 from app.storage import StoreError, now_ms
-from app.web import errors
-from app.web.answers import runtime
+from app.types import Environ
+from app.web.response import JSON, Response, json_response
+from app.web.views import Blueprint
 
 blueprint = Blueprint("metrics", __name__)
 
 _HOUR_MS = 3_600_000
+_EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 log = logging.getLogger("llr.metrics")
+Result = TypeVar("Result")
 
 
-@blueprint.errorhandler(StoreError)
-def _unreadable(error: StoreError) -> Response:
-    text = f"The metrics database cannot be read now: {error}"
-    return errors.render(RouterError(text, status=503, code="metrics_unavailable"))
+@blueprint.view("GET", "/v1/metrics")
+def summary(environ: Environ, services: Runtime) -> Response:
+    return json_response(_read(services, _summary, services, _hours(environ)))
 
 
-@blueprint.get("/v1/metrics")
-def summary() -> Response:
-    rt, hours = runtime(), window_hours(http.args.get("hours"))
-    return jsonify(rt.read(_summary, rt, hours))
+@blueprint.view("GET", "/v1/ab")
+def ab(environ: Environ, services: Runtime) -> Response:
+    return json_response(_read(services, _trial, services, _hours(environ)))
 
 
-@blueprint.get("/v1/ab")
-def ab() -> Response:
-    rt, hours = runtime(), window_hours(http.args.get("hours"))
-    return jsonify(rt.read(_trial, rt, hours))
-
-
-@blueprint.get("/v1/egress")
-def egress() -> Response:
-    rt, hours = runtime(), window_hours(http.args.get("hours"))
-    pages, source = rt.store.egress(_since(hours)), rt.read(rt.store.source)
-    first = rt.read(next, pages)  # while an error can still be told
+@blueprint.view("GET", "/v1/egress")
+def egress(environ: Environ, services: Runtime) -> Response:
+    hours = _hours(environ)
+    pages, source = services.store.egress(_since(hours)), _read(services, services.store.source)
+    first = _read(services, next, pages)  # while the client can still get an error
     pieces = egress_text(chain([first], pages), hours, source)
-    return Response(_read_on(rt, pieces), mimetype="application/json")
+    return Response(200, {"Content-Type": JSON}, _read_on(services, pieces))
 
 
-@blueprint.get("/metrics")
-def prometheus() -> Response:
-    rt = runtime()
-    return Response(
-        rt.read(_exposition, rt), mimetype="text/plain", content_type="text/plain; version=0.0.4; charset=utf-8"
-    )
+@blueprint.view("GET", "/metrics")
+def prometheus(_environ: Environ, services: Runtime) -> Response:
+    return Response(200, {"Content-Type": _EXPOSITION}, _read(services, _exposition, services))
 
 
-def _read_on(rt: Runtime, pieces: Iterator[str]) -> Iterator[str]:
-    """The pieces, each made beside the event loop.  When the database fails the document is left without its end."""
+def _hours(environ: Environ) -> float:
+    """Return the window that a request asks for.  Raise RequestError."""
+    return window_hours(Request(environ).args.get("hours"))
+
+
+def _read(services: Runtime, query: Callable[..., Result], *arguments: object) -> Result:
+    """Return the result of a query, which runs beside the event loop.  Raise RouterError when the database cannot be
+    read."""
     try:
-        while piece := rt.read(next, pieces, ""):
-            yield piece
+        result: Result = services.read(query, *arguments)
+    except StoreError as error:
+        text = f"The metrics database cannot be read now: {error}"
+        raise RouterError(text, status=503, code="metrics_unavailable") from None
+    return result
+
+
+def _read_on(services: Runtime, pieces: Iterator[str]) -> Iterator[bytes]:
+    """Yield the pieces, each made beside the event loop.  When the database fails the document has no end."""
+    try:
+        while piece := services.read(next, pieces, ""):
+            yield piece.encode()
     except StoreError as error:
         log.error("a report was cut off: %s", error)
 
 
-def _summary(rt: Runtime, hours: float) -> dict[str, object]:
-    aggregates = rt.store.aggregates(_since(hours))
-    extra = {**rt.store.source().document(), **overview(aggregates, rt.policy, rt.observations())}
-    counts = {"refusals": rt.store.refusals(hours), "rows_dropped": rt.store.dropped()}
+def _summary(services: Runtime, hours: float) -> dict[str, object]:
+    aggregates = services.store.aggregates(_since(hours))
+    extra = {**services.store.source().document(), **overview(aggregates, services.policy, services.observations())}
+    counts = {"refusals": services.store.refusals(hours), "rows_dropped": services.store.dropped()}
     return metrics_summary(aggregates, hours, {**extra, **counts})
 
 
-def _trial(rt: Runtime, hours: float) -> dict[str, object]:
-    report = ab_report(rt.store.pairs(_since(hours)), rt.policy.ab, hours, rt.policy.echoes)
-    return rt.store.source().document() | report
+def _trial(services: Runtime, hours: float) -> dict[str, object]:
+    report = ab_report(services.store.pairs(_since(hours)), services.policy.ab, hours, services.policy.echoes)
+    return services.store.source().document() | report
 
 
-def _exposition(rt: Runtime) -> bytes:
-    store = rt.store
+def _exposition(services: Runtime) -> bytes:
+    store = services.store
     last_day, workers = store.aggregates(_since(24)), store.workers(now_ms(), WORKER_STALE_MS)
     return exposition(Snapshot(store.totals(), last_day, workers, store.dropped(), store.refusals()))
 

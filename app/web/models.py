@@ -1,47 +1,45 @@
-"""GET /v1/models: `auto`, aliases, every backend, every model declared or discovered.  From memory: no backend is
-asked.  A model that its server hands on to another host has a `remote_host`."""
+"""GET /v1/models: `auto`, aliases, every backend, every model declared or discovered.  The list comes from memory: no
+backend is asked.  A model that its server hands on to another host has a `remote_host`."""
 
 from __future__ import annotations
-
-from typing import Any
-
-from flask import Blueprint, Response, jsonify
 
 from app.routing.decide import unknown_model
 from app.routing.locality import remote_host
 from app.routing.names import Name, is_usable, names_of, resolve, usable
 from app.runtime import Runtime
-from app.web.answers import runtime
+from app.types import Environ, JsonDict
+from app.web.response import Response, json_response
+from app.web.views import Blueprint
 
 blueprint = Blueprint("models", __name__)
 
 
-@blueprint.get("/v1/models")
-def models() -> Response:
-    return jsonify({"object": "list", "data": list(listed(runtime()).values())})
+@blueprint.view("GET", "/v1/models")
+def models(_environ: Environ, services: Runtime) -> Response:
+    return json_response({"object": "list", "data": list(listed(services).values())})
 
 
-@blueprint.get("/v1/models/<path:name>")
-def model(name: str) -> Response:
-    return jsonify(_entry(_known(name.strip(), runtime()), runtime()))
+@blueprint.view("GET", "/v1/models/<path:name>")
+def model(_environ: Environ, services: Runtime, name: str) -> Response:
+    return json_response(_entry(_listed(name.strip(), services), services))
 
 
-def listed(rt: Runtime) -> dict[str, dict[str, Any]]:
+def listed(services: Runtime) -> dict[str, JsonDict]:
     """Return an entry for each name that a request may send, by its id."""
-    return {name.text: _entry(name, rt) for name in usable(rt.policy, rt.observations())}
+    return {name.text: _entry(name, services) for name in usable(services.policy, services.observations())}
 
 
-def _known(text: str, rt: Runtime) -> Name:
-    """Return what `text` names.  Raises UnknownModel."""
-    seen = rt.observations()
-    meaning = resolve(text, "any", rt.policy, seen)
-    names = names_of(rt.policy, seen)
-    if meaning.name is None or not names.is_listed(text) or not is_usable(meaning.name, rt.policy, seen):
-        raise unknown_model(text, meaning, rt.policy)
+def _listed(text: str, services: Runtime) -> Name:
+    """Return the name that a client wrote as `text`.  Raise UnknownModel."""
+    observations = services.observations()
+    meaning = resolve(text, "any", services.policy, observations)
+    names = names_of(services.policy, observations)
+    if meaning.name is None or not names.is_listed(text) or not is_usable(meaning.name, services.policy, observations):
+        raise unknown_model(text, meaning, services.policy)
     return meaning.name
 
 
-def _entry(name: Name, rt: Runtime) -> dict[str, Any]:
-    entry = {"id": name.text, "object": "model", "created": int(rt.started_at), "owned_by": name.owner}
-    host = remote_host(name.targets[0], rt.observations()) if name.targets else ""
+def _entry(name: Name, services: Runtime) -> JsonDict:
+    entry = {"id": name.text, "object": "model", "created": int(services.started_at), "owned_by": name.owner}
+    host = remote_host(name.targets[0], services.observations()) if name.targets else ""
     return {**entry, "remote_host": host} if host else entry

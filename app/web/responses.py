@@ -1,4 +1,4 @@
-"""/v1/responses: the Responses API over any backend, and what is kept of it."""
+"""POST /v1/responses: the Responses API over any backend, and what is kept of it."""
 
 from __future__ import annotations
 
@@ -9,124 +9,57 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import quote
-
-from flask import Blueprint, Response, jsonify
-from flask import request as http
 
 from app.conversations import Turn
-from app.errors import NotFound, RequestError, RouterError, StreamInterrupted
+from app.errors import RequestError, RouterError, StreamInterrupted
 from app.runtime import Runtime
-from app.storage import StoreError, now_ms
-from app.types import Buffered, ChatRequest, JsonObject, Reply, Sensitivity, StoredRequest, Target
-from app.web import answers, errors, headers
-from app.web.guards import owner_of
+from app.storage import now_ms
+from app.types import Buffered, ChatRequest, Environ, JsonObject, Reply, Sensitivity, Target, Wire
+from app.web import headers
+from app.web.access import owner_of
+from app.web.openai import OpenAI
+from app.web.stored_responses import ask_store
 from app.wire import sse
 from app.wire.json_body import read_object
 from app.wire.responses.body import ResponsesBody
 from app.wire.responses.reply import from_chat, item_ids
 from app.wire.responses.request import ResponsesRequest, is_id, parse
-from app.wire.responses.stored import input_list, kept_items
+from app.wire.responses.stored import kept_items
 from app.wire.responses.stream import EventStream, response_in, translate
 
-blueprint = Blueprint("responses", __name__)
 log = logging.getLogger("llr.conversations")
 
 
-@blueprint.post("/v1/responses")
-def responses() -> Response:
-    environ, rt = http.environ, answers.runtime()
-    request, asked = read_request(rt, environ, headers.body(environ, rt.settings.max_body_bytes))
-    return answers.answer(request, ResponsesSurface(rt, request, asked, owner_of(environ)), rt, environ)
+class ResponsesSurface(OpenAI):
+    """Read Responses requests, with the turns that they continue."""
 
+    name = "responses"
+    wire = Wire.RESPONSES
 
-@blueprint.get("/v1/responses/<name>")
-def retrieve(name: str) -> Response:
-    turn = _kept(name)
-    if turn.native:
-        return _at_backend(turn, "GET")
-    return jsonify(turn.response)
-
-
-@blueprint.delete("/v1/responses/<name>")
-def delete(name: str) -> Response:
-    turn = _kept(name)
-    if turn.native:
-        return _at_backend(turn, "DELETE", document=lambda _: _forget(turn))
-    return Response(_forget(turn), mimetype="application/json")
-
-
-@blueprint.get("/v1/responses/<name>/input_items")
-def input_items(name: str) -> Response:
-    turn = _kept(name)
-    if turn.native:
-        return _at_backend(turn, "GET", "/input_items")
-    return jsonify(input_list(turn.input))
-
-
-@blueprint.errorhandler(StoreError)
-def _unreadable(error: StoreError) -> Response:
-    text = f"Stored responses cannot be read now: {error}"
-    return errors.render(RouterError(text, status=503, code="store_unavailable"))
-
-
-def _kept(name: str) -> Turn:
-    """Return a turn of the client that asks.  Raises NotFound, whether there is none or it is another's."""
-    rt = answers.runtime()
-    turn: Turn | None = rt.state_lane.run(rt.conversations.turn, name, owner_of(http.environ))
-    if turn is None:
-        raise NotFound(f"Response with id {name[:80]!r} not found.", code="response_not_found")
-    return turn
-
-
-def _forget(turn: Turn) -> bytes:
-    """Delete a turn here, and return what is said of it."""
-    rt = answers.runtime()
-    rt.state_lane.run(rt.conversations.delete, turn.id, turn.owner)
-    return json.dumps({"id": turn.id, "object": "response", "deleted": True}).encode()
-
-
-def _at_backend(
-    turn: Turn, method: str, below: str = "", document: Callable[[Buffered], bytes] = lambda reply: reply.body
-) -> Response:
-    """Ask the backend that keeps a response; `below` is a path behind that of the response."""
-    rt, environ = answers.runtime(), http.environ
-    config = rt.policy.backends.get(turn.backend)
-    if config is None or config.responses != "native":
-        raise NotFound(
-            f"The backend that keeps this response, {turn.backend!r}, is no longer there to be asked.",
-            code="response_not_found",
+    def read(self, environ: Environ, body: bytes, services: Runtime) -> ResponsesExchange:
+        """Return the Responses request of an HTTP request.  Raise RequestError, and RouterError when what it continues
+        cannot be read now."""
+        sensitivity, owner = headers.sensitivity(environ), owner_of(environ)
+        received = read_object(body)
+        time.sleep(0)  # the other requests' turn, here and below: with a large body each step takes its time
+        wanted = parse(received.document)
+        past = _Past(services, wanted, owner)
+        wanted = wanted.after(past.history)
+        time.sleep(0)
+        request = ChatRequest(
+            request_id=headers.request_id(environ),
+            surface=self.name,
+            body=ResponsesBody(wanted, past.history, past.stored, received, kept_elsewhere=past.keeper is not None),
+            model=wanted.model,
+            stream=wanted.stream,
+            sensitivity=Sensitivity.HIGH if past.private else sensitivity,
+            sensitivity_reason="conversation" if past.private and sensitivity != Sensitivity.HIGH else "header",
+            continues=past.keeper,
         )
-    request = StoredRequest(
-        request_id=headers.request_id(environ),
-        method=method,
-        path=f"/{quote(turn.id, safe='')}{below}",
-        keeper=Target(turn.backend, turn.model, client_named=True),
-        private=turn.private or headers.sensitivity(environ) == Sensitivity.HIGH,
-    )
-    return answers.buffered(request, document, rt, environ)
+        return ResponsesExchange(services, request, wanted, owner)
 
 
-def read_request(rt: Runtime, environ: dict[str, Any], raw: bytes) -> tuple[ChatRequest, ResponsesRequest]:
-    """The request as the pipeline runs it, and as it was asked.  Raises RequestError."""
-    private = headers.sensitivity(environ)
-    received = read_object(raw)
-    time.sleep(0)  # the other requests' turn, here and below: with a large body each step takes its time
-    asked = parse(received.document)
-    past = _Past(rt, asked, owner_of(environ))
-    asked = asked.after(past.history)
-    time.sleep(0)
-    request = ChatRequest(
-        request_id=headers.request_id(environ),
-        surface="responses",
-        body=ResponsesBody(asked, past.history, past.stored, received, kept_elsewhere=past.keeper is not None),
-        model=asked.model,
-        stream=asked.stream,
-        sensitivity=Sensitivity.HIGH if past.private else private,
-        sensitivity_reason="conversation" if past.private and private != Sensitivity.HIGH else "header",
-        continues=past.keeper,
-    )
-    return request, asked
+SURFACE = ResponsesSurface()
 
 
 class _Past:
@@ -138,11 +71,11 @@ class _Past:
         self.private = False
         turns: list[Turn] = []
         if asked.previous_response_id:
-            turns = rt.state_lane.run(rt.conversations.chain, asked.previous_response_id, owner)
+            turns = ask_store(rt, rt.conversations.chain, asked.previous_response_id, owner)
             self.history = [item for turn in turns for item in turn.items]
         elsewhere = turns[-1:] if turns and turns[-1].native else []
         if asked.references:
-            found = rt.state_lane.run(rt.conversations.items, asked.references, owner)
+            found = ask_store(rt, rt.conversations.items, asked.references, owner)
             self.stored = {name: item for name, (item, _) in found.items() if item is not None}
             elsewhere += [turn for item, turn in found.values() if item is None]
             turns = [*turns, *(turn for _, turn in found.values())]
@@ -167,12 +100,13 @@ def _keeper(rt: Runtime, turns: list[Turn]) -> Target | None:
     return Target(turn.backend, turn.model)
 
 
-class ResponsesSurface:
-    """Chat answers as Response objects and events; those of a native backend as they come."""
+class ResponsesExchange:
+    """Write chat replies as Response objects and events; pass those of a native backend on as they come."""
 
-    def __init__(self, rt: Runtime, request: ChatRequest, asked: ResponsesRequest, owner: str) -> None:
+    def __init__(self, services: Runtime, request: ChatRequest, asked: ResponsesRequest, owner: str) -> None:
         """`owner` is whose responses are kept: the id of the client's key."""
-        self._rt = rt
+        self.request = request
+        self._rt = services
         self._owner = owner
         self._body = request.body
         self._asked = asked

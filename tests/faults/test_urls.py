@@ -50,7 +50,7 @@ def check(asked: Asked, status: int, kind: str, body: bytes) -> None:
 
 
 def test_any_request_at_any_url(client: FlaskClient) -> None:
-    supply = Requests(SEED + bool(client.application.extensions["guard"].wants_key))
+    supply = Requests(SEED + bool(client.application.extensions["access"].wants_key))
     with captured("llr", "ERROR") as lines:
         for _ in range(IN_PROCESS // 2):
             asked = supply.next()

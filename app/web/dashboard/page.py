@@ -29,11 +29,11 @@ from app.storage import StoreError, now_ms
 from app.types import ChatRequest, Sensitivity, Target
 from app.version import VERSION
 from app.web import headers
-from app.web.answers import runtime
+from app.web.access import COOKIE, AccessControl
 from app.web.dashboard import figures
 from app.web.dashboard.charts import count
-from app.web.guards import COOKIE, Guard
 from app.web.models import listed
+from app.web.views import services
 from app.wire.chat import request as chat
 
 blueprint = Blueprint("dashboard", __name__, template_folder=".")
@@ -85,7 +85,7 @@ def forms() -> AnyResponse:
 def _stranger() -> NotAllowed | None:
     """Return why this client may not see the page; None when it may."""
     try:
-        _guard().check_page(http)
+        _access().check_page(http)
     except NotAllowed as error:
         return error
     return None
@@ -99,9 +99,9 @@ def _ask_for_key(stranger: NotAllowed) -> AnyResponse:
 
 
 def _sign_in(key: str) -> AnyResponse:
-    mark = _guard().mark_for(key)
+    mark = _access().mark_for(key)
     if mark is None:
-        runtime().count_refusal("invalid_api_key")
+        services().count_refusal("invalid_api_key")
         return _html("login.html", 401, wrong=True)
     response = redirect("/", 303)
     response.set_cookie(
@@ -110,9 +110,9 @@ def _sign_in(key: str) -> AnyResponse:
     return response
 
 
-def _guard() -> Guard:
-    guard: Guard = current_app.extensions["guard"]
-    return guard
+def _access() -> AccessControl:
+    access: AccessControl = current_app.extensions["access"]
+    return access
 
 
 def _html(template: str, status: int = 200, **values: Any) -> Response:
@@ -126,7 +126,7 @@ def _html(template: str, status: int = 200, **values: Any) -> Response:
 
 
 def _page(tried: Mapping[str, Any]) -> Response:
-    rt, hours, now = runtime(), window_hours(http.args.get("hours")), now_ms()
+    rt, hours, now = services(), window_hours(http.args.get("hours")), now_ms()
     observations = rt.observations()
     problem, workers = "", {}
     try:
@@ -147,7 +147,7 @@ def _page(tried: Mapping[str, Any]) -> Response:
         calls=[figures.call_line(row, now) for row in found.latest],
         only_echo=rt.policy.echoes == rt.policy.backends.keys(),
         models=list(listed(rt)), tried={"model": "auto", **tried},
-        base_url=f"{http.host_url}v1", can_leave=_guard().wants_key,
+        base_url=f"{http.host_url}v1", can_leave=_access().wants_key,
         enough=ENOUGH_SAMPLES, faster=FASTER,
         version=VERSION, policy_version=rt.policy.version, workers=max(1, len(workers)),
         queued=sum(worker.get("queued", 0) for worker in workers.values()),
@@ -213,7 +213,7 @@ def _try(form: Mapping[str, str]) -> dict[str, Any]:
             stream=False,
             sensitivity=Sensitivity.HIGH if tried["private"] else Sensitivity.NORMAL,
         )
-        found = explanation(*pipeline.explain(request, runtime()))
+        found = explanation(*pipeline.explain(request, services()))
     except RouterError as error:
         return {**tried, "refused": error}
     tags = [(name, value) for name, value in found["classification"].items() if isinstance(value, (str, int, float))]

@@ -1,31 +1,33 @@
-"""Who may come in: Host, Origin and key.  A web page must not be able to spend the user's GPU or keys."""
+"""Access control: Host, Origin and key.  A web page must not be able to spend the operator's GPU or keys."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import Any
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from flask import Request, Response
+from werkzeug import Request
 
 from app.errors import NotAllowed
 from app.routing.locality import is_loopback_name
 from app.settings import Settings
+from app.types import Environ
+from app.web.openai import OpenAI
+from app.web.surface import Api
 
 _EXPOSED_HEADERS = (
     "X-LLR-Request-Id, X-LLR-Backend, X-LLR-Model, X-LLR-Route, X-LLR-Fallback-For, X-LLR-Pin, "
     "X-LLR-Sensitivity-Reason, X-LLR-Trace"
 )
-
-
-Environ = dict[str, Any]  # WSGI's
 COOKIE = "llr_page"
 _OWNER = "llr.owner"  # in the WSGI environment
 PAGE = "/"
 
 
-class Guard:
+class AccessControl:
+    """Decide who may send requests, by the variables of the operator."""
+
     def __init__(self, settings: Settings) -> None:
         own = () if settings.host in ("0.0.0.0", "::") else (settings.host,)
         self._hosts = {host.lower() for host in (*settings.allowed_hosts, *own)}
@@ -33,8 +35,8 @@ class Guard:
         self._keys = tuple(key.encode() for key in settings.api_keys)
         self._owners = tuple(_owner_id(key) for key in self._keys)
 
-    def check(self, environ: Environ) -> None:
-        """Let a request in, and note whose key it came with (`owner_of`).  Raises NotAllowed."""
+    def check(self, environ: Environ, api: Api) -> None:
+        """Let a request in, and note whose key it came with (`owner_of`).  Raise NotAllowed."""
         path, method = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"]
         if not self._serves_host(environ.get("HTTP_HOST", "")):
             raise NotAllowed("This Host is not served here; name it in LLR_ALLOWED_HOSTS.", code="host_not_allowed")
@@ -45,47 +47,48 @@ class Guard:
             )
         its_own = path == PAGE and method in ("GET", "HEAD", "POST")  # check_page, which may ask for it
         if self._keys and method != "OPTIONS" and path != "/health" and not its_own:
-            environ[_OWNER] = self._check_key(environ.get("HTTP_AUTHORIZATION", ""))
+            environ[_OWNER] = self._owner(environ, api)
 
     @property
     def wants_key(self) -> bool:
         return bool(self._keys)
 
     def check_page(self, request: Request) -> None:
-        """The page takes a key like every URL, or the mark of a browser that once gave one.  Raises NotAllowed."""
-        given = request.cookies.get(COOKIE, "").encode("latin-1", "replace")
-        known = [hmac.compare_digest(given, _mark(key).encode()) for key in self._keys]
-        if not any(known) and self._keys:
-            self._check_key(request.environ.get("HTTP_AUTHORIZATION", ""))
+        """Let a browser in that sends a key like every client, or the mark of a key.  Raise NotAllowed."""
+        mark = request.cookies.get(COOKIE, "").encode("latin-1", "replace")
+        matches = [hmac.compare_digest(mark, _mark(key).encode()) for key in self._keys]
+        if not any(matches) and self._keys:
+            self._owner(request.environ, OpenAI())
 
-    def mark_for(self, given: str) -> str | None:
-        """The mark of whoever knows this key; None when it is no key.  It opens the page and nothing else, and the
-        key cannot be had from it: browsers send cookies to every port of a host."""
-        raw = given.strip().encode("utf-8", "replace")
-        right = [key for key in self._keys if hmac.compare_digest(raw, key)]
-        return _mark(right[0]) if right else None
+    def mark_for(self, text: str) -> str | None:
+        """Return the mark that stands for this key in a cookie; None when it is no key.  A mark opens the page and
+        nothing else, and nobody learns the key from it: browsers send cookies to every port of a host."""
+        raw = text.strip().encode("utf-8", "replace")
+        matches = [key for key in self._keys if hmac.compare_digest(raw, key)]
+        return _mark(matches[0]) if matches else None
 
-    def add_cors(self, environ: Environ, response: Response) -> None:
-        """Tells a browser that this (allowed) Origin may read the answer."""
+    def cors_headers(self, environ: Environ) -> Iterator[tuple[str, str]]:
+        """Yield the headers that let pages of an allowed Origin read the response."""
         origin = environ.get("HTTP_ORIGIN")
-        if origin is not None and self._serves_origin(origin):
-            response.headers["Access-Control-Allow-Origin"] = origin
-            response.headers["Access-Control-Expose-Headers"] = _EXPOSED_HEADERS
-            response.headers.add("Vary", "Origin")
-            if environ["REQUEST_METHOD"] == "OPTIONS":
-                response.headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE, OPTIONS"
-                wanted = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS")  # SDKs add some of their own
-                response.headers["Access-Control-Allow-Headers"] = wanted or "Authorization, Content-Type"
-                response.headers["Access-Control-Max-Age"] = "600"
+        if origin is None or not self._serves_origin(origin):
+            return
+        yield "Access-Control-Allow-Origin", origin
+        yield "Access-Control-Expose-Headers", _EXPOSED_HEADERS
+        yield "Vary", "Origin"
+        if environ["REQUEST_METHOD"] == "OPTIONS":
+            yield "Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS"
+            wanted = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS")  # SDKs add some of their own
+            yield "Access-Control-Allow-Headers", wanted or "Authorization, Content-Type"
+            yield "Access-Control-Max-Age", "600"
 
     def _is_our_page(self, environ: Environ, origin: str) -> bool:
-        """A form of our own page, asked for by a name in LLR_ALLOWED_HOSTS (and not merely by any)."""
+        """Return True for a form of our own page, when the page has a name in LLR_ALLOWED_HOSTS (not merely any)."""
         host = environ.get("HTTP_HOST", "").lower()
         named = host in self._hosts or _name_of(host) in self._hosts
         return environ.get("PATH_INFO") == PAGE and named and origin.lower() in (f"http://{host}", f"https://{host}")
 
     def _serves_host(self, host: str) -> bool:
-        """An absent Host (HTTP/1.0) comes from no browser."""
+        """Return True for a Host that may be asked for.  A request without one (HTTP/1.0) comes from no browser."""
         name = _name_of(host)
         return (
             not host or _is_loopback(name) or name in self._hosts or "*" in self._hosts or host.lower() in self._hosts
@@ -102,16 +105,16 @@ class Guard:
             return False
         return parts.scheme in ("http", "https") and (_is_loopback(name) or name in self._origins)
 
-    def _check_key(self, authorization: str) -> str:
-        """Return the owner that the key stands for.  Raises NotAllowed."""
-        scheme, _, given = authorization.partition(" ")
-        raw = given.strip().encode("latin-1", "replace")
+    def _owner(self, environ: Environ, api: Api) -> str:
+        """Return the owner that the key of a request stands for.  Raise NotAllowed."""
+        key = api.key(environ)
+        raw = (key or "").encode("latin-1", "replace")
         # Every key is compared, so that the time tells nothing.
-        right = [hmac.compare_digest(raw, key) for key in self._keys]
-        if scheme.lower() != "bearer" or not any(right):
-            text = "Wrong or missing key. Send `Authorization: Bearer KEY` with one of the keys in LLR_API_KEYS."
+        matches = [hmac.compare_digest(raw, known) for known in self._keys]
+        if key is None or not any(matches):
+            text = f"Wrong or missing key. Send {api.key_hint} with one of the keys in LLR_API_KEYS."
             raise NotAllowed(text, status=401, type="invalid_request_error", code="invalid_api_key")
-        return self._owners[right.index(True)]
+        return self._owners[matches.index(True)]
 
 
 def owner_of(environ: Environ) -> str:
@@ -120,7 +123,7 @@ def owner_of(environ: Environ) -> str:
 
 
 def _owner_id(key: bytes) -> str:
-    """Return a stable id that tells nothing of the key."""
+    """Return a stable id from which nobody learns the key."""
     return hashlib.sha256(b"local-llm-router owner\0" + key).hexdigest()[:24]
 
 
@@ -129,7 +132,7 @@ def _mark(key: bytes) -> str:
 
 
 def _name_of(host: str) -> str:
-    """`[::1]:3030` -> `::1`, `Localhost:80` -> `localhost`."""
+    """Return the host without its port, in lower case: `[::1]:3030` -> `::1`, `Localhost:80` -> `localhost`."""
     host = host.strip().lower()
     if host.startswith("["):
         return host[1:].partition("]")[0]

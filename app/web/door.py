@@ -1,0 +1,72 @@
+"""The door: every request gets its id and is checked when it comes in; every response gets the last headers.
+
+A POST to a surface is answered here.  Flask would take a quarter of the CPU of such a request, for its contexts, for
+objects that nobody reads, and for routing.  Everything else goes to Flask, which calls `admit`, `refuse` and
+`last_headers` as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from wsgiref.types import StartResponse, WSGIApplication
+
+from app.errors import RouterError
+from app.runtime import Runtime
+from app.types import Environ
+from app.web import errors, headers, reply
+from app.web.access import AccessControl
+from app.web.openai import OpenAI
+from app.web.response import Response
+from app.web.surface import Api, Surface
+
+_OTHERS = OpenAI()  # how URLs without a surface speak
+
+
+class Door:
+    """Serve the POSTs of the surfaces as a WSGI application in front of Flask's."""
+
+    def __init__(self, flask: WSGIApplication, surfaces: Mapping[str, Surface], services: Runtime) -> None:
+        """`surfaces` are found by their URLs."""
+        self.flask = flask
+        self.access = AccessControl(services.settings)
+        self._surfaces = surfaces
+        self._services = services
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        url = environ.get("PATH_INFO", "")
+        surface = self._surfaces.get(url) if environ["REQUEST_METHOD"] == "POST" else None
+        if surface is None:
+            return self.flask(environ, start_response)
+        response = self._answer(surface, url, environ)
+        response.headers += self.last_headers(environ)
+        return response(environ, start_response)
+
+    def _answer(self, surface: Surface, url: str, environ: Environ) -> Response:
+        try:
+            self.admit(environ)
+            return reply.answer(surface, environ, self._services)
+        except Exception as error:
+            return self.refuse(error, url, environ)
+
+    def admit(self, environ: Environ) -> None:
+        """Give a request its id, and let it in.  Raise NotAllowed."""
+        headers.name_request(environ)
+        self.access.check(environ, self._api(environ))
+
+    def refuse(self, error: Exception, url: str, environ: Environ) -> Response:
+        """Return the response for an error, in the words of the URL's surface."""
+        if not isinstance(error, RouterError):
+            error = errors.unexpected(error, headers.request_id(environ))
+        return errors.render(error, self._api(environ), url, environ, self._services)
+
+    def last_headers(self, environ: Environ) -> list[tuple[str, str]]:
+        """Return the headers that every response gets."""
+        return [("X-Content-Type-Options", "nosniff"), *self.access.cors_headers(environ)]
+
+    def _api(self, environ: Environ) -> Api:
+        """Return how the client of a request expects to be spoken to."""
+        path = headers.path(environ)
+        for url, surface in self._surfaces.items():
+            if path == url or path.startswith(f"{url}/"):
+                return surface
+        return _OTHERS

@@ -1,0 +1,43 @@
+"""OpenAI's API: what /v1/chat/completions and /v1/responses share, and how every URL without a surface speaks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from app.errors import BackendRejected, RouterError
+from app.types import Environ, JsonObject
+from app.web.response import JSON
+from app.wire import sse
+
+
+class OpenAI:
+    """Take bearer keys, word errors as an envelope, and stream server-sent events."""
+
+    document_type = JSON
+    key_hint = "`Authorization: Bearer KEY`"
+    stream_type = "text/event-stream; charset=utf-8"
+    keep_alive = sse.KEEP_ALIVE
+
+    def key(self, environ: Environ) -> str | None:
+        scheme, _, key = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        return key.strip() if scheme.lower() == "bearer" else None
+
+    def missing_end(self, sent: bytes) -> bytes:
+        return sse.missing_end(sent)
+
+    def error_document(self, error: RouterError) -> bytes:
+        return json.dumps(envelope(error), ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+    def error_headers(self, error: RouterError) -> Mapping[str, str]:
+        """OpenAI's SDKs send a request twice more after a 503 unless they are told not to."""
+        headers = {"x-should-retry": "false"} if error.is_final else {}
+        return headers | ({"WWW-Authenticate": "Bearer"} if error.status == 401 else {})
+
+
+def envelope(error: RouterError) -> JsonObject:
+    """Return `{"error": {"message", "type", "param", "code"}}` with all four members, or the backend's own error
+    document when the client made a mistake that only the backend noticed."""
+    if isinstance(error, BackendRejected) and error.document is not None:
+        return error.document
+    return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}

@@ -1,0 +1,77 @@
+"""From an HTTP request to the response that holds a model's reply."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+
+from app import pipeline
+from app.errors import ClientGone, RouterError
+from app.runtime import Runtime
+from app.types import Buffered, ChatRequest, Environ, StoredRequest
+from app.web import headers, stream
+from app.web.request_log import RequestLog
+from app.web.response import Response
+from app.web.surface import Surface
+
+_CORK = getattr(socket, "TCP_CORK", None)  # Linux
+
+
+def answer(surface: Surface, environ: Environ, services: Runtime) -> Response:
+    """Read a request, run it, and return its response.  Raise RouterError before anything was sent."""
+    body = headers.body(environ, services.settings.max_body_bytes)
+    exchange = surface.read(environ, body, services)
+    if exchange.request.stream:
+        return stream.respond(exchange, surface, environ, services)
+    return buffered(exchange.request, exchange.document, surface.document_type, environ, services)
+
+
+def buffered(
+    request: ChatRequest | StoredRequest,
+    document: Callable[[Buffered], bytes],
+    content_type: str,
+    environ: Environ,
+    services: Runtime,
+) -> Response:
+    """Run a request and return its response, whose body `document` writes.  Raise RouterError."""
+    log, sock = RequestLog(request), environ.get("gunicorn.socket")
+    try:
+        with services.hangups.watch(sock):
+            reply = pipeline.run(request, services)
+        assert isinstance(reply, Buffered)
+        body = document(reply)
+    except ClientGone:
+        log.write(499, None)
+        return Response(499, {}, b"")  # nobody reads it
+    except RouterError as error:
+        log.write(error.status, None, error)
+        raise
+    log.write(200, reply)
+    known = headers.reply_headers(request.request_id, reply, environ)
+    response = Response(200, {"Content-Type": content_type, **known}, body)
+    response.body = _Corked(sock, body)
+    return response
+
+
+class _Corked:
+    """Hold back what is written to the client's socket until the body is closed: so the head and the body of a
+    response, which the server writes one after the other, leave as one packet and wake the client once."""
+
+    __slots__ = ("_body", "_sock")
+
+    def __init__(self, sock: socket.socket | None, body: bytes) -> None:
+        self._body = body
+        self._sock = sock if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6) else None
+        self._cork(1)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._body
+
+    def close(self) -> None:
+        self._cork(0)
+
+    def _cork(self, value: int) -> None:
+        if self._sock is not None and _CORK is not None:
+            with contextlib.suppress(OSError):  # the client closed it
+                self._sock.setsockopt(socket.IPPROTO_TCP, _CORK, value)

@@ -1,0 +1,41 @@
+"""Views are plain functions: they take the WSGI environment and what this process owns, and return a Response.  Here
+Flask is told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flask
+
+from app.runtime import Runtime
+from app.web.response import Response
+
+View = Callable[..., Response]  # (environ, services, **parts of the URL)
+
+
+class Blueprint(flask.Blueprint):
+    """A blueprint of plain views."""
+
+    def view(self, method: str, rule: str) -> Callable[[View], View]:
+        """Serve a URL with the function that is decorated, which stays a plain function."""
+
+        def add(view: View) -> View:
+            self.add_url_rule(rule, view.__name__, for_flask(view), methods=[method])
+            return view
+
+        return add
+
+
+def for_flask(view: View) -> Callable[..., flask.Response]:
+    """Return a view as Flask calls it."""
+
+    def call(**parts: str) -> flask.Response:
+        return view(flask.request.environ, services(), **parts).for_flask()
+
+    return call
+
+
+def services() -> Runtime:
+    """Return what this process owns."""
+    runtime: Runtime = flask.current_app.extensions["runtime"]
+    return runtime
