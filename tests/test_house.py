@@ -512,6 +512,7 @@ def test_there_is_one_flow():
     assert importers == {"pipeline.py", "runtime.py", "background/shadow.py"}
 
 
+GENERIC = ("access", "door", "errors", "headers", "reply", "request_log", "response", "stream", "surface", "views")
 # Methods of a Backend that send something, and who may call them: dispatch alone for a request; what asks a server for
 # its models and windows, in the background and from the command line, is no request.
 ASKERS = {"background/observe.py", "cli/backends.py", "cli/doctor.py", "cli/surroundings.py"}
@@ -545,6 +546,16 @@ def test_nobody_else_opens_connections_to_backends():
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module == "app.backends.connection":
                 assert source.parent.name == "backends", source
+
+
+@pytest.mark.parametrize("name", GENERIC)
+def test_what_serves_every_surface_knows_the_form_of_none(name: str):
+    """An API is known to the file of its surface, and to openai.py for those of OpenAI: nowhere else."""
+    source = ROOT / "app/web" / f"{name}.py"
+    text = source.read_text("utf-8")
+    imported = {f"{node.module}" for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)}
+    assert not {module for module in imported if module.startswith(("app.wire", "app.web.openai"))}
+    assert not re.findall(r"(?i)openai|envelope|bearer|event-stream|\bsse\b|\bdata:|\[DONE\]", text)
 
 
 def test_no_import_hides_inside_a_function():

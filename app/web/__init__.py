@@ -13,7 +13,8 @@ from app.runtime import Runtime
 from app.web import chat, errors, explain, health, metrics, models, reply, responses, stored_responses
 from app.web.dashboard import page
 from app.web.door import Door
-from app.web.surface import Surface
+from app.web.openai import OpenAI
+from app.web.surface import Api, Surface
 from app.web.views import for_flask
 
 # POST to such a URL asks a model.  The URLs below one belong to its surface, too: keys and errors have its form.
@@ -21,6 +22,7 @@ SURFACES: Mapping[str, Surface] = {
     "/v1/chat/completions": chat.SURFACE,
     "/v1/responses": responses.SURFACE,
 }
+OTHERS: Api = OpenAI()  # how every other URL speaks
 BLUEPRINTS = (
     stored_responses.blueprint,  # GET and DELETE /v1/responses/{id}, GET /v1/responses/{id}/input_items
     models.blueprint,  # GET /v1/models, /v1/models/{id}
@@ -33,7 +35,7 @@ BLUEPRINTS = (
 
 def register(app: flask.Flask, services: Runtime) -> None:
     """Serve every URL: the door stands in front of Flask, and Flask calls it for what it serves itself."""
-    door = Door(app.wsgi_app, SURFACES, services)
+    door = Door(app.wsgi_app, SURFACES, OTHERS, services)
     app.wsgi_app = door  # type: ignore[method-assign]  # Flask's own way to put something in front
     app.extensions["access"] = door.access
     app.config["MAX_CONTENT_LENGTH"] = services.settings.max_body_bytes

@@ -13,7 +13,6 @@ from app.errors import NotAllowed
 from app.routing.locality import is_loopback_name
 from app.settings import Settings
 from app.types import Environ
-from app.web.openai import OpenAI
 from app.web.surface import Api
 
 _EXPOSED_HEADERS = (
@@ -53,12 +52,12 @@ class AccessControl:
     def wants_key(self) -> bool:
         return bool(self._keys)
 
-    def check_page(self, request: Request) -> None:
+    def check_page(self, request: Request, api: Api) -> None:
         """Let a browser in that sends a key like every client, or the mark of a key.  Raise NotAllowed."""
         mark = request.cookies.get(COOKIE, "").encode("latin-1", "replace")
         matches = [hmac.compare_digest(mark, _mark(key).encode()) for key in self._keys]
         if not any(matches) and self._keys:
-            self._owner(request.environ, OpenAI())
+            self._owner(request.environ, api)
 
     def mark_for(self, text: str) -> str | None:
         """Return the mark that stands for this key in a cookie; None when it is no key.  A mark opens the page and

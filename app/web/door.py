@@ -15,21 +15,19 @@ from app.runtime import Runtime
 from app.types import Environ
 from app.web import errors, headers, reply
 from app.web.access import AccessControl
-from app.web.openai import OpenAI
 from app.web.response import Response
 from app.web.surface import Api, Surface
-
-_OTHERS = OpenAI()  # how URLs without a surface speak
 
 
 class Door:
     """Serve the POSTs of the surfaces as a WSGI application in front of Flask's."""
 
-    def __init__(self, flask: WSGIApplication, surfaces: Mapping[str, Surface], services: Runtime) -> None:
-        """`surfaces` are found by their URLs."""
+    def __init__(self, flask: WSGIApplication, surfaces: Mapping[str, Surface], others: Api, services: Runtime) -> None:
+        """`surfaces` are found by their URLs; all other URLs speak as `others` does."""
         self.flask = flask
         self.access = AccessControl(services.settings)
         self._surfaces = surfaces
+        self._others = others
         self._services = services
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -69,4 +67,4 @@ class Door:
         for url, surface in self._surfaces.items():
             if path == url or path.startswith(f"{url}/"):
                 return surface
-        return _OTHERS
+        return self._others

@@ -33,6 +33,7 @@ from app.web.access import COOKIE, AccessControl
 from app.web.dashboard import figures
 from app.web.dashboard.charts import count
 from app.web.models import listed
+from app.web.openai import OpenAI
 from app.web.views import services
 from app.wire.chat import request as chat
 
@@ -85,7 +86,7 @@ def forms() -> AnyResponse:
 def _stranger() -> NotAllowed | None:
     """Return why this client may not see the page; None when it may."""
     try:
-        _access().check_page(http)
+        _access().check_page(http, OpenAI())
     except NotAllowed as error:
         return error
     return None
