@@ -1,7 +1,7 @@
 """Decide where a request goes: a row of stages over an ordered list of targets.
 
-match -> privacy -> fit -> health -> budget -> model.  Only `match` adds targets.  The other stages drop or reorder
-targets and give the reason in the trace, so no stage after `privacy` can bring back a target that it dropped.
+match -> privacy -> fit -> health -> budget -> model.  Only `match` adds targets.  The other stages drop or
+reorder targets and give the reason in the trace, so no stage after `privacy` can bring back a target that it dropped.
 """
 
 from __future__ import annotations
