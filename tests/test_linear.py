@@ -260,7 +260,6 @@ class _Wire:
     """A connection on which a response arrives in pieces."""
 
     def __init__(self, pieces: list[bytes]) -> None:
-        self.sock = self
         self._pieces = deque(pieces)
 
     def settimeout(self, seconds: float) -> None:
@@ -287,7 +286,7 @@ def arriving(head: bytes, unit: bytes, end: bytes = b"", *, at_once: bool = Fals
         pieces = [head, unit * count, end] if at_once else [head, *[unit] * count, end]
 
         def run() -> None:
-            response = Response(_Wire(list(pieces)))  # type: ignore[arg-type]
+            response = Response(_Wire(list(pieces)), bool)  # type: ignore[arg-type]
             response.read_head(5)
             while response.read(5):
                 pass

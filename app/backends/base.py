@@ -1,7 +1,7 @@
 """One HTTP call to one backend: what is sent, deadlines, and the wait for the first event.
 
-Calls go through connections of our own, not a requests.Session: so there is no cookie jar, no netrc, no proxy from
-the environment and no redirect to be followed.
+Calls go through a pool of our own, not a requests.Session, so there is no cookie jar, no netrc, no proxy from the
+environment, and no redirect is followed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from marshmallow import fields
 
 from app.backends.answers import StoredDocument, Stream, Whole, first_bytes, gave_up, read_body
-from app.backends.connection import Connections, StaleConnection
+from app.backends.connection import StaleConnection
 from app.backends.failures import (
     AUTHORITIES,
     TRANSPORT_ERRORS,
@@ -27,6 +27,7 @@ from app.backends.failures import (
     transport_error,
     unused_proxy,
 )
+from app.backends.pool import ConnectionPool
 from app.backends.response import Response
 from app.errors import BackendError, BackendProtocol, BackendRejected, BackendServerError, BackendUnavailable
 from app.types import BackendConfig, ChatRequest, Dialect, Outgoing, StoredRequest, Target
@@ -61,10 +62,10 @@ class Backend:
         self._key = environ.get(config.api_key_env, "").strip() if config.api_key_env else ""
         self._unused_proxy = unused_proxy(config.endpoint, environ)
         authorities = environ.get(AUTHORITIES, "").strip()
-        self._connections = Connections(config.endpoint, config.timeouts, authorities)
+        self._connections = ConnectionPool(config.endpoint, config.timeouts, authorities)
         # Private requests use connections that check where they really ended up, unless the operator vouched.
         self._private_connections = (
-            Connections(config.endpoint, config.timeouts, authorities, inside_only=True)
+            ConnectionPool(config.endpoint, config.timeouts, authorities, local_only=True)
             if config.local is None
             else self._connections
         )

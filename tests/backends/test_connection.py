@@ -13,9 +13,10 @@ import gevent
 import pytest
 
 from app.backends.base import Backend
-from app.backends.connection import Connections, _Lean
+from app.backends.connection import Connection, Server
 from app.backends.failures import TRANSPORT_ERRORS
 from app.backends.llamacpp import LlamaCppBackend
+from app.backends.pool import ConnectionPool
 from app.errors import BackendProtocol
 from app.types import BackendConfig, ChatRequest, Target, Timeouts
 from app.wire.chat import request as chat
@@ -69,17 +70,25 @@ class Headers(dict[str, str]):
     """Can be referred to weakly; and like all of a request, the frames of its call hold it."""
 
 
-@pytest.mark.parametrize("end", [CLOSE, RESET, HANG])
-def test_a_failed_call_leaves_nothing_for_the_garbage_collector(up: Upstream, end: End) -> None:
-    up.script([end], repeat=True)
-    connections = Connections(up.url, Timeouts(2, 0.2, 2))
+@pytest.mark.parametrize("end", [CLOSE, RESET, HANG, "refused", "no such host", "no TLS"])
+def test_a_failed_call_leaves_nothing_for_the_garbage_collector(up: Upstream, end: End | str) -> None:
+    endpoint = up.url
+    if isinstance(end, str):
+        endpoint = {
+            "refused": "http://127.0.0.1:9",
+            "no such host": "http://no-such-host.invalid",
+            "no TLS": up.url.replace("http:", "https:"),
+        }[end]
+    else:
+        up.script([end], repeat=True)
+    pool = ConnectionPool(endpoint, Timeouts(2, 0.2, 2))
     headers = Headers({"Content-Length": "2"})
     left = weakref.ref(headers)
     gc.disable()
     try:
         failed = False
         try:
-            connections.call("POST", "/v1/chat/completions", b"{}", headers)
+            pool.call("POST", "/v1/chat/completions", b"{}", headers)
         except TRANSPORT_ERRORS:
             failed = True
         del headers
@@ -87,7 +96,7 @@ def test_a_failed_call_leaves_nothing_for_the_garbage_collector(up: Upstream, en
         assert failed and left() is None
     finally:
         gc.enable()
-        connections.close()
+        pool.close()
 
 
 def test_close_ends_kept_connections_at_once(up: Upstream, backend: Backend) -> None:
@@ -102,33 +111,53 @@ def test_close_ends_kept_connections_at_once(up: Upstream, backend: Backend) -> 
         gc.enable()
 
 
-def test_a_large_request_may_take_longer_than_connecting() -> None:
-    """`timeout` is for each piece: a slow line gets it through."""
-    ours, theirs = socket.socketpair()
-    connection = _Lean("backend")
-    connection.sock, connection.timeout = ours, 1.0
-    body, read = b"x" * (16 * 256 * 1024), []
+def test_a_response_left_unread_closes_its_connection() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        pool = ConnectionPool(f"http://127.0.0.1:{listener.getsockname()[1]}", Timeouts(2, 2, 2))
+        calling = threading.Thread(target=lambda: pool.call("GET", "/", None, {}).close())
+        calling.start()
+        theirs, _ = listener.accept()
+        with theirs:
+            theirs.recv(65536)
+            theirs.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n")
+            theirs.settimeout(5)
+            assert theirs.recv(1) == b""
+        calling.join(5)
+    pool.close()
 
-    def take() -> None:
-        while piece := theirs.recv(256 * 1024):
-            read.append(piece)
-            time.sleep(0.1)  # a slow line: 2 s and more
 
-    slow = threading.Thread(target=take)
-    slow.start()
-    connection.request("POST", "/v1", body, {"Content-Length": str(len(body))})
-    connection.close()
-    slow.join(60)
-    theirs.close()
-    assert b"".join(read).endswith(body)
+def test_a_large_request_may_take_longer_than_the_deadline_of_sending() -> None:
+    """The deadline holds for each piece, so that a slow uplink can carry the request."""
+    body, pieces = b"x" * (16 * 256 * 1024), []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def take() -> None:
+            theirs, _ = listener.accept()
+            with theirs:
+                while sum(map(len, pieces)) < len(body):
+                    pieces.append(theirs.recv(256 * 1024))
+                    time.sleep(0.1)  # 2 s and more in all
+                theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+        slow = threading.Thread(target=take)
+        slow.start()
+        deadlines = Timeouts(connect_s=5, first_byte_s=60, idle_s=5, send_s=1)
+        server = Server("127.0.0.1", listener.getsockname()[1], None, deadlines, local_only=False)
+        released: list[Connection] = []
+        response = Connection(server, released.append).call(body)
+        assert response.read(5) == b""
+        response.close()
+        slow.join(60)
+    assert b"".join(pieces) == body
+    released[0].close()
 
 
 def test_a_path_cannot_bring_headers_along(up: Upstream) -> None:
     """Ids of responses that a backend keeps are its own words."""
-    connections = Connections(up.url, Timeouts(2, 2, 2))
-    answer = connections.call("GET", "/v1/responses/r\r\nEvil: 1\r\n\r\n", None, {})
+    pool = ConnectionPool(up.url, Timeouts(2, 2, 2))
+    answer = pool.call("GET", "/v1/responses/r\r\nEvil: 1\r\n\r\n", None, {})
     answer.close()
-    connections.close()
+    pool.close()
     (request,) = up.requests
     assert request.path == "/v1/responses/r%0D%0AEvil:%201%0D%0A%0D%0A"
     assert "Evil" not in request.headers

@@ -318,10 +318,11 @@ class Upstream:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, args=(self._loop, listener), daemon=True)
         self._thread.start()
+        serving = self._loop.create_server(lambda: _Connection(self), sock=listener, backlog=1024)
+        asyncio.run_coroutine_threadsafe(serving, self._loop).result(10)
 
     def _run(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
         asyncio.set_event_loop(loop)
-        loop.run_until_complete(loop.create_server(lambda: _Connection(self), sock=listener, backlog=1024))
         loop.run_forever()
         listener.close()
         for connection in list(self._open):
