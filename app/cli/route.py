@@ -18,7 +18,7 @@ from app.cli.table import folded
 from app.errors import NoPolicy, RequestError, RouterError
 from app.routing.classify import classify
 from app.routing.detect import Detectors
-from app.routing.explain import explanation, what_is_sent
+from app.routing.explain import describe_calls, explanation
 from app.types import SENSITIVITIES, ChatRequest, Cuts, Sensitivity, SensitivityRules
 from app.wire.chat import request as chat
 from app.wire.json_body import read_object
@@ -58,7 +58,7 @@ def route_explain(prompt: str, model: str, sensitivity: str, as_json: bool) -> N
         click.echo(folded(name, text, 12))
     for step in found["trace"]:
         click.echo(folded(f"  {step['stage']}", step["outcome"], 12))
-    for title, lines in what_is_sent(found):
+    for title, lines in describe_calls(found):
         for number, line in enumerate(lines):
             click.echo(folded("" if number else title, line, 12))
 

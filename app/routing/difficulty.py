@@ -1,8 +1,9 @@
-"""How likely is a small local model not enough?  A handful of signs, a weight each, one logistic curve.
+"""Estimate how likely a small local model is not enough: seven signs, a weight for each, and one logistic curve.
 
-Few and plain on purpose: what a large feature set learned from one set of questions ranked other sets worse than the
-length of the prompt alone.  The weights come from the artefact (see training/), `hard` excepted: public results
-cannot teach it, since on proofs the strong models of our data fail as well.
+The signs are few and simple for a reason: a large feature set that was trained on one set of questions ranked the
+prompts of other sets worse than the length of the prompt alone did.  The weights come from weights.json (see
+training/), except that of `hard`: public results cannot teach it, because the strong models of our data fail on proofs
+as well.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ LEXICON = Lexicon(Path(__file__).with_name("lexicon_difficulty.txt"))
 READ_CHARS = 1_500
 FACT_CHARS = 160
 LENGTH_CHARS = 8_000
-HARD_ALONE = frozenset({"proof", "systems", "advanced"})  # these speak for themselves …
-HARD_LISTS = (*sorted(HARD_ALONE), "advmath", "demand")  # … the others only in company
+HARD_ALONE = frozenset({"proof", "systems", "advanced"})  # one word of these lists is enough …
+HARD_LISTS = (*sorted(HARD_ALONE), "advmath", "demand")  # … of the others, two words are needed
 HARD_WEIGHT = 1.9
-SLOPE, CENTRE = 1.03, 1.6  # puts the default cuts, 0.35 and 0.65, at 1.0 and 2.2 points
+SLOPE, CENTRE = 1.03, 1.6  # so that the default cuts, 0.35 and 0.65, stand at 1.0 and 2.2 points
 
 
 def signs(text: str, task: str, code: float) -> dict[str, float]:
-    """What speaks for, or against, the need of a strong model; a sign that is absent is 0.
+    """Return the value of each sign that a strong model is needed; 0 = the sign is absent.
 
-    `code` is the chance that code is asked for: a guess at code is no sign of difficulty.
+    `code` is the probability that the task is code.  It counts squared, so an uncertain guess adds little.
     """
     lists = _lists_of(text)
     length = math.log(min(len(text), LENGTH_CHARS) + 20) - 5
     if task == "summarisation":
-        length = min(length, 0) + 0.4 * max(length, 0)  # long, because a document came along
+        length = min(length, 0) + 0.4 * max(length, 0)  # the document makes it long, not the task
     return {
         "size": length,
         "code": code**2,
@@ -45,8 +46,8 @@ def signs(text: str, task: str, code: float) -> dict[str, float]:
 
 @Memo
 def _lists_of(text: str) -> dict[str, int]:
-    read = text[:READ_CHARS]
-    return LEXICON.count(tokens(read), read)
+    beginning = text[:READ_CHARS]
+    return LEXICON.count(tokens(beginning), beginning)
 
 
 _LISTS = {
@@ -59,16 +60,17 @@ _LISTS = {
 
 
 def words_of(sign: str, text: str) -> tuple[str, ...]:
-    """The words of `text` that made a sign speak; none for `size` and `code`."""
-    read = text[:READ_CHARS]
-    return tuple(entry for name in _LISTS.get(sign, ()) for entry in LEXICON.entries(name, tokens(read), read))
+    """Return the words of `text` that made a sign present; none for `size` and `code`."""
+    beginning = text[:READ_CHARS]
+    words = tokens(beginning)
+    return tuple(entry for name in _LISTS.get(sign, ()) for entry in LEXICON.entries(name, words, beginning))
 
 
 def _hard(lists: dict[str, int]) -> float:
-    found = min(4, sum(lists.get(name, 0) for name in HARD_LISTS))
-    return math.sqrt(found) if found > 1 or HARD_ALONE & lists.keys() else 0.0
+    count = min(4, sum(lists.get(name, 0) for name in HARD_LISTS))
+    return math.sqrt(count) if count > 1 or HARD_ALONE & lists.keys() else 0.0
 
 
 def difficulty(points: float) -> float:
-    """0 to 1."""
+    """Return the difficulty, 0 to 1, that belongs to the points."""
     return 1 / (1 + math.exp(-SLOPE * (points - CENTRE)))

@@ -1,29 +1,28 @@
-"""A decision in words, for /v1/route and `flask route explain`.  Pure.
+"""Explain a decision in words, for POST /v1/route, `flask route explain` and the dashboard.  Pure.
 
-The evidence can hold words of the prompt: it is for whoever asks, and never stored or logged.
+The evidence can hold words of the prompt: it goes to the client of this request only, and is never stored or logged.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from app.routing.features import SIZES
-from app.types import Decision, Evidence, Outlook, Planned, Sign
+from app.types import Decision, Evidence, JsonDict, JsonObject, Kind, Outlook, Planned, Sign
 from app.words import duration, usd
 
-_MOST_WORDS = 4
+_MAX_WORDS = 4
 
 
-def explanation(evidence: Evidence, decision: Decision, outlook: Outlook) -> dict[str, Any]:
-    """The tags and what spoke for them, route, targets in the order of tries, the reasons, and what would be sent."""
+def explanation(evidence: Evidence, decision: Decision, outlook: Outlook) -> JsonDict:
+    """Return the tags with their evidence, the route, the targets in the order of tries, and the calls to be made."""
     return {
         "classification": dataclasses.asdict(evidence.tags),
         "evidence": {
             "runner_up": evidence.runner_up,
-            "task": [_said(in_words(sign.feature), sign) for sign in evidence.task_signs],
-            "difficulty": [_said(sign.feature, sign) for sign in evidence.difficulty_signs],
+            "task": [_sign(task_sign_in_words(sign.feature), sign) for sign in evidence.task_signs],
+            "difficulty": [_sign(sign.feature, sign) for sign in evidence.difficulty_signs],
         },
         "route": decision.route,
         "targets": [{"backend": target.backend, "model": target.model} for target in decision.targets],
@@ -35,7 +34,7 @@ def explanation(evidence: Evidence, decision: Decision, outlook: Outlook) -> dic
     }
 
 
-def _call(call: Planned) -> dict[str, Any]:
+def _call(call: Planned) -> JsonDict:
     estimate = call.estimate
     return {
         "backend": call.target.backend,
@@ -58,45 +57,46 @@ def _call(call: Planned) -> dict[str, Any]:
 
 
 def _why(call: Planned, decision: Decision) -> str:
-    if call.kind == "shadow":
+    if call.kind == Kind.SHADOW:
         return f"{call.share * 100:g} % of what {decision.primary} answers, for the A/B trial"
-    return "now and then, to measure it"
+    return "from time to time, to measure it"
 
 
 _BODIES = {
-    "passed_on": "as it came but for the model",
+    "passed_on": "unchanged except for the model",
     "translated": "translated to chat",
-    "native": "a Responses body, as it came but for the model",
+    "native": "a Responses body, unchanged except for the model",
 }
-_STATES = {"open": ", cooling down after failures", "half-open": ", on trial after failures"}
+_CIRCUITS = {"open": ", circuit open after failures", "half-open": ", circuit half-open: one trial call at a time"}
 
 
-def what_is_sent(found: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """What an explanation foresees, for people: titles (`first`, `then`, `beside`, `never`), each with lines."""
-    for number, call in enumerate(found["calls"]):
-        yield "then" if number else "first", (f"{_who(call)}, {_time(call)}, {_cost(call)}", *_way(call))
-    known = {call["backend"] for call in found["calls"]}
-    for call in found["mirrors"]:
-        yield "beside", (f"{_who(call)}: {call['why']}", *(() if call["backend"] in known else _way(call)))
-    reasons: dict[str, list[str]] = {}
-    for one in found["never"]:
-        reasons.setdefault(one["why"], []).append(one["backend"])
-    for why, names in reasons.items():
+def describe_calls(document: JsonObject) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the calls of an explanation as text: a title (`first`, `then`, `beside`, `never`) and its lines."""
+    calls = document["calls"]
+    for number, call in enumerate(calls):
+        yield "then" if number else "first", (f"{_target(call)}, {_time(call)}, {_cost(call)}", *_transfer(call))
+    described = {call["backend"] for call in calls}
+    for call in document["mirrors"]:
+        yield "beside", (f"{_target(call)}: {call['why']}", *(() if call["backend"] in described else _transfer(call)))
+    backends_by_reason: dict[str, list[str]] = {}
+    for backend in document["never"]:
+        backends_by_reason.setdefault(backend["why"], []).append(backend["backend"])
+    for why, names in backends_by_reason.items():
         yield "never", (f"{', '.join(names)}: {why}",)
 
 
-def _who(call: Mapping[str, Any]) -> str:
+def _target(call: JsonObject) -> str:
     place = "local" if call["local"] else "NOT LOCAL"
-    return f"{call['backend']}/{call['model']}, {place}{_STATES.get(call['circuit'], '')}"
+    return f"{call['backend']}/{call['model']}, {place}{_CIRCUITS.get(call['circuit'], '')}"
 
 
-def _time(call: Mapping[str, Any]) -> str:
+def _time(call: JsonObject) -> str:
     if call["expected_ms"] is None:
         return "time unknown"
     return f"about {duration(call['expected_ms'])} ({'measured' if call['expected_from'] == 'measured' else 'p50Ms'})"
 
 
-def _cost(call: Mapping[str, Any]) -> str:
+def _cost(call: JsonObject) -> str:
     if call["price"] is None:
         return "cost unknown"
     if call["cost_usd"] is None:
@@ -104,52 +104,52 @@ def _cost(call: Mapping[str, Any]) -> str:
     return f"at most {usd(call['cost_usd'])}" if call["cost_usd"] else "free"
 
 
-def _way(call: Mapping[str, Any]) -> tuple[str, ...]:
+def _transfer(call: JsonObject) -> tuple[str, ...]:
     if call["url"] is None:
-        return ("sent nowhere: it answers by itself",)
+        return ("no request is sent: this backend is a part of the router",)
     return f"POST {call['url']}", f"{call['sent_bytes']:,} bytes, {_BODIES[call['body']]}; {_key(call)}"
 
 
-def _key(call: Mapping[str, Any]) -> str:
+def _key(call: JsonObject) -> str:
     if call["key_env"] is None:
         return "no key"
-    return f"key from {call['key_env']}" if call["key_set"] else f"{call['key_env']} is not set: it fails"
+    return f"key from {call['key_env']}" if call["key_set"] else f"{call['key_env']} is not set: the call would fail"
 
 
-def _said(name: str, sign: Sign) -> dict[str, Any]:
-    words = ", ".join(sign.words[:_MOST_WORDS]) + (" …" if len(sign.words) > _MOST_WORDS else "")
+def _sign(name: str, sign: Sign) -> JsonDict:
+    words = ", ".join(sign.words[:_MAX_WORDS]) + (" …" if len(sign.words) > _MAX_WORDS else "")
     return {"sign": f"{name} ({words})" if words else name, "points": sign.points}
 
 
-def in_words(feature: str) -> str:
-    """A sign of the task: `<tech` is `tech words at the start` (features.py explains the names)."""
-    where, colon, name = feature.rpartition(": ")
+def task_sign_in_words(feature: str) -> str:
+    """Return the name of a feature as readable text: `<tech` is `tech words at the start` (see features.py)."""
+    prefix, colon, name = feature.rpartition(": ")
     place = ""
     if name.startswith("<"):
         name, place = name[1:], " at the start"
     elif name.endswith(">"):
         name, place = name[:-1], " at the end"
     if name.startswith("="):
-        said = f'"{name[1:]}"'
+        text = f'"{name[1:]}"'
     elif name.startswith("#size"):
-        said = f"a length of {_length(int(name[5:]))}"
+        text = f"a length of {_length(int(name[5:]))}"
     elif name.startswith("#"):
-        said = f"shape: {name[1:]}"
+        text = f"shape: {name[1:]}"
     elif name.endswith("*"):
-        said = f"several {_list(name[:-1])} words"
+        text = f"several {_list(name[:-1])} words"
     elif " " in name:
-        said = name
+        text = name
     else:
-        said = f"{' and '.join(map(_list, name.split('+')))} words"
-    return f"{where}{colon}{said}{place}"
+        text = f"{' and '.join(map(_list, name.split('+')))} words"
+    return f"{prefix}{colon}{text}{place}"
 
 
-# Where the name of a word list (lexicon_task.txt) says too little by itself.
+# Word lists of lexicon_task.txt whose names are no readable text.
 _LISTS = {
-    "codenoun": "code noun", "codething": "code thing", "codeverb": "code verb", "techweak": "faintly technical",
-    "howto": "how-to", "weatherstrong": "plain weather", "nowstrong": "plainly present", "deictic": "pointing",
-    "sortverb": "sorting", "labelnoun": "label", "qagen": "question-making",
-    "taskdef": "task-giving", "whichof": "which-of", "person": "personal",
+    "codenoun": "code noun", "codething": "code thing", "codeverb": "code verb", "techweak": "ambiguous tech",
+    "howto": "how-to", "weatherstrong": "clear weather", "nowstrong": "present time", "deictic": "demonstrative",
+    "sortverb": "sorting", "labelnoun": "label", "qagen": "question-writing",
+    "taskdef": "task-definition", "whichof": "which-of", "person": "personal",
     "subject": "article and pronoun", "post": "office", "yearago": "history",
 }  # fmt: skip
 
@@ -159,6 +159,6 @@ def _list(name: str) -> str:
 
 
 def _length(step: int) -> str:
-    """Of a text, in characters."""
+    """Return the range of characters of a step of SIZES."""
     low = SIZES[step - 1] + 1 if step else 0
     return f"{low} to {SIZES[step]} characters" if step < len(SIZES) else f"over {SIZES[-1]} characters"

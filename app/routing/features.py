@@ -1,12 +1,12 @@
-"""Text -> the features that speak about its task.  Training and the running router share this code.
+"""Extract the features of a text that hint at its task.  Training and the running router share this code.
 
-Askers say what they want in their first or their last words, so only those are read, not the document between them.
-A name tells what was seen, and where: `tech` a list of the lexicon anywhere, `tech*` more than one entry of it,
-`<tech` in the opening words, `tech>` in the closing ones, `event+now` two lists together, `=word` and `=two words`
-the words themselves (`=word>` in the closing ones), `#fence` the shape of the text.
+Users name their task in their first or their last words, so only those are read, not the document between them.
+The name of a feature tells what was found, and where: `tech` an entry of that word list anywhere, `tech*` more than
+one entry, `<tech` in the opening words, `tech>` in the closing ones, `event+now` two lists together, `=word` and
+`=two words` the words themselves (`=word>` in the closing ones), `#fence` the shape of the text.
 
-Half of the features have no weight, so the router makes no names: it looks up the keys of each form (`{}+{}`: pairs of
-lists) among those that have one.  Training, and people who want to know why, read the names.
+Half of the features have no weight, so the router builds no names: it looks up the keys of each form (`{}+{}`: pairs of
+lists) among the features with a weight.  The names are for training and for the evidence.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from app.routing.lexicon import Lexicon, is_wide, tokens
 
 HEAD_CHARS = 220
 TAIL_CHARS = 140
-LONG_CHARS = 300  # above it, a short first or last line stands for the head or the tail
-MIN_LINE_CHARS = 10  # `Article:` says nothing
+LONG_CHARS = 300  # in a longer text, a short first or last line replaces the head or the tail
+MIN_LINE_CHARS = 10  # a shorter line, such as `Article:`, does not name a task
 OPENING_WORDS = 3
 SHAPE_CHARS = 1_500
 
 LEXICON = Lexicon(Path(__file__).with_name("lexicon_task.txt"))
 
 Key = str | tuple[str, ...]
-Signals = Mapping[str, Iterable[Key]]  # the form of some names -> the keys that stand in its places
+Signals = Mapping[str, Iterable[Key]]  # the form of a name -> the keys that fill it
 
 _CALL = re.compile(r"(?<![A-Za-z_])[A-Za-z_]\w{1,60}+\((?!s\)|es\)|ies\))")  # `print(`, not `shoe(s)`
 _NAME = re.compile(r"\b[a-z]{1,30}+(?:_[a-z]{1,30}|[A-Z][a-z]{1,30})")  # snake_case, camelCase
@@ -54,24 +54,24 @@ SIZES = (20, 40, 80, 160, 320, 640, 1280, 2560)
 
 
 def _by_rare_character(marks: Iterable[str]) -> tuple[list[str], dict[int, list[str]]]:
-    """Return the marks of common characters alone, and the others by a character that they need."""
-    plain: list[str] = []
+    """Return the marks that consist of common characters, and the others by a rare character that each one holds."""
+    common: list[str] = []
     others: dict[int, list[str]] = {}
     for mark in marks:
         rare = mark.encode().translate(None, _COMMON)
-        (others.setdefault(rare[0], []) if rare else plain).append(mark)
-    return plain, others
+        (others.setdefault(rare[0], []) if rare else common).append(mark)
+    return common, others
 
 
-_PLAIN_MARKS, _RARE_MARKS = _by_rare_character(_CODE_MARKS)
+_COMMON_MARKS, _RARE_MARKS = _by_rare_character(_CODE_MARKS)
 
 
 def signals(text: str) -> Signals:
-    """Return what speaks in `text`.  A key may come twice; it counts once."""
+    """Return the features of `text`, by form.  A key may come twice; it counts once."""
     head, tail = ends(text)
     first = tokens(head)
     lists = LEXICON.count(first, head)
-    found: dict[str, Iterable[Key]] = {
+    keys: dict[str, Iterable[Key]] = {
         "{}": [*lists, *shape(text, head, first)],
         "{}*": [name for name, count in lists.items() if count > 1],
         "<{}": LEXICON.count(first[:OPENING_WORDS]),
@@ -81,12 +81,12 @@ def signals(text: str) -> Signals:
     }
     if tail:
         last = tokens(tail)
-        found |= {"{}>": LEXICON.count(last, tail), "={}>": last, "={} {}>": pairwise(last)}
-    return found
+        keys |= {"{}>": LEXICON.count(last, tail), "={}>": last, "={} {}>": pairwise(last)}
+    return keys
 
 
 def features(text: str) -> list[str]:
-    """Return the names of what speaks in `text`; none comes twice."""
+    """Return the names of the features of `text`, each once."""
     return [_name(form, key) for form, keys in signals(text).items() for key in dict.fromkeys(keys)]
 
 
@@ -95,7 +95,7 @@ def _name(form: str, key: Key) -> str:
 
 
 def parse_name(name: str) -> tuple[str, Key]:
-    """Return the form and the key that a name is made of."""
+    """Return the form and the key of a name."""
     if name.startswith("#"):
         return "{}", name
     begin, end = name[0] if name[0] in "<=" else "", name[-1] if name[-1] in "*>" else ""
@@ -106,7 +106,7 @@ def parse_name(name: str) -> tuple[str, Key]:
 
 
 def words_of(feature: str, text: str) -> tuple[str, ...]:
-    """The words of `text` that made a feature of word lists speak; none for other features."""
+    """Return the words of `text` in which a feature of word lists was found; none for other features."""
     if feature.startswith(("=", "#")):
         return ()
     head, tail = ends(text)
@@ -117,7 +117,7 @@ def words_of(feature: str, text: str) -> tuple[str, ...]:
 
 
 def ends(text: str) -> tuple[str, str]:
-    """The opening and the closing words.  Of a long text the first and the last line, if they are short."""
+    """Return the opening and the closing words; of a long text its first and last line, if they are short."""
     head, tail = text[:HEAD_CHARS], text[HEAD_CHARS:][-TAIL_CHARS:]
     if len(text) > LONG_CHARS:
         first = head.partition("\n")[0]
@@ -128,13 +128,13 @@ def ends(text: str) -> tuple[str, str]:
 
 
 def shape(text: str, head: str, first: list[str]) -> list[str]:
-    """What the text looks like, whatever it says.
+    """Return the features of the text's form, whatever its words are.
 
-    A pattern that is dear runs only where a cheaper one, or a look at the rarer characters, says that it may match.
+    A slow pattern runs only where a faster one, or the set of rare characters, shows that it may match.
     """
-    looked, end = text[:SHAPE_CHARS], text[-400:].rstrip()
-    lower, rare = looked.lower(), looked.encode("utf-8", "replace").translate(None, _COMMON)
-    math = any(mark in looked for mark in _MATH_MARKS)
+    beginning, end = text[:SHAPE_CHARS], text[-400:].rstrip()
+    lower, rare = beginning.lower(), beginning.encode("utf-8", "replace").translate(None, _COMMON)
+    math = any(mark in beginning for mark in _MATH_MARKS)
     flags = {
         "#fence": "```" in text,
         "#asks": end.endswith("?"),
@@ -146,20 +146,20 @@ def shape(text: str, head: str, first: list[str]) -> list[str]:
         "#or": "or" in first,
         "#or?": "or" in first and end.endswith("?"),
         "#options": len(_MAYBE_OPTION.findall(end)) >= 2 and len(_OPTION.findall(end)) >= 2,
-        "#dashes": looked.count("\n- ") >= 2,
+        "#dashes": beginning.count("\n- ") >= 2,
         "#digits": any(map(str.isdigit, first)),
-        "#numbers": len(rare) >= 3 and _count(_NUMBER, looked) >= 3,
+        "#numbers": len(rare) >= 3 and _count(_NUMBER, beginning) >= 3,
         "#dotted": bool(_MAYBE_DOTTED.search(head) and _DOTTED.search(head)),
         "#mixed": bool(_MAYBE_MIXED.search(head) and _MIXED.search(head)),
         "#wide": is_wide(head),
         "#math": math,
         "#short last line": "\n" in end and len(end) - end.rfind("\n") < 120,
-        "#speakers": 2 <= looked.count("\n") * 0.7 <= looked.count(": "),
+        "#speakers": 2 <= beginning.count("\n") * 0.7 <= beginning.count(": "),
     }
-    marks = chain(_PLAIN_MARKS, *(_RARE_MARKS[char] for char in _RARE_MARKS.keys() & rare))
-    names = _count(_NAME, looked) if _MAYBE_NAME.search(looked) else 0
-    calls = _count(_CALL, looked) if b"(" in rare else 0
-    symbols = (len(rare) - len(rare.translate(None, _SYMBOLS))) * 100 / (len(looked) + 1)
+    marks = chain(_COMMON_MARKS, *(_RARE_MARKS[char] for char in _RARE_MARKS.keys() & rare))
+    names = _count(_NAME, beginning) if _MAYBE_NAME.search(beginning) else 0
+    calls = _count(_CALL, beginning) if b"(" in rare else 0
+    symbols = (len(rare) - len(rare.translate(None, _SYMBOLS))) * 100 / (len(beginning) + 1)
     return [
         f"#size{bisect_left(SIZES, len(text))}",
         *_steps("#marks", sum(map(lower.__contains__, marks)), (1, 2, 4, 6)),
@@ -176,12 +176,12 @@ def _count(pattern: re.Pattern[str], text: str) -> int:
 
 
 def _steps(name: str, value: float, steps: tuple[int, ...]) -> list[str]:
-    """`name` with every step that `value` reaches."""
+    """Return `name` with every step that `value` reaches."""
     return [f"{name}{step}" for step in steps if value >= step]
 
 
 def has_items(end: str) -> bool:
-    """Three or more short items after a colon or a question mark: things to be labelled."""
+    """Return True for three or more short items after a colon or a question mark: things to be labelled."""
     start = max(end.rfind(": "), end.rfind("? "), end.rfind(":\n"))
     items = end[start + 1 :].replace(";", ",").replace("\n", ",").split(",")
     return start >= 0 and len(items) >= 3 and max(map(len, items)) <= 40

@@ -1,8 +1,8 @@
-"""Word lists in text files: which lists do some words stand in?
+"""Read word lists from text files, and tell which lists the words of a text belong to.
 
-`[name]` opens a list.  An entry is a word, or a phrase of two or three words written with `_`; entries of scripts
-without spaces are looked for anywhere in the text.  Look-ups are dictionary look-ups: linear, nothing backtracks.
-Phrases are looked up as tuples of words: joining the words of each would cost more than all look-ups do.
+`[name]` opens a list.  An entry is a word, or a phrase of two or three words written with `_`.  Entries of scripts
+without spaces are searched anywhere in the text.  All other look-ups are dictionary look-ups, so they are linear.
+Phrases are looked up as tuples of words: joining the words would cost more than all look-ups together.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from itertools import chain, pairwise
 from pathlib import Path
 
 _TOKEN = re.compile(r"[^\W_]++(?:['.&][^\W_]++)*+[+#]{0,2}+")
-_WIDE = re.compile(r"[\u0400-\u04ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # Cyrillic, too, for its many endings
+_WIDE = re.compile(
+    r"[\u0400-\u04ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
+)  # Cyrillic too, because its words have many endings
 
 
 def tokens(text: str) -> list[str]:
-    """Words in lower case; `c++`, `c#`, `node.js` and `don't` are words."""
+    """Return the words in lower case; `c++`, `c#`, `node.js` and `don't` are words."""
     return _TOKEN.findall(text.lower().replace("’", "'"))
 
 
 def is_wide(text: str) -> bool:
-    """Does it hold letters of a script whose words are not looked up by token?"""
+    """Return True for a text with letters of a script whose words are not looked up by token."""
     return not text.isascii() and _WIDE.search(text) is not None
 
 
@@ -30,7 +32,7 @@ Entry = str | tuple[str, ...]  # a word, or the words of a phrase
 
 
 class Lexicon:
-    """The lists of one file."""
+    """Hold the word lists of one file."""
 
     def __init__(self, path: Path) -> None:
         lists: dict[Entry, list[str]] = {}
@@ -48,24 +50,25 @@ class Lexicon:
         self._lists = {entry: tuple(names) for entry, names in lists.items()}
 
     def entries(self, name: str, words: Sequence[str], text: str = "") -> list[str]:
-        """The entries of one list that are among `words` or, for wide scripts, in `text`; for people to read."""
-        found = [entry for entry in _entries_of(words) if name in self._lists.get(entry, ())]
-        spoken = [entry if isinstance(entry, str) else " ".join(entry) for entry in found]
-        return list(dict.fromkeys([*spoken, *(entry for entry, own in self._wide if own == name and entry in text)]))
+        """Return the entries of one list that are among `words` or, for wide scripts, in `text`, as readable text."""
+        entries = [entry for entry in _entries_of(words) if name in self._lists.get(entry, ())]
+        phrases = [entry if isinstance(entry, str) else " ".join(entry) for entry in entries]
+        wide = [entry for entry, list_name in self._wide if list_name == name and entry in text]
+        return list(dict.fromkeys([*phrases, *wide]))
 
     def count(self, words: Sequence[str], text: str = "") -> dict[str, int]:
-        """List name -> how many of its entries are among `words` or, for wide scripts, in `text`."""
+        """Return for each list how many of its entries are among `words` or, for wide scripts, in `text`."""
         counts: dict[str, int] = {}
         for entry in self._lists.keys() & _entries_of(words):
             for name in self._lists[entry]:
                 counts[name] = counts.get(name, 0) + 1
         if is_wide(text):
-            for spelling, name in self._wide:
-                if spelling in text:
+            for entry, name in self._wide:
+                if entry in text:
                     counts[name] = counts.get(name, 0) + 1
         return counts
 
 
 def _entries_of(words: Sequence[str]) -> Iterator[Entry]:
-    """Yield what could be an entry: the words, then their pairs and triples."""
+    """Yield every possible entry: the words, then their pairs and triples."""
     return chain(words, pairwise(words), zip(words, words[1:], words[2:], strict=False))

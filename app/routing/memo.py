@@ -1,7 +1,7 @@
-"""Remembers the results of a pure function for the texts that were used last.
+"""Cache the results of a pure function for the texts that were used last.
 
-Conversations send their earlier turns again with every turn, agents the same system prompt and the same request with
-every result of a tool.  The key is the hash of a text (64 bits, random in each process), so that no prompt is kept.
+A conversation sends its earlier turns again with every turn, and an agent sends the same system prompt and request with
+every result of a tool.  The key is the hash of a text (64 bits, random in each process), so no prompt stays in memory.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-MOST = 2_000  # texts; some 700 bytes each for the task and the difficulty together
+MAX_TEXTS = 2_000  # about 700 bytes each for the task and the difficulty together
 
 T = TypeVar("T")
 
 
 class Memo(Generic[T]):
-    """A function of one text that remembers its results."""
+    """Wrap a function of one text, and cache its results."""
 
-    def __init__(self, work: Callable[[str], T]) -> None:
-        self._work = work
-        self._results: OrderedDict[int, T] = OrderedDict()  # the one that was used last is at the end
+    def __init__(self, function: Callable[[str], T]) -> None:
+        self._function = function
+        self._results: OrderedDict[int, T] = OrderedDict()  # the last entry is the one that was used last
 
     def __call__(self, text: str) -> T:
         """Return the result for `text`.  It is shared: the caller must not change it."""
@@ -28,11 +28,11 @@ class Memo(Generic[T]):
         if key in self._results:
             self._results.move_to_end(key)
             return self._results[key]
-        result = self._results[key] = self._work(text)
-        if len(self._results) > MOST:
+        result = self._results[key] = self._function(text)
+        if len(self._results) > MAX_TEXTS:
             self._results.popitem(last=False)
         return result
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all results."""
         self._results.clear()

@@ -1,6 +1,6 @@
-"""The trained weights: a linear model in whole numbers, read once from `weights.json` (built by training/train.py).
+"""Load the trained weights: a linear model with integer weights, from `weights.json` (built by training/train.py).
 
-The weights of one feature are packed into one whole number, a field of bits for each label: one addition adds them all.
+The weights of one feature are packed into one integer, one bit field for each label, so one addition adds them all.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from pathlib import Path
 
 from app.routing.features import Key, Signals, parse_name
 
-_FIELD_BITS = 32  # a weight has 7 and a sign: room for the sum of millions
+_FIELD_BITS = 32  # a weight needs 8 bits: a field holds the sum of millions of weights
 _FIELD = 2**_FIELD_BITS
-_HALF = _FIELD // 2  # what lies above it in a field stands for numbers below 0
+_HALF = _FIELD // 2  # larger values in a field are negative numbers
 
 
 class Model:
-    """Points of every task for the features that spoke."""
+    """Compute the points of every task from the features of a text."""
 
     def __init__(self, document: Mapping[str, object]) -> None:
-        task, cost = document["task"], document["difficulty"]
-        if not isinstance(task, dict) or not isinstance(cost, dict):
-            raise TypeError("weights.json is no model")
+        task, difficulty = document["task"], document["difficulty"]
+        if not isinstance(task, dict) or not isinstance(difficulty, dict):
+            raise TypeError("weights.json must hold the objects `task` and `difficulty`")
         self.labels: tuple[str, ...] = tuple(task["labels"])
-        self.difficulty: dict[str, float] = dict(cost)
-        self._unit = float(task["unit"])  # points of one step of a weight
-        self.bias = [step * self._unit for step in task["bias"]]  # points of each label before anything spoke
+        self.difficulty: dict[str, float] = dict(difficulty)
+        self._unit = float(task["unit"])  # points of a weight of 1
+        self.bias = [weight * self._unit for weight in task["bias"]]  # points of each label for a text without features
         self._weights: dict[str, list[int]] = task["weights"]
         self._packed: dict[str, dict[Key, int]] = {}
         for name, weights in self._weights.items():
@@ -35,15 +35,15 @@ class Model:
             self._packed.setdefault(form, {})[key] = _packed(weights)
 
     def points(self, signals: Signals) -> list[float]:
-        """Points of each label, without the bias."""
+        """Return the points of each label, without the bias."""
         total = 0
         for form, keys in signals.items():
             weights = self._packed.get(form, {})
             total += sum(map(weights.__getitem__, weights.keys() & keys))
-        return [step * self._unit for step in _unpacked(total, len(self.labels))]
+        return [weight * self._unit for weight in _unpacked(total, len(self.labels))]
 
     def margin(self, feature: str, label: str, other: str) -> float:
-        """What one feature says for `label` over `other`."""
+        """Return the points by which one feature prefers `label` to `other`."""
         weight = self._weights.get(feature)
         if weight is None:
             return 0.0
@@ -51,7 +51,7 @@ class Model:
 
 
 def _packed(weights: Sequence[int]) -> int:
-    return sum(weight << (place * _FIELD_BITS) for place, weight in enumerate(weights))
+    return sum(weight << (index * _FIELD_BITS) for index, weight in enumerate(weights))
 
 
 def _unpacked(total: int, count: int) -> list[int]:
@@ -63,8 +63,8 @@ def _unpacked(total: int, count: int) -> list[int]:
     return weights
 
 
-def likelihoods(points: Sequence[float]) -> list[float]:
-    """Softmax."""
+def softmax(points: Sequence[float]) -> list[float]:
+    """Return the probabilities that belong to the points."""
     top = max(points)
     powers = [math.exp(point - top) for point in points]
     total = sum(powers)

@@ -1,29 +1,28 @@
-"""Reads a chat body: what the user asks now, what was asked before, and how long it all is.
+"""Read the prompt from a chat body: the last user message, the one before it, and the size of the whole request.
 
-Nothing here trusts the body's shape: any JSON object is read without raising, and what has the wrong type
-counts as absent.  Text is capped before it is looked at; only `tokens` is about the whole.
+A body of any shape is read without an error: a member of the wrong type counts as absent.  Long texts are shortened
+before they are searched; only `tokens` counts the whole request.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from app.types import JsonObject
 
-HEAD_CHARS = 6_000  # of one message: kept from its start …
-TAIL_CHARS = 2_000  # … and from its end; askers put their question at either
+HEAD_CHARS = 6_000  # read from the start of a message …
+TAIL_CHARS = 2_000  # … and from its end: users put their question in either place
 SYSTEM_CHARS = 600  # a longer system prompt describes an agent, not the task
 IMAGE_TYPES = frozenset({"image_url", "input_image"})
-IMAGE_TOKENS = 1_000  # servers bill an image by its size in pixels, never by its base64 length
+IMAGE_TOKENS = 1_000  # servers count an image by its size in pixels, never by the length of its base64
 MESSAGE_TOKENS = 4  # role and separators
 _MAX_BLOCKS = 40
 _as_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, default=str).encode
 
-# What editors and agents wrap around a prompt.  HTML names must stay out: they are code.
-_HARNESS = frozenset(
+# The tags that editors and agents put around their own text in a prompt.  Names of HTML are not here: they are code.
+_HARNESS_TAGS = frozenset(
     {"system", "reminder", "instructions", "context", "document", "documents", "doc", "file", "files", "attachment"}
     | {"attachments", "environment", "editor", "workspace", "selection", "quote", "transcript", "article", "passage"}
     | {"source", "sources", "memory", "tool", "tools"}
@@ -31,51 +30,52 @@ _HARNESS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """The words to judge."""
+class Prompt:
+    """Hold the parts of a request that the classifier judges."""
 
-    text: str  # what the user says now, without harness blocks
-    before: str  # what the user said in the turn before; "" in a first turn
-    system: str  # a short system prompt: it may hold the instruction for what the user pastes
-    image: bool  # any message holds an image part
+    text: str  # the last user message, without harness blocks
+    previous: str  # the user message before it; "" in a first turn
+    system: str  # a short system prompt: it may hold the instruction for a text that the user pastes
+    has_image: bool  # any message holds an image part
     tokens: int
 
 
-def read(chat: JsonObject) -> Ask:
-    """The ask in a chat body of any shape."""
-    messages: list[Mapping[str, Any]] = [m for m in _items(chat.get("messages")) if isinstance(m, dict)]
-    turns = _user_turns(messages)
-    return Ask(
-        text=next(turns, ""),
-        before=next(turns, ""),
+def read(chat: JsonObject) -> Prompt:
+    """Return the prompt of a chat body of any shape."""
+    messages: list[JsonObject] = [message for message in _items(chat.get("messages")) if isinstance(message, dict)]
+    texts = _user_texts(messages)
+    return Prompt(
+        text=next(texts, ""),
+        previous=next(texts, ""),
         system=_system(messages),
-        image=any(_has_image(message) for message in messages),
+        has_image=any(_has_image(message) for message in messages),
         tokens=_tokens(chat, messages),
     )
 
 
-def read_text(text: str) -> Ask:
-    """The ask in one prompt."""
-    return Ask(text=_ask(text), before="", system="", image=False, tokens=MESSAGE_TOKENS + count_tokens(text))
+def read_text(text: str) -> Prompt:
+    """Return the prompt of a single text."""
+    tokens = MESSAGE_TOKENS + count_tokens(text)
+    return Prompt(text=_without_harness(text), previous="", system="", has_image=False, tokens=tokens)
 
 
 def count_tokens(text: str) -> int:
-    """About 4 characters a token; UTF-8 bytes over 3 where the script is not Latin (CJK: about 1 a character)."""
+    """Estimate the tokens of a text: 4 ASCII characters are a token, and about one character of Chinese or Japanese."""
     if text.isascii():
         return (len(text) + 3) // 4
-    wide = len(text.encode("utf-8", "replace")) - len(text)  # bytes beyond one per character
+    wide = len(text.encode("utf-8", "replace")) - len(text)  # bytes beyond one for each character
     return (len(text) + 3) // 4 + wide * 3 // 8
 
 
-def _user_turns(messages: list[Mapping[str, Any]]) -> Iterator[str]:
-    """What the user said, the last turn first.  A message of harness text or tool results alone is no turn."""
+def _user_texts(messages: list[JsonObject]) -> Iterator[str]:
+    """Yield the texts of the user, the last one first.  Messages of harness text or tool results alone are left out."""
     for message in reversed(messages):
-        if message.get("role") == "user" and (text := _ask(_capped(message.get("content")))):
+        if message.get("role") == "user" and (text := _without_harness(_shortened(message.get("content")))):
             yield text
 
 
-def _system(messages: list[Mapping[str, Any]]) -> str:
-    """The first system prompt, when it is short."""
+def _system(messages: list[JsonObject]) -> str:
+    """Return the first system prompt when it is short, else ""."""
     for message in messages:
         if message.get("role") in ("system", "developer"):
             text = "\n".join(_texts(message.get("content"))).strip()
@@ -83,8 +83,8 @@ def _system(messages: list[Mapping[str, Any]]) -> str:
     return ""
 
 
-def _capped(content: object) -> str:
-    """A message's text: the first HEAD_CHARS and the last TAIL_CHARS of it."""
+def _shortened(content: object) -> str:
+    """Return the text of a message; of a long one the first HEAD_CHARS and the last TAIL_CHARS."""
     parts = [text for text in _texts(content) if text]
     if sum(map(len, parts)) > HEAD_CHARS + TAIL_CHARS:
         head = "\n".join(part[:HEAD_CHARS] for part in parts[:8])[:HEAD_CHARS]
@@ -93,8 +93,8 @@ def _capped(content: object) -> str:
     return "\n".join(parts)
 
 
-def _ask(text: str) -> str:
-    """`text` without the blocks that an editor or agent put around the user's words."""
+def _without_harness(text: str) -> str:
+    """Return a text without the blocks that an editor or agent put around the words of the user."""
     if len(text) > HEAD_CHARS + TAIL_CHARS:
         text = text[:HEAD_CHARS] + "\n" + text[-TAIL_CHARS:]
     if "<" in text and "</" in text:
@@ -103,18 +103,18 @@ def _ask(text: str) -> str:
 
 
 def _without_blocks(text: str) -> str:
-    kept, begin = [], 0
+    parts, begin = [], 0
     for _ in range(_MAX_BLOCKS):
         start, end = _next_block(text, begin)
         if start < 0:
             break
-        kept.append(text[begin:start])
+        parts.append(text[begin:start])
         begin = end
-    return "\n".join([*kept, text[begin:]])
+    return "\n".join([*parts, text[begin:]])
 
 
 def _next_block(text: str, begin: int) -> tuple[int, int]:
-    """Where the next harness block starts and ends; (-1, -1) when there is none."""
+    """Return start and end of the next harness block; (-1, -1) when there is none."""
     start = text.find("<", begin)
     for _ in range(_MAX_BLOCKS):
         if start < 0:
@@ -129,17 +129,18 @@ def _next_block(text: str, begin: int) -> tuple[int, int]:
     return -1, -1
 
 
-def _is_harness(name: str) -> bool:
-    plain = name.replace("-", "").replace("_", "")
-    return plain.isalpha() and (plain != name or name.lower() in _HARNESS)
+def _is_harness(tag: str) -> bool:
+    """Return True for a tag of two words, such as `system-reminder`, and for those of _HARNESS_TAGS."""
+    letters = tag.replace("-", "").replace("_", "")
+    return letters.isalpha() and (letters != tag or tag.lower() in _HARNESS_TAGS)
 
 
-def _items(value: object) -> list[Any]:
+def _items(value: object) -> list[object]:
     return value if isinstance(value, list) else []
 
 
 def _texts(content: object) -> Iterator[str]:
-    """The text pieces of a message's content."""
+    """Yield the texts of a message's content."""
     if isinstance(content, str):
         yield content
     for part in _items(content):
@@ -151,7 +152,7 @@ def _texts(content: object) -> Iterator[str]:
                 yield text
 
 
-def _has_image(message: Mapping[str, Any]) -> bool:
+def _has_image(message: JsonObject) -> bool:
     return any(_is_image(part) for part in _items(message.get("content")))
 
 
@@ -162,14 +163,14 @@ def _is_image(part: object) -> bool:
     return (isinstance(kind, str) and kind in IMAGE_TYPES) or "image_url" in part
 
 
-def _tokens(chat: JsonObject, messages: list[Mapping[str, Any]]) -> int:
+def _tokens(chat: JsonObject, messages: list[JsonObject]) -> int:
     total = _json_tokens(chat.get("tools")) + _json_tokens(chat.get("functions"))
     instructions = chat.get("instructions")
     total += count_tokens(instructions) if isinstance(instructions, str) else 0
     return total + sum(_message_tokens(message) for message in messages)
 
 
-def _message_tokens(message: Mapping[str, Any]) -> int:
+def _message_tokens(message: JsonObject) -> int:
     content = message.get("content")
     if type(content) is str and "tool_calls" not in message:
         return MESSAGE_TOKENS + count_tokens(content)
@@ -181,5 +182,5 @@ def _message_tokens(message: Mapping[str, Any]) -> int:
 def _json_tokens(value: object) -> int:
     try:
         return count_tokens(_as_json(value)) if value else 0
-    except (RecursionError, ValueError):  # nested deeper than any body the web layer lets in
+    except (RecursionError, ValueError):  # nested more deeply than a body of the web layer can be
         return 0

@@ -331,10 +331,10 @@ def test_route_explain(good: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "  model     parrot: echo",
         "  model     cloud: gpt",
         "first       parrot/echo, local, time unknown, cost unknown",
-        "            sent nowhere: it answers by itself",
+        "            no request is sent: this backend is a part of the router",
         "then        cloud/gpt, NOT LOCAL, time unknown, cost unknown",
         "            POST https://api.openai.com/v1/chat/completions",
-        "            104 bytes, as it came but for the model; CLOUD_KEY is not set: it fails",
+        "            104 bytes, unchanged except for the model; CLOUD_KEY is not set: the call would fail",
     ]
     assert not (tmp_path / "metrics.db").exists(), "nothing is called or written"
 

@@ -51,7 +51,7 @@ def test_explain_reads_at_a_glance(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     lines = flask(tmp_path, "route", "explain", "Fix this Python function").stdout.splitlines()
     assert lines[0] == "task        code, confidence 1.00, runner-up general"
     assert lines[1].startswith("            tech words (python) +4.2, code noun words (function) +2.4, tech")
-    assert lines[1].endswith(", pointing words at the start (this) -0.6")
+    assert lines[1].endswith(", demonstrative words at the start (this) -0.6")
     assert lines[2] == "complexity  high, difficulty 0.20"
     assert lines[3] == "            code +1.5, size -1.2"
     assert lines[4] == "tags        sensitivity=normal  modality=text  family=qwen-coder  tokens=10"
@@ -80,12 +80,12 @@ def test_explain_says_what_would_be_sent_in_80_columns(tmp_path: Path, monkeypat
     assert lines[lines.index("  model     frontier: gpt-4o") + 1 :] == [
         "first       local/llama3.1:8b, local, about 1.8 s (p50Ms), free",
         "            POST http://localhost:11434/v1/chat/completions",
-        "            74 bytes, as it came but for the model; no key",
+        "            74 bytes, unchanged except for the model; no key",
         "then        frontier/gpt-4o, NOT LOCAL, time unknown, $0.000015 in, $10.00 per",
         "            1M tokens out",
         "            POST https://api.openai.com/v1/chat/completions",
-        "            69 bytes, as it came but for the model; OPENAI_API_KEY is not set:",
-        "            it fails",
+        "            69 bytes, unchanged except for the model; OPENAI_API_KEY is not set:",
+        "            the call would fail",
         "beside      frontier/gpt-4o, NOT LOCAL: 5 % of what local answers, for the A/B",
         "            trial",
         "never       sarmalink: the route default does not name it",

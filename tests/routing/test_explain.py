@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.routing.classify import evidence
-from app.routing.explain import in_words
+from app.routing.explain import task_sign_in_words
 from tests import build
 
 
@@ -26,8 +26,8 @@ from tests import build
         ("image part", "image part"),
     ],
 )
-def test_signs_in_words(feature: str, words: str) -> None:
-    assert in_words(feature) == words
+def test_signs_task_sign_in_words(feature: str, words: str) -> None:
+    assert task_sign_in_words(feature) == words
 
 
 @pytest.mark.parametrize(
@@ -56,4 +56,4 @@ def test_the_turn_before_is_named_with_its_own_words() -> None:
 
 def test_every_sign_of_a_prompt_has_words() -> None:
     for sign in evidence(build.request("Summarize this: (a) x (b) y\n- fix `f(x)`?")).task_signs:
-        assert in_words(sign.feature)
+        assert task_sign_in_words(sign.feature)

@@ -1,4 +1,4 @@
-"""The memo: works once for a text, keeps no text, forgets the one that was used longest ago."""
+"""The cache computes once for a text, holds no text, and drops the result that was used longest ago."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_it_works_once_for_a_text_and_keeps_none() -> None:
 
 
 def test_it_forgets_what_was_used_longest_ago(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memo, "MOST", 2)
+    monkeypatch.setattr(memo, "MAX_TEXTS", 2)
     asked: list[str] = []
     same = Memo(lambda text: asked.append(text) or text)  # type: ignore[func-returns-value]
     for text in ("a", "b", "a", "c", "a", "b"):

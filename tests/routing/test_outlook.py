@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.routing.explain import what_is_sent
+from app.routing.explain import describe_calls
 from app.routing.outlook import estimate, never
 from app.types import Decision, Observations, Price, Target
 from tests import build
@@ -90,38 +90,42 @@ WAY = "POST http://a/v1/chat/completions"
 @pytest.mark.parametrize(
     "members, lines",
     [
-        ({}, (FIRST, WAY, "1,092 bytes, as it came but for the model; no key")),
+        ({}, (FIRST, WAY, "1,092 bytes, unchanged except for the model; no key")),
         ({"cost_usd": 0.0, "expected_from": "measured"}, ("a/m, local, about 1.8 s (measured), free",)),
         (
             {"price": None, "expected_ms": None, "local": False},
             ("a/m, NOT LOCAL, time unknown, cost unknown",),
         ),
         ({"cost_usd": 0.0051}, ("a/m, local, about 1.8 s (p50Ms), at most $0.0051",)),
-        ({"circuit": "open"}, (FIRST.replace("local", "local, cooling down after failures"),)),
-        ({"circuit": "half-open"}, (FIRST.replace("local", "local, on trial after failures"),)),
-        ({"url": None}, (FIRST, "sent nowhere: it answers by itself")),
+        ({"circuit": "open"}, (FIRST.replace("local", "local, circuit open after failures"),)),
+        ({"circuit": "half-open"}, (FIRST.replace("local", "local, circuit half-open: one trial call at a time"),)),
+        ({"url": None}, (FIRST, "no request is sent: this backend is a part of the router")),
         (
             {"body": "translated", "key_env": "A_KEY", "key_set": True},
             (FIRST, WAY, "1,092 bytes, translated to chat; key from A_KEY"),
         ),
         (
             {"body": "native", "key_env": "A_KEY", "key_set": False},
-            (FIRST, WAY, "1,092 bytes, a Responses body, as it came but for the model; A_KEY is not set: it fails"),
+            (
+                FIRST,
+                WAY,
+                "1,092 bytes, a Responses body, unchanged except for the model; A_KEY is not set: the call would fail",
+            ),
         ),
     ],
 )
-def test_a_call_in_words(members: dict[str, Any], lines: tuple[str, ...]) -> None:
-    ((title, said),) = what_is_sent({"calls": [{**CALL, **members}], "mirrors": [], "never": []})
+def test_a_call_task_sign_in_words(members: dict[str, Any], lines: tuple[str, ...]) -> None:
+    ((title, said),) = describe_calls({"calls": [{**CALL, **members}], "mirrors": [], "never": []})
     assert (title, said[: len(lines)]) == ("first", lines)
 
 
-def test_all_of_it_in_words() -> None:
+def test_all_of_it_task_sign_in_words() -> None:
     found = {
         "calls": [CALL, {**CALL, "backend": "b"}],
         "mirrors": [{**CALL, "backend": name, "kind": "shadow", "why": "5 % of what a answers"} for name in "bx"],
         "never": [{"backend": name, "why": "it is private"} for name in "cd"] + [{"backend": "e", "why": "too small"}],
     }
-    said = list(what_is_sent(found))
+    said = list(describe_calls(found))
     assert [title for title, _ in said] == ["first", "then", "beside", "beside", "never", "never"]
     assert said[2][1] == ("b/m, local: 5 % of what a answers",), "where b is was said before"
     assert said[3][1][:2] == ("x/m, local: 5 % of what a answers", WAY)

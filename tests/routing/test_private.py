@@ -152,7 +152,7 @@ def test_names_in_a_policy(value: Any, normal: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     "value, problem",
     [
-        ("email", "must be recommended, or a list out of recommended, api_key"),
+        ("email", "must be `recommended`, or a list with any of recommended, api_key"),
         (["mail"], "'mail' is not one of recommended, api_key"),
         (["id_xx"], "or a national id such as id_de"),
         ([1], "1 is not one of recommended"),

@@ -362,8 +362,8 @@ def test_what_would_be_sent_stands_in_the_box(client: Client) -> None:
     said = explained(client(PRICED), prompt="Fix this Python function: def f(): retrun 1").said
     assert "first cloud/gpt, NOT LOCAL, time unknown, $0.00003 in, $10.00 per 1M tokens out" in said
     assert "POST http://127.0.0.1:9/v1/chat/completions" in said
-    assert "bytes, as it came but for the model; OPENAI_API_KEY is not set: it fails" in said
-    assert "then local/echo, local, time unknown, free sent nowhere: it answers by itself" in said
+    assert "bytes, unchanged except for the model; OPENAI_API_KEY is not set: the call would fail" in said
+    assert "then local/echo, local, time unknown, free no request is sent: this backend is a part of the router" in said
     assert "never other: the route task=code does not name it" in said
     assert "never cloud, other: the request is private" in explained(client(PRICED), prompt="hello", private="on").said
 

@@ -21,7 +21,7 @@ from app import pipeline
 from app.errors import NotAllowed, RequestError, RouterError
 from app.metrics.summary import window_hours
 from app.metrics.trial import ENOUGH_SAMPLES, FASTER
-from app.routing.explain import explanation, what_is_sent
+from app.routing.explain import describe_calls, explanation
 from app.routing.locality import is_local
 from app.routing.names import model_for
 from app.runtime import Runtime
@@ -218,4 +218,4 @@ def _try(form: Mapping[str, str]) -> dict[str, Any]:
     except RouterError as error:
         return {**tried, "refused": error}
     tags = [(name, value) for name, value in found["classification"].items() if isinstance(value, (str, int, float))]
-    return {**tried, "found": found, "tags": tags, "plan": list(what_is_sent(found))}
+    return {**tried, "found": found, "tags": tags, "plan": list(describe_calls(found))}
