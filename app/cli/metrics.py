@@ -24,8 +24,8 @@ from app.cli.common import (
     unreadable,
 )
 from app.cli.table import folded, shortened, table, usd
+from app.metrics.report import read_summary
 from app.metrics.store import Store
-from app.metrics.summary import metrics_summary, overview
 from app.storage import StoreError, now_ms
 
 metrics_group = AppGroup("metrics", help="What was measured.")
@@ -48,14 +48,12 @@ def metrics_show(since: Span, as_json: bool) -> None:
                     one was too slow or cooling down
     route pin       the client named a backend or a model
     """
-    rt, begin_ms = runtime(), now_ms() - since.ms
+    rt, now = runtime(), now_ms()
+    begin_ms = now - since.ms
     try:
         source = rt.store.source()
         rt.look_up_names(resolve)
-        aggregates = rt.store.aggregates(begin_ms)
-        extra = {**source.document(), **overview(aggregates, rt.policy, rt.observations())}
-        counts = {"refusals": rt.store.refusals(since.hours), "rows_dropped": rt.store.dropped()}
-        summary = metrics_summary(aggregates, since.hours, {**extra, **counts})
+        summary, _ = read_summary(rt.store, rt.policy, rt.observations(), since.hours, now)
     except StoreError as error:
         raise unreadable(error) from None
     if as_json:
@@ -99,6 +97,11 @@ def _total(summary: Mapping[str, Any]) -> Iterator[str]:
         unpriced = f" ({', '.join(savings['unpriced'])}: no price)" if savings["unpriced"] else ""
         yield f"saved {saved} against {savings['against']}{unpriced}"
     yield from _refusals(summary)
+    if summed := summary.get("summed"):
+        yield (
+            f"the numbers hold {summed['share']:.1%} of the calls, those since {summed['since']}: "
+            "the router sums up the older ones in the background while it runs"
+        )
     if summary["rows_dropped"]:
         yield f"{summary['rows_dropped']} calls are missing: the database could not be written"
 

@@ -9,28 +9,77 @@ from __future__ import annotations
 import bisect
 import json
 import math
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import accumulate
+from operator import add
+from typing import NamedTuple
 
-Key = tuple[str, str, str, str]  # backend, model, route, kind
-Bucket = tuple[int, int]  # span and begin, in s
+from app.types import Kind, Outcome, Reason
 
 _R20 = (1.0, 1.12, 1.25, 1.4, 1.6, 1.8, 2.0, 2.24, 2.5, 2.8, 3.15, 3.55, 4.0, 4.5, 5.0, 5.6, 6.3, 7.1, 8.0, 9.0)
 # 1 ms to 15 min
 BOUNDS_MS: tuple[float, ...] = tuple(round(step * 10**decade, 2) for decade in range(6) for step in _R20)
+_decode = json.JSONDecoder().raw_decode  # json.loads takes half as long again for texts of this length
+
+
+class Key(NamedTuple):
+    """Name the calls that one aggregate counts."""
+
+    backend: str
+    model: str
+    route: str
+    kind: str
+
+
+class CallRow(NamedTuple):
+    """Hold what aggregates are made of: columns of one row of `metrics`."""
+
+    id: int
+    ts: int
+    backend: str
+    model: str | None
+    route: str | None
+    kind: str | None
+    shadow: bool
+    outcome: str | None  # None in rows of the original program
+    ok: bool
+    error: str | None
+    fallback_for: str | None
+    reason: str | None
+    latency_ms: int
+    ttfb_ms: int | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+
+    @property
+    def key(self) -> Key:
+        """Return the key of its aggregate.  Clients may name any model: one that is not there gets none of its own."""
+        model = "" if self.error == "http_404" else self.model or ""
+        return Key(self.backend, model, self.route or "", self.kind or (Kind.SHADOW if self.shadow else Kind.LIVE))
+
+
+class Dump(NamedTuple):
+    """A distribution as a column of the database holds it."""
+
+    values: int  # how many
+    total: float
+    bins: Sequence[tuple[int, int]]  # index and number of the bins that are not empty
+
+    @classmethod
+    def parse(cls, text: str) -> Dump:
+        document, _ = _decode(text)
+        return cls._make(document)
 
 
 @dataclass(slots=True)
 class Spread:
-    """A distribution of milliseconds."""
+    """Count milliseconds by ranges."""
 
     count: int = 0
     total: float = 0.0
-    bins: Counter[int] = field(
-        default_factory=lambda: Counter[int]()
-    )  # index into BOUNDS_MS of the bound at or above the value
+    bins: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_MS) + 1))  # by the bound at or above the value
     exact: list[float] | None = field(default_factory=list)  # None = too many, or not known
 
     def add(self, value_ms: float) -> None:
@@ -43,43 +92,39 @@ class Spread:
     def merge(self, other: Spread) -> None:
         self.count += other.count
         self.total += other.total
-        bins = self.bins
-        for index, n in other.bins.items():  # Counter.update takes three times as long
-            bins[index] = bins.get(index, 0) + n
+        self.bins = list(map(add, self.bins, other.bins))
         self.exact = self.exact + other.exact if self.exact is not None and other.exact is not None else None
+
+    def merge_dump(self, other: Dump) -> None:
+        self.count += other.values
+        self.total += other.total
+        bins = self.bins  # here a summary of many rows spends half of its time
+        for index, number in other.bins:
+            bins[index] += number
+        self.exact = None
 
     @property
     def average(self) -> float | None:
         return self.total / self.count if self.count else None
 
     def percentile(self, share: float) -> float | None:
-        """The smallest value that at least `share` of the values do not exceed (nearest rank); None when empty."""
+        """Return the smallest value that at least `share` of the values do not exceed (nearest rank); None when
+        empty."""
         if not self.count:
             return None
         rank = max(1, math.ceil(self.count * share))
         if self.exact is not None:
             return sorted(self.exact)[rank - 1]
-        seen = 0
-        for index in sorted(self.bins):
-            seen += self.bins[index]
-            if seen >= rank:
-                return _middle(index)
-        return None
+        return _middle(bisect.bisect_left(list(accumulate(self.bins)), rank))
 
     def dump(self) -> str:
-        """For a database column; without the exact values."""
-        return json.dumps([self.count, self.total, sorted(self.bins.items())], separators=(",", ":"))
-
-    @classmethod
-    def load(cls, text: str) -> Spread:
-        count, total, pairs = json.loads(text)
-        bins = Counter[int]()
-        dict.update(bins, pairs)
-        return cls(count, total, bins, None)
+        """Return it for a database column; without the exact values."""
+        bins = [(index, number) for index, number in enumerate(self.bins) if number]
+        return json.dumps([self.count, self.total, bins], separators=(",", ":"))
 
 
 def _middle(index: int) -> float:
-    """What stands for the values of one bin: as far, in per cent, from its lower bound as from its upper one."""
+    """Return what stands for the values of one bin: as far, in per cent, from its lower bound as from its upper one."""
     if index in (0, len(BOUNDS_MS)):
         return BOUNDS_MS[min(index, len(BOUNDS_MS) - 1)]
     low, high = BOUNDS_MS[index - 1], BOUNDS_MS[index]
@@ -88,11 +133,11 @@ def _middle(index: int) -> float:
 
 @dataclass(slots=True)
 class Aggregate:
-    """Calls of one backend, model, route and kind."""
+    """Add up calls of one backend, model, route and kind."""
 
     calls: int = 0
     requests: int = 0  # calls that were the first of their request
-    spills: int = 0  # of them those that another backend got, because the first was too slow or cooling down
+    spills: int = 0  # of them those that another backend got, because the first was too slow or its circuit open
     successes: int = 0
     cancelled: int = 0
     fallbacks: int = 0  # calls that stood in for another backend
@@ -104,50 +149,50 @@ class Aggregate:
     latency: Spread = field(default_factory=Spread)  # cancelled calls left out
     ttfb: Spread = field(default_factory=Spread)  # streams only
 
-    def add(self, row: Any) -> None:
-        """`row` has the columns of the table `metrics` as attributes.  Rows of the original program have no outcome."""
-        outcome = row.outcome or ("ok" if row.ok else "error")
+    def add(self, call: CallRow) -> None:
+        outcome = call.outcome or (Outcome.OK if call.ok else Outcome.ERROR)
         self.calls += 1
-        self.successes += outcome == "ok"
-        self.cancelled += outcome == "cancelled"
-        self.fallbacks += row.fallback_for is not None
-        self.requests += row.reason != "fallback" if row.reason else row.fallback_for is None
-        self.spills += row.reason in ("spill", "cooling")
-        self.input_tokens += row.input_tokens or 0
-        self.output_tokens += row.output_tokens or 0
-        self.counted += row.input_tokens is not None and row.output_tokens is not None
-        if row.cost_usd is not None:
+        self.successes += outcome == Outcome.OK
+        self.cancelled += outcome == Outcome.CANCELLED
+        self.fallbacks += call.fallback_for is not None
+        self.requests += call.reason != Reason.FALLBACK if call.reason else call.fallback_for is None
+        self.spills += call.reason in (Reason.SPILL, Reason.COOLING)
+        self.input_tokens += call.input_tokens or 0
+        self.output_tokens += call.output_tokens or 0
+        self.counted += call.input_tokens is not None and call.output_tokens is not None
+        if call.cost_usd is not None:
             self.priced += 1
-            self.cost_usd += row.cost_usd
-        if outcome != "cancelled":
-            self.latency.add(row.latency_ms)
-        if row.ttfb_ms is not None:
-            self.ttfb.add(row.ttfb_ms)
+            self.cost_usd += call.cost_usd
+        if outcome != Outcome.CANCELLED:
+            self.latency.add(call.latency_ms)
+        if call.ttfb_ms is not None:
+            self.ttfb.add(call.ttfb_ms)
 
     def merge(self, other: Aggregate) -> None:
-        self.calls += other.calls
-        self.requests += other.requests
-        self.spills += other.spills
-        self.successes += other.successes
-        self.cancelled += other.cancelled
-        self.fallbacks += other.fallbacks
-        self.input_tokens += other.input_tokens
-        self.output_tokens += other.output_tokens
-        self.counted += other.counted
-        self.priced += other.priced
-        self.cost_usd += other.cost_usd
+        self._add_counts(getattr(other, name) for name in COUNTS)
         self.latency.merge(other.latency)
         self.ttfb.merge(other.ttfb)
 
+    def merge_dump(self, counts: Iterable[float], latency: Dump, ttfb: Dump) -> None:
+        """Add what `dump` gave, its distributions parsed."""
+        self._add_counts(counts)
+        self.latency.merge_dump(latency)
+        self.ttfb.merge_dump(ttfb)
 
-COUNTS = (
-    "calls", "requests", "spills", "successes", "cancelled", "fallbacks", "input_tokens", "output_tokens", "counted",
-    "priced", "cost_usd",
-)  # fmt: skip
+    def dump(self) -> tuple[float | str, ...]:
+        """Return the values of COUNTS and both distributions, for the columns of the database."""
+        return (*(getattr(self, name) for name in COUNTS), self.latency.dump(), self.ttfb.dump())
+
+    def _add_counts(self, counts: Iterable[float]) -> None:
+        for name, number in zip(COUNTS, counts, strict=True):
+            setattr(self, name, getattr(self, name) + number)
+
+
+COUNTS = tuple(column.name for column in fields(Aggregate) if column.name not in ("latency", "ttfb"))
 
 
 def merged(aggregates: Iterable[Aggregate]) -> Aggregate:
-    """The sum of some aggregates, as a new one."""
+    """Return the sum of some aggregates, as a new one."""
     total = Aggregate()
     for aggregate in aggregates:
         total.merge(aggregate)

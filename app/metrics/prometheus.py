@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -23,11 +24,12 @@ _LE_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000
 class Snapshot:
     """All that is exported, read from the database in one go: so every worker exports the same."""
 
-    totals: Mapping[Key, Aggregate]  # of all time: they never fall
-    last_day: Mapping[Key, Aggregate]
+    totals: Mapping[Key, Aggregate]  # of all time: they never fall; none while rows of a backlog are missing in them
+    last_day: Mapping[Key, Aggregate]  # none while rows of a backlog are missing in them
     workers: Mapping[str, Mapping[str, Any]]  # what each worker says of itself
     dropped: int
     refusals: Mapping[str, int] = field(default_factory=dict)  # by code, of all time
+    unsummed: int = 0  # rows of the backlog
 
 
 _COUNTERS: tuple[tuple[str, str, Callable[[Aggregate], float]], ...] = (
@@ -108,6 +110,8 @@ class _Collector:
             yield gauge
         queued = sum(worker.get("queued", 0) for worker in workers)
         yield GaugeMetricFamily("llr_rows_queued", "Metrics rows waiting to be written.", queued)
+        unsummed = "Rows that wait to be summed up after an upgrade; totals are left out until then."
+        yield GaugeMetricFamily("llr_rows_unsummed", unsummed, self._snapshot.unsummed)
         yield GaugeMetricFamily("llr_workers", "Worker processes heard of lately.", len(self._snapshot.workers))
         refusals = CounterMetricFamily("llr_refusals", "Requests refused before any call.", labels=["code"])
         for code, number in sorted(self._snapshot.refusals.items()):
@@ -119,10 +123,8 @@ class _Collector:
 def _buckets(spread: Spread) -> tuple[list[tuple[str, float]], float]:
     """Cumulative buckets at _LE_MS, and the sum in seconds."""
 
-    def up_to(le_ms: float) -> float:
-        return float(sum(n for index, n in spread.bins.items() if index < len(BOUNDS_MS) and BOUNDS_MS[index] <= le_ms))
-
-    counts = [(f"{le / 1000:g}", up_to(le)) for le in _LE_MS]
+    numbers = list(accumulate(spread.bins))
+    counts = [(f"{le / 1000:g}", float(numbers[BOUNDS_MS.index(le)])) for le in _LE_MS]
     return [*counts, ("+Inf", float(spread.count))], spread.total / 1000
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import peewee
 
-from app.metrics.history import AHEAD_MS
+from app.metrics.window import AHEAD_MS
 from app.storage import Storage, fetch, now_ms
 from app.storage.model import Metric
 from app.words import utc

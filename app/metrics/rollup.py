@@ -1,119 +1,165 @@
-"""Fold rows into the aggregates that the database keeps: of ten minutes, hours, days and all time."""
+"""Fold rows into the aggregates that the database keeps: of ten minutes, hours, days and all time.
+
+Rows are folded as they are written.  Where many are found that nobody folded (an upgraded database of an older version,
+or another program's) they are set aside as the backlog, which is folded in small steps, the newest rows first.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import peewee
 
-from app.metrics.aggregates import COUNTS, Aggregate, Bucket, Key, Spread
+from app.metrics.aggregates import COUNTS, Aggregate, CallRow, Dump, Key
 from app.storage import portions
-from app.storage.model import ROLLED_TO, State
+from app.storage.model import BACKLOG_AFTER, BACKLOG_TO, ROLLED_TO, Metric, State
 
 BUCKET_S = 600
 SPANS_S = (BUCKET_S, 3600, 86_400)  # what calls are summed up by; each a multiple of the one before
-ALL_TIME = (0, 0)  # span and bucket of the aggregates that only ever grow
-_FOLD_ROWS = 5_000  # rows folded in one transaction
+_FRESH_ROWS = 5_000  # rows folded with the next write, and read one by one until then; more become the backlog
+_STEP_ROWS = 1_000  # rows of the backlog folded in one transaction, some 20 ms: other writers and reports wait for it
 _MOST_MODELS = 1000  # of a backend, with aggregates of their own: some answer to any name that a client thinks of
 
 _COLUMNS = ("span", "bucket", "backend", "model", "route", "kind", *COUNTS, "latency", "ttfb")
 
 
-class Row(NamedTuple):
-    """Hold what aggregates are made of, of one row."""
+class Bucket(NamedTuple):
+    """A stretch of time: `span` seconds from `begin_s` (Unix s) on."""
 
-    id: int
-    ts: int
-    backend: str
-    model: str | None
-    route: str | None
-    kind: str | None
-    shadow: bool
-    outcome: str | None
-    ok: bool
-    error: str | None
-    fallback_for: str | None
-    reason: str | None
-    latency_ms: int
-    ttfb_ms: int | None
-    input_tokens: int | None
-    output_tokens: int | None
-    cost_usd: float | None
+    span: int
+    begin_s: int
+
+
+ALL_TIME = Bucket(0, 0)  # of the aggregates that only ever grow
+
+
+class Stored(NamedTuple):
+    """A stored aggregate, as Aggregate.merge_dump takes it."""
+
+    bucket: Bucket
+    key: Key
+    counts: Sequence[float]
+    latency: Dump
+    ttfb: Dump
+
+    def add_to(self, aggregate: Aggregate) -> None:
+        aggregate.merge_dump(self.counts, self.latency, self.ttfb)
+
+
+class Backlog(NamedTuple):
+    """The rows that are in no aggregate yet, though newer ones are: after < id <= to."""
+
+    after: int = 0
+    to: int = 0
 
     @property
-    def key(self) -> Key:
-        """Return the key of its aggregates.  Clients may name any model: one that is not there gets none of its
-        own."""
-        model = "" if self.error == "http_404" else self.model or ""
-        return self.backend, model, self.route or "", self.kind or ("shadow" if self.shadow else "live")
+    def rows(self) -> int:
+        return self.to - self.after
 
 
-def rows(database: peewee.Database, where: str, *values: Any) -> Iterator[Row]:
+class Progress(NamedTuple):
+    """Which rows are in the stored aggregates: those up to the id `rolled_to`, without the backlog."""
+
+    rolled_to: int
+    backlog: Backlog
+
+
+def call_rows(database: peewee.Database, where: str, *values: int) -> Iterator[CallRow]:
     """Read rows in plain SQL, for there can be many; `where` has a `?` for each value."""
-    sql = f"SELECT {', '.join(Row._fields)} FROM metrics WHERE {where}".replace("?", database.param)
-    return map(Row._make, database.execute_sql(sql, values))
+    sql = f"SELECT {', '.join(CallRow._fields)} FROM metrics WHERE {where}".replace("?", database.param)
+    return map(CallRow._make, database.execute_sql(sql, values))
 
 
-def stored(database: peewee.Database, where: str, *values: Any) -> Iterator[tuple[Bucket, Key, Aggregate]]:
+def stored(database: peewee.Database, where: str, *values: int | str) -> Iterator[Stored]:
     """Read stored aggregates; `where` has a `?` for each value."""
     sql = f"SELECT {', '.join(_COLUMNS)} FROM llr_sums WHERE {where}".replace("?", database.param)
-    for span, begin, backend, model, route, kind, *counts, latency, ttfb in database.execute_sql(sql, values):
-        columns = dict(zip(COUNTS, counts, strict=True))
-        aggregate = Aggregate(**columns, latency=Spread.load(latency), ttfb=Spread.load(ttfb))
-        yield (span, begin), (backend, model, route, kind), aggregate
+    for row in database.execute_sql(sql, values):
+        yield Stored(Bucket(*row[:2]), Key(*row[2:6]), row[6:-2], Dump.parse(row[-2]), Dump.parse(row[-1]))
 
 
-def lock(database: peewee.Database) -> int:
-    """Make other writers wait, so that rows become visible in the order of their ids.  Return `rolled_to`."""
+def progress(database: peewee.Database) -> Progress:
+    """Return which rows are folded.  Many new ones count as backlog even before a writer set them aside; while there is
+    an older backlog apart from them, they do not."""
+    values = Counter[str](dict(database.execute_sql("SELECT name, value FROM llr_state")))
+    rolled_to, backlog = values[ROLLED_TO], Backlog(values[BACKLOG_AFTER], values[BACKLOG_TO])
+    fresh_after = last_id(database) - _FRESH_ROWS
+    if fresh_after <= rolled_to or (backlog.rows and backlog.to != rolled_to):
+        return Progress(rolled_to, backlog)
+    return Progress(fresh_after, Backlog(backlog.after if backlog.rows else rolled_to, fresh_after))
+
+
+def last_id(database: peewee.Database) -> int:
+    """Return the id of the newest row; 0 when there is none."""
+    return int(Metric.select(peewee.fn.MAX(Metric.id)).scalar(database) or 0)
+
+
+def lock(database: peewee.Database) -> Progress:
+    """Make other writers wait, so that rows become visible in the order of their ids.  Set many new rows aside."""
     State.update(value=State.value).where(State.name == ROLLED_TO).execute(database)
-    return rolled_to(database)
+    now = progress(database)
+    if now.backlog.rows:
+        _save(database, now)
+    return now
 
 
-def rolled_to(database: peewee.Database) -> int:
-    """Return the id of the last row that is in the aggregates."""
-    return int(State.select(State.value).where(State.name == ROLLED_TO).scalar(database) or 0)
+def fold(database: peewee.Database, now: Progress) -> None:
+    """Add the rows behind `rolled_to` to their aggregates, a bounded number a turn."""
+    rows = list(call_rows(database, f"id > ? ORDER BY id LIMIT {_FRESH_ROWS}", now.rolled_to))
+    if rows:
+        _add(database, rows)
+        State.update(value=rows[-1].id).where(State.name == ROLLED_TO).execute(database)
 
 
-def fold(database: peewee.Database, after: int) -> None:
-    """Add the rows behind the id `after` to their aggregates, a bounded number a turn."""
-    fresh, last = _fresh(database, after)
-    if last == after:
-        return
-    for (_, begin), aggregates in list(fresh.items()):
-        for bucket in (ALL_TIME, *((span, begin // span * span) for span in SPANS_S[1:])):
+def fold_backlog(database: peewee.Database, now: Progress) -> None:
+    """Add the newest rows of the backlog to their aggregates."""
+    after, to = now.backlog
+    rows = list(call_rows(database, f"id > ? AND id <= ? ORDER BY id DESC LIMIT {_STEP_ROWS}", after, to))
+    _add(database, rows)
+    left = Backlog(after, rows[-1].id - 1) if len(rows) == _STEP_ROWS else Backlog()
+    _save(database, now._replace(backlog=left))
+
+
+def _save(database: peewee.Database, now: Progress) -> None:
+    values = {ROLLED_TO: now.rolled_to, BACKLOG_AFTER: now.backlog.after, BACKLOG_TO: now.backlog.to}
+    for name, value in values.items():
+        insert = State.insert(name=name, value=value)
+        insert.on_conflict(conflict_target=[State.name], update={"value": value}).execute(database)
+
+
+def _add(database: peewee.Database, rows: Iterable[CallRow]) -> None:
+    """Add rows to the stored aggregates of their ten minutes, hour and day, and of all time."""
+    added = _by_ten_minutes(database, rows)
+    for (_, begin_s), aggregates in list(added.items()):
+        for bucket in (ALL_TIME, *(Bucket(span, begin_s // span * span) for span in SPANS_S[1:])):
             for key, aggregate in aggregates.items():
-                fresh[bucket][key].merge(aggregate)
-    for (span, begin), aggregates in fresh.items():
-        for some in portions(sorted({key[1] for key in aggregates})):
+                added[bucket][key].merge(aggregate)
+    for bucket, aggregates in added.items():
+        for some in portions(sorted({key.model for key in aggregates})):
             where = f"span = ? AND bucket = ? AND model IN ({', '.join('?' * len(some))})"
-            for _, key, aggregate in stored(database, where, span, begin, *some):
-                if key in aggregates:
-                    aggregates[key].merge(aggregate)
-        _put(database, [(span, begin, *key, *_dump(aggregate)) for key, aggregate in aggregates.items()])
-    State.update(value=last).where(State.name == ROLLED_TO).execute(database)
+            for before in stored(database, where, *bucket, *some):
+                if before.key in aggregates:
+                    before.add_to(aggregates[before.key])
+        _put(database, [(*bucket, *key, *aggregate.dump()) for key, aggregate in aggregates.items()])
 
 
-def _fresh(database: peewee.Database, after: int) -> tuple[dict[Bucket, dict[Key, Aggregate]], int]:
-    """Return the aggregates of the next rows by ten minutes, and the id of the last of these rows."""
-    fresh: dict[Bucket, dict[Key, Aggregate]] = defaultdict(lambda: defaultdict(Aggregate))
+def _by_ten_minutes(database: peewee.Database, rows: Iterable[CallRow]) -> dict[Bucket, dict[Key, Aggregate]]:
+    added: dict[Bucket, dict[Key, Aggregate]] = defaultdict(lambda: defaultdict(Aggregate))
     models = set(database.execute_sql("SELECT DISTINCT backend, model FROM llr_sums WHERE span = 0"))
     numbers = Counter(backend for backend, _ in models)
-    last = after
-    for row in rows(database, f"id > ? ORDER BY id LIMIT {_FOLD_ROWS}", after):
+    for row in rows:
         key = row.key
-        if key[:2] not in models and numbers[key[0]] >= _MOST_MODELS:
-            key = (key[0], "", *key[2:])
+        if key[:2] not in models and numbers[key.backend] >= _MOST_MODELS:
+            key = key._replace(model="")
         if key[:2] not in models:
             models.add(key[:2])
-            numbers[key[0]] += 1
-        fresh[BUCKET_S, row.ts // 1000 // BUCKET_S * BUCKET_S][key].add(row)
-        last = row.id
-    return fresh, last
+            numbers[key.backend] += 1
+        added[Bucket(BUCKET_S, row.ts // 1000 // BUCKET_S * BUCKET_S)][key].add(row)
+    return added
 
 
-def _put(database: peewee.Database, values: Sequence[Sequence[Any]]) -> None:
+def _put(database: peewee.Database, values: Sequence[Sequence[float | str]]) -> None:
     """Write aggregates, in place of what there was."""
     row = f"({', '.join([database.param] * len(_COLUMNS))})"
     update = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[6:])
@@ -121,7 +167,3 @@ def _put(database: peewee.Database, values: Sequence[Sequence[Any]]) -> None:
         sql = f"INSERT INTO llr_sums ({', '.join(_COLUMNS)}) VALUES {', '.join([row] * len(some))}"
         conflict = f"ON CONFLICT ({', '.join(_COLUMNS[:6])}) DO UPDATE SET {update}"
         database.execute_sql(f"{sql} {conflict}", [value for columns in some for value in columns])
-
-
-def _dump(aggregate: Aggregate) -> tuple[Any, ...]:
-    return (*(getattr(aggregate, name) for name in COUNTS), aggregate.latency.dump(), aggregate.ttfb.dump())

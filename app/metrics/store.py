@@ -6,17 +6,16 @@ thread at a time (under gunicorn: its own lane, see background/lane.py).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import peewee
-
 from app.metrics import queries, rollup, workers
 from app.metrics.aggregates import Aggregate, Key
-from app.metrics.history import Steps, read_history
 from app.metrics.queries import CallGroup, Pair, Seen, Source
 from app.metrics.refusals import add_refusals, count_refusals
 from app.metrics.rows import insert
+from app.metrics.window import Window, read_window
 from app.storage import Storage, now_ms
 from app.storage.model import DROPPED, Metric, Refusals, State, StoredAggregate
 from app.types import CallRecord
@@ -35,37 +34,35 @@ class Store:
         """Add one row a call, and sum up what is new, in one transaction.  `refusals` are numbers of refused requests
         by the begin of their ten minutes (Unix s) and by code."""
         with self._storage.transaction() as database:
-            rolled_to = rollup.lock(database)
+            progress = rollup.lock(database)
             if calls:
                 insert(database, calls)
             if dropped:
                 State.update(value=State.value + dropped).where(State.name == DROPPED).execute(database)
             if refusals:
                 add_refusals(database, refusals)
-            rollup.fold(database, rolled_to)
+            rollup.fold(database, progress)
 
     def catch_up(self) -> bool:
-        """Sum up rows that nobody has yet, of a database that another program or a killed worker left.  True when
-        there may be more of them."""
+        """Sum up some of the rows that nobody has yet: of an older version, of another program, of a killed worker.
+        True when there may be more of them."""
         with self._storage.reading() as database:
-            last = Metric.select(peewee.fn.MAX(Metric.id)).scalar(database) or 0
-            if last <= rollup.rolled_to(database):
+            rolled_to, backlog = rollup.progress(database)
+            if rollup.last_id(database) <= rolled_to and not backlog.rows:
                 return False
         with self._storage.transaction() as database:
             rollup.fold(database, rollup.lock(database))
+            rollup.fold_backlog(database, rollup.progress(database))
         return True
 
     def prune(self, before_ms: int, most: int = 1000) -> int:
         """Delete at most `most` of the rows older than `before_ms`, and their aggregates.  The newest row stays, so
         that ids go on rising.  Return how many went."""
         with self._storage.transaction() as database:
-            rolled_to = rollup.lock(database)
-            oldest = (
-                Metric.select(Metric.id)
-                .where((Metric.ts < before_ms) & (Metric.id < rolled_to))
-                .order_by(Metric.ts)
-                .limit(most)
-            )
+            rolled_to, backlog = rollup.lock(database)
+            summed = (Metric.id < rolled_to) & ~Metric.id.between(backlog.after + 1, backlog.to)
+            old = (Metric.ts < before_ms) & summed
+            oldest = Metric.select(Metric.id).where(old).order_by(Metric.ts).limit(most)
             gone = Metric.delete().where(Metric.id.in_(oldest)).execute(database)
             for table in (StoredAggregate, Refusals):
                 over = table.bucket + table.span <= before_ms // 1000
@@ -88,16 +85,10 @@ class Store:
         with self._storage.reading() as database:
             return queries.calls_after(database, row_id, since_ms, most)
 
-    def aggregates(self, since_ms: int) -> dict[Key, Aggregate]:
-        """Return what the calls since then amount to."""
-        return self.history(since_ms, 0)[0]
-
-    def history(self, since_ms: int, step_s: int) -> tuple[dict[Key, Aggregate], Steps]:
-        """Return what the calls since then amount to, and the live ones of them over time, in steps of a multiple of
-        BUCKET_S (0: no steps)."""
+    def window(self, since_ms: int, step_s: int = 0) -> Window:
+        """Return what the calls since then amount to, over time in steps of a multiple of BUCKET_S (0: no steps)."""
         with self._storage.snapshot() as database:
-            history = read_history(database, since_ms, step_s)
-        return history.totals, history.steps
+            return read_window(database, since_ms, step_s)
 
     def latest(self, most: int) -> list[Any]:
         """Return the newest calls of every kind, newest first, as rows with the columns of `metrics`."""
@@ -115,9 +106,17 @@ class Store:
             return queries.groups(database, since_ms)
 
     def totals(self) -> dict[Key, Aggregate]:
-        """Return the aggregates of all calls ever made, pruned rows included."""
+        """Return the aggregates of all calls ever made, pruned rows included, but for those `unsummed` counts."""
+        aggregates: dict[Key, Aggregate] = defaultdict(Aggregate)
         with self._storage.reading() as database:
-            return {key: aggregate for _, key, aggregate in rollup.stored(database, "span = 0")}
+            for stored in rollup.stored(database, "span = 0"):
+                stored.add_to(aggregates[stored.key])
+        return aggregates
+
+    def unsummed(self) -> int:
+        """Return the number of rows that wait to be summed up in the background, after an upgrade."""
+        with self._storage.reading() as database:
+            return rollup.progress(database).backlog.rows
 
     def source(self) -> Source:
         """Return which database this is, and from when to when it has calls."""

@@ -126,8 +126,9 @@ class Refusals(Model):
 
 
 class State(Model):
-    """Small facts: `rolled_to` (the last row that is in the sums), `dropped` (rows lost to a full queue), `stored_rows`
-    and `stored_bytes` (what `llr_responses` holds)."""
+    """Small facts: `rolled_to` (the last row that is in the sums), `backlog_after` and `backlog_to` (ids of
+    the rows up to it that are not yet), `dropped` (rows lost to a full queue), `stored_rows` and `stored_bytes` (what
+    `llr_responses` holds)."""
 
     name = TextField(primary_key=True)
     value = BigIntegerField(default=0)
@@ -180,6 +181,7 @@ class StoredItem(Model):
 
 
 ROLLED_TO, DROPPED = "rolled_to", "dropped"
+BACKLOG_AFTER, BACKLOG_TO = "backlog_after", "backlog_to"
 STORED_ROWS, STORED_BYTES = "stored_rows", "stored_bytes"
 
 

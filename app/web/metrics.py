@@ -11,10 +11,11 @@ from werkzeug import Request
 
 from app.errors import RouterError
 from app.metrics.prometheus import Snapshot, exposition
-from app.metrics.summary import ab_report, egress_text, metrics_summary, overview, window_hours
+from app.metrics.report import read_summary
+from app.metrics.summary import ab_report, egress_text, window_hours
 from app.runtime import WORKER_STALE_MS, Runtime
 from app.storage import StoreError, now_ms
-from app.types import Environ
+from app.types import Environ, JsonDict
 from app.web.response import JSON, Response, json_response
 from app.web.views import Blueprint
 
@@ -75,11 +76,8 @@ def _read_on(services: Runtime, pieces: Iterator[str]) -> Iterator[bytes]:
         log.error("a report was cut off: %s", error)
 
 
-def _summary(services: Runtime, hours: float) -> dict[str, object]:
-    aggregates = services.store.aggregates(_since(hours))
-    extra = {**services.store.source().document(), **overview(aggregates, services.policy, services.observations())}
-    counts = {"refusals": services.store.refusals(hours), "rows_dropped": services.store.dropped()}
-    return metrics_summary(aggregates, hours, {**extra, **counts})
+def _summary(services: Runtime, hours: float) -> JsonDict:
+    return read_summary(services.store, services.policy, services.observations(), hours, now_ms())[0]
 
 
 def _trial(services: Runtime, hours: float) -> dict[str, object]:
@@ -88,9 +86,21 @@ def _trial(services: Runtime, hours: float) -> dict[str, object]:
 
 
 def _exposition(services: Runtime) -> bytes:
+    """Totals that are not whole are left out: Prometheus would take their rise for traffic, and the fall from what an
+    older version published for a restart."""
     store = services.store
-    last_day, workers = store.aggregates(_since(24)), store.workers(now_ms(), WORKER_STALE_MS)
-    return exposition(Snapshot(store.totals(), last_day, workers, store.dropped(), store.refusals()))
+    unsummed = store.unsummed()  # read first: when it was 0, the totals are whole
+    last_day = store.window(_since(24))
+    return exposition(
+        Snapshot(
+            totals={} if unsummed else store.totals(),
+            last_day=last_day.aggregates if last_day.summed.share == 1 else {},
+            workers=store.workers(now_ms(), WORKER_STALE_MS),
+            dropped=store.dropped(),
+            refusals=store.refusals(),
+            unsummed=unsummed,
+        )
+    )
 
 
 def _since(hours: float) -> int:

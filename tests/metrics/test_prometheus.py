@@ -38,7 +38,7 @@ def of(found: dict[Any, float], name: str, **labels: str) -> float | None:
 
 
 def snapshot(store: Store, since: int = 0) -> Snapshot:
-    return Snapshot(store.totals(), store.aggregates(since), WORKERS, store.dropped())
+    return Snapshot(store.totals(), store.window(since).aggregates, WORKERS, store.dropped())
 
 
 def test_the_numbers(tmp_path: Path) -> None:
@@ -121,6 +121,7 @@ def test_nothing_yet() -> None:
     found = parsed(Snapshot({}, {}, {}, 0))
     assert found == {
         ("llr_rows_queued", frozenset()): 0,
+        ("llr_rows_unsummed", frozenset()): 0,
         ("llr_workers", frozenset()): 0,
         ("llr_rows_dropped_total", frozenset()): 0,
     }

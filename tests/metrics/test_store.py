@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from app.metrics import history, queries, rollup
-from app.metrics.aggregates import Aggregate, Key, merged
+from app.metrics import queries, rollup
+from app.metrics import window as windows
+from app.metrics.aggregates import Aggregate, Dump, Key, merged
 from app.metrics.rollup import BUCKET_S
 from app.metrics.store import Store
 from app.storage import StoreError
@@ -134,7 +135,7 @@ def test_aggregates_by_backend_model_route_and_kind(store: Store) -> None:
             build.record(ts_ms=NOW + 5, model="made-up", outcome="error", error="http_404"),
         ]
     )
-    found = store.aggregates(NOW)
+    found = store.window(NOW).aggregates
     assert {key: aggregate.calls for key, aggregate in found.items()} == {
         ("local", "m", "default", "live"): 2,
         ("local", "n", "default", "live"): 1,
@@ -144,8 +145,8 @@ def test_aggregates_by_backend_model_route_and_kind(store: Store) -> None:
     }
     both = found["local", "m", "default", "live"]
     assert (both.successes, both.latency.average, both.latency.exact) == (1, 200, [100, 300])
-    assert count(store.aggregates(NOW + 3)) == 3
-    assert store.aggregates(NOW + 6) == {}
+    assert count(store.window(NOW + 3).aggregates) == 3
+    assert store.window(NOW + 6).aggregates == {}
     assert {key: aggregate.calls for key, aggregate in store.totals().items()} == {
         key: aggregate.calls for key, aggregate in found.items()
     }
@@ -171,15 +172,15 @@ def test_a_write_reads_the_sums_of_its_own_models_only(store: Store, monkeypatch
     """Clients may have thought of a thousand names."""
     store.write([build.record(ts_ms=NOW, model=f"made-up-{n}") for n in range(100)])
     read: list[str] = []
-    load = rollup.Spread.load
-    monkeypatch.setattr(rollup.Spread, "load", lambda text: read.append(text) or load(text))
+    parse = Dump.parse
+    monkeypatch.setattr(Dump, "parse", lambda text: read.append(text) or parse(text))
     store.write([build.record(ts_ms=NOW, model="made-up-7")])
     assert len(read) == 2 * 4, "two distributions of ten minutes, an hour, a day and of all time"
     assert {aggregate.calls for aggregate in store.totals().values()} == {1, 2}
 
 
 def test_an_empty_database_has_no_numbers(store: Store) -> None:
-    assert (store.aggregates(0), store.totals(), store.dropped(), store.workers(0, NOW)) == ({}, {}, 0, {})
+    assert (store.window(0).aggregates, store.totals(), store.dropped(), store.workers(0, NOW)) == ({}, {}, 0, {})
     assert store.calls_after(0, 0) == (0, [])
     assert store.prune(NOW) == 0
 
@@ -197,9 +198,9 @@ def test_calls_of_a_time_when_the_clock_was_ahead_are_in_no_window(
     now, day = int(time.time() * 1000), 86_400_000
     store.write([build.record(ts_ms=at) for at in (now, now + 2 * day, now + 30 * day)])
     if not exact:
-        monkeypatch.setattr(history, "_EXACT_ROWS", 0)
+        monkeypatch.setattr(windows, "_EXACT_ROWS", 0)
     for hours in (1, 24, 200):
-        assert count(store.aggregates(now - hours * 3_600_000)) == 1
+        assert count(store.window(now - hours * 3_600_000).aggregates) == 1
     assert count(store.totals()) == 3
 
 
@@ -260,7 +261,7 @@ def test_a_database_of_the_original_is_upgraded_in_place_and_keeps_its_rows(
     ]
     make_original(file, old if shadow else [row[:6] for row in old], shadow=shadow)
     mirrored = 1 if shadow else 0
-    found = store.aggregates(NOW - 10_000)
+    found = store.window(NOW - 10_000).aggregates
     assert by_backend(found) == {"local": 2, "sarmalink": 2 - mirrored}
     assert by_backend(found, "shadow") == ({"sarmalink": 1} if shadow else {})
     assert merged(found.values()).successes == 3
@@ -271,9 +272,9 @@ def test_a_database_of_the_original_is_upgraded_in_place_and_keeps_its_rows(
         (5, NOW, "new", 100, 1, None, None, 0),
     ]
     assert [name for _, name, *_ in query(file, "PRAGMA table_info(metrics)")] == COLUMNS
-    assert count(store.aggregates(0)) == count(store.totals()) == 5
+    assert count(store.window(0).aggregates) == count(store.totals()) == 5
     again = Store(str(file))
-    assert count(again.aggregates(0)) == 5
+    assert count(again.window(0).aggregates) == 5
     again.close()
 
 
@@ -282,19 +283,7 @@ def test_the_original_can_still_write_to_an_upgraded_database(store: Store, file
     store.write([build.record(ts_ms=NOW)])
     query(file, "INSERT INTO metrics (ts, backend, latency_ms, ok, shadow) VALUES (?, 'old', 12, 1, 0)", NOW)
     store.write([build.record(ts_ms=NOW)])
-    assert by_backend(store.aggregates(0)) == by_backend(store.totals()) == {"local": 2, "old": 1}
-
-
-def test_many_rows_of_the_original_are_summed_up_a_bounded_number_a_turn(
-    store: Store, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rollup, "_FOLD_ROWS", 40)
-    make_original(file, [(NOW - number, "local", 10, 1, None, None, 0) for number in range(100)])
-    seen = []
-    for _ in range(4):
-        store.write([build.record(ts_ms=NOW)])
-        seen.append((count(store.totals()), count(store.aggregates(0))))
-    assert seen == [(40, 101), (80, 102), (103, 103), (104, 104)]
+    assert by_backend(store.window(0).aggregates) == by_backend(store.totals()) == {"local": 2, "old": 1}
 
 
 # --- windows: from the rows, or from the sums ---------------------------------------------------
@@ -329,8 +318,8 @@ def facts(aggregates: dict[Key, Aggregate]) -> dict[Key, Any]:
     return {
         key: (
             calls.calls, calls.successes, calls.cancelled, calls.fallbacks, calls.input_tokens, calls.output_tokens,
-            calls.priced, calls.cost_usd, calls.latency.count, calls.latency.total, dict(calls.latency.bins),
-            calls.ttfb.count, calls.ttfb.total, dict(calls.ttfb.bins),
+            calls.priced, calls.cost_usd, calls.latency.count, calls.latency.total, tuple(calls.latency.bins),
+            calls.ttfb.count, calls.ttfb.total, tuple(calls.ttfb.bins),
         )
         for key, calls in aggregates.items()
     }  # fmt: skip
@@ -350,10 +339,10 @@ def test_sums_and_rows_tell_the_same_of_every_window(store: Store, monkeypatch: 
         NOW - 1,
         NOW + 1,
     ):
-        monkeypatch.setattr(history, "_EXACT_ROWS", 10**9)
-        exact = store.aggregates(since)
-        monkeypatch.setattr(history, "_EXACT_ROWS", -1)
-        summed = store.aggregates(since)
+        monkeypatch.setattr(windows, "_EXACT_ROWS", 10**9)
+        exact = store.window(since).aggregates
+        monkeypatch.setattr(windows, "_EXACT_ROWS", -1)
+        summed = store.window(since).aggregates
         assert facts(summed) == facts(exact), since
         assert count(exact) == sum(call.ts_ms >= since for call in calls)
 
@@ -363,10 +352,10 @@ def test_a_window_of_many_rows_is_read_from_the_sums(store: Store, file: Path, m
     store.write([build.record(ts_ms=NOW - 7_200_000) for _ in range(50)])
     store.write([build.record(ts_ms=NOW)])
     query(file, "DELETE FROM metrics WHERE ts < ?", NOW - 3_600_000)
-    monkeypatch.setattr(history, "_EXACT_ROWS", 0)
-    assert count(store.aggregates(NOW - 86_400_000)) == 51
-    monkeypatch.setattr(history, "_EXACT_ROWS", 10)
-    assert count(store.aggregates(NOW - 86_400_000)) == 1
+    monkeypatch.setattr(windows, "_EXACT_ROWS", 0)
+    assert count(store.window(NOW - 86_400_000).aggregates) == 51
+    monkeypatch.setattr(windows, "_EXACT_ROWS", 10)
+    assert count(store.window(NOW - 86_400_000).aggregates) == 1
 
 
 # --- pruning ------------------------------------------------------------------------------------
@@ -388,7 +377,7 @@ def test_old_rows_go_in_small_steps_and_totals_never_fall(store: Store, file: Pa
     assert query(
         file, "SELECT count(*) FROM llr_sums WHERE span > 0 AND bucket + span <= ?", limit // 1000 - BUCKET_S
     ) == [(0,)]
-    assert count(store.aggregates(limit)) == 301 - old
+    assert count(store.window(limit).aggregates) == 301 - old
 
 
 def test_the_newest_row_stays_and_ids_go_on_rising(store: Store, file: Path) -> None:
@@ -419,7 +408,7 @@ def test_a_file_that_is_no_database_is_left_as_it_is(store: Store, file: Path, c
     file.write_bytes(content)
     actions: list[Callable[[], object]] = [
         lambda: store.write([build.record()]),
-        lambda: store.aggregates(0),
+        lambda: store.window(0).aggregates,
         lambda: store.prune(NOW),
         lambda: store.totals(),
     ]
@@ -455,11 +444,11 @@ def test_a_locked_database_is_not_waited_for_long_and_nothing_is_half_written(st
     with pytest.raises(StoreError, match="database is locked"):
         store.write([build.record(), build.record()], 5)
     assert time.monotonic() - began < 2
-    assert count(store.aggregates(0)) == 1, "reading goes on beside a writer"
+    assert count(store.window(0).aggregates) == 1, "reading goes on beside a writer"
     other.execute("ROLLBACK")
     other.close()
     store.write([build.record()])
-    assert (count(store.aggregates(0)), count(store.totals()), store.dropped()) == (2, 2, 0)
+    assert (count(store.window(0).aggregates), count(store.totals()), store.dropped()) == (2, 2, 0)
 
 
 def test_a_batch_is_written_as_a_whole_or_not_at_all(store: Store, file: Path) -> None:
@@ -470,7 +459,7 @@ def test_a_batch_is_written_as_a_whole_or_not_at_all(store: Store, file: Path) -
     )
     with pytest.raises(StoreError, match="full"):
         store.write([build.record(), build.record(backend="b")], 2)
-    assert (count(store.aggregates(0)), count(store.totals()), store.dropped()) == (1, 1, 0)
+    assert (count(store.window(0).aggregates), count(store.totals()), store.dropped()) == (1, 1, 0)
 
 
 def test_a_file_that_was_deleted_or_replaced_is_made_anew(store: Store, file: Path) -> None:
@@ -558,14 +547,16 @@ def writer(file: Path, backend: str, batches: int) -> Callable[[], None]:
 def test_two_processes_lose_nothing_and_double_nothing(store: Store, file: Path) -> None:
     in_processes(writer(file, "a", 25), writer(file, "b", 25))
     assert query(file, "SELECT count(*), count(DISTINCT request_id) FROM metrics") == [(500, 500)]
-    assert by_backend(store.totals()) == by_backend(store.aggregates(0)) == {"a": 250, "b": 250}
+    assert by_backend(store.totals()) == by_backend(store.window(0).aggregates) == {"a": 250, "b": 250}
     assert store.dropped() == 50
 
 
 def test_two_processes_upgrade_one_database_once(store: Store, file: Path) -> None:
     make_original(file, [(NOW, "old", 10, 1, None, None, 0)] * 20, shadow=True)
     in_processes(writer(file, "a", 3), writer(file, "b", 3), writer(file, "c", 3))
-    assert by_backend(store.totals()) == by_backend(store.aggregates(0)) == {"old": 20, "a": 30, "b": 30, "c": 30}
+    assert (
+        by_backend(store.totals()) == by_backend(store.window(0).aggregates) == {"old": 20, "a": 30, "b": 30, "c": 30}
+    )
     assert [name for _, name, *_ in query(file, "PRAGMA table_info(metrics)")] == COLUMNS
 
 
@@ -580,7 +571,7 @@ def test_pruning_beside_a_writer(store: Store, file: Path) -> None:
 
     in_processes(pruner, writer(file, "a", 20))
     store.prune(NOW - 10**8)  # the newest row always stays: of the old ones too, when the pruner was done first
-    assert by_backend(store.aggregates(0)) == {"a": 200}
+    assert by_backend(store.window(0).aggregates) == {"a": 200}
     assert by_backend(store.totals()) == {"old": 300, "a": 200}
 
 

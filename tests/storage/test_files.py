@@ -163,7 +163,7 @@ def test_an_older_one_is_read_from_a_copy(tmp_path: Path) -> None:
     before = file.read_bytes()
     reader = Store(str(file), read_only=True)
     assert [row.basis for row in reader.latest(9)] == [None]
-    assert len(reader.aggregates(0)) == 1
+    assert len(reader.window(0).aggregates) == 1
     reader.close()
     assert file.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.db"]

@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from app import words
-from app.metrics.aggregates import Aggregate, merged
+from app.metrics.aggregates import Aggregate, Key, merged
+from app.metrics.report import read_summary
 from app.metrics.rollup import BUCKET_S
 from app.metrics.store import Store
 from app.metrics.summary import ab_report, metrics_summary, overview
+from app.metrics.window import Steps
 from app.routing.locality import is_local
-from app.types import Observations, Policy, Target
+from app.types import JsonDict, Kind, Observations, Policy, Target
 from app.web.dashboard.charts import Chart, Series, bars, count, lines
 
 WINDOWS = ((1.0, "1 hour"), (24.0, "24 hours"), (168.0, "7 days"))
 _LATEST = 25
 _MOST_STEPS = 60
 _STEPS_S = tuple(BUCKET_S * times for times in (1, 6, 18, 36, 72, 144, 432, 1008))
-
-Steps = Mapping[int, Mapping[tuple[str, str], Aggregate]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +36,11 @@ class Figures:
 
 def gather(store: Store, policy: Policy, observations: Observations, hours: float, now_ms: int) -> Figures:
     """Blocks.  Raises StoreError."""
-    aggregates, steps = store.history(now_ms - int(hours * 3_600_000), step_s(hours))
-    counts = {"refusals": store.refusals(hours), "rows_dropped": store.dropped()}
-    extra = {**store.source().document(), **overview(aggregates, policy, observations), **counts}
+    summary, steps = read_summary(store, policy, observations, hours, now_ms, step_s(hours))
+    pairs = store.pairs(now_ms - int(hours * 3_600_000))
     return Figures(
-        summary=metrics_summary(aggregates, hours, extra),
-        ab=ab_report(store.pairs(now_ms - int(hours * 3_600_000)), policy.ab, hours, policy.echoes),
+        summary=summary,
+        ab=ab_report(pairs, policy.ab, hours, policy.echoes),
         steps=steps,
         latest=store.latest(_LATEST),
     )
@@ -49,7 +48,7 @@ def gather(store: Store, policy: Policy, observations: Observations, hours: floa
 
 def nothing(policy: Policy, observations: Observations, hours: float) -> Figures:
     """While the database cannot be read."""
-    counts: dict[str, Any] = {"database": None, "rows_since": None, "refusals": {}, "rows_dropped": None}
+    counts: JsonDict = {"database": None, "rows_since": None, "refusals": {}, "rows_dropped": None}
     summary = metrics_summary({}, hours, {**overview({}, policy, observations), **counts})
     return Figures(summary=summary, ab=ab_report((), policy.ab, hours, policy.echoes), steps={}, latest=())
 
@@ -159,7 +158,7 @@ def age(ms: float) -> str:
 # --- lines of the tables ---
 
 
-NO_CALLS = metrics_summary({("", "", "none", "live"): Aggregate()}, 24, {})["routes"][0]
+NO_CALLS = metrics_summary({Key("", "", "none", Kind.LIVE): Aggregate()}, 24, {})["routes"][0]
 
 
 def tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from app.metrics import history, rollup
-from app.metrics.aggregates import merged
-from app.metrics.history import Steps
+from app.metrics import window as windows
+from app.metrics.aggregates import Dump, merged
 from app.metrics.store import Store
+from app.metrics.window import Steps
 from tests import build
 
 HOUR_S, HOUR_MS = 3600, 3_600_000
@@ -40,10 +40,11 @@ def calls(steps: Steps) -> dict[int, int]:
 def test_steps_and_totals_agree(
     store: Store, monkeypatch: pytest.MonkeyPatch, exact_rows: int, hours: int, step_s: int
 ) -> None:
-    monkeypatch.setattr(history, "_EXACT_ROWS", exact_rows)
+    monkeypatch.setattr(windows, "_EXACT_ROWS", exact_rows)
     fill(store)
     since = NOW - hours * HOUR_MS
-    aggregates, steps = store.history(since, step_s)
+    window = store.window(since, step_s)
+    aggregates, steps = window.aggregates, window.steps
     live = {key: aggregate for key, aggregate in aggregates.items() if key[3] == "live"}
     assert sum(aggregate.calls for aggregate in live.values()) == hours * 12 + 1
     assert {key[:2] for key in live} == {("local", "m"), ("local", "n")}
@@ -51,16 +52,16 @@ def test_steps_and_totals_agree(
     assert sum(calls(steps).values()) == hours * 12 + 1
     assert all(step % step_s == 0 for step in steps)
     assert set(list(calls(steps).values())[1:-1]) == {step_s // 300}, "every whole step has its calls"
-    assert store.aggregates(since) == aggregates
+    assert store.window(since).aggregates == aggregates
 
 
 def test_the_cost_of_a_day_is_that_of_its_hours(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "_EXACT_ROWS", 10)
+    monkeypatch.setattr(windows, "_EXACT_ROWS", 10)
     fill(store)
     seen: list[int] = []
-    load = rollup.Spread.load
-    monkeypatch.setattr(rollup.Spread, "load", lambda text: (seen.append(1), load(text))[1])
-    store.history(NOW - 24 * HOUR_MS, HOUR_S)
+    parse = Dump.parse
+    monkeypatch.setattr(Dump, "parse", lambda text: (seen.append(1), parse(text))[1])
+    store.window(NOW - 24 * HOUR_MS, HOUR_S)
     assert len(seen) <= 2 * 3 * (24 + 6), (
         "two spreads, three keys: an entry an hour, and the ten minutes of the first one"
     )
