@@ -22,7 +22,7 @@ from app import descriptors as _descriptors  # noqa: E402
 from app import worker as _worker  # noqa: E402
 
 _POLICY_TEXT = "_LLR_POLICY_TEXT"  # read by app/factory.py
-_SLOTS_FD = "_LLR_SLOTS_FD"  # read by app/backends/slots.py
+_PLACES_FD = "_LLR_PLACES_FD"  # read by app/backends/places.py
 _UNREAD_MS = 120_000  # a client that takes nothing for so long has left; its place at the backend is wanted
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 _KEPT_BYTES = 8 * 1024 * 1024
@@ -141,9 +141,9 @@ def on_starting(server):
             "only %d file descriptors (ulimit -Hn): a worker serves %d clients at once; %d would do for %d",
             *(limit, worker_connections, enough, _descriptors.MOST_CONNECTIONS),
         )
-    # Workers share the places of `maxConcurrency` through locks on this file (app/backends/slots.py).
-    server.slots_file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the master lives
-    os.environ[_SLOTS_FD] = str(server.slots_file.fileno())
+    # Workers share the places of `maxConcurrency` through locks on this file (app/backends/places.py).
+    server.places_file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the master lives
+    os.environ[_PLACES_FD] = str(server.places_file.fileno())
     _say(f"local-llm-router listens on http://{bind} (PID {os.getpid()})")
 
 

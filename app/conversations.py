@@ -2,7 +2,7 @@
 
 All workers share them through the database.  A turn belongs to its owner, the client's key that made it: to all others
 it does not exist.  A turn that cannot be written waits in this worker's memory: the request it belongs to never fails
-for it.  Methods block (background/lane.py).
+for it.  Methods block (background/thread.py).
 """
 
 from __future__ import annotations

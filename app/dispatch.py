@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from app.backends.answers import Stream, Whole
 from app.backends.base import Backend
-from app.backends.slots import Slots
+from app.backends.places import Places
+from app.circuits import Circuits
 from app.errors import (
     AllBackendsFailed,
     BackendError,
@@ -17,7 +18,6 @@ from app.errors import (
     StreamInterrupted,
     causes,
 )
-from app.health import Health
 from app.routing.locality import host_of, judge_target
 from app.types import (
     Basis,
@@ -26,20 +26,25 @@ from app.types import (
     ChatRequest,
     Classification,
     Decision,
+    Egress,
+    Ending,
     Kind,
     Observations,
     Outcome,
+    Price,
     Reason,
     Reply,
     Step,
     StoredRequest,
     Streamed,
     Target,
+    Times,
+    Usage,
+    Why,
 )
 
 Record = Callable[[CallRecord], None]
 Request = ChatRequest | StoredRequest
-_TAGS = tuple(tag.name for tag in fields(Classification))  # the record has each under the same name
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ class Upstream:
     """One backend with its places."""
 
     backend: Backend
-    slots: Slots
+    places: Places
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ class Dispatcher:
     """What dispatching needs of the runtime."""
 
     upstreams: Mapping[str, Upstream]
-    health: Health
+    circuits: Circuits
     observations: Callable[[], Observations]
     record: Record
 
@@ -71,11 +76,10 @@ def dispatch(
     """
     failures: list[tuple[str, BackendError]] = []
     for target in _admitted(request, decision, via):
-        reason, fallback_for = _why(target, decision, failures)
+        why = _why(request, target, decision, failures)
+        basis = None if failures else decision.basis
         upstream = via.upstreams[target.backend]
-        call = Call(request, tags, decision.route, target, upstream, request.kind, reason, record)
-        call.fallback_for = fallback_for
-        call.basis = None if failures else decision.basis
+        call = Call(request, target, why, upstream, record, kind=request.kind, tags=tags, basis=basis)
         try:
             answer = call_target(request, target, call, via, private=decision.private)
         except BackendError as error:
@@ -89,13 +93,13 @@ def dispatch(
             failures.append((target.backend, error))
             continue
         if isinstance(answer, Whole):
-            call.finish(Outcome.OK, answer)
+            call.succeed(answer)
             return Buffered(
                 target=target,
                 route=decision.route,
                 body=answer.body,
                 document=answer.document,
-                fallback_for=call.fallback_for,
+                fallback_for=why.fallback_for,
                 failed=causes(failures),
                 trace=_trace(decision, failures),
                 private=decision.private,
@@ -104,13 +108,13 @@ def dispatch(
                 native=answer.native,
             )
         call.first_byte()
-        via.health.answered(target.backend, request.request_id)
+        via.circuits.answered(target.backend, request.request_id)
         chunks = _Recorded(answer, call)
         return Streamed(
             target=target,
             route=decision.route,
             chunks=chunks,
-            fallback_for=call.fallback_for,
+            fallback_for=why.fallback_for,
             failed=causes(failures),
             trace=_trace(decision, failures),
             private=decision.private,
@@ -132,13 +136,18 @@ def _trace(decision: Decision, failures: Sequence[tuple[str, BackendError]]) -> 
     return (*decision.trace, *(Step("call", f"{name} failed: {error.kind}") for name, error in failures))
 
 
-def _why(target: Target, decision: Decision, failures: list[tuple[str, BackendError]]) -> tuple[Reason, str | None]:
-    """(reason, fallback_for) of a call.  Who goes first for its latency or its window stands in for nobody."""
+def _why(request: Request, target: Target, decision: Decision, failures: list[tuple[str, BackendError]]) -> Why:
+    """Return the reasons for a call.  A target that goes first for its latency or its window is no fallback."""
     moved = decision.reason in (Reason.SPILL, Reason.FIT)
     first = decision.targets[0].backend if moved else decision.primary
-    if target.backend == first:
-        return (Reason.FALLBACK if failures else decision.reason), None
-    return (Reason.FALLBACK if failures else Reason.COOLING), first
+    is_first = target.backend == first
+    reason = Reason.FALLBACK if failures else decision.reason if is_first else Reason.COOLING
+    return Why(
+        route=decision.route,
+        reason=reason,
+        fallback_for=None if is_first else first,
+        sensitivity_reason=request.private_because,
+    )
 
 
 def call_target(request: Request, target: Target, call: Call, via: Dispatcher, *, private: bool) -> Whole | Stream:
@@ -162,8 +171,8 @@ def call_target(request: Request, target: Target, call: Call, via: Dispatcher, *
     except BackendError as error:
         call.fail(error)
         raise
-    except BaseException as error:  # what is no Exception ends the call from outside: the client left, the worker stops
-        call.finish(Outcome.ERROR if isinstance(error, Exception) else Outcome.CANCELLED, error="internal")
+    except BaseException as error:
+        call.abort(error)
         raise
     return answer
 
@@ -176,7 +185,7 @@ def _admitted(request: Request, decision: Decision, via: Dispatcher) -> Iterator
     """The targets in order, those whose circuit is open last: they are tried when nothing else answered."""
     waiting = []
     for target in decision.targets:
-        if via.health.admit(target.backend, request.request_id):
+        if via.circuits.admit(target.backend, request.request_id):
             yield target
         else:
             waiting.append(target)
@@ -189,102 +198,110 @@ class Call:
     def __init__(
         self,
         request: Request,
-        tags: Classification | None,
-        route: str,
         target: Target,
+        why: Why,
         upstream: Upstream,
-        kind: Kind,
-        reason: Reason,
         record: Record,
+        *,
+        kind: Kind,
+        tags: Classification | None,
+        basis: Basis | None = None,
     ) -> None:
         """Only live calls stream."""
         self.stream = request.stream and kind == Kind.LIVE
-        self.reason = reason
-        self.fallback_for: str | None = None
-        self.basis: Basis | None = None
-        self.live_ts_ms: int | None = None
-        self._destination: str | None = None
-        self._sent_bytes: int | None = None
         self._request = request
-        self._tags = tags
-        self._route = route
         self._target = target
+        self._why = why
         self._upstream = upstream
-        self._kind = kind
         self._record = record
+        self._kind = kind
+        self._tags = tags
+        self._basis = basis
+        self._egress = Egress()
         self._started = time.monotonic()
         self._first_byte: float | None = None
-        self._slot: int | None = None
+        self._place: int | None = None
         self._finished = False
 
     def take_place(self) -> None:
-        """Waits for a place under the backend's `maxConcurrency`.  Raises BackendBusy."""
-        self._slot = self._upstream.slots.acquire(self._upstream.backend.config.timeouts.first_byte_s)
+        """Wait for a place under the backend's `maxConcurrency`.  Raises BackendBusy."""
+        self._place = self._upstream.places.acquire(self._upstream.backend.config.timeouts.first_byte_s)
 
     def sending(self, size_bytes: int, destination: str | None) -> None:
-        """From here on something may have left: the row says how much, and where to when that is not local."""
-        self._sent_bytes = size_bytes
-        self._destination = destination
+        """Note what is sent, and to where when that is not local: from here on something may have left."""
+        self._egress = Egress(size_bytes, destination)
 
     def first_byte(self) -> None:
         self._first_byte = time.monotonic()
 
-    def fail(self, error: BackendError) -> None:
-        self.finish(Outcome.ERROR, error=error.kind, failed=error.backend_failed, retry_after_s=error.retry_after_s)
+    def succeed(self, answer: Whole | Stream) -> None:
+        self._finish(_ending(Outcome.OK, answer), answer)
 
-    def finish(
-        self,
-        outcome: Outcome,
-        answer: Whole | Stream | None = None,
-        *,
-        error: str | None = None,
-        failed: bool = False,
-        retry_after_s: float | None = None,
-    ) -> None:
-        """Frees the place and makes the record.  Later calls of it do nothing."""
+    def fail(self, error: BackendError) -> None:
+        self._finish(
+            Ending(
+                outcome=Outcome.ERROR,
+                error=error.kind,
+                backend_failed=error.backend_failed,
+                retry_after_s=error.retry_after_s,
+            )
+        )
+
+    def interrupt(self, error: StreamInterrupted, answer: Stream) -> None:
+        """Finish a call whose stream broke."""
+        self._finish(_ending(Outcome.ERROR, answer, error=error.kind, failed=True), answer)
+
+    def abort(self, error: BaseException) -> None:
+        """Finish a call that ended from outside: what is no Exception says that the client left or the worker stops."""
+        is_bug = isinstance(error, Exception)
+        self._finish(Ending(outcome=Outcome.ERROR, error="internal") if is_bug else Ending(outcome=Outcome.CANCELLED))
+
+    def cancel(self, answer: Stream) -> None:
+        """Finish a call whose client left."""
+        self._finish(_ending(Outcome.CANCELLED, answer), answer)
+
+    def _finish(self, ending: Ending, answer: Whole | Stream | None = None) -> None:
+        """Free the place and make the record.  Later calls of it do nothing."""
         if self._finished:
             return
         self._finished = True
-        if self._slot is not None:
-            self._upstream.slots.release(self._slot)
-        now, tags = time.monotonic(), self._tags
-        price = self._upstream.backend.config.price
-        read, written = (answer.input_tokens, answer.output_tokens) if answer else (None, None)
+        if self._place is not None:
+            self._upstream.places.release(self._place)
+        now = time.monotonic()
         self._record(
             CallRecord(
                 request_id=self._request.request_id,
-                ts_ms=int(time.time() * 1000),
                 kind=self._kind,
-                backend=self._target.backend,
-                model=self._target.model,
-                route=self._route,
                 surface=self._request.surface,
                 stream=self.stream,
-                latency_ms=round((now - self._started) * 1000),
-                ttfb_ms=round((self._first_byte - self._started) * 1000) if self._first_byte else None,
-                outcome=outcome,
-                error=None if outcome == Outcome.CANCELLED else error,
-                reason=self.reason,
-                fallback_for=self.fallback_for,
-                destination=self._destination,
-                sent_bytes=self._sent_bytes,
-                input_tokens=read,
-                output_tokens=written,
-                cost_usd=price.cost_usd(read, written) if price else None,
-                finish=answer.facts.finish if answer else None,
-                answer_chars=answer.facts.chars if answer else None,
-                live_ts_ms=self.live_ts_ms,
-                **({name: getattr(tags, name) for name in _TAGS} if tags else {}),
-                sensitivity_reason=self._request.private_because,
-                basis=self.basis,
-                backend_failed=failed,
-                retry_after_s=retry_after_s,
+                target=self._target,
+                why=self._why,
+                times=Times(
+                    ts_ms=int(time.time() * 1000),
+                    latency_ms=round((now - self._started) * 1000),
+                    ttfb_ms=round((self._first_byte - self._started) * 1000) if self._first_byte else None,
+                ),
+                ending=ending,
+                usage=_usage(answer, self._upstream.backend.config.price) if answer else Usage(),
+                egress=self._egress,
+                tags=self._tags,
+                basis=self._basis,
             )
         )
 
 
+def _ending(outcome: Outcome, answer: Whole | Stream, error: str | None = None, failed: bool = False) -> Ending:
+    facts = answer.facts
+    return Ending(outcome=outcome, error=error, finish=facts.finish, answer_chars=facts.chars, backend_failed=failed)
+
+
+def _usage(answer: Whole | Stream, price: Price | None) -> Usage:
+    read, written = answer.input_tokens, answer.output_tokens
+    return Usage(read, written, price.cost_usd(read, written) if price else None)
+
+
 class _Recorded:
-    """A stream that finishes its call when it ends, breaks or is closed."""
+    """Finish the call when its stream ends, breaks or is closed."""
 
     def __init__(self, answer: Stream, call: Call) -> None:
         self.failure: str | None = None
@@ -298,17 +315,17 @@ class _Recorded:
         try:
             return next(self._answer)
         except StopIteration:
-            self._call.finish(Outcome.OK, self._answer)
+            self._call.succeed(self._answer)
             raise
         except StreamInterrupted as error:
             self.failure = error.kind
-            self._call.finish(Outcome.ERROR, self._answer, error=error.kind, failed=True)
+            self._call.interrupt(error, self._answer)
             raise
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Before the end: the client left."""
+        """End the stream early, because the client left."""
         self._answer.close()
-        self._call.finish(Outcome.CANCELLED, self._answer)
+        self._call.cancel(self._answer)

@@ -7,28 +7,21 @@ import time
 
 from app.dispatch import dispatch
 from app.errors import NoEligibleBackend, RouterError
-from app.routing.classify import classify, evidence
+from app.routing.classify import classify
 from app.routing.decide import MayMeasure, decide, measure_nothing
 from app.routing.detect import Detectors
 from app.routing.locality import is_local
-from app.routing.outlook import estimate, never
 from app.runtime import Runtime
 from app.types import (
     CallRecord,
     ChatRequest,
-    CircuitState,
     Classification,
     Decision,
-    Evidence,
-    Kind,
-    Outlook,
-    Planned,
     Reason,
     Reply,
     Sensitivity,
     Step,
     StoredRequest,
-    Target,
 )
 
 
@@ -39,44 +32,6 @@ def plan(
     NoEligibleBackend, ContextTooLong."""
     tags = classify(request, rt.policy.complexity)
     return tags, decide(request, tags, rt.policy, rt.observations(), may_measure)
-
-
-def explain(request: ChatRequest, rt: Runtime) -> tuple[Evidence, Decision, Outlook]:
-    """`plan`, with what spoke for the tags and what would be sent where.  It can hold words of the prompt: show it,
-    never keep it."""
-    request = detect(request, rt.detectors)
-    tags, decision = plan(request, rt)
-    found = dataclasses.replace(evidence(request, rt.policy.complexity), tags=tags)
-    return found, decision, _outlook(request, tags, decision, rt)
-
-
-def _outlook(request: ChatRequest, tags: Classification, decision: Decision, rt: Runtime) -> Outlook:
-    """Every request that could be made, written as it would be, and not sent."""
-    observations, circuits = rt.observations(), rt.health.states()
-    output_tokens = decision.basis.output_tokens if decision.basis else 0
-
-    def planned(target: Target, kind: Kind = Kind.LIVE, share: float = 1.0) -> Planned:
-        time.sleep(0)
-        backend = rt.upstreams[target.backend].backend
-        outgoing = backend.prepare(request, target, stream=request.stream and kind == Kind.LIVE)
-        return Planned(
-            target=target,
-            kind=kind,
-            share=share,
-            local=is_local(target, observations),
-            circuit=circuits.get(target.backend, CircuitState.CLOSED),
-            estimate=estimate(target, backend.config, observations, tags.tokens, output_tokens),
-            url=backend.url(outgoing),
-            body=outgoing.form(request),
-            sent_bytes=len(outgoing.body),
-            key_env=backend.config.api_key_env or None,
-            key_set=not backend.missing_key,
-        )
-
-    calls = tuple(planned(target) for target in decision.targets)
-    mirrors = tuple(planned(*mirror) for mirror in rt.shadow.mirrors(request, tags, decision))
-    reached = frozenset(call.target.backend for call in (*calls, *mirrors))
-    return Outlook(calls=calls, mirrors=mirrors, never=never(rt.policy, decision, observations, reached))
 
 
 def run(request: ChatRequest | StoredRequest, rt: Runtime) -> Reply:

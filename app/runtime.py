@@ -17,16 +17,16 @@ import gevent.event
 
 from app import logs
 from app.backends.base import Backend
-from app.backends.slots import SLOTS_FD, Slots
-from app.background.hangups import EVERY_S, Hangups
-from app.background.lane import Lane
+from app.backends.places import PLACES_FD, Places
+from app.background.disconnects import EVERY_S, Disconnects
 from app.background.loop import Loop
 from app.background.observe import Locality, Medians, asked, models_of, resolve
 from app.background.shadow import Shadow
+from app.background.thread import WorkerThread
+from app.circuits import Circuits
 from app.conversations import Conversations
 from app.dispatch import Dispatcher, Upstream
 from app.errors import RouterError
-from app.health import Health
 from app.metrics.recorder import Recorder
 from app.metrics.store import Store
 from app.policy.services import Services
@@ -47,7 +47,7 @@ _PRUNE_S = 60.0
 _CATCH_UP_S = 5.0
 _REPORT_S = 1.0
 _HOUR_MS = 3_600_000
-_SLOTS_PER_BACKEND = 100_000  # bytes of the shared file that belong to one backend
+_PLACES_PER_BACKEND = 100_000  # bytes of the shared file that belong to one backend
 WORKER_STALE_MS = 10_000  # a worker not heard of for so long is gone
 
 
@@ -69,16 +69,16 @@ class Runtime:
         self.policy = policy = services.policy
         self.started_at = time.time()
         self.detectors = services.detectors
-        self.health = Health(time.monotonic, settings.cooldown_s)
+        self.circuits = Circuits(time.monotonic, settings.cooldown_s)
         self.store = Store(settings.db)
         self.conversations = Conversations(settings.db, policy.responses, now_ms)
-        self.lane = Lane()  # for metrics
-        self.state_lane = Lane()  # for conversations, which requests wait for
-        self.log_lane = Lane()  # standard error may be a pipe that nobody reads
+        self.metrics_thread = WorkerThread()  # for metrics
+        self.state_thread = WorkerThread()  # for conversations, which requests wait for
+        self.log_thread = WorkerThread()  # standard error may be a pipe that nobody reads
         self.recorder = Recorder(self.store)
-        self.hangups = Hangups()
+        self.disconnects = Disconnects()
         self.upstreams = _upstreams(services.backends, environ)
-        self.dispatcher = Dispatcher(self.upstreams, self.health, self.observations, self.record)
+        self.dispatcher = Dispatcher(self.upstreams, self.circuits, self.observations, self.record)
         self.shadow = Shadow(policy, self.dispatcher, random.random)
         self._medians = Medians()
         self._locality = Locality(policy.backends)
@@ -92,30 +92,30 @@ class Runtime:
         self._reported_ms = 0
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._loops = (
-            Loop("writing metrics", _FLUSH_S, lambda: self.lane.run(self.recorder.flush)),
-            Loop("writing the log", _LOG_S, lambda: self.log_lane.run(logs.flush)),
+            Loop("writing metrics", _FLUSH_S, lambda: self.metrics_thread.run(self.recorder.flush)),
+            Loop("writing the log", _LOG_S, lambda: self.log_thread.run(logs.flush)),
             Loop("observing backends", _OBSERVE_S, self.read_latencies),
             Loop("discovering models", _DISCOVER_S, self._discover),
             Loop("summing up metrics", _CATCH_UP_S, self._catch_up),
             Loop("pruning metrics", _PRUNE_S, self._prune),
-            Loop("storing responses", _STORE_S, lambda: self.state_lane.run(self.conversations.flush)),
+            Loop("storing responses", _STORE_S, lambda: self.state_thread.run(self.conversations.flush)),
             Loop("trimming conversations", _PRUNE_S, self._trim),
             Loop("reporting this worker", _REPORT_S, self._report),
-            Loop("watching for hang-ups", EVERY_S, self.hangups.sweep),
+            Loop("watching for disconnects", EVERY_S, self.disconnects.sweep),
         )
 
     # --- what requests use ---
 
     def observations(self) -> Observations:
         """What we believe now: background facts, and this worker's circuits as of this moment."""
-        facts, local, cooling = self._facts, self._locality.local, self.health.snapshot()
+        facts, local, unhealthy = self._facts, self._locality.local, self.circuits.unhealthy()
         seen = self._seen
         same = seen.latency_ms is facts.latency_ms and seen.models is facts.models and seen.local is local
         same = same and all(seen.model_hosts.get(name) is backend.model_hosts for name, backend in self._handing_on)
-        if not same or seen.cooling != cooling:
+        if not same or seen.unhealthy != unhealthy:
             seen = Observations(
                 latency_ms=facts.latency_ms,
-                cooling=cooling,
+                unhealthy=unhealthy,
                 local=local,
                 models=facts.models,
                 model_hosts={n: hosts for n, b in self._handing_on if (hosts := b.model_hosts) is not None},
@@ -132,7 +132,7 @@ class Runtime:
 
     def record(self, call: CallRecord) -> None:
         """The one listener of finished calls."""
-        self.health.note(call)
+        self.circuits.note(call)
         self._medians.note(call)
         self.recorder.record(call)
         if not self._running:
@@ -152,7 +152,7 @@ class Runtime:
 
     def read(self, query: Callable[..., Any], *arguments: Any) -> Any:
         """A store query, beside the event loop.  Raises StoreError."""
-        return self.lane.run(query, *arguments)
+        return self.metrics_thread.run(query, *arguments)
 
     # --- life ---
 
@@ -160,9 +160,9 @@ class Runtime:
         self._running = True
         gc.freeze()  # what was loaded stays: looking through it again and again would stop every stream for 20 ms
         logs.let_wait(True)
-        self.lane.start()
-        self.state_lane.start()
-        self.log_lane.start()
+        self.metrics_thread.start()
+        self.state_thread.start()
+        self.log_thread.start()
         self.shadow.start()
         for loop in self._loops:
             loop.start()
@@ -176,23 +176,23 @@ class Runtime:
             loop.stop()
         self.shadow.stop()
         until = time.monotonic() + 5
-        while not self.lane.run(self.recorder.flush) and time.monotonic() < until:
+        while not self.metrics_thread.run(self.recorder.flush) and time.monotonic() < until:
             gevent.sleep(0.1)
         try:
-            self.lane.run(self.store.forget_worker, self._name)
+            self.metrics_thread.run(self.store.forget_worker, self._name)
         except StoreError as error:
             log.debug("worker report left behind: %s", error)
-        self.lane.run(self.store.close)
-        self.lane.stop()
-        self.state_lane.run(self.conversations.close)
-        self.state_lane.stop()
+        self.metrics_thread.run(self.store.close)
+        self.metrics_thread.stop()
+        self.state_thread.run(self.conversations.close)
+        self.state_thread.stop()
         self._running = False
         self.recorder.flush()  # rows of requests that ended meanwhile: a worker whose master died stops amid its work
         self.store.close()
         if self.recorder.queued:
             log.error("%d metrics rows could not be written and are lost", self.recorder.queued)
         if logs.has_room():  # else its thread may be waiting for a reader, for ever
-            self.log_lane.stop()
+            self.log_thread.stop()
         logs.let_wait(False)
         for upstream in self.upstreams.values():
             upstream.backend.close()
@@ -203,7 +203,7 @@ class Runtime:
         """Brings the medians up to the calls in the database, those of other workers among them."""
         now = now_ms()
         try:
-            self._seen_row, rows = self.lane.run(self.store.calls_after, self._seen_row, now - _HOUR_MS)
+            self._seen_row, rows = self.metrics_thread.run(self.store.calls_after, self._seen_row, now - _HOUR_MS)
         except StoreError:
             rows = []  # this worker's own calls still count; the writer says what is wrong
         for row in rows:
@@ -234,7 +234,7 @@ class Runtime:
 
     def _catch_up(self) -> None:
         try:
-            while self.lane.run(self.store.catch_up):
+            while self.metrics_thread.run(self.store.catch_up):
                 gevent.sleep(0.05)
         except StoreError as error:
             log.debug("summing up waits: %s", error)
@@ -242,16 +242,16 @@ class Runtime:
     def _prune(self) -> None:
         before = now_ms() - int(self.settings.retention_days * 86_400_000)
         try:
-            while self.lane.run(self.store.catch_up):
+            while self.metrics_thread.run(self.store.catch_up):
                 gevent.sleep(0.05)
-            while self.lane.run(self.store.prune, before):
+            while self.metrics_thread.run(self.store.prune, before):
                 gevent.sleep(0.05)
         except StoreError as error:
             log.debug("pruning waits: %s", error)
 
     def _trim(self) -> None:
         try:
-            while self.state_lane.run(self.conversations.trim):
+            while self.state_thread.run(self.conversations.trim):
                 gevent.sleep(0.05)
         except StoreError as error:
             log.debug("trimming waits: %s", error)
@@ -262,7 +262,7 @@ class Runtime:
         if document == self._reported and abs(now - self._reported_ms) < WORKER_STALE_MS / 2:
             return
         try:
-            self.lane.run(self.store.report_worker, self._name, now, document)
+            self.metrics_thread.run(self.store.report_worker, self._name, now, document)
         except StoreError as error:
             self.recorder.cannot_write(error)  # so the log says it of a router that nobody has asked anything, too
             return
@@ -270,10 +270,10 @@ class Runtime:
 
     def report(self) -> dict[str, Any]:
         """What this worker says of itself."""
-        states, closed = self.health.states(), CircuitState.CLOSED
+        states, closed = self.circuits.states(), CircuitState.CLOSED
         return {
-            "in_flight": {name: upstream.slots.in_flight for name, upstream in self.upstreams.items()},
-            "waiting": {name: upstream.slots.waiting for name, upstream in self.upstreams.items()},
+            "in_flight": {name: upstream.places.in_flight for name, upstream in self.upstreams.items()},
+            "waiting": {name: upstream.places.waiting for name, upstream in self.upstreams.items()},
             "circuit_open": {name: int(states.get(name, closed) != closed) for name in self.upstreams},
             "queued": self.recorder.queued,
         }
@@ -293,8 +293,8 @@ def _handing_on(upstreams: Mapping[str, Upstream]) -> tuple[tuple[str, Backend],
 
 
 def _upstreams(backends: Mapping[str, Backend], environ: Mapping[str, str]) -> dict[str, Upstream]:
-    fd = int(environ[SLOTS_FD]) if SLOTS_FD in environ else None
+    fd = int(environ[PLACES_FD]) if PLACES_FD in environ else None
     return {
-        name: Upstream(backend, Slots(backend.config.max_concurrency, index * _SLOTS_PER_BACKEND, fd))
+        name: Upstream(backend, Places(backend.config.max_concurrency, index * _PLACES_PER_BACKEND, fd))
         for index, (name, backend) in enumerate(backends.items())
     }

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from types import SimpleNamespace
 from typing import Any
 
 from app import policy as policies
 from app.settings import Settings
-from app.types import CallRecord, ChatRequest, Policy
+from app.types import (
+    CallRecord,
+    ChatRequest,
+    Classification,
+    Egress,
+    Ending,
+    Policy,
+    Target,
+    Times,
+    Usage,
+    Why,
+)
 from app.wire.chat import request as chat
 
 
@@ -25,10 +38,42 @@ def request(body: dict[str, Any] | str = "hello", **fields: Any) -> ChatRequest:
 
 
 def record(**fields: Any) -> CallRecord:
-    """A live call to `local` that went well and took 100 ms."""
+    """A live call to `local` that went well and took 100 ms.  `fields` are those of the record and of its parts."""
     known = {
         "request_id": "req-1", "ts_ms": 1_700_000_000_000, "kind": "live", "backend": "local", "model": "m",
         "route": "default", "surface": "chat", "stream": False, "task": "general", "complexity": "low",
-        "latency_ms": 100, "ttfb_ms": None, "outcome": "ok",
+        "latency_ms": 100, "ttfb_ms": None, "outcome": "ok", "reason": "route",
     }  # fmt: skip
-    return CallRecord(**{**known, **fields})
+    return _composed({**known, **fields})
+
+
+def flat(call: CallRecord) -> SimpleNamespace:
+    """The fields of a record and of its parts, side by side."""
+    found = {field.name: getattr(call, field.name) for field in dataclasses.fields(call) if field.name not in PARTS}
+    for name, kind in PARTS.items():
+        part = getattr(call, name)
+        found |= {field.name: getattr(part, field.name, None) for field in dataclasses.fields(kind)}
+    return SimpleNamespace(**found)
+
+
+def changed(call: CallRecord, **fields: Any) -> CallRecord:
+    """The record with other values in its fields and in those of its parts."""
+    return _composed({**vars(flat(call)), **fields})
+
+
+PARTS = {
+    "target": Target, "why": Why, "times": Times, "ending": Ending, "usage": Usage, "egress": Egress,
+    "tags": Classification,
+}  # fmt: skip
+
+
+def _composed(values: dict[str, Any]) -> CallRecord:
+    parts: dict[str, Any] = {}
+    for name, kind in PARTS.items():
+        own = {field.name: values.pop(field.name) for field in dataclasses.fields(kind) if field.name in values}
+        if kind is Classification:
+            own = {field.name: own.get(field.name) for field in dataclasses.fields(kind)}
+            parts[name] = kind(**own) if any(value is not None for value in own.values()) else None
+        else:
+            parts[name] = kind(**own)
+    return CallRecord(**values, **parts)

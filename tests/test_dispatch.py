@@ -1,4 +1,4 @@
-"""Dispatching to fake backends: order, what stops it, one record a call, the privacy gate, hang-ups, places."""
+"""Dispatching to fake backends: order, what stops it, one record a call, the privacy gate, disconnects, places."""
 
 from __future__ import annotations
 
@@ -94,11 +94,11 @@ def test_a_private_lookup_stops_at_the_gate() -> None:
 
 def test_a_lookup_waits_for_a_place_and_gives_it_back() -> None:
     stage = Stage({"a": [StoredDocument(b"{}", {})]}, limits={"a": 1})
-    place = stage.upstreams["a"].slots.acquire(0)
+    place = stage.upstreams["a"].places.acquire(0)
     with pytest.raises(AllBackendsFailed):
         look_up(stage)
     assert lines(stage) == [("a", "error", "busy", None)]
-    stage.upstreams["a"].slots.release(place)
+    stage.upstreams["a"].places.release(place)
     look_up(stage)
     assert stage.in_flight == 0
 
@@ -108,9 +108,9 @@ def test_a_lookup_is_counted_by_the_circuit() -> None:
     for _ in range(3):
         with pytest.raises(AllBackendsFailed):
             look_up(stage)
-    assert stage.health.snapshot() == {"a"}
+    assert stage.circuits.unhealthy() == {"a"}
     look_up(stage)  # the only backend that can answer is tried all the same
-    assert stage.health.snapshot() == frozenset()
+    assert stage.circuits.unhealthy() == frozenset()
 
 
 def test_a_client_that_leaves_ends_a_lookup() -> None:
@@ -221,7 +221,7 @@ def test_the_clients_own_mistake_ends_it() -> None:
     assert caught.value.target == ("b", "b-model")
     assert lines(stage) == [("a", "error", "timeout", None), ("b", "error", "http_400", "a")]
     assert [call.backend_failed for call in stage.records] == [True, False]
-    assert stage.health.states() == {"a": "closed", "b": "closed"}
+    assert stage.circuits.states() == {"a": "closed", "b": "closed"}
 
 
 # --- nobody answered ----------------------------------------------------------------------------
@@ -370,7 +370,7 @@ def test_a_stream_closed_before_its_end_is_cancelled_and_closed(read: int) -> No
     assert lines(stage) == [("a", "cancelled", None, None)]
     assert not stage.records[0].backend_failed
     assert stage.in_flight == 0
-    assert stage.health.states() == {"a": "closed"}
+    assert stage.circuits.states() == {"a": "closed"}
 
 
 @pytest.mark.parametrize("error", [ClientGone(), GeneratorExit(), KeyboardInterrupt(), ValueError("bug")])
@@ -387,7 +387,7 @@ def test_whatever_breaks_a_stream_from_our_side_closes_it(error: BaseException) 
     assert stage.in_flight == 0
 
 
-# --- hang-ups and bugs while waiting ------------------------------------------------------------
+# --- disconnects and bugs while waiting ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -495,7 +495,7 @@ def test_a_server_that_does_not_say_gets_no_private_request_and_keeps_its_circui
         with pytest.raises(AllBackendsFailed):
             to(stage, "m")
     assert stage.called == []
-    assert stage.health.snapshot() == frozenset()
+    assert stage.circuits.unhealthy() == frozenset()
     assert to(stage, "m", private=False).target.model == "m"
 
 
@@ -509,7 +509,7 @@ def test_a_server_that_cannot_be_reached_to_be_asked_is_left_alone_like_one_that
     for _ in range(3):
         with pytest.raises(AllBackendsFailed):
             to(stage, "m")
-    assert stage.health.snapshot() == {"home"}
+    assert stage.circuits.unhealthy() == {"home"}
 
 
 def test_the_row_names_the_host_that_runs_the_model() -> None:
@@ -546,7 +546,7 @@ def test_a_row_says_where_a_request_went_and_how_much_of_it() -> None:
 
 def test_what_was_never_sent_has_no_destination() -> None:
     stage = Stage({"cloud": [], "busy": [], "home": []}, local=frozenset({"home"}), limits={"busy": 1})
-    stage.upstreams["busy"].slots.acquire(0)
+    stage.upstreams["busy"].places.acquire(0)
     run(stage, "cloud", "home", private=True)
     run(stage, "busy", "home")
     assert [(call.error, call.destination, call.sent_bytes) for call in stage.records if call.error] == [
@@ -560,7 +560,7 @@ def test_what_was_never_sent_has_no_destination() -> None:
 
 def open_circuit(stage: Stage, name: str) -> None:
     for _ in range(3):
-        stage.health.note(build.record(backend=name, outcome="error", error="timeout", backend_failed=True))
+        stage.circuits.note(build.record(backend=name, outcome="error", error="timeout", backend_failed=True))
 
 
 def test_an_open_circuit_is_tried_last() -> None:
@@ -570,7 +570,7 @@ def test_an_open_circuit_is_tried_last() -> None:
     assert reply.target.backend == "a"
     assert lines(stage) == [("b", "error", "timeout", "a"), ("c", "error", "timeout", "a"), ("a", "ok", None, None)]
     assert [call.reason for call in stage.records] == ["cooling", "fallback", "fallback"]
-    assert stage.health.states()["a"] == "closed"
+    assert stage.circuits.states()["a"] == "closed"
 
 
 def test_when_all_circuits_are_open_the_first_is_tried_first() -> None:
@@ -606,7 +606,7 @@ def test_a_trial_stream_that_breaks_opens_the_circuit_again() -> None:
     trial = dispatch(build.request(request_id="trial", stream=True), TAGS, decision("a", "b"), stage.via, stage.record)
     with pytest.raises(StreamInterrupted):
         drained(trial)
-    assert stage.health.states()["a"] == "open"
+    assert stage.circuits.states()["a"] == "open"
 
 
 def test_a_circuit_that_opens_during_the_request_counts_at_once() -> None:
@@ -625,13 +625,13 @@ def test_a_circuit_that_opens_during_the_request_counts_at_once() -> None:
 
 def test_a_busy_backend_passes_the_request_on_and_is_not_to_blame() -> None:
     stage = Stage({"a": [], "b": []}, limits={"a": 1})
-    held = stage.upstreams["a"].slots.acquire(0)
+    held = stage.upstreams["a"].places.acquire(0)
     reply = run(stage, "a", "b")
     assert (reply.target.backend, reply.fallback_for) == ("b", "a")
     assert lines(stage) == [("a", "error", "busy", None), ("b", "ok", None, "a")]
     assert not stage.records[0].backend_failed
     assert stage.called == ["b"]
-    stage.upstreams["a"].slots.release(held)
+    stage.upstreams["a"].places.release(held)
     assert run(stage, "a", "b").target.backend == "a"
 
 

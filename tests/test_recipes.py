@@ -151,6 +151,10 @@ def test_a_recipe_names_every_file_that_it_changes(title: str):
     assert changes <= named(title)
 
 
+def test_a_tag_touches_few_files_of_the_program():
+    assert len([name for name in DONE["A tag"] if name.startswith("app/")]) <= 6
+
+
 def test_the_copy_is_tidy(all_done: Path):
     for command in (("ruff", "format", "--check", "."), ("ruff", "check", "."), ("mypy",)):
         done = run(all_done, *command)

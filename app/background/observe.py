@@ -34,8 +34,9 @@ class Medians:
 
     def note(self, call: CallRecord) -> None:
         """A call of this worker, at once."""
-        if call.outcome == Outcome.OK and call.kind in (Kind.LIVE, Kind.PROBE):
-            self.add(call.request_id, call.ts_ms, (call.backend, call.model), call.latency_ms, call.ttfb_ms)
+        if call.ending.outcome == Outcome.OK and call.kind in (Kind.LIVE, Kind.PROBE):
+            target, times = call.target, call.times
+            self.add(call.request_id, times.ts_ms, (target.backend, target.model), times.latency_ms, times.ttfb_ms)
 
     def add(self, request_id: str, ts_ms: int, model: Model, latency_ms: float, ttfb_ms: float | None) -> None:
         """Streams count by their first byte, buffered calls by their whole time.  A call seen twice counts once."""

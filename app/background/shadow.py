@@ -15,7 +15,19 @@ from app.dispatch import Call, Dispatcher, call_target
 from app.errors import BackendError
 from app.routing.locality import is_local
 from app.routing.names import model_for
-from app.types import ABTest, CallRecord, ChatRequest, Classification, Decision, Kind, Outcome, Policy, Reason, Target
+from app.types import (
+    ABTest,
+    CallRecord,
+    ChatRequest,
+    Classification,
+    Decision,
+    Kind,
+    Outcome,
+    Policy,
+    Reason,
+    Target,
+    Why,
+)
 
 _AT_ONCE = 4
 _MEASURE_EVERY_S = 2.0
@@ -50,15 +62,15 @@ class Shadow:
 
     def offer(self, request: ChatRequest, tags: Classification, decision: Decision, call: CallRecord) -> None:
         """After a live call: mirrors it when it is one that the policy samples."""
-        if not self._ab.enabled or call.backend not in self._ab.candidates:
+        if not self._ab.enabled or call.target.backend not in self._ab.candidates:
             return
-        if call.outcome != Outcome.OK or call.kind != Kind.LIVE or call.backend != decision.primary:
+        if call.ending.outcome != Outcome.OK or call.kind != Kind.LIVE or call.target.backend != decision.primary:
             return
         if self._random() >= self._ab.sample_rate:
             return
         target = self.candidate(tags, decision)
         if target is not None:
-            self._run(self._mirror, request, tags, decision, target, Kind.SHADOW, call.ts_ms)
+            self._run(self._mirror, request, tags, decision, target, Kind.SHADOW, call.times.ts_ms)
 
     def candidate(self, tags: Classification, decision: Decision) -> Target | None:
         """Who gets a sample of what the primary answers; None when nobody does, or may."""
@@ -72,10 +84,10 @@ class Shadow:
         may = not decision.private or is_local(target, observations)
         return target if target.model and fits and may else None
 
-    def mirrors(
+    def planned(
         self, request: ChatRequest, tags: Classification, decision: Decision
     ) -> Iterator[tuple[Target, Kind, float]]:
-        """What a request would be mirrored to: target, kind, share of such requests.  For dry runs."""
+        """Return the calls that would be made beside a request: target, kind, share of such requests."""
         if decision.skipped is not None:
             yield decision.skipped, Kind.PROBE, 1.0
         sampled = self.candidate(tags, decision) if request.continues is None and self._ab.sample_rate else None
@@ -117,11 +129,16 @@ class Shadow:
         kind: Kind,
         live_ts_ms: int | None = None,
     ) -> None:
-        upstream, reason = self._via.upstreams[target.backend], Reason(kind)
-        call = Call(request, tags, decision.route, target, upstream, kind, reason, self._via.record)
-        call.live_ts_ms = live_ts_ms
+        why = Why(
+            route=decision.route,
+            reason=Reason(kind),
+            sensitivity_reason=request.private_because,
+            live_ts_ms=live_ts_ms,
+        )
+        upstream = self._via.upstreams[target.backend]
+        call = Call(request, target, why, upstream, self._via.record, kind=kind, tags=tags)
         try:
             answer = call_target(request, target, call, self._via, private=decision.private)
         except BackendError:
             return  # recorded by the call
-        call.finish(Outcome.OK, answer)
+        call.succeed(answer)

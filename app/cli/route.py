@@ -15,6 +15,7 @@ from app import pipeline
 from app.background.observe import resolve
 from app.cli.common import PROBLEM, as_json, print_json, runtime
 from app.cli.table import folded
+from app.dry_run import dry_run
 from app.errors import NoPolicy, RequestError, RouterError
 from app.routing.classify import classify
 from app.routing.detect import Detectors
@@ -48,7 +49,7 @@ def route_explain(prompt: str, model: str, sensitivity: str, as_json: bool) -> N
         rt.read_latencies()
     try:
         request = _request(chat.of_text(prompt), model=chat.model_name(model), sensitivity=Sensitivity(sensitivity))
-        found = explanation(*pipeline.explain(request, rt))
+        found = explanation(*dry_run(request, rt))
     except RouterError as error:
         raise click.ClickException(error.message) from None
     if as_json:

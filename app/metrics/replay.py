@@ -17,6 +17,7 @@ from app.metrics.rows import MOST_CHARS
 from app.routing.basis import load
 from app.routing.classify import tag_complexity
 from app.routing.decide import decide
+from app.routing.expected import expected_ms
 from app.routing.locality import is_local
 from app.types import Basis, ChatRequest, Classification, Decision, Observations, Policy, Target
 from app.wire.chat.request import ChatBody
@@ -229,7 +230,7 @@ class Replay:
             sums.now_known += 1
             sums.now_usd += cost
         took = answer.ttfb_ms if answer.stream else answer.latency_ms
-        expected = seen.latency_ms.get((target.backend, target.model), config.p50_ms)
+        expected = expected_ms(target, config, seen)
         if took is not None and expected is not None:
             sums.latency_known += 1
             sums.then_ms += took

@@ -2,44 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import typing
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
-from typing import Any
 
 import peewee
 
 from app.routing.basis import dump
 from app.storage import plain, portions
-from app.types import CallRecord
+from app.storage.model import Metric
+from app.types import CallRecord, Classification, Kind, Outcome
 
 MOST_CHARS = 200  # kept of a text that a client or a backend wrote
 _MOST = 2**31 - 1  # what an integer column holds; nobody counted further
+_MADE = ("ts", "live_ts", "ok", "shadow", "policy", "asked_model", "basis")  # columns that are no field of a record
 
-_COLUMNS = (
-    "backend", "model", "route", "surface", "stream", "task", "complexity", "latency_ms", "ttfb_ms", "outcome", "error",
-    "fallback_for", "input_tokens", "output_tokens", "cost_usd", "request_id", "kind",
-    "reason", "destination", "sent_bytes", "sensitivity", "modality", "family", "tokens", "difficulty", "confidence",
-    "sensitivity_reason", "finish", "answer_chars",
-)  # fmt: skip
-_values = attrgetter(*_COLUMNS)
+
+def _stored(part: type, prefix: str = "") -> Iterator[str]:
+    """Return the fields of a record and of its parts that have a column of their name, as `times.latency_ms`."""
+    types = typing.get_type_hints(part)
+    columns = {field.column_name for field in Metric._meta.sorted_fields} - {*_MADE}
+    for field in dataclasses.fields(part):
+        kind = types[field.name]
+        if dataclasses.is_dataclass(kind):
+            yield from _stored(typing.cast(type, kind), f"{prefix}{field.name}.")
+        elif field.name in columns:
+            yield prefix + field.name
+
+
+_FIELDS, _TAGS = tuple(_stored(CallRecord)), tuple(_stored(Classification))
+_values, _tag_values = attrgetter(*_FIELDS), attrgetter(*_TAGS)
+_NO_TAGS = (None,) * len(_TAGS)
+COLUMNS = (*_MADE, *(field.rpartition(".")[2] for field in _FIELDS), *_TAGS)
 
 
 def insert(database: peewee.Database, calls: Sequence[CallRecord]) -> None:
     """Add one row a call.  In SQL of our own: peewee's insert_many takes twenty times as long to write the
     statement."""
-    names = ("ts", "live_ts", "ok", "shadow", "policy", "asked_model", "basis", *_COLUMNS)
-    row = f"({', '.join([database.param] * len(names))})"
+    names, row = ", ".join(COLUMNS), f"({', '.join([database.param] * len(COLUMNS))})"
     for some in portions(calls):
-        values: list[Any] = []
-        for call in some:
-            basis = call.basis
-            asked = (basis.policy, _storable(basis.asked_model), dump(basis)) if basis else (None, None, None)
-            facts = (call.ts_ms, call.live_ts_ms, call.outcome == "ok", call.kind != "live")
-            values += (*facts, *asked, *map(_storable, _values(call)))
-        database.execute_sql(f"INSERT INTO metrics ({', '.join(names)}) VALUES {', '.join([row] * len(some))}", values)
+        values = [value for call in some for value in flat(call)]
+        database.execute_sql(f"INSERT INTO metrics ({names}) VALUES {', '.join([row] * len(some))}", values)
 
 
-def _storable(value: Any) -> Any:
+def flat(call: CallRecord) -> tuple[object, ...]:
+    """Return the values of a call's row, in the order of COLUMNS."""
+    basis = call.basis
+    asked = (basis.policy, _storable(basis.asked_model), dump(basis)) if basis else (None, None, None)
+    tags = _tag_values(call.tags) if call.tags else _NO_TAGS
+    made = (call.times.ts_ms, call.why.live_ts_ms, call.ending.outcome == Outcome.OK, call.kind != Kind.LIVE, *asked)
+    return (*made, *map(_storable, (*_values(call), *tags)))
+
+
+def _storable(value: object) -> object:
     """Cut a value to what every database takes, so that a name from a client or a count from a backend never costs
     the whole batch."""
     if type(value) is int:

@@ -1,7 +1,7 @@
 """Keep metrics in the database: rows in, aggregates out.
 
 Every method may block and may raise storage.StoreError; none is called on the request path.  A Store belongs to one
-thread at a time (under gunicorn: its own lane, see background/lane.py).
+thread at a time (under gunicorn: its own thread, see background/thread.py).
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def _relevant(observations: Observations, policy: Policy, asked: str, meaning: M
             hosts[name] = remote
     return Observations(
         latency_ms=latency,
-        cooling=observations.cooling,
+        unhealthy=observations.unhealthy,
         local=observations.local,
         models=models,
         model_hosts=hosts,
@@ -80,7 +80,7 @@ def dump(basis: Basis) -> str:
         "targets": [f"{target.backend}/{target.model}" for target in basis.targets],
         "out": basis.output_tokens,
         "ms": {"/".join(target): median for target, median in sorted(observations.latency_ms.items())},
-        "cooling": sorted(observations.cooling),
+        "cooling": sorted(observations.unhealthy),
         "local": sorted(observations.local),
         "models": observations.models,
         "hosts": observations.model_hosts,
@@ -98,7 +98,7 @@ def load(policy: str, asked_model: str | None, text: str) -> Basis:
         output_tokens=document.get("out", 0),
         observations=Observations(
             latency_ms={_pair(name): median for name, median in document.get("ms", {}).items()},
-            cooling=frozenset(document.get("cooling", ())),
+            unhealthy=frozenset(document.get("cooling", ())),
             local=frozenset(document.get("local", ())),
             models={backend: tuple(models) for backend, models in document.get("models", {}).items()},
             model_hosts=document.get("hosts", {}),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from app.errors import ContextTooLong, NoEligibleBackend, UnknownModel
 from app.routing.basis import relevant_observations, storable_name
+from app.routing.expected import expected_ms
 from app.routing.locality import Verdict, is_local, judge_target
 from app.routing.names import Meaning, model_for, resolve
 from app.types import (
@@ -74,8 +75,7 @@ class _Choice:
         return self.policy.backends[target.backend]
 
     def expected_ms(self, target: Target) -> float | None:
-        """Return the live median, else the policy's p50Ms, else None."""
-        return self.observations.latency_ms.get((target.backend, target.model), self.config(target).p50_ms)
+        return expected_ms(target, self.config(target), self.observations)
 
     def decision(self) -> Decision:
         request, policy, meaning = self.request, self.policy, self.meaning
@@ -304,7 +304,7 @@ def _health(choice: _Choice) -> None:
 
 
 def _is_unhealthy(target: Target, choice: _Choice) -> bool:
-    return target.backend in choice.observations.cooling
+    return target.backend in choice.observations.unhealthy
 
 
 def _budget(choice: _Choice) -> None:

@@ -9,13 +9,13 @@ import dataclasses
 from collections.abc import Iterator
 
 from app.routing.features import SIZES
-from app.types import Decision, Evidence, JsonDict, JsonObject, Kind, Outlook, Planned, Sign
+from app.types import Decision, DryRun, Evidence, JsonDict, JsonObject, Kind, PlannedCall, Sign
 from app.words import duration, usd
 
 _MAX_WORDS = 4
 
 
-def explanation(evidence: Evidence, decision: Decision, outlook: Outlook) -> JsonDict:
+def explanation(evidence: Evidence, decision: Decision, dry_run: DryRun) -> JsonDict:
     """Return the tags with their evidence, the route, the targets in the order of tries, and the calls to be made."""
     return {
         "classification": dataclasses.asdict(evidence.tags),
@@ -27,14 +27,14 @@ def explanation(evidence: Evidence, decision: Decision, outlook: Outlook) -> Jso
         "route": decision.route,
         "targets": [{"backend": target.backend, "model": target.model} for target in decision.targets],
         "trace": [{"stage": step.stage, "outcome": step.outcome} for step in decision.trace],
-        "calls": [_call(call) for call in outlook.calls],
-        "mirrors": [{**_call(call), "kind": call.kind, "why": _why(call, decision)} for call in outlook.mirrors],
-        "never": [{"backend": name, "why": why} for name, why in outlook.never.items()],
+        "calls": [_call(call) for call in dry_run.calls],
+        "mirrors": [{**_call(call), "kind": call.kind, "why": _why(call, decision)} for call in dry_run.shadows],
+        "never": [{"backend": name, "why": why} for name, why in dry_run.never.items()],
         "sensitivity_reason": decision.private_because,
     }
 
 
-def _call(call: Planned) -> JsonDict:
+def _call(call: PlannedCall) -> JsonDict:
     estimate = call.estimate
     return {
         "backend": call.target.backend,
@@ -56,7 +56,7 @@ def _call(call: Planned) -> JsonDict:
     }
 
 
-def _why(call: Planned, decision: Decision) -> str:
+def _why(call: PlannedCall, decision: Decision) -> str:
     if call.kind == Kind.SHADOW:
         return f"{call.share * 100:g} % of what {decision.primary} answers, for the A/B trial"
     return "from time to time, to measure it"

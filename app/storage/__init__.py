@@ -1,6 +1,6 @@
 """The database file: opening, upgrading, transactions.  Used by metrics and conversations; nobody else touches peewee.
 
-Everything here may block and may raise StoreError; nothing of it runs on the event loop (see background/lane.py).
+Everything here may block and may raise StoreError; nothing of it runs on the event loop (see background/thread.py).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BUSY_MS = 200  # wait for another writer; what could not be written is kept for
 _MISSING = -1  # for an inode
 
 
-# A PostgreSQL that is far away or gone must not hold the lane for long.  Seconds to connect; milliseconds for a
+# A PostgreSQL that is far away or gone must not hold the thread for long.  Seconds to connect; milliseconds for a
 # statement, for a lock another machine holds, and for bytes that nobody acknowledges.
 _POSTGRES: dict[str, Any] = {
     "connect_timeout": 5,

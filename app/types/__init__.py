@@ -5,7 +5,7 @@ milliseconds.  Nothing here does I/O, and nothing here imports another package o
 """
 
 from app.types.aliases import Environ, JsonDict, JsonObject
-from app.types.decision import Basis, Decision, Estimate, Observations, Outlook, Planned, Step
+from app.types.decision import Basis, Decision, DryRun, Estimate, Observations, PlannedCall, Step
 from app.types.policy import (
     PINS,
     UNKNOWN_MODELS,
@@ -21,7 +21,7 @@ from app.types.policy import (
     SensitivityRules,
     Timeouts,
 )
-from app.types.record import CallRecord
+from app.types.record import CallRecord, Egress, Ending, Times, Usage, Why
 from app.types.reply import Buffered, Chunks, Outgoing, Reply, Streamed
 from app.types.request import Body, ChatRequest, Dialect, StoredRequest, Target
 from app.types.states import CircuitState, Kind, Operation, Outcome, Reason, Sensitivity, Wire
@@ -58,6 +58,9 @@ __all__ = [
     "Cuts",
     "Decision",
     "Dialect",
+    "DryRun",
+    "Egress",
+    "Ending",
     "Environ",
     "Estimate",
     "Evidence",
@@ -68,8 +71,7 @@ __all__ = [
     "Operation",
     "Outcome",
     "Outgoing",
-    "Outlook",
-    "Planned",
+    "PlannedCall",
     "Policy",
     "Price",
     "Range",
@@ -85,5 +87,8 @@ __all__ = [
     "Streamed",
     "Target",
     "Timeouts",
+    "Times",
+    "Usage",
+    "Why",
     "Wire",
 ]

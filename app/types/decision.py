@@ -23,7 +23,7 @@ class Observations:
     """What the router believes about the backends now.  It is replaced as a whole, never changed in place."""
 
     latency_ms: Mapping[tuple[str, str], float] = field(default_factory=dict)  # (backend, model) -> live median
-    cooling: frozenset[str] = frozenset()  # backends whose circuit is open
+    unhealthy: frozenset[str] = frozenset()  # backends whose circuit is open or half-open
     local: frozenset[str] = frozenset()  # backends inside the operator's boundary
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # backend -> models it was seen to hold
     # backend -> model (locality.model_key) -> host:port that runs it, "" = the server itself.  A backend that is absent
@@ -84,7 +84,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
+class PlannedCall:
     """A call that the router would make."""
 
     target: Target
@@ -101,9 +101,9 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
+class DryRun:
     """The calls that a decision would lead to."""
 
-    calls: tuple[Planned, ...]  # in the order of tries
-    mirrors: tuple[Planned, ...]  # beside them: an A/B sample, a measurement
+    calls: tuple[PlannedCall, ...]  # in the order of tries
+    shadows: tuple[PlannedCall, ...]  # beside them: a shadow call, a probe
     never: Mapping[str, str]  # the other backends, and why none of this reaches them

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app import pipeline
+from app.dry_run import dry_run
 from app.routing.explain import explanation
 from app.runtime import Runtime
 from app.types import Environ
@@ -22,8 +22,8 @@ def route(environ: Environ, services: Runtime) -> Response:
     is_chat = "messages" in members or not {"input", "previous_response_id"} & members
     surface = chat.SURFACE if is_chat else responses.SURFACE
     request = surface.read(environ, body, services).request
-    evidence, decision, outlook = pipeline.explain(request, services)
-    response = json_response(explanation(evidence, decision, outlook))
+    evidence, decision, calls = dry_run(request, services)
+    response = json_response(explanation(evidence, decision, calls))
     reasons = headers.reason_headers(decision.private_because, pin_refused=decision.pin_refused)
     response.headers += {"X-LLR-Request-Id": request.request_id, **reasons}.items()
     return response

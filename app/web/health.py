@@ -22,7 +22,7 @@ def health(_environ: Environ, services: Runtime) -> Response:
             "backends": list(services.policy.backends),
             "policy": services.policy.version,
             "uptime_s": int(time.time() - services.started_at),
-            "cooling": sorted(services.health.snapshot()),
+            "cooling": sorted(services.circuits.unhealthy()),
             "rows_queued": services.recorder.queued,
         }
     )

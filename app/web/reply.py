@@ -37,7 +37,7 @@ def buffered(
     """Run a request and return its response, whose body `document` writes.  Raise RouterError."""
     log, sock = RequestLog(request), environ.get("gunicorn.socket")
     try:
-        with services.hangups.watch(sock):
+        with services.disconnects.watch(sock):
             reply = pipeline.run(request, services)
         assert isinstance(reply, Buffered)
         body = document(reply)

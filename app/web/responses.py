@@ -207,7 +207,7 @@ class ResponsesExchange:
             their_items=their_items,
         )
         try:
-            return self._rt.state_lane.run(self._rt.conversations.keep, turn)
+            return self._rt.state_thread.run(self._rt.conversations.keep, turn)
         except Exception as error:  # whatever goes wrong here, the answer is there and is sent
             log.error("a response could not be stored: %s", type(error).__name__)
             return False

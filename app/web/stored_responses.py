@@ -49,7 +49,7 @@ def input_items(environ: Environ, services: Runtime, name: str) -> Response:
 def ask_store(services: Runtime, query: Callable[..., Result], *arguments: object) -> Result:
     """Return the result of a query about conversations.  Raise RouterError when the database cannot be read."""
     try:
-        result: Result = services.state_lane.run(query, *arguments)
+        result: Result = services.state_thread.run(query, *arguments)
     except StoreError as error:
         text = f"Stored responses cannot be read now: {error}"
         raise RouterError(text, status=503, code="store_unavailable") from None

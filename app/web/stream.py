@@ -109,7 +109,7 @@ class Feed:
         self._pump.kill(ClientGone, block=False)
 
     def _next_item(self, wait_s: float) -> Reply | bytes | RouterError | None:
-        with self._services.hangups.watch(self._sock):
+        with self._services.disconnects.watch(self._sock):
             item: Reply | bytes | RouterError | None = self._queue.get(timeout=wait_s)
             return item
 

@@ -61,7 +61,7 @@ def test_a_sample_is_mirrored_buffered_and_marked() -> None:
     assert (call.kind, call.backend, call.model, call.route) == ("shadow", "b", "bm", "r1")
     assert (call.outcome, call.stream, call.fallback_for, call.request_id) == ("ok", False, None, "req-1")
     assert (call.input_tokens, call.output_tokens) == (3, 5)
-    assert call.live_ts_ms == build.record().ts_ms, "the report finds the live call by it"
+    assert call.live_ts_ms == build.record().times.ts_ms, "the report finds the live call by it"
     assert bench.stage.in_flight == 0
 
 

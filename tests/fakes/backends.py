@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from app.backends.answers import Whole
 from app.backends.base import Backend
-from app.backends.slots import Slots
+from app.backends.places import Places
+from app.circuits import Circuits
 from app.dispatch import Dispatcher, Upstream
-from app.health import Health
 from app.types import BackendConfig, CallRecord, ChatRequest, Observations, Outgoing, Price, Target, Timeouts
 from app.wire.reply_facts import ReplyFacts
+from tests import build
 
 
 class FakeStream:
@@ -101,25 +103,25 @@ class Stage:
         prices: Mapping[str, Price] | None = None,
     ) -> None:
         self.now = 1000.0
-        self.health = Health(lambda: self.now)
+        self.circuits = Circuits(lambda: self.now)
         self.local = local
         self.model_hosts: Mapping[str, Mapping[str, str]] = {}
-        self.records: list[CallRecord] = []
+        self.records: list[SimpleNamespace] = []  # flat, see build.flat
         self.backends = {
             name: FakeBackend(config(name, price=(prices or {}).get(name)), *given) for name, given in answers.items()
         }
         self.upstreams = {
-            name: Upstream(backend, Slots((limits or {}).get(name, 0), 0, None))
+            name: Upstream(backend, Places((limits or {}).get(name, 0), 0, None))
             for name, backend in self.backends.items()
         }
-        self.via = Dispatcher(self.upstreams, self.health, self.observations, self.record)
+        self.via = Dispatcher(self.upstreams, self.circuits, self.observations, self.record)
 
     def observations(self) -> Observations:
-        return Observations(local=self.local, cooling=self.health.snapshot(), model_hosts=self.model_hosts)
+        return Observations(local=self.local, unhealthy=self.circuits.unhealthy(), model_hosts=self.model_hosts)
 
     def record(self, call: CallRecord) -> None:
-        self.records.append(call)
-        self.health.note(call)
+        self.records.append(build.flat(call))
+        self.circuits.note(call)
 
     @property
     def called(self) -> list[str]:
@@ -128,4 +130,4 @@ class Stage:
 
     @property
     def in_flight(self) -> int:
-        return sum(upstream.slots.in_flight for upstream in self.upstreams.values())
+        return sum(upstream.places.in_flight for upstream in self.upstreams.values())

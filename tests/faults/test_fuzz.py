@@ -135,7 +135,7 @@ def test_any_headers(client: FlaskClient) -> None:
 
 def backend(client: FlaskClient, name: str, *answers: Any) -> None:
     runtime = client.application.extensions["runtime"]
-    runtime.health._circuits.clear()
+    runtime.circuits._circuits.clear()
     object.__setattr__(runtime.upstreams[name], "backend", FakeBackend(config(name), *answers))
 
 

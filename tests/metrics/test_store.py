@@ -344,7 +344,7 @@ def test_sums_and_rows_tell_the_same_of_every_window(store: Store, monkeypatch: 
         monkeypatch.setattr(windows, "_EXACT_ROWS", -1)
         summed = store.window(since).aggregates
         assert facts(summed) == facts(exact), since
-        assert count(exact) == sum(call.ts_ms >= since for call in calls)
+        assert count(exact) == sum(call.times.ts_ms >= since for call in calls)
 
 
 def test_a_window_of_many_rows_is_read_from_the_sums(store: Store, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,7 +366,7 @@ def test_old_rows_go_in_small_steps_and_totals_never_fall(store: Store, file: Pa
     store.write(calls)
     store.write([build.record(ts_ms=NOW)])
     before, limit = facts(store.totals()), NOW - 24 * 3_600_000
-    old = sum(call.ts_ms < limit for call in calls)
+    old = sum(call.times.ts_ms < limit for call in calls)
     assert 100 < old < 200
     steps = []
     while gone := store.prune(limit, most=40):

@@ -28,7 +28,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def fill(store: Store) -> None:
     """A live call every five minutes of the last two days, 100 to 199 ms, and as many mirrored ones."""
     calls = [build.record(ts_ms=NOW - n * 300_000, latency_ms=100 + n % 100, model="mn"[n % 2]) for n in range(576)]
-    store.write([*calls, *(build.record(ts_ms=call.ts_ms, kind="shadow", backend="b") for call in calls)])
+    store.write([*calls, *(build.record(ts_ms=call.times.ts_ms, kind="shadow", backend="b") for call in calls)])
 
 
 def calls(steps: Steps) -> dict[int, int]:

@@ -43,7 +43,7 @@ def observations(
 ) -> Observations:
     return Observations(
         latency_ms={tuple(name.split("/", 1)): ms for name, ms in (latency or {}).items()},  # type: ignore[misc]
-        cooling=frozenset(cooling or ()),
+        unhealthy=frozenset(cooling or ()),
         local=frozenset(local or ()),
         models={name: tuple(held) for name, held in (models or {}).items()},
         model_hosts=hosts or {},
@@ -282,7 +282,7 @@ def test_whatever_happens_privacy_and_order_hold(
 ) -> None:
     seen = Observations(
         latency_ms={(name, held): 9000.0 for name in slow for held in ("m", "l")},
-        cooling=frozenset(cooling),
+        unhealthy=frozenset(cooling),
         local=frozenset(local),
     )
     rules = dataclasses.replace(rules, pins=pins)

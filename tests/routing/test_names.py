@@ -270,7 +270,7 @@ def test_the_names_that_are_listed(pins: str, names: str) -> None:
 
 def test_the_index_is_built_once_for_what_stays_the_same() -> None:
     names = names_of(HOME, SEEN)
-    assert names_of(HOME, dataclasses.replace(SEEN, cooling=frozenset({"local"}), models=dict(SEEN.models))) is names
+    assert names_of(HOME, dataclasses.replace(SEEN, unhealthy=frozenset({"local"}), models=dict(SEEN.models))) is names
     assert names_of(HOME, dataclasses.replace(SEEN, models={})) is not names
     assert names_of(dataclasses.replace(HOME), SEEN) is not names
 

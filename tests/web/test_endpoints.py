@@ -254,7 +254,7 @@ def test_a_dry_run_knows_medians_circuits_and_who_is_measured(client: Client) ->
     for number in range(6):
         runtime.record(build.record(request_id=f"r{number}", ts_ms=now_ms(), model="m", latency_ms=2500))
     for _ in range(3):
-        runtime.health.note(build.record(backend="other", outcome="error", error="timeout", backend_failed=True))
+        runtime.circuits.note(build.record(backend="other", outcome="error", error="timeout", backend_failed=True))
     answer = made.post("/v1/route", json=LIMITED).json
     assert [call["backend"] for call in answer["calls"]] == ["cloud", "local"]
     assert (answer["calls"][1]["expected_ms"], answer["calls"][1]["expected_from"]) == (2500, "measured")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from app.cli.checks.seen import Answer, Finding, Seen
+from app.routing.expected import expected_ms
 from app.routing.names import model_for
-from app.types import Observations, Route
+from app.types import Observations, Route, Target
 
 
 def private_requests(seen: Seen) -> Iterator[Finding]:
@@ -50,8 +51,9 @@ def _expected(seen: Seen, route: Route, name: str) -> float | None:
     """The median of the model that this route's requests get, else p50Ms."""
     config = seen.policy.backends[name]
     family = next(iter(families), "any") if isinstance(families := route.match.get("family"), frozenset) else "any"
-    model = model_for(config, family, Observations(models={name: seen.answers.get(name, Answer()).models}))
-    return seen.latency_ms.get((name, model), config.p50_ms)
+    models = {name: seen.answers.get(name, Answer()).models}
+    observations = Observations(latency_ms=seen.latency_ms, models=models)
+    return expected_ms(Target(name, model_for(config, family, observations)), config, observations)
 
 
 def echo(seen: Seen) -> Iterator[Finding]:

@@ -17,10 +17,11 @@ from flask import request as http
 from markupsafe import Markup
 from werkzeug import Response as AnyResponse
 
-from app import pipeline
+from app.dry_run import dry_run
 from app.errors import NotAllowed, RequestError, RouterError
 from app.metrics.summary import window_hours
 from app.metrics.trial import ENOUGH_SAMPLES, FASTER
+from app.routing.expected import expected_ms
 from app.routing.explain import describe_calls, explanation
 from app.routing.locality import is_local
 from app.routing.names import model_for
@@ -183,7 +184,7 @@ def _backends(rt: Runtime, summary: Mapping[str, Any], workers: Mapping[str, Any
             "todo": figures.to_do(live, config.endpoint),
             "in_flight": over_workers("in_flight", name),
             "waiting": over_workers("waiting", name),
-            "expected": observations.latency_ms.get((name, model), config.p50_ms),
+            "expected": expected_ms(Target(name, model), config, observations),
             "sums": sums.pop(name, figures.NO_CALLS),
         }
     for name, entry in sums.items():
@@ -214,7 +215,7 @@ def _try(form: Mapping[str, str]) -> dict[str, Any]:
             stream=False,
             sensitivity=Sensitivity.HIGH if tried["private"] else Sensitivity.NORMAL,
         )
-        found = explanation(*pipeline.explain(request, services()))
+        found = explanation(*dry_run(request, services()))
     except RouterError as error:
         return {**tried, "refused": error}
     tags = [(name, value) for name, value in found["classification"].items() if isinstance(value, (str, int, float))]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.health import Health
+from app.circuits import Circuits
 from tests import build
 from tests.logs import captured
 
@@ -24,30 +24,30 @@ class Bench:
 
     def __init__(self, first_s: float = 10.0) -> None:
         self.clock = Clock()
-        self.health = Health(self.clock, first_s)
+        self.circuits = Circuits(self.clock, first_s)
 
     def at(self, seconds: float) -> None:
         self.clock.now = 1000.0 + seconds
 
     def ok(self, request_id: str = "x", **fields: Any) -> None:
-        self.health.note(build.record(backend="b", request_id=request_id, **fields))
+        self.circuits.note(build.record(backend="b", request_id=request_id, **fields))
 
     def fails(self, times: int = 1, request_id: str = "x", **fields: Any) -> None:
         known = {"outcome": "error", "error": "timeout", "backend_failed": True}
         for _ in range(times):
-            self.health.note(build.record(backend="b", request_id=request_id, **{**known, **fields}))
+            self.circuits.note(build.record(backend="b", request_id=request_id, **{**known, **fields}))
 
     @property
-    def cooling(self) -> bool:
-        assert self.health.snapshot() <= {"b"}
-        return "b" in self.health.snapshot()
+    def unhealthy(self) -> bool:
+        assert self.circuits.unhealthy() <= {"b"}
+        return "b" in self.circuits.unhealthy()
 
     @property
     def state(self) -> str:
-        return self.health.states()["b"]
+        return self.circuits.states()["b"]
 
     def admits(self, request_id: str = "t") -> bool:
-        return self.health.admit("b", request_id)
+        return self.circuits.admit("b", request_id)
 
 
 def opened(seconds: float = 0.0) -> Bench:
@@ -61,20 +61,20 @@ def opened(seconds: float = 0.0) -> Bench:
 def test_a_backend_never_called_is_well() -> None:
     bench = Bench()
     assert bench.admits()
-    assert bench.health.snapshot() == frozenset()
-    assert bench.health.states() == {}
+    assert bench.circuits.unhealthy() == frozenset()
+    assert bench.circuits.states() == {}
 
 
 def test_three_failures_in_a_row_open_for_ten_seconds() -> None:
     bench = Bench()
     bench.fails(2)
-    assert (bench.cooling, bench.state, bench.admits()) == (False, "closed", True)
+    assert (bench.unhealthy, bench.state, bench.admits()) == (False, "closed", True)
     bench.fails()
-    assert (bench.cooling, bench.state, bench.admits()) == (True, "open", False)
+    assert (bench.unhealthy, bench.state, bench.admits()) == (True, "open", False)
     bench.at(9.999)
-    assert (bench.cooling, bench.state, bench.admits()) == (True, "open", False)
+    assert (bench.unhealthy, bench.state, bench.admits()) == (True, "open", False)
     bench.at(10)
-    assert (bench.cooling, bench.state) == (False, "half-open")
+    assert (bench.unhealthy, bench.state) == (False, "half-open")
 
 
 def test_a_success_between_failures_starts_the_count_again() -> None:
@@ -82,17 +82,17 @@ def test_a_success_between_failures_starts_the_count_again() -> None:
     bench.fails(2)
     bench.ok()
     bench.fails(2)
-    assert not bench.cooling
+    assert not bench.unhealthy
     bench.fails()
-    assert bench.cooling
+    assert bench.unhealthy
 
 
 def test_backends_do_not_share_a_circuit() -> None:
     bench = opened()
-    assert bench.health.admit("other", "t")
-    bench.health.note(build.record(backend="other"))
-    assert bench.health.snapshot() == {"b"}
-    assert bench.health.states() == {"b": "open", "other": "closed"}
+    assert bench.circuits.admit("other", "t")
+    bench.circuits.note(build.record(backend="other"))
+    assert bench.circuits.unhealthy() == {"b"}
+    assert bench.circuits.states() == {"b": "open", "other": "closed"}
 
 
 def test_the_cooldown_doubles_up_to_two_minutes_while_trials_fail() -> None:
@@ -127,7 +127,7 @@ def test_the_first_cooldown_is_set_by_the_operator(first_s: float, lengths: list
 def test_one_trial_at_a_time() -> None:
     bench = opened(10)
     assert bench.admits("first")
-    assert (bench.cooling, bench.state) == (True, "half-open")
+    assert (bench.unhealthy, bench.state) == (True, "half-open")
     assert not bench.admits("second")
     bench.fails(request_id="first")
     assert not bench.admits("third")
@@ -140,14 +140,14 @@ def test_a_trial_that_goes_well_closes() -> None:
     bench = opened(10)
     assert bench.admits("t")
     bench.ok("t")
-    assert (bench.cooling, bench.state, bench.admits(), bench.admits("u")) == (False, "closed", True, True)
+    assert (bench.unhealthy, bench.state, bench.admits(), bench.admits("u")) == (False, "closed", True, True)
     bench.fails(2)
-    assert not bench.cooling
+    assert not bench.unhealthy
     bench.fails()
     bench.at(19.999)
-    assert bench.cooling  # and the next cool-down is a first one again
+    assert bench.unhealthy  # and the next cool-down is a first one again
     bench.at(20)
-    assert not bench.cooling
+    assert not bench.unhealthy
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_trial_that_tells_nothing_makes_room_for_another(fields: dict[str, Any
     bench = opened(10)
     assert bench.admits("t")
     bench.ok("t", **fields)
-    assert (bench.cooling, bench.state) == (False, "half-open")
+    assert (bench.unhealthy, bench.state) == (False, "half-open")
     assert bench.admits("u")
     assert not bench.admits("v")
 
@@ -179,13 +179,13 @@ def test_what_tells_nothing_neither_opens_nor_closes(fields: dict[str, Any]) -> 
     bench = Bench()
     for _ in range(5):
         bench.ok(**fields)
-    assert not bench.cooling
+    assert not bench.unhealthy
     bench.fails(2)
     bench.ok(**fields)
     bench.fails()
-    assert bench.cooling
+    assert bench.unhealthy
     bench.ok(**fields)
-    assert bench.cooling
+    assert bench.unhealthy
 
 
 def test_an_error_that_is_the_clients_shows_a_backend_that_works() -> None:
@@ -193,7 +193,7 @@ def test_an_error_that_is_the_clients_shows_a_backend_that_works() -> None:
     bench.fails(2)
     bench.fails(error="http_400", backend_failed=False)
     bench.fails(2)
-    assert not bench.cooling
+    assert not bench.unhealthy
 
 
 def test_late_failures_of_old_calls_do_not_prolong_a_cooldown() -> None:
@@ -218,7 +218,7 @@ def test_late_failures_of_old_calls_do_not_count_as_the_trials() -> None:
 def test_a_late_success_closes() -> None:
     bench = opened(5)
     bench.ok("old")
-    assert (bench.cooling, bench.admits()) == (False, True)
+    assert (bench.unhealthy, bench.admits()) == (False, True)
 
 
 def test_probes_and_shadow_calls_tell_of_their_backend_too() -> None:
@@ -226,15 +226,15 @@ def test_probes_and_shadow_calls_tell_of_their_backend_too() -> None:
     bench.fails(kind="shadow")
     bench.fails(kind="probe")
     bench.fails()
-    assert bench.cooling
+    assert bench.unhealthy
     bench.ok(kind="probe")
-    assert not bench.cooling
+    assert not bench.unhealthy
 
 
 def test_retry_after_is_honoured_at_once() -> None:
     bench = Bench()
     bench.fails(error="http_429", retry_after_s=30.0)
-    assert (bench.cooling, bench.state, bench.admits()) == (True, "open", False)
+    assert (bench.unhealthy, bench.state, bench.admits()) == (True, "open", False)
     bench.at(29.999)
     assert not bench.admits()
     bench.at(30)
@@ -248,16 +248,16 @@ def test_retry_after_never_shortens_a_cooldown() -> None:
     bench.fails(2)
     bench.fails(retry_after_s=1.0)
     bench.at(9.999)
-    assert bench.cooling
+    assert bench.unhealthy
     bench.at(10)
-    assert not bench.cooling
+    assert not bench.unhealthy
 
 
 def test_retry_after_prolongs_an_open_circuit() -> None:
     bench = opened(5)
     bench.fails(retry_after_s=60.0)
     bench.at(64.999)
-    assert bench.cooling
+    assert bench.unhealthy
     bench.at(65)
     assert bench.admits()
 
@@ -265,7 +265,7 @@ def test_retry_after_prolongs_an_open_circuit() -> None:
 def test_a_retry_after_of_nothing_changes_nothing() -> None:
     bench = Bench()
     bench.fails(retry_after_s=0.0)
-    assert not bench.cooling
+    assert not bench.unhealthy
 
 
 # --- the log ------------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ def test_a_circuit_that_closes_is_told(stream: bool) -> None:
     with captured("llr.health") as lines:
         assert bench.admits("t")
         if stream:
-            bench.health.answered("b", "t")
+            bench.circuits.answered("b", "t")
         bench.ok("t")
         bench.ok()
     assert lines == ["INFO b: answers again after 12 s"]
@@ -341,7 +341,7 @@ def test_what_this_machine_lacks_is_no_failure_of_the_backend_and_is_logged_once
         bench.at(50)
         bench.ok()
         bench.fails(error=kind, backend_failed=False)
-    assert (bench.cooling, bench.state) == (False, "closed")
+    assert (bench.unhealthy, bench.state) == (False, "closed")
     said = f"ERROR this machine has no {kind} left: calls fail, and no backend is to blame"
     assert lines == [said, "INFO calls can be made again", said]
 

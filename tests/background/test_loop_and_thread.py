@@ -9,8 +9,8 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from app.background.lane import Lane
 from app.background.loop import Loop
+from app.background.thread import WorkerThread
 from tests.logs import captured
 
 
@@ -56,30 +56,30 @@ def test_a_loop_outlives_the_failures_of_its_step() -> None:
 
 
 def test_a_lane_runs_in_place_before_it_is_started_and_after_it_is_stopped() -> None:
-    lane = Lane()
-    assert lane.run(threading.get_ident) == threading.get_ident()
-    lane.start()
-    assert lane.run(threading.get_ident) != threading.get_ident()
-    lane.stop()
-    assert lane.run(threading.get_ident) == threading.get_ident()
-    lane.stop()
+    thread = WorkerThread()
+    assert thread.run(threading.get_ident) == threading.get_ident()
+    thread.start()
+    assert thread.run(threading.get_ident) != threading.get_ident()
+    thread.stop()
+    assert thread.run(threading.get_ident) == threading.get_ident()
+    thread.stop()
 
 
 def test_a_lane_gives_results_and_raises_what_is_raised() -> None:
-    lane = Lane()
-    lane.start()
+    thread = WorkerThread()
+    thread.start()
     try:
-        assert lane.run(divmod, 17, 5) == (3, 2)
+        assert thread.run(divmod, 17, 5) == (3, 2)
         with pytest.raises(ZeroDivisionError):
-            lane.run(divmod, 1, 0)
-        assert lane.run(divmod, 17, 5) == (3, 2), "it goes on after an error"
+            thread.run(divmod, 1, 0)
+        assert thread.run(divmod, 17, 5) == (3, 2), "it goes on after an error"
     finally:
-        lane.stop()
+        thread.stop()
 
 
 def test_other_greenlets_go_on_while_a_lane_works_and_its_work_is_one_after_the_other() -> None:
-    lane, order = Lane(), []
-    lane.start()
+    thread, order = WorkerThread(), []
+    thread.start()
     may_end = threading.Event()
 
     def slow() -> None:
@@ -95,11 +95,11 @@ def test_other_greenlets_go_on_while_a_lane_works_and_its_work_is_one_after_the_
         may_end.set()
 
     try:
-        waiting = [gevent.spawn(lane.run, slow), gevent.spawn(lane.run, quick)]
+        waiting = [gevent.spawn(thread.run, slow), gevent.spawn(thread.run, quick)]
         gevent.idle()
         gevent.spawn(beside)
         gevent.joinall(waiting, timeout=10)
     finally:
         may_end.set()
-        lane.stop()
+        thread.stop()
     assert order.index("beside") < order.index("slow ends") < order.index("quick")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from app.backends.slots import Slots
+from app.backends.places import Places
 from app.errors import BackendBusy
 
 
@@ -22,41 +22,41 @@ def no_sleep(_: float) -> None:
 
 
 def test_without_a_limit_there_is_always_a_place() -> None:
-    slots = Slots(0, 0, None)
-    taken = [slots.acquire(0, no_sleep) for _ in range(1000)]
-    assert slots.in_flight == 1000
-    for slot in taken:
-        slots.release(slot)
-    assert (slots.in_flight, slots.waiting) == (0, 0)
+    places = Places(0, 0, None)
+    taken = [places.acquire(0, no_sleep) for _ in range(1000)]
+    assert places.in_flight == 1000
+    for place in taken:
+        places.release(place)
+    assert (places.in_flight, places.waiting) == (0, 0)
 
 
 def test_a_limit_is_kept_and_a_place_given_back_is_free() -> None:
-    slots = Slots(2, 0, None)
-    first, second = slots.acquire(0, no_sleep), slots.acquire(0, no_sleep)
+    places = Places(2, 0, None)
+    first, second = places.acquire(0, no_sleep), places.acquire(0, no_sleep)
     assert {first, second} == {0, 1}
     with pytest.raises(BackendBusy) as caught:
-        slots.acquire(0, no_sleep)
-    assert (slots.in_flight, slots.waiting) == (2, 0)
+        places.acquire(0, no_sleep)
+    assert (places.in_flight, places.waiting) == (2, 0)
     assert caught.value.message == "all 2 places (maxConcurrency) stayed taken for 0 s"
     assert (caught.value.kind, caught.value.backend_failed) == ("busy", False)
-    slots.release(second)
-    assert slots.acquire(0, no_sleep) == second
-    assert slots.in_flight == 2
+    places.release(second)
+    assert places.acquire(0, no_sleep) == second
+    assert places.in_flight == 2
 
 
 def test_waiting_ends_when_a_place_is_given_back() -> None:
-    slots = Slots(1, 0, None)
-    slot = slots.acquire(0, no_sleep)
+    places = Places(1, 0, None)
+    place = places.acquire(0, no_sleep)
     looked = []
 
     def sleep(_: float) -> None:
-        looked.append((slots.in_flight, slots.waiting))
+        looked.append((places.in_flight, places.waiting))
         if len(looked) == 3:
-            slots.release(slot)
+            places.release(place)
 
-    assert slots.acquire(60, sleep) == slot
+    assert places.acquire(60, sleep) == place
     assert looked == [(1, 1)] * 3
-    assert (slots.in_flight, slots.waiting) == (1, 0)
+    assert (places.in_flight, places.waiting) == (1, 0)
 
 
 def test_who_gives_up_waiting_holds_nothing() -> None:
@@ -66,13 +66,13 @@ def test_who_gives_up_waiting_holds_nothing() -> None:
     def leave(_: float) -> None:
         raise Gone
 
-    slots = Slots(1, 0, None)
-    slot = slots.acquire(0, no_sleep)
+    places = Places(1, 0, None)
+    place = places.acquire(0, no_sleep)
     with pytest.raises(Gone):
-        slots.acquire(60, leave)
-    assert (slots.in_flight, slots.waiting) == (1, 0)
-    slots.release(slot)
-    assert slots.acquire(0, no_sleep) == slot
+        places.acquire(60, leave)
+    assert (places.in_flight, places.waiting) == (1, 0)
+    places.release(place)
+    assert places.acquire(0, no_sleep) == place
 
 
 # --- several processes --------------------------------------------------------------------------
@@ -90,16 +90,16 @@ class Worker:
             os.close(says)
             return
         try:
-            slots, taken = Slots(limit, offset, fd), []
+            places, taken = Places(limit, offset, fd), []
             while command := os.read(asks, 1):
                 if command == b"+":
                     try:
-                        taken.append(slots.acquire(0, no_sleep))
+                        taken.append(places.acquire(0, no_sleep))
                         os.write(says, b"y")
                     except BackendBusy:
                         os.write(says, b"n")
                 else:
-                    slots.release(taken.pop())
+                    places.release(taken.pop())
                     os.write(says, b"y")
         finally:
             os._exit(0)

@@ -1,7 +1,7 @@
-"""Circuits: which backends are left alone after failures.  Fed by CallRecords; one per worker process.
+"""Circuits: which backends are unhealthy after failures.  Fed by CallRecords; one per worker process.
 
-closed --3 failures in a row--> open for 10 s (doubling to 120 s) --time is up--> one trial call --ok--> closed
-                                                                                               --failed--> open
+closed --3 failures in a row--> open for 10 s (doubling to 120 s) --time is up--> half-open: one trial call
+half-open --the trial call succeeds--> closed      half-open --it fails--> open
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ log = logging.getLogger("llr.health")
 
 _FAILURES_TO_OPEN = 3
 _LONGEST_S = 120.0
-_RECOVERED_S = 10.0  # without a call that failed for want of something here
+_RECOVERED_S = 10.0  # without a call that failed because this machine had run out of something
+_NOT_SENT = ("busy", "privacy")  # errors of calls that never reached the backend
 
 
 @dataclass(slots=True)
@@ -26,85 +27,81 @@ class _Circuit:
     failures: int = 0  # in a row
     kinds: Counter[str] = field(default_factory=Counter)  # of these failures
     unhealthy_since: float | None = None  # when it opened first; None = no open circuit was reported
-    open_s: float = 0.0  # length of the last cool-down; 0 = closed
-    until: float = 0.0  # end of the cool-down
-    trial: str = ""  # request id of the one call after it, while that is on its way
+    open_s: float = 0.0  # how long it was opened for the last time; 0 = closed
+    until: float = 0.0  # when it becomes half-open
+    trial: str = ""  # request id of the trial call, while that call is under way
+
+    def is_unhealthy(self, now: float) -> bool:
+        """Return whether calls should go elsewhere: it is open, or its trial call is under way."""
+        return bool(self.open_s) and (now < self.until or bool(self.trial))
 
 
-class Health:
-    """`admit()` before a call, `note()` after it, `snapshot()` for decisions."""
+class Circuits:
+    """`admit()` before a call, `note()` after it, `unhealthy()` for decisions."""
 
     def __init__(self, clock: Callable[[], float], first_s: float = 10.0) -> None:
-        """`clock` gives monotonic seconds; `first_s` is the first cool-down."""
+        """`clock` gives monotonic seconds; `first_s` is how long a circuit opens for the first time."""
         self._clock = clock
         self._first_s = first_s
         self._circuits: dict[str, _Circuit] = {}
-        self._exhausted_at: float | None = (
-            None  # when a call last failed for want of something here; None = all is well
-        )
+        self._exhausted_at: float | None = None  # when a call last failed because this machine had run out of something
 
-    def snapshot(self) -> frozenset[str]:
-        """Backends in cool-down, one whose trial call is on its way included."""
+    def unhealthy(self) -> frozenset[str]:
+        """Return the backends whose circuit is open, or whose trial call is under way."""
         now = self._clock()
-        return frozenset(name for name, circuit in self._circuits.items() if _is_cooling(circuit, now))
+        return frozenset(name for name, circuit in self._circuits.items() if circuit.is_unhealthy(now))
 
     def states(self) -> dict[str, CircuitState]:
-        """closed, open or half-open by backend, for the operator; a backend never called is absent."""
+        """Return the state of each circuit, for the operator; a backend that was never called is absent."""
         now = self._clock()
-        return {
-            name: CircuitState.OPEN
-            if now < circuit.until
-            else CircuitState.HALF_OPEN
-            if circuit.open_s
-            else CircuitState.CLOSED
-            for name, circuit in self._circuits.items()
-        }
+        return {name: _state(circuit, now) for name, circuit in self._circuits.items()}
 
     def admit(self, backend: str, request_id: str) -> bool:
-        """Whether a call may go to a backend now.  The first one after a cool-down is its trial."""
+        """Return whether a call may go to a backend now.  The first call to a half-open circuit is its trial."""
         circuit = self._circuits.get(backend)
         if circuit is None or not circuit.open_s:
             return True
-        if _is_cooling(circuit, self._clock()):
+        if circuit.is_unhealthy(self._clock()):
             return False
         circuit.trial = request_id
         return True
 
     def answered(self, backend: str, request_id: str) -> None:
-        """A stream has begun.  When it was the trial the circuit closes now, not at the stream's end; should the
-        stream break, that one failure opens it again."""
+        """Note that a stream has begun.  When it was the trial the circuit closes now, not at the stream's end; if the
+        stream breaks, that one failure opens the circuit again."""
         circuit = self._circuits.get(backend)
         if circuit is not None and circuit.trial == request_id:
             self._close(backend, circuit)
             circuit.failures, circuit.trial = _FAILURES_TO_OPEN - 1, ""
 
     def note(self, call: CallRecord) -> None:
-        """Every finished call, whatever its kind, tells something about its backend."""
-        circuit = self._circuits.setdefault(call.backend, _Circuit())
+        """Note a finished call of any kind: it says whether its backend works."""
+        backend, ending = call.target.backend, call.ending
+        circuit = self._circuits.setdefault(backend, _Circuit())
         was_trial = bool(circuit.trial) and circuit.trial == call.request_id
         if was_trial:
             circuit.trial = ""
-        if call.outcome == Outcome.CANCELLED or call.error in ("busy", "privacy"):
+        if ending.outcome == Outcome.CANCELLED or ending.error in _NOT_SENT:
             return
-        if call.error in RouterExhausted.KINDS:
-            self._note_exhausted(call.error)
+        if ending.error in RouterExhausted.KINDS:
+            self._note_exhausted(ending.error)
             return
         self._note_recovered()
-        if not call.backend_failed:
-            self._close(call.backend, circuit)
+        if not ending.backend_failed:
+            self._close(backend, circuit)
             return
         circuit.failures += 1
-        circuit.kinds[call.error or "error"] += 1
+        circuit.kinds[ending.error or "error"] += 1
         now = self._clock()
-        already_open = circuit.open_s > 0 and not was_trial  # a call that began before the cool-down
+        already_open = circuit.open_s > 0 and not was_trial  # a call that began before the circuit opened
         if circuit.failures >= _FAILURES_TO_OPEN and not already_open:
             circuit.open_s = min(circuit.open_s * 2 or self._first_s, max(_LONGEST_S, self._first_s))
             circuit.until = now + circuit.open_s
-        if call.retry_after_s:
+        if ending.retry_after_s:
             circuit.open_s = circuit.open_s or self._first_s
-            circuit.until = max(circuit.until, now + call.retry_after_s)
+            circuit.until = max(circuit.until, now + ending.retry_after_s)
         if circuit.open_s and not already_open:
-            _report_open(call.backend, circuit, now)
+            _report_open(backend, circuit, now)
 
     def _note_exhausted(self, kind: str | None) -> None:
         if self._exhausted_at is None:
@@ -123,8 +120,14 @@ class Health:
         circuit.kinds.clear()
 
 
+def _state(circuit: _Circuit, now: float) -> CircuitState:
+    if now < circuit.until:
+        return CircuitState.OPEN
+    return CircuitState.HALF_OPEN if circuit.open_s else CircuitState.CLOSED
+
+
 def _report_open(backend: str, circuit: _Circuit, now: float) -> None:
-    """Warn when a circuit opens.  When it opens again because its trial call failed the backend's state is the old one,
+    """Log that a circuit opened.  When it opens again because its trial call failed the backend's state is the old one,
     and the line is no warning."""
     level = logging.INFO
     if circuit.unhealthy_since is None:
@@ -132,7 +135,3 @@ def _report_open(backend: str, circuit: _Circuit, now: float) -> None:
     seconds = round(circuit.until - now, 1)
     kinds = ", ".join(f"{number} x {kind}" for kind, number in circuit.kinds.most_common())
     log.log(level, "%s: cooling down for %g s: %s", backend, seconds, kinds)
-
-
-def _is_cooling(circuit: _Circuit, now: float) -> bool:
-    return bool(circuit.open_s) and (now < circuit.until or bool(circuit.trial))

@@ -13,7 +13,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from app.background.hangups import Hangups
+from app.background.disconnects import Disconnects
 from app.errors import ClientGone
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,19 +22,19 @@ ROOT = Path(__file__).resolve().parents[2]
 class Waiter:
     """A greenlet that waits for something while its client is watched."""
 
-    def __init__(self, hangups: Hangups, sock: socket.socket | None) -> None:
+    def __init__(self, disconnects: Disconnects, sock: socket.socket | None) -> None:
         self.outcome = "waiting"
         self.event = Event()  # what it waits for
         self.rest = Event()  # what it waits for afterwards, unwatched
         self.rest.set()
-        self._hangups = hangups
+        self._disconnects = disconnects
         self._sock = sock
         self.greenlet = gevent.spawn(self._run)
         gevent.idle()
 
     def _run(self) -> None:
         try:
-            with self._hangups.watch(self._sock):
+            with self._disconnects.watch(self._sock):
                 self.event.wait(10)
             self.outcome = "answered"
             self.rest.wait(10)
@@ -76,10 +76,10 @@ CLIENTS: dict[str, tuple[Callable[[socket.socket], object], str]] = {
 def test_what_a_client_does(name: str, pair: tuple[socket.socket, socket.socket]) -> None:
     client, server = pair
     act, outcome = CLIENTS[name]
-    hangups = Hangups()
-    waiter = Waiter(hangups, server)
+    disconnects = Disconnects()
+    waiter = Waiter(disconnects, server)
     act(client)
-    hangups.sweep()
+    disconnects.sweep()
     gevent.idle()
     assert waiter.outcome == outcome
     waiter.event.set()
@@ -89,10 +89,10 @@ def test_what_a_client_does(name: str, pair: tuple[socket.socket, socket.socket]
 
 def test_early_bytes_are_left_for_the_server(pair: tuple[socket.socket, socket.socket]) -> None:
     client, server = pair
-    hangups = Hangups()
-    waiter = Waiter(hangups, server)
+    disconnects = Disconnects()
+    waiter = Waiter(disconnects, server)
     client.sendall(b"next")
-    hangups.sweep()
+    disconnects.sweep()
     gevent.idle()
     assert server.recv(10) == b"next"
     waiter.event.set()
@@ -100,12 +100,12 @@ def test_early_bytes_are_left_for_the_server(pair: tuple[socket.socket, socket.s
 
 
 def test_only_the_one_who_left_is_told() -> None:
-    hangups = Hangups()
+    disconnects = Disconnects()
     pairs = [socket.socketpair() for _ in range(5)]
-    waiters = [Waiter(hangups, server) for _, server in pairs]
+    waiters = [Waiter(disconnects, server) for _, server in pairs]
     pairs[1][0].close()
     pairs[3][0].close()
-    hangups.sweep()
+    disconnects.sweep()
     gevent.idle()
     assert [waiter.outcome for waiter in waiters] == ["waiting", "gone", "waiting", "gone", "waiting"]
     for waiter in waiters:
@@ -118,12 +118,12 @@ def test_only_the_one_who_left_is_told() -> None:
 
 def test_who_is_no_longer_waiting_is_not_told() -> None:
     client, server = socket.socketpair()
-    hangups = Hangups()
-    waiter = Waiter(hangups, server)
+    disconnects = Disconnects()
+    waiter = Waiter(disconnects, server)
     waiter.event.set()
     waiter.greenlet.join(5)
     client.close()
-    hangups.sweep()
+    disconnects.sweep()
     gevent.idle()
     assert waiter.outcome == "answered"
     server.close()
@@ -132,12 +132,12 @@ def test_who_is_no_longer_waiting_is_not_told() -> None:
 def test_who_has_its_answer_before_it_can_be_told_keeps_it() -> None:
     """The sweep saw it leave; before the hub gets round to telling it, its answer comes."""
     client, server = socket.socketpair()
-    hangups = Hangups()
-    waiter = Waiter(hangups, server)
+    disconnects = Disconnects()
+    waiter = Waiter(disconnects, server)
     waiter.rest.clear()
     client.close()
     waiter.event.set()
-    hangups.sweep()
+    disconnects.sweep()
     gevent.idle()
     assert waiter.outcome == "answered"
     waiter.rest.set()
@@ -148,18 +148,18 @@ def test_who_has_its_answer_before_it_can_be_told_keeps_it() -> None:
 
 def test_a_server_socket_that_is_closed_counts_as_gone(pair: tuple[socket.socket, socket.socket]) -> None:
     _, server = pair
-    hangups = Hangups()
-    waiter = Waiter(hangups, server)
+    disconnects = Disconnects()
+    waiter = Waiter(disconnects, server)
     server.close()
-    hangups.sweep()
+    disconnects.sweep()
     gevent.idle()
     assert waiter.outcome == "gone"
 
 
 def test_without_a_socket_there_is_nothing_to_watch() -> None:
-    hangups = Hangups()
-    waiter = Waiter(hangups, None)
-    hangups.sweep()
+    disconnects = Disconnects()
+    waiter = Waiter(disconnects, None)
+    disconnects.sweep()
     gevent.idle()
     assert waiter.outcome == "waiting"
     waiter.event.set()
@@ -169,11 +169,11 @@ def test_without_a_socket_there_is_nothing_to_watch() -> None:
 
 def test_an_error_ends_the_watch() -> None:
     client, server = socket.socketpair()
-    hangups = Hangups()
-    with pytest.raises(ValueError, match="x"), hangups.watch(server):
+    disconnects = Disconnects()
+    with pytest.raises(ValueError, match="x"), disconnects.watch(server):
         raise ValueError("x")
     client.close()
-    hangups.sweep()
+    disconnects.sweep()
     gevent.idle()
     server.close()
 
@@ -182,23 +182,23 @@ PATCHED = """
 from gevent import monkey
 monkey.patch_all()
 import gevent, socket, threading
-from app.background.hangups import Hangups
+from app.background.disconnects import Disconnects
 from app.errors import ClientGone
 
-hangups, heard = Hangups(), []
+disconnects, heard = Disconnects(), []
 client, server = socket.socketpair()
 backend, silent = socket.socketpair()
 
 def serve():
     try:
-        with hangups.watch(server):
+        with disconnects.watch(server):
             backend.recv(100)  # as requests and urllib3 wait, deep inside
     except ClientGone:
         heard.append("gone")
 
 def sweep():
     while not heard:
-        hangups.sweep()
+        disconnects.sweep()
         gevent.sleep(0.01)
 
 serving = gevent.spawn(serve)

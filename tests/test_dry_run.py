@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from app.dry_run import never
+from app.routing.expected import estimate
 from app.routing.explain import describe_calls
-from app.routing.outlook import estimate, never
 from app.types import Decision, Observations, Price, Target
 from tests import build
 from tests.fakes.backends import config

@@ -1,8 +1,8 @@
-"""Notices clients that left while they were being waited for.
+"""Find clients that disconnected while the router was waiting for a backend.
 
-WSGI tells of a hang-up only at the next write, and there is none while a backend is silent.  So the sockets of
-waiting requests are looked at twice a second, all in one system call, and the greenlet of one that was closed
-gets ClientGone wherever it waits.
+WSGI notices a disconnect only at the next write, and there is none while a backend is silent.  So the sockets of
+waiting requests are polled twice a second, all in one system call, and ClientGone is thrown into the greenlet of each
+client that has closed its connection, wherever that greenlet waits.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
 import gevent
 import gevent.monkey
@@ -23,18 +21,18 @@ EVERY_S = 0.5
 _CLOSED = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)  # POLLRDHUP is Linux's
 
 
-class Hangups:
-    """`with hangups.watch(sock): …` around every wait for a backend."""
+class Disconnects:
+    """`with disconnects.watch(sock): …` around every wait for a backend."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, _Watch] = {}
 
-    def watch(self, sock: Any) -> _Watch:
-        """`sock` is gunicorn's client socket, or None where there is none (tests, the CLI)."""
+    def watch(self, sock: socket.socket | None) -> _Watch:
+        """`sock` is gunicorn's client socket, or None where there is none (tests, the command line)."""
         return _Watch(self._waiting, sock)
 
     def sweep(self) -> None:
-        """Throws ClientGone into each waiting greenlet whose client has closed."""
+        """Throw ClientGone into each waiting greenlet whose client has closed its connection."""
         watches = [watch for watch in self._waiting.values() if watch.descriptor >= 0]
         if not watches:
             return
@@ -48,19 +46,19 @@ class Hangups:
                 gevent.get_hub().loop.run_callback(self._throw, watch)
 
     def _throw(self, watch: _Watch) -> None:
-        """Runs in the hub: the greenlet is waiting, and still for us."""
-        if self._waiting.get(id(watch)) is watch:
+        """Run in the hub, where the greenlet still waits, unless its watch has ended meanwhile."""
+        if self._waiting.get(id(watch)) is watch and watch.greenlet is not None:
             watch.greenlet.throw(ClientGone)
 
 
 class _Watch:
     __slots__ = ("_waiting", "descriptor", "greenlet", "sock")
 
-    def __init__(self, waiting: dict[int, _Watch], sock: Any) -> None:
+    def __init__(self, waiting: dict[int, _Watch], sock: socket.socket | None) -> None:
         self._waiting = waiting
         self.sock = sock
         self.descriptor = -1
-        self.greenlet: Any = None
+        self.greenlet: gevent.Greenlet | None = None
 
     def __enter__(self) -> None:
         if self.sock is not None:
@@ -72,14 +70,11 @@ class _Watch:
         self._waiting.pop(id(self), None)
 
 
-def _at_end(sock: Any) -> bool:
-    """Readable, and there is nothing to read.  (A TLS socket cannot be peeked at; POLLRDHUP serves it.)"""
-    if isinstance(sock, ssl.SSLSocket):
+def _at_end(sock: socket.socket | None) -> bool:
+    """Return whether there is nothing more to read.  (A TLS socket cannot be peeked at; POLLRDHUP serves it.)"""
+    if sock is None or isinstance(sock, ssl.SSLSocket):
         return False
     try:
-        return bool(sock.recv(1, socket.MSG_PEEK) == b"")
+        return sock.recv(1, socket.MSG_PEEK) == b""
     except OSError as error:
         return not isinstance(error, BlockingIOError)
-
-
-Watch = Callable[[], _Watch]

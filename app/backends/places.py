@@ -1,8 +1,8 @@
-"""How many calls a backend gets at once (`maxConcurrency`), over all workers of one machine.
+"""Places: how many calls a backend gets at once (`maxConcurrency`), over all workers of one machine.
 
-A slot is one byte of a file that the master opened before it forked; holding it is a POSIX record lock on that
-byte.  The kernel frees the lock when a worker dies, however it dies.  Record locks belong to a process, so slots
-taken by this worker itself are kept in a set beside.
+A place is one byte of a file that the master opened before it forked; a worker holds it by a POSIX record lock on that
+byte.  The kernel frees the lock when a worker dies, however it dies.  Record locks belong to a process, so a set beside
+them holds the places that this worker's own calls have taken.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from collections.abc import Callable
 
 from app.errors import BackendBusy
 
-SLOTS_FD = "_LLR_SLOTS_FD"  # how gunicorn.conf.py tells the workers; absent = this process alone
+PLACES_FD = "_LLR_PLACES_FD"  # gunicorn.conf.py sets it for the workers; absent = this process alone
 _LOOK_AGAIN_S = 0.02
 
 
-class Slots:
+class Places:
     """The places of one backend.  `in_flight` and `waiting` are this worker's own numbers."""
 
     def __init__(self, limit: int, offset: int, fd: int | None) -> None:
@@ -32,41 +32,41 @@ class Slots:
         self.waiting = 0
 
     def acquire(self, deadline_s: float, sleep: Callable[[float], None] = time.sleep) -> int:
-        """Waits for a place, first come first served within this worker up to the look-again interval.
-        Raises BackendBusy when none is free within `deadline_s`."""
+        """Wait for a place and return it.  Within this worker the first to wait is the first to get one, up to the
+        look-again interval.  Raises BackendBusy when none is free within `deadline_s`."""
         if not self._limit:
             self.in_flight += 1
             return -1
         until = time.monotonic() + deadline_s
         self.waiting += 1
         try:
-            while (slot := self._try()) is None:
+            while (place := self._try()) is None:
                 if time.monotonic() >= until:
                     raise BackendBusy(f"all {self._limit} places (maxConcurrency) stayed taken for {deadline_s:g} s")
                 sleep(_LOOK_AGAIN_S)
         finally:
             self.waiting -= 1
         self.in_flight += 1
-        return slot
+        return place
 
-    def release(self, slot: int) -> None:
+    def release(self, place: int) -> None:
         self.in_flight -= 1
-        if slot >= 0:
-            self._mine.discard(slot)
+        if place >= 0:
+            self._mine.discard(place)
             if self._fd is not None:
-                fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, self._offset + slot, os.SEEK_SET)
+                fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, self._offset + place, os.SEEK_SET)
 
     def _try(self) -> int | None:
-        for slot in range(self._limit):
-            if slot in self._mine:
+        for place in range(self._limit):
+            if place in self._mine:
                 continue
             if self._fd is not None:
                 try:
-                    fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._offset + slot, os.SEEK_SET)
+                    fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._offset + place, os.SEEK_SET)
                 except OSError as error:
                     if error.errno in (errno.EACCES, errno.EAGAIN):
                         continue
                     raise
-            self._mine.add(slot)
-            return slot
+            self._mine.add(place)
+            return place
         return None

@@ -1,0 +1,53 @@
+"""Worker threads: blocking work runs in a native thread, so that SQLite and DNS never stop the event loop."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar, cast
+
+from gevent.threadpool import ThreadPool
+
+_SWITCH_S = 0.0005  # so often the thread gives way to the event loop; at 5 ms, Python's own, streams would stutter
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class WorkerThread:
+    """Run functions one after the other beside the event loop.  Before `start` they run in the caller's thread."""
+
+    def __init__(self) -> None:
+        self._thread: ThreadPool | None = None
+
+    def start(self) -> None:
+        sys.setswitchinterval(_SWITCH_S)
+        self._thread = ThreadPool(1)
+
+    def run(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Return the result of `work(*arguments)`; other greenlets run meanwhile.  Raises what it raises."""
+        if self._thread is None:
+            return work(*arguments, **named)
+        result = self._thread.apply(_attempt, (work, arguments, named))
+        if isinstance(result, _Raised):
+            raise result.error
+        return cast(T, result)
+
+    def stop(self) -> None:
+        if self._thread is not None:
+            self._thread.kill()
+            self._thread = None
+
+
+class _Raised:
+    """Carry an exception back to the caller: gevent would print the traceback of one that leaves the thread."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def _attempt(work: Callable[..., object], arguments: tuple[object, ...], named: dict[str, object]) -> object:
+    try:
+        return work(*arguments, **named)
+    except Exception as error:
+        return _Raised(error)
