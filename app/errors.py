@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 
 import re2
 
+from app.types import JsonObject, Step
+
 MOST_SAID = 500  # characters of another program's error text that are passed on
 _WORD_CHARS = f"{string.ascii_letters}{string.digits}_-./+=~"
 _BYTES = re2.Options()
@@ -29,7 +31,7 @@ _RANDOM_WORD = re2.compile(  # letters and digits mixed
 )
 
 
-_WORTH_A_RETRY = (408, 409, 425, 429)  # 4xx that say something of the moment, not of the request
+_WORTH_A_RETRY = (408, 409, 425, 429)  # 4xx about the moment, not about the request
 
 
 def redact(text: str, secrets: Sequence[str] = ()) -> str:
@@ -42,13 +44,8 @@ def redact(text: str, secrets: Sequence[str] = ()) -> str:
             text = text.replace(secret, "[redacted]")
     raw = text.encode("utf-8", "surrogatepass")
     raw = _KEY_SHAPES.sub(rb"\1[redacted]", raw)
-    raw = _LONG_WORD.sub(_without_random, raw)
+    raw = _LONG_WORD.sub(lambda match: b"[redacted]" if _RANDOM_WORD.fullmatch(match[0]) else match[0], raw)
     return str(raw, "utf-8", "surrogatepass")
-
-
-def _without_random(word: Any) -> bytes:
-    found: bytes = word.group()
-    return b"[redacted]" if _RANDOM_WORD.fullmatch(found) else found
 
 
 def excerpt(text: str, secrets: Sequence[str] = (), most: int = MOST_SAID) -> str:
@@ -60,12 +57,12 @@ def excerpt(text: str, secrets: Sequence[str] = (), most: int = MOST_SAID) -> st
 
 
 class ClientGone(BaseException):
-    """The client hung up: thrown into the greenlet that serves it, wherever it waits.  Not an Exception, so
-    that no `except Exception` on the way keeps the backend busy for nobody."""
+    """The client disconnected.  It is thrown into the greenlet that serves the client, wherever that waits.  It is no
+    Exception, so that no `except Exception` on the way keeps the backend busy for nobody."""
 
 
 class RouterError(Exception):
-    """Root of the tree.  `status` is the HTTP status a client sees."""
+    """The root of the tree.  `status` is the HTTP status that a client gets."""
 
     status: int = 500
     type: str = "server_error"
@@ -77,7 +74,7 @@ class RouterError(Exception):
     route: str | None = None  # set once the request was routed
     pin_refused: bool = False  # set once the request was routed: see Decision
     private_because: str | None = None  # set once the request was read: see ChatRequest
-    trace: Sequence[Any] = ()  # types.Step, once the request was routed
+    trace: Sequence[Step] = ()  # set once the request was routed
     target: tuple[str, str] | None = None  # (backend, model) that is to blame
 
     def __init__(
@@ -105,7 +102,7 @@ class RouterError(Exception):
 
     @property
     def cause(self) -> str:
-        """The short reason that the log names: a code of ours, never content."""
+        """The short reason that the log names.  It is a code of ours, never content."""
         return self.code or HTTPStatus(self.status).name.lower()
 
     @property
@@ -130,7 +127,7 @@ def _one_line(text: str) -> str:
 
 
 class PolicyError(RouterError):
-    """Every problem found in a policy or in the LLR_ variables, one line each."""
+    """A policy or the LLR_ variables have problems; the message has one line for each."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(map(_one_line, problems))
@@ -145,7 +142,7 @@ class NoPolicy(PolicyError):
 
 
 class RequestError(RouterError):
-    """The request is wrong; `param` names the field."""
+    """The request is wrong.  `param` names the field."""
 
     status = 400
     type = "invalid_request_error"
@@ -167,14 +164,14 @@ class NotFound(RequestError):
 
 
 class UnknownModel(NotFound):
-    """The request names a model that nobody here knows."""
+    """The request names a model that no backend has."""
 
     code = "model_not_found"
     param = "model"
 
 
 class NotAllowed(RouterError):
-    """Missing or wrong client key (401), or an Origin or Host that may not come in (403)."""
+    """The client's key is missing or wrong (401), or its Host or Origin is not allowed (403)."""
 
     status = 403
     type = "permission_error"
@@ -185,7 +182,7 @@ class NotAllowed(RouterError):
 
 
 class NoEligibleBackend(RouterError):
-    """Privacy left no target, or no model is known for any."""
+    """Privacy dropped every target, or no target has a known model."""
 
     status = 503
     code = "no_eligible_backend"
@@ -209,8 +206,8 @@ class ContextTooLong(RequestError):
 class BackendError(RouterError):
     """A target failed and the next one may be tried.
 
-    `kind` is the short word kept in rows (`timeout`, `http_503`); `message` is in our words; `said` is the
-    backend's own text (keys taken out), for the client that sent the request and for nobody else.
+    `kind` is the short word in rows (`timeout`, `http_503`).  `message` is in our words.  `said` is the backend's own
+    text without keys, for the client that sent the request and for nobody else.
     """
 
     status = 502
@@ -226,7 +223,7 @@ class BackendError(RouterError):
             self.kind = kind
 
     def in_our_words(self) -> BackendError:
-        """For private requests."""
+        """Return the error for the client of a private request."""
         return self
 
     @property
@@ -234,12 +231,12 @@ class BackendError(RouterError):
         return f"{self.target[0]}:{self.kind}" if self.target else self.kind
 
     def told(self) -> str:
-        """The message with what the backend said."""
+        """Return the message with the backend's own text behind it."""
         return f"{self.message}: {self.said}" if self.said else self.message
 
 
 class BackendUnavailable(BackendError):
-    """Refused, no such name, no route, or no key to send."""
+    """The connection was refused, the name has no address, there is no route, or there is no key to send."""
 
     kind = "refused"
 
@@ -250,11 +247,11 @@ class BackendTimeout(BackendError):
 
 
 class ConnectTimeout(BackendTimeout):
-    """Nothing was sent: there was no connection in time."""
+    """There was no connection in time, so nothing was sent."""
 
 
 class BackendProtocol(BackendError):
-    """The connection or the answer broke: reset, bad JSON, HTML, a redirect, a cut body."""
+    """The connection or the reply broke: a reset, bad JSON, HTML, a redirect, a cut body."""
 
     kind = "protocol"
 
@@ -266,15 +263,16 @@ class BackendRateLimited(BackendError):
 
 
 class BackendServerError(BackendError):
-    """5xx, 408, 409 or 425 from the backend."""
+    """The backend answered 5xx, 408, 409 or 425."""
 
 
 class BackendDenied(BackendError):
-    """401, 402, 403 or 404: our key, our account or a model that is not there.  Never passed on as such."""
+    """The backend answered 401, 402, 403 or 404: our key, our account or the model's name is wrong.  Clients never get
+    that status."""
 
 
 class BackendBusy(BackendError):
-    """No free place under `maxConcurrency` within the first-byte deadline.  Not the backend's fault."""
+    """No place under `maxConcurrency` became free within the first-byte deadline.  The backend did not fail."""
 
     status = 503
     kind = "busy"
@@ -282,7 +280,7 @@ class BackendBusy(BackendError):
 
 
 class RouterExhausted(BackendError):
-    """This machine lacks what a call needs: file descriptors, ports, memory.  Not the backend's fault."""
+    """This machine lacks what a call needs: file descriptors, ports or memory.  The backend did not fail."""
 
     KINDS: ClassVar[tuple[str, ...]] = ("descriptors", "ports", "memory")
 
@@ -291,32 +289,32 @@ class RouterExhausted(BackendError):
 
 
 class BackendRejected(BackendError):
-    """The backend says that the client's request is wrong.  Its status passes through, and so does its error
-    document (`document`, keys taken out) unless the request is private."""
+    """The backend found the client's request wrong.  Its status passes through, and so does its error document
+    (`document`, without keys) unless the request is private."""
 
     type = "invalid_request_error"
     next_target = False
     backend_failed = False
 
-    def __init__(self, message: str, *, document: Mapping[str, Any] | None = None, **detail: Any) -> None:
+    def __init__(self, message: str, *, document: JsonObject | None = None, **detail: Any) -> None:
         super().__init__(message, **detail)
         self.document = document
 
     def in_our_words(self) -> BackendRejected:
-        """The same without anything that the backend wrote: it may quote the prompt."""
+        """Return the error without anything that the backend wrote, because it may quote the prompt."""
         text = f"The backend {self.message}: it does not accept this request. (Why is not passed on, it is private.)"
         return BackendRejected(text, kind=self.kind, status=self.status, retry_after_s=self.retry_after_s)
 
 
 class PrivacyViolation(BackendError):
-    """A private request was about to reach a target that is not local, or not known to be: stopped at the last gate."""
+    """A private request was stopped on its way to a target that is not local, or not known to be."""
 
     kind = "privacy"
     backend_failed = False
 
 
 class StreamInterrupted(RouterError):
-    """A stream broke after content was sent.  `told` is True when the backend's own error event was passed on."""
+    """A stream broke after content was sent.  `told` is True when the client got the backend's own error event."""
 
     status = 502
 
@@ -336,15 +334,15 @@ def causes(failures: Iterable[tuple[str, BackendError]]) -> str:
 
 
 class AllBackendsFailed(RouterError):
-    """No target answered.  504 when every call timed out, 429 when every one was rate limited, 503 when none could be
-    made, else 502."""
+    """No target answered.  The status is 504 when every call timed out, 429 when every call was rate limited, 503 when
+    no call could be made, and else 502."""
 
     status = 502
     code = "all_backends_failed"
 
     def __init__(self, failures: Sequence[tuple[str, BackendError]], *, private: bool = False) -> None:
-        """`failures` holds (backend name, error) in the order of tries; never empty.  A private request's
-        errors are worded by us alone."""
+        """`failures` holds (name of the backend, error) in the order of tries and is never empty.  The message of a
+        private request is in our words alone."""
         super().__init__("; ".join(f"{name}: {error.message if private else error.told()}" for name, error in failures))
         self.failures = tuple(failures)
         errors = [error for _, error in failures]
@@ -363,26 +361,27 @@ class AllBackendsFailed(RouterError):
 
     @property
     def refusal(self) -> str | None:
-        """A request that got no place at any backend was never sent."""
+        """`busy` for a request that got no place at any backend: it was never sent."""
         return BackendBusy.kind if all(isinstance(error, BackendBusy) for _, error in self.failures) else None
 
 
 _ERROR_MEMBERS = ("error", "detail", "message", "details")
 
 
-def error_fields(document: Mapping[str, Any]) -> dict[str, str | None]:
-    """message, type, param, code of a backend's error document, whichever shape it has (object, string, `detail`)."""
+def error_fields(document: JsonObject) -> dict[str, str | None]:
+    """Return message, type, param and code of a backend's error document, whichever shape it has: an object, a text or
+    `detail`."""
     error = next((document[name] for name in _ERROR_MEMBERS if document.get(name)), None)
-    fields: dict[str, Any] = {name: value for name, value in document.items() if isinstance(value, (str, int))}
+    fields: dict[str, object] = {name: value for name, value in document.items() if isinstance(value, (str, int))}
     fields |= error if isinstance(error, Mapping) else {"message": _text_of(error)}
     named = {name: fields.get(name) for name in ("message", "type", "param", "code")}
     return {name: str(value) if value not in (None, "", "error") else None for name, value in named.items()}
 
 
-def _text_of(error: Any) -> str | None:
-    """The words of an error that is no object: a text, or the list of wrong fields that FastAPI's servers send."""
+def _text_of(error: object) -> str | None:
+    """Return the text of an error that is no object: a text, or FastAPI's list of wrong fields."""
     if isinstance(error, list):
-        wrong = [entry for entry in error if isinstance(entry, Mapping) and entry.get("loc") and entry.get("msg")]
-        places = [".".join(map(str, at)) if isinstance(at := entry["loc"], list) else str(at) for entry in wrong]
-        return "; ".join(f"{place}: {entry['msg']}" for place, entry in zip(places, wrong, strict=True)) or None
+        entries = [entry for entry in error if isinstance(entry, Mapping) and entry.get("loc") and entry.get("msg")]
+        places = [".".join(map(str, at)) if isinstance(at := entry["loc"], list) else str(at) for entry in entries]
+        return "; ".join(f"{place}: {entry['msg']}" for place, entry in zip(places, entries, strict=True)) or None
     return error if isinstance(error, str) else None

@@ -86,6 +86,7 @@ PATTERNS = {
         ("a", "a.", "a..", "+"),
     ),
     "app/routing/lexicon.py _WIDE": Listed(first_match, CLASS, ("a", "é")),
+    "app/backends/pool.py _is_plain": Listed(lambda fullmatch, text: fullmatch(text), CLASS, ("/v1", "é")),
     "app/web/headers.py _SLASHES": Listed(all_matches, CLASS, ("/", "/a", "//")),
     "app/web/headers.py _LIKE_OURS": Listed(first_match, "no match begins inside a word", ("X", "XL", "_X", "XLL_")),
     "app/policy/fields.py _ENV_NAME": Listed(whole, BOUNDED, ("A", "_")),

@@ -22,7 +22,7 @@ SURFACES: Mapping[str, Surface] = {
     "/v1/chat/completions": chat.SURFACE,
     "/v1/responses": responses.SURFACE,
 }
-OTHERS: Api = OpenAI()  # how every other URL speaks
+OTHERS: Api = OpenAI()  # the API of all other URLs
 BLUEPRINTS = (
     stored_responses.blueprint,  # GET and DELETE /v1/responses/{id}, GET /v1/responses/{id}/input_items
     models.blueprint,  # GET /v1/models, /v1/models/{id}
@@ -49,7 +49,7 @@ def register(app: flask.Flask, services: Runtime) -> None:
 def _call_the_door(app: flask.Flask, door: Door) -> None:
     @app.before_request
     def _admit() -> None:
-        door.admit(http.environ)
+        door.admit(http.environ, door.api(http.environ))
 
     @app.after_request
     def _complete(response: flask.Response) -> flask.Response:
@@ -59,8 +59,9 @@ def _call_the_door(app: flask.Flask, door: Door) -> None:
     @app.errorhandler(Exception)
     def _refuse(error: Exception) -> flask.Response:
         rule = http.url_rule.rule if http.url_rule else "-"
+        place = (door.api(http.environ), rule, http.environ)
         if not isinstance(error, HTTPException):
-            return door.refuse(error, rule, http.environ).for_flask()
-        response = door.refuse(errors.refusal(error), rule, http.environ).for_flask()
+            return door.refuse(error, *place).for_flask()
+        response = door.refuse(errors.refusal(error), *place).for_flask()
         response.headers.update([(name, value) for name, value in error.get_headers() if name == "Allow"])
         return response

@@ -19,6 +19,8 @@ _EXPOSED_HEADERS = (
     "X-LLR-Request-Id, X-LLR-Backend, X-LLR-Model, X-LLR-Route, X-LLR-Fallback-For, X-LLR-Pin, "
     "X-LLR-Sensitivity-Reason, X-LLR-Trace"
 )
+_WRONG_HOST = "The router does not serve this Host. Add it to LLR_ALLOWED_HOSTS if it is a name of this machine."
+_WRONG_ORIGIN = "Web pages of this Origin may not use the router. Add it to LLR_ALLOWED_ORIGINS if you trust the page."
 COOKIE = "llr_page"
 _OWNER = "llr.owner"  # in the WSGI environment
 PAGE = "/"
@@ -30,6 +32,7 @@ class AccessControl:
     def __init__(self, settings: Settings) -> None:
         own = () if settings.host in ("0.0.0.0", "::") else (settings.host,)
         self._hosts = {host.lower() for host in (*settings.allowed_hosts, *own)}
+        self._usual = {f"{name}:{settings.port}" for name in ("127.0.0.1", "localhost")}  # these need no parsing
         self._origins = {origin.lower().rstrip("/") for origin in settings.allowed_origins}
         self._keys = tuple(key.encode() for key in settings.api_keys)
         self._owners = tuple(_owner_id(key) for key in self._keys)
@@ -37,15 +40,13 @@ class AccessControl:
     def check(self, environ: Environ, api: Api) -> None:
         """Let a request in, and note whose key it came with (`owner_of`).  Raise NotAllowed."""
         path, method = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"]
-        if not self._serves_host(environ.get("HTTP_HOST", "")):
-            raise NotAllowed("This Host is not served here; name it in LLR_ALLOWED_HOSTS.", code="host_not_allowed")
-        origin = environ.get("HTTP_ORIGIN")
+        host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")
+        if host not in self._usual and not self._serves_host(host):
+            raise NotAllowed(_WRONG_HOST, code="host_not_allowed")
         if origin is not None and not (self._serves_origin(origin) or self._is_our_page(environ, origin)):
-            raise NotAllowed(
-                "Pages of this Origin may not come in. Name it in LLR_ALLOWED_ORIGINS.", code="origin_not_allowed"
-            )
-        its_own = path == PAGE and method in ("GET", "HEAD", "POST")  # check_page, which may ask for it
-        if self._keys and method != "OPTIONS" and path != "/health" and not its_own:
+            raise NotAllowed(_WRONG_ORIGIN, code="origin_not_allowed")
+        is_page = path == PAGE and method in ("GET", "HEAD", "POST")  # check_page looks for its key
+        if self._keys and method != "OPTIONS" and path != "/health" and not is_page:
             environ[_OWNER] = self._owner(environ, api)
 
     @property

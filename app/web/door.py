@@ -1,6 +1,6 @@
 """The door: every request gets its id and is checked when it comes in; every response gets the last headers.
 
-A POST to a surface is answered here.  Flask would take a quarter of the CPU of such a request, for its contexts, for
+A POST to a surface is answered here.  Flask would add a fifth to the CPU of such a request, for its contexts, for
 objects that nobody reads, and for routing.  Everything else goes to Flask, which calls `admit`, `refuse` and
 `last_headers` as well.
 """
@@ -23,7 +23,7 @@ class Door:
     """Serve the POSTs of the surfaces as a WSGI application in front of Flask's."""
 
     def __init__(self, flask: WSGIApplication, surfaces: Mapping[str, Surface], others: Api, services: Runtime) -> None:
-        """`surfaces` are found by their URLs; all other URLs speak as `others` does."""
+        """`surfaces` are found by their URLs; clients of all other URLs speak the API `others`."""
         self.flask = flask
         self.access = AccessControl(services.settings)
         self._surfaces = surfaces
@@ -35,34 +35,32 @@ class Door:
         surface = self._surfaces.get(url) if environ["REQUEST_METHOD"] == "POST" else None
         if surface is None:
             return self.flask(environ, start_response)
-        response = self._answer(surface, url, environ)
+        try:
+            self.admit(environ, surface)
+            response = reply.answer(surface, environ, self._services)
+        except Exception as error:
+            response = self.refuse(error, surface, url, environ)
         response.headers += self.last_headers(environ)
         return response(environ, start_response)
 
-    def _answer(self, surface: Surface, url: str, environ: Environ) -> Response:
-        try:
-            self.admit(environ)
-            return reply.answer(surface, environ, self._services)
-        except Exception as error:
-            return self.refuse(error, url, environ)
-
-    def admit(self, environ: Environ) -> None:
+    def admit(self, environ: Environ, api: Api) -> None:
         """Give a request its id, and let it in.  Raise NotAllowed."""
         headers.name_request(environ)
-        self.access.check(environ, self._api(environ))
+        self.access.check(environ, api)
 
-    def refuse(self, error: Exception, url: str, environ: Environ) -> Response:
-        """Return the response for an error, in the words of the URL's surface."""
+    def refuse(self, error: Exception, api: Api, url: str, environ: Environ) -> Response:
+        """Return the response for an error, in the form that the API has for errors."""
         if not isinstance(error, RouterError):
             error = errors.unexpected(error, headers.request_id(environ))
-        return errors.render(error, self._api(environ), url, environ, self._services)
+        return errors.render(error, api, url, environ, self._services)
 
     def last_headers(self, environ: Environ) -> list[tuple[str, str]]:
         """Return the headers that every response gets."""
-        return [("X-Content-Type-Options", "nosniff"), *self.access.cors_headers(environ)]
+        last = [("X-Content-Type-Options", "nosniff")]
+        return [*last, *self.access.cors_headers(environ)] if "HTTP_ORIGIN" in environ else last
 
-    def _api(self, environ: Environ) -> Api:
-        """Return how the client of a request expects to be spoken to."""
+    def api(self, environ: Environ) -> Api:
+        """Return the API that the client of a request speaks."""
         path = headers.path(environ)
         for url, surface in self._surfaces.items():
             if path == url or path.startswith(f"{url}/"):

@@ -34,9 +34,9 @@ def refusal(error: HTTPException) -> RouterError:
     """Return the error that stands for one of Flask's own: unknown path, wrong method, body too large."""
     status = error.code or 500
     if status == 404:
-        return NotFound("No such URL. See GET /v1/models, POST /v1/chat/completions, POST /v1/responses.")
+        return NotFound("This URL does not exist. See GET /v1/models, POST /v1/chat/completions, POST /v1/responses.")
     if status == 413:
-        return RequestError("The request body is too large.", status=413, code="request_too_large")
+        return RequestError("The request body is larger than LLR_MAX_BODY_BYTES.", status=413, code="request_too_large")
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         methods = " or ".join(_chosen(error.valid_methods))
         return RequestError(f"Wrong method: this URL takes {methods}.", status=status)

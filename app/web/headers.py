@@ -1,12 +1,12 @@
-"""Request headers that mean something to us, and the X-LLR headers of an answer."""
+"""The head and the body of a request, and the X-LLR headers of a response."""
 
 from __future__ import annotations
 
 import re
 import secrets
 from collections.abc import Sequence
-from typing import Any
 from urllib.parse import parse_qsl
+from wsgiref.types import InputStream
 
 import gevent
 from werkzeug.wsgi import get_content_length
@@ -25,7 +25,7 @@ _FIRST_PIECE_BYTES = 16 * 1024  # with each piece the worker sees that a client 
 _PIECE_BYTES = 128 * 1024
 _CHUNKED_PIECE_BYTES = 4096  # it may come as so many chunks
 _MOST_FIELDS = 20  # of a form; ours have three
-_FORM = "application/x-www-form-urlencoded"  # what curl says when nobody tells it otherwise
+_FORM = "application/x-www-form-urlencoded"  # curl sends it unless it is told otherwise
 
 
 def path(environ: Environ) -> str:
@@ -35,7 +35,8 @@ def path(environ: Environ) -> str:
 
 
 def sensitivity(environ: Environ) -> Sensitivity:
-    """normal or high.  Whatever is not plainly one of them is refused: it might have meant high.
+    """Return the sensitivity that a request names.  Raise RequestError for whatever is not plainly normal or high: it
+    might have meant high.
 
     gunicorn joins repeated headers with commas, and with `header_map = "dangerous"` also `X_LLR_Sensitivity`, which
     some proxies pass: so a contradiction shows up here.
@@ -54,25 +55,26 @@ def sensitivity(environ: Environ) -> Sensitivity:
 
 
 def body(environ: Environ, limit: int) -> bytes:
-    """The request's body of up to `limit` bytes.  JSON, any +json, no type, or curl's default form type.
-    Raises RequestError."""
+    """Return a body of up to `limit` bytes.  Its type is JSON, any +json, none, or the form type that curl sends.
+    Raise RequestError."""
     kind = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
     if kind and kind not in ("application/json", "text/json", _FORM) and not kind.endswith("+json"):
-        raise UnsupportedMediaType(f"Content-Type {kind[:60]!r} is not read here; send application/json.")
+        raise UnsupportedMediaType(f"Content-Type {kind[:60]!r} is not supported; send application/json.")
     if environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
-        raise UnsupportedMediaType("Compressed request bodies are not read here; send the JSON as it is.")
-    told = get_content_length(environ)
-    raw = _read(environ["wsgi.input"], told, limit) if told is None or told <= limit else b""
-    if max(told or 0, len(raw)) > limit:
-        raise BodyTooLarge(f"The request body is larger than {limit} bytes.")
-    if len(raw) < (told or 0):
+        raise UnsupportedMediaType("Content-Encoding is not supported in requests; send the JSON uncompressed.")
+    length = get_content_length(environ)
+    raw = _read(environ["wsgi.input"], length, limit) if length is None or length <= limit else b""
+    if max(length or 0, len(raw)) > limit:
+        raise BodyTooLarge(f"The request body is larger than {limit} bytes (LLR_MAX_BODY_BYTES).")
+    if length is None:
+        _check_trailers(environ["wsgi.input"])
+    elif len(raw) < length:
         raise RequestError("The request body is shorter than its Content-Length.")
-    _check_trailers(environ["wsgi.input"])
     return raw
 
 
 def form(environ: Environ, limit: int) -> dict[str, str]:
-    """The fields of a form of up to `limit` bytes, the first of each name.  Raises RequestError."""
+    """Return the fields of a form of up to `limit` bytes, the first of each name.  Raise RequestError."""
     raw = body(environ, limit)
     try:
         pairs = parse_qsl(raw.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
@@ -81,8 +83,8 @@ def form(environ: Environ, limit: int) -> dict[str, str]:
     return dict(reversed(pairs))
 
 
-def _check_trailers(source: Any) -> None:
-    """gunicorn keeps what comes behind a chunked body apart: nobody would see X-LLR-Sensitivity there."""
+def _check_trailers(source: InputStream) -> None:
+    """Refuse X-LLR headers behind a chunked body: gunicorn keeps them apart, so X-LLR-Sensitivity would be lost."""
     for name, _ in getattr(getattr(getattr(source, "reader", None), "req", None), "trailers", ()):
         if _LIKE_OURS.search(name.upper()):
             raise RequestError("X-LLR headers must come before the body, not behind it.")
@@ -92,18 +94,18 @@ class _TooSlow(RequestError):
     status = 408
 
 
-def _read(source: Any, told: int | None, limit: int) -> bytes:
-    """The body in pieces, with a turn for the other greenlets after each: a fast sender would let nobody else run.
-    Of one whose length nobody told, a chunked one, `limit` and a byte at the most."""
-    size = _CHUNKED_PIECE_BYTES if told is None else _FIRST_PIECE_BYTES
-    left = limit + 1 if told is None else told
+def _read(source: InputStream, length: int | None, limit: int) -> bytes:
+    """Read a body in pieces, and let the other greenlets run after each: a fast sender would keep them all waiting.  A
+    chunked body has no length; of it `limit` bytes and one more are read at the most."""
+    size = _CHUNKED_PIECE_BYTES if length is None else _FIRST_PIECE_BYTES
+    left = limit + 1 if length is None else length
     pieces = []
     try:
         while left and (piece := source.read(min(size, left))):
             pieces.append(piece)
             left -= len(piece)
             if left:
-                size = size if told is None else min(2 * size, _PIECE_BYTES)
+                size = size if length is None else min(2 * size, _PIECE_BYTES)
                 gevent.sleep(0)
     except TimeoutError as error:
         raise _TooSlow(str(error)) from None
@@ -113,7 +115,7 @@ def _read(source: Any, told: int | None, limit: int) -> bytes:
 
 
 def name_request(environ: Environ) -> None:
-    """Gives a request the id that rows, the log and the answer know it by."""
+    """Give a request the id that its rows, its line of the log and its response have."""
     environ[_REQUEST_ID] = f"llr-{secrets.token_hex(12)}"
 
 
@@ -130,12 +132,15 @@ def reply_headers(request_id: str, reply: Reply | None, environ: Environ) -> dic
         headers["X-LLR-Route"] = printable(reply.route)
         if reply.fallback_for:
             headers["X-LLR-Fallback-For"] = reply.fallback_for
-        headers |= reason_headers(reply.private_because, pin_refused=reply.pin_refused)
-        headers |= _explained(reply.trace, environ)
+        if reply.private_because or reply.pin_refused:
+            headers |= reason_headers(reply.private_because, pin_refused=reply.pin_refused)
+        if _EXPLAIN in environ:
+            headers |= _explained(reply.trace, environ)
     return headers
 
 
 def error_headers(request_id: str, error: RouterError, environ: Environ) -> dict[str, str]:
+    """Return the X-LLR headers of an error: as much as was known when it came."""
     headers = {"X-LLR-Request-Id": request_id}
     if error.route:
         headers["X-LLR-Route"] = printable(error.route)
@@ -155,8 +160,8 @@ def reason_headers(private_because: str | None, *, pin_refused: bool) -> dict[st
 
 
 def _explained(trace: Sequence[Step], environ: Environ) -> dict[str, str]:
-    """The trace, where the client asked for it with `X-LLR-Explain: 1`.  The rules that did not match are left out:
-    POST /v1/route names them."""
+    """Return the trace when the client wants it (`X-LLR-Explain: 1`).  It leaves out the rules that did not match: POST
+    /v1/route names them."""
     if not trace or environ.get(_EXPLAIN, "").strip().lower() not in ("1", "true", "yes"):
         return {}
     steps = (f"{step.stage}: {step.outcome}" for step in trace if step.stage != "match" or ": no, " not in step.outcome)
@@ -164,7 +169,7 @@ def _explained(trace: Sequence[Step], environ: Environ) -> dict[str, str]:
 
 
 def printable(text: str, most: int = 200) -> str:
-    """Fit for a header: a client may have put anything into `model`."""
+    """Return a text as it may stand in a header: a client may have put anything into `model`."""
     if text.isascii() and text.isprintable():
         return text[:most]
     return "".join(char if char.isascii() and char.isprintable() else "?" for char in text)[:most]

@@ -81,10 +81,10 @@ def _at_backend(
     """Ask the backend that keeps a response; `below` is a path behind that of the response."""
     config = services.policy.backends.get(turn.backend)
     if config is None or config.responses != "native":
-        raise NotFound(
-            f"The backend that keeps this response, {turn.backend!r}, is no longer there to be asked.",
-            code="response_not_found",
+        text = (
+            f"The backend {turn.backend!r} keeps this response, and is no longer in the policy with responses: native."
         )
+        raise NotFound(text, code="response_not_found")
     request = StoredRequest(
         request_id=headers.request_id(environ),
         method=method,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,11 +29,16 @@ Client = Callable[..., FlaskClient]
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Client:
-    """`client(policy, LLR_API_KEYS=…)`: a client of a fresh application."""
+def client(tmp_path: Path) -> Iterator[Client]:
+    """`client(policy, LLR_API_KEYS=…)`: a client of a fresh application, whose connections are closed at the end."""
+    clients: list[FlaskClient] = []
 
     def make(policy: str = ECHO, **environ: str) -> FlaskClient:
         known = {POLICY_TEXT: policy, "LLR_DB": str(tmp_path / "metrics.db"), "LLR_LOG_LEVEL": "error"}
-        return create_app({**known, **environ}).test_client()
+        clients.append(create_app({**known, **environ}).test_client())
+        return clients[-1]
 
-    return make
+    yield make
+    for made in clients:
+        for upstream in made.application.extensions["runtime"].upstreams.values():
+            upstream.backend.close()

@@ -43,7 +43,7 @@ def test_another_host_is_not(client: Client, host: str) -> None:
     response = client().get("/health", environ_overrides={"HTTP_HOST": host})
     assert response.status_code == 403
     assert error_of(response) == {
-        "message": "This Host is not served here; name it in LLR_ALLOWED_HOSTS.",
+        "message": "The router does not serve this Host. Add it to LLR_ALLOWED_HOSTS if it is a name of this machine.",
         "type": "permission_error",
         "param": None,
         "code": "host_not_allowed",
