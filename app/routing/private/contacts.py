@@ -1,4 +1,4 @@
-"""E-mail addresses and telephone numbers, without those that reach nobody or look like a version, a date or a price."""
+"""Find e-mail addresses and telephone numbers; leave out those that reach no person, and versions, dates and prices."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _SPELT = (  # `jo at corp dot de`
     r" (?:com|net|org|info|io|co|dev|app|eu|uk|de|fr|ch|at|nl|es|it|pl|ru|cn|jp|in|us))\b"
 )
 _LOCAL_PART = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]*")
-# Nobody in particular: senders that read nothing, accounts of programs, people of examples.
-_NOBODY = linear(
+# Addresses of no person: senders that do not read mail, accounts of programs, names of examples.
+_IMPERSONAL = linear(
     r"(?i)(?:git|hg|svn|root|no[._-]?reply|do[._-]?not[._-]?reply|mailer-daemon|postmaster|user(?:name)?|you(?:r[._-]?\w*)?"
     r"|name|e?mail|example|sample|test|foo|bar|xxx+|dependabot|github-actions|bot)\d*(?:\[bot\])?"
 )
-# RFC 2606 and RFC 6761 keep these for examples; the others stand in every form.  `.example` alone is left in: whole
-# companies of made-up texts live there, and their people are private until the opposite is known.
-_NOWHERE = linear(
+# RFC 2606 and RFC 6761 reserve some of these domains for examples; forms use the others as placeholders.  `.example`
+# is not here: synthetic texts place whole companies there, and the addresses of their people count as private.
+_EXAMPLE_DOMAIN = linear(
     r"(?i)(?:.*\.)?(?:example\.(?:com|org|net|edu)|.*noreply.*|(?:your|my)?-?(?:domain|company|email|mail|site)\.com"
     r"|foo\.com|bar\.com|test\.com|host\.(?:com|name)|.*\.(?:invalid|localhost|test|local|localdomain|internal|lan))"
 )
@@ -36,10 +36,10 @@ _FILE_ENDING = linear(  # `icon@2x.png`, `getty@tty1.service`
 
 
 def is_email(candidate: Candidate) -> bool:
-    """Leave out `git@…`, `noreply@…`, `user@host.name:~$`, addresses of examples and names of files."""
+    """Reject `git@…`, `noreply@…`, `user@host.name:~$`, addresses of examples and names of files."""
     name = tail(_LOCAL_PART, candidate.before) + candidate.text[0]
     domain = candidate.text[2:]
-    if _NOBODY.fullmatch(name.lstrip(".")) or _NOWHERE.fullmatch(domain) or _FILE_ENDING.fullmatch(domain):
+    if _IMPERSONAL.fullmatch(name.lstrip(".")) or _EXAMPLE_DOMAIN.fullmatch(domain) or _FILE_ENDING.fullmatch(domain):
         return False
     if not any(char.isalnum() for char in name):
         return False
@@ -60,7 +60,7 @@ _CUES = (
     r"tel|tél|telefon|telephone|phone|mobile|mobil|cell|fax|handy|whatsapp|telefoon|téléphone|teléfono|telefono|móvil|celular"
     r"|rufnummer|handynummer|gsm|msisdn|тел|телефон|手机|手机号|电话|電話|携帯|전화"
 )
-_NAMED = (
+_LABELLED = (
     rf"(?i)(?:{_CUES})(?:[ _-]?(?:no|nr|num|number|nummer|numero|номер|号码|番号|번호))?[\"'.]?"
     r"[ \t:=#\"']{0,5}(\+?\(?\d(?:[ ().\-/]{0,2}\d){6,14})(?:$|[^\w])"
 )
@@ -76,12 +76,12 @@ _DATE = re.compile(
     r"|(?:19|20)\d\d[./ -](?:0?[1-9]|1[0-2])[./ -](?:0?[1-9]|[12]\d|3[01]))(?:\D|$)"
 )
 _HEX_NUMBER = re.compile(r"[0-9a-fA-F]*\d[0-9a-fA-F]{0,8}")
-_FEWEST_DIGITS, _MOST_DIGITS = 9, 15
-_BEFORE_CHINESE_NUMBER = 24  # characters
+_MIN_DIGITS, _MAX_DIGITS = 9, 15  # of a number with its country code (ITU-T E.164)
+_CHINESE_CONTEXT = 24  # characters before a number
 
 
 def is_international(candidate: Candidate) -> bool:
-    """Check the country code and the number of digits behind it; what follows may have been matched too."""
+    """Check the country code and the number of digits after it.  The match may include the text that follows."""
     groups = re.findall(r"\d+", candidate.text)
     prefix = 3 if groups[0] == "011" else 2 if candidate.text.startswith("00") else 0
     if prefix:
@@ -99,7 +99,7 @@ def is_international(candidate: Candidate) -> bool:
 
 
 def _is_number(digits: str) -> bool:
-    """Return True for a country code with as many digits as its numbers have."""
+    """Return True for a country code and as many digits as the numbers of the country have."""
     code = _COUNTRY_CODE.match(digits)
     if code is None:
         return False
@@ -108,11 +108,11 @@ def _is_number(digits: str) -> bool:
         return len(national) == 10 and _is_north_american(national)
     if code[0] == "7":
         return len(national) == 10
-    return _FEWEST_DIGITS <= len(digits) <= _MOST_DIGITS
+    return _MIN_DIGITS <= len(digits) <= _MAX_DIGITS
 
 
 def _is_north_american(digits: str) -> bool:
-    """Leave out area codes and exchanges that the numbering plan does not give out."""
+    """Reject area codes and exchanges that the numbering plan does not assign."""
     area, exchange, line = digits[:3], digits[3:6], digits[6:]
     if area[0] in "01" or exchange[0] in "01" or area[1] == "9" or area[:2] in ("37", "96") or area[1:] == "11":
         return False
@@ -122,7 +122,7 @@ def _is_north_american(digits: str) -> bool:
 
 
 def is_north_american(candidate: Candidate) -> bool:
-    """Check area code and exchange of a number with its groups apart."""
+    """Check the area code and exchange of a number that is written in groups."""
     text = candidate.text
     digits = re.sub(r"\D", "", text)
     gaps = set(re.findall(r"(?<=\d)[ .-](?=\d)", text.removeprefix("1 ")))
@@ -130,12 +130,12 @@ def is_north_american(candidate: Candidate) -> bool:
 
 
 def is_national(candidate: Candidate) -> bool:
-    """Check a number that begins with the trunk prefix 0: as long as one, no date, not one of a row of numbers."""
+    """Check a number that begins with the trunk prefix 0: its length; no date, and no part of a row of numbers."""
     text = candidate.text
     groups = re.findall(r"\d+", text)
     digits = "".join(groups)
     if (
-        not _FEWEST_DIGITS <= len(digits) <= (12 if digits[1] == "8" else 11)
+        not _MIN_DIGITS <= len(digits) <= (12 if digits[1] == "8" else 11)
         or _DATE.search(text)
         or not is_no_row(candidate)
     ):
@@ -148,7 +148,7 @@ def is_national(candidate: Candidate) -> bool:
 
 
 def is_no_row(candidate: Candidate) -> bool:
-    """Return True unless numbers go on to the left or to the right."""
+    """Return True unless more numbers follow to the left or to the right."""
     if any(_HEX_NUMBER.fullmatch(word) for word in candidate.neighbours):
         return False
     if re.search(r"\d[./:-]\Z|\d\)\s\Z", candidate.before[-3:]):
@@ -157,19 +157,21 @@ def is_no_row(candidate: Candidate) -> bool:
 
 
 def is_chinese(candidate: Candidate) -> bool:
-    """Take eleven digits without a gap only where the text around is Chinese, or says that it is a telephone."""
-    near = candidate.before[-_BEFORE_CHINESE_NUMBER:]
+    """Accept eleven digits without a gap only in Chinese text, or after a word for telephone."""
+    context = candidate.before[-_CHINESE_CONTEXT:]
     if re.search(r"\D", candidate.text):
         return is_no_row(candidate)
-    return bool(re.search(r"[\u3400-\u9fff：]", near + candidate.after[:2]) or re.search(rf"(?i)(?:{_CUES})", near))
+    return bool(
+        re.search(r"[\u3400-\u9fff：]", context + candidate.after[:2]) or re.search(rf"(?i)(?:{_CUES})", context)
+    )
 
 
-def is_named(candidate: Candidate) -> bool:
-    """Check a number behind a word for telephone."""
+def is_labelled(candidate: Candidate) -> bool:
+    """Check a number after a word for telephone."""
     digits = re.sub(r"\D", "", candidate.text)
     if _DATE.search(candidate.text) or re.fullmatch(r"\d{1,3}(?:\.\d{1,3}){3}", candidate.text):
         return False
-    return 7 <= len(digits) <= _MOST_DIGITS and len(set(digits)) > 2 and not re.match(r"\.\d", candidate.after)
+    return 7 <= len(digits) <= _MAX_DIGITS and len(set(digits)) > 2 and not re.match(r"\.\d", candidate.after)
 
 
 KINDS = (
@@ -182,5 +184,5 @@ KINDS = (
     Kind("phone", "area in brackets", _BRACKETED, is_no_row, overlaps=True),
     Kind("phone", "India", _INDIA, is_no_row, overlaps=True),
     Kind("phone", "China", _CHINA, is_chinese, overlaps=True),
-    Kind("phone", "named", _NAMED, is_named),
+    Kind("phone", "labelled", _LABELLED, is_labelled),
 )

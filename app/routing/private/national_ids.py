@@ -1,7 +1,7 @@
-"""National identity, tax and health numbers by country.  python-stdnum knows their check digits: an optional extra.
+"""Find national identity, tax and health numbers.  The optional package python-stdnum checks their digits.
 
-Numbers of a strong form (with letters, a date of birth, two check digits) are looked for alone.  The others look like
-any number of their length: they count behind a word that names them only.
+Numbers with a strong form (letters, a date of birth, two check digits) count by themselves.  The others look like any
+number of their length, so they count only after a word that names them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from app.routing.private.candidate import Candidate, Kind
 
@@ -23,7 +22,7 @@ _GAPS = re.compile(r"[ ./-]")
 
 
 class NotInstalled(Exception):
-    """A detector of this module is asked for, and python-stdnum is not there."""
+    """Report that a detector needs python-stdnum, which is not installed."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"{name} needs python-stdnum: pip install -r requirements-ids.txt")
@@ -31,7 +30,7 @@ class NotInstalled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Number:
-    """One line of national_ids.txt."""
+    """Represent one line of national_ids.txt."""
 
     module: str  # of python-stdnum
     form: str
@@ -49,7 +48,7 @@ NAMES = tuple(_NUMBERS)
 
 
 def kind(name: str) -> Kind:
-    """Return the kind of a country's number.  Raise NotInstalled."""
+    """Return the kind of a country's number.  Raise NotInstalled when python-stdnum is missing."""
     number = _NUMBERS[name]
     try:
         module = importlib.import_module(f"stdnum.{number.module}")
@@ -63,11 +62,11 @@ def kind(name: str) -> Kind:
 
 
 def about(name: str) -> str:
-    """Return how the country calls its number."""
+    """Return the country's own name of its number."""
     return _NUMBERS[name].about
 
 
-def _check(is_valid: Callable[[str], Any]) -> Callable[[Candidate], bool]:
+def _check(is_valid: Callable[[str], object]) -> Callable[[Candidate], bool]:
     def check(candidate: Candidate) -> bool:
         if re.search(r"[0-9A-Za-z][-._/+]\Z", candidate.before) or re.match(r"[-_/+][0-9A-Za-z]|\.\d", candidate.after):
             return False

@@ -1,4 +1,4 @@
-"""Card, account and social security numbers: groups of digits whose check digits and surroundings are right."""
+"""Find card, account and social security numbers: groups of digits with valid check digits, in a fitting context."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from app.routing.private.candidate import Candidate, Kind, tail
 
-# Between groups: a blank, hyphen, dot, slash, tab or line, up to three of them, or a line each.
+# Between groups: up to three of blank, hyphen, dot, slash and tab; or a line break, one group a line.
 _GAP = r"(?:[ ./_\t-]{1,3}|[ \t]*\r?\n[ \t]*)"
 _CARD = (
     rf"(?:^|[^0-9])([2-6]\d{{3}}(?:(?:{_GAP}?\d{{4}}){{2,3}}{_GAP}?\d{{1,4}}|{_GAP}?\d{{6}}{_GAP}?\d{{4,5}})"
@@ -45,9 +45,9 @@ _VALUE = bytes.maketrans(b"0123456789", bytes(range(10)))
 _RUN = re.compile(r"[A-Za-z0-9]*")
 _HEX_GROUP = re.compile(r"(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{4}", re.IGNORECASE)
 _GROUPS = re.compile(r"(?:\s{1,3}\d{4}(?!\d))*")
-_LONGEST_ROW = 8  # groups of four: two cards; more are a table of numbers
+_MAX_GROUPS = 8  # groups of four in a row: two cards; more are a table of numbers
 
-# The structure of the number behind country and check digits, from the registry of ISO 13616 (release 101): digits,
+# The structure of the number after country and check digits, from the registry of ISO 13616 (release 101): digits (n),
 # letters (a), both (c).
 _IBANS = """
 AD8n12c AE19n AL8n16c AT16n AZ4a20c BA16n BE12n BG4a6n8c BH4a14c BI23n BR23n1a1c BY4c20n CH5n12c CR18n CY8n16c CZ20n
@@ -61,7 +61,7 @@ _CLASSES = {"n": "[0-9]", "a": "[A-Z]", "c": "[A-Z0-9]"}
 
 
 def _structure(entry: str) -> tuple[int, re.Pattern[str]]:
-    """Return the length of a whole IBAN and the pattern of its part behind the check digits."""
+    """Return the length of a whole IBAN and the pattern of its part after the check digits."""
     parts = re.findall(r"(\d+)([nac])", entry[2:])
     pattern = "".join(f"{_CLASSES[kind]}{{{count}}}" for count, kind in parts)
     return 4 + sum(int(count) for count, _ in parts), re.compile(pattern)
@@ -71,18 +71,18 @@ _STRUCTURES = {entry[:2]: _structure(entry) for entry in _IBANS.split()}
 
 
 def luhn(digits: bytes) -> bool:
-    """Return True when the last digit is the check digit of Luhn's method."""
+    """Return True when the last digit is the check digit by Luhn's method."""
     odd, even = digits[-1::-2].translate(_VALUE), digits[-2::-2].translate(_DOUBLED)
     return (sum(odd) + sum(even)) % 10 == 0
 
 
 def is_card(candidate: Candidate) -> bool:
-    """Check issuer, length, Luhn's digit and what stands around; a date behind it may have been matched too."""
+    """Check issuer, length, Luhn's digit and context.  The match may include a date after the number."""
     return any(_is_card(reading) for reading in _readings(candidate))
 
 
 def _readings(candidate: Candidate) -> Iterator[Candidate]:
-    """Yield the candidate, and without its last groups."""
+    """Yield the candidate, then the candidate without its last group, then without its last two."""
     yield candidate
     begin = candidate.spans[0][0]
     for gap in list(re.finditer(r"\D+", candidate.text))[:-3:-1]:
@@ -93,7 +93,7 @@ def _is_card(candidate: Candidate) -> bool:
     digits = re.sub(r"\D", "", candidate.text)
     if not luhn(digits.encode()) or not _ISSUERS.fullmatch(digits):
         return False
-    if digits[2:] == digits[:-2]:  # 4242…, the number of examples
+    if digits[2:] == digits[:-2]:  # 4242…, a number of examples
         return False
     gaps = set(re.findall(r"\D+", candidate.text))
     groups = tuple(len(group) for group in re.findall(r"\d+", candidate.text))
@@ -107,7 +107,7 @@ def _gap_class(gap: str) -> str:
 
 
 def _stands_alone(candidate: Candidate, in_column: bool) -> bool:
-    """Return True unless the digits go on: in hexadecimal, a decimal fraction, a longer number or row of groups."""
+    """Return False when the digits continue: in hexadecimal, a decimal fraction, a longer number or row of groups."""
     before, after = candidate.before, candidate.after
     if re.search(r"[0-9A-Za-z][./_+=-]\Z|-\Z|/\Z", before) and not before.endswith("="):
         return False
@@ -119,31 +119,31 @@ def _stands_alone(candidate: Candidate, in_column: bool) -> bool:
     if any(_HEX_GROUP.fullmatch(word) for word in candidate.neighbours):
         return False
     groups = sum(len(tail(_GROUPS, side).split()) for side in (before, after[::-1]))
-    return groups == 0 if in_column else groups + 4 <= _LONGEST_ROW
+    return groups == 0 if in_column else groups + 4 <= _MAX_GROUPS
 
 
 def is_iban(candidate: Candidate) -> bool:
-    """Check the country's structure and the digits modulo 97; a following word may have been matched too."""
+    """Check the country's structure and the digits modulo 97.  The match may include a word after the number."""
     text = candidate.text
     length, structure = _STRUCTURES.get(text[:2].upper(), (0, None))
-    kept = [place for place, char in enumerate(text) if char.isalnum()][:length]
-    if structure is None or len(kept) < length:
+    indexes = [index for index, char in enumerate(text) if char.isalnum()][:length]
+    if structure is None or len(indexes) < length:
         return False
-    letters = "".join(text[place] for place in kept)
-    plain = letters.upper()
-    if letters not in (plain, plain.lower()) and text[:2].isupper():
+    characters = "".join(text[index] for index in indexes)
+    iban = characters.upper()
+    if characters not in (iban, iban.lower()) and text[:2].isupper():
         return False
-    if not structure.fullmatch(plain[4:]):
+    if not structure.fullmatch(iban[4:]):
         return False
-    if int("".join(str(int(char, 36)) for char in plain[4:] + plain[:4])) % 97 != 1:
+    if int("".join(str(int(char, 36)) for char in iban[4:] + iban[:4])) % 97 != 1:
         return False
-    rest = (text[kept[-1] + 1 :] + candidate.after)[:8]
+    rest = (text[indexes[-1] + 1 :] + candidate.after)[:8]
     return not re.match(r"(?!BIC|SWIFT)[A-Z0-9]|[+/=]", rest, re.IGNORECASE) and not candidate.in_dump()
 
 
 def is_ssn(candidate: Candidate) -> bool:
-    """Leave out what was never issued (Social Security Administration): area 000, 666 and 900 up, group 00, serial
-    0000, the two numbers that advertisements made void, and 111-22-3333 of examples."""
+    """Reject numbers that were never issued (Social Security Administration): area 000, 666 and from 900 on, group 00,
+    serial 0000, the two numbers that advertisements made void, and 111-22-3333 of examples."""
     digits = re.sub(r"\D", "", candidate.text)
     area, group, serial = digits[:3], digits[3:5], digits[5:]
     if area in ("000", "666") or area >= "900" or group == "00" or serial == "0000":

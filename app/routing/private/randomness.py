@@ -1,11 +1,11 @@
-"""Tells keys from what only looks like one: placeholders, identifiers, words, paths."""
+"""Distinguish random keys from placeholders, identifiers, words and paths."""
 
 from __future__ import annotations
 
 import re
 from itertools import pairwise
 
-# Markers of at least five letters, or set off from their surroundings: random keys do not contain them.
+# Markers of at least five letters, or separated from the text around them: random keys do not contain them.
 _MARKERS = re.compile(
     r"example|placeholder|change[_-]?me|redacted|replace|insert|dummy|sample[_-]|x{5}|\*{4}|\.{3}$"
     r"|(?:^|[^a-z0-9])(?:your|fake|mock|todo|here)(?:[^a-z0-9]|$)|your[_-]?(?:api|key|token|secret|own|access|pass|client)",
@@ -28,19 +28,19 @@ _DIGEST_LENGTHS = (32, 40, 56, 64, 96, 128)  # MD5, SHA-1, SHA-2 in hexadecimal
 
 
 def is_placeholder(value: str) -> bool:
-    """Return True for `xxxx…`, `EXAMPLE`, `your-key`, `1234567890abcdef`, one piece over and over."""
-    plain = "".join(char for char in value.lower() if char.isalnum())
-    if len(set(plain)) <= min(6, len(plain) // 3) or _MARKERS.search(value):
+    """Return True for `xxxx…`, `EXAMPLE`, `your-key`, `1234567890abcdef`, and for a part that is repeated."""
+    characters = "".join(char for char in value.lower() if char.isalnum())
+    if len(set(characters)) <= min(6, len(characters) // 3) or _MARKERS.search(value):
         return True
-    if any(plain[period:] == plain[:-period] for period in range(1, min(9, len(plain) // 2 + 1))):
+    if any(characters[period:] == characters[:-period] for period in range(1, min(9, len(characters) // 2 + 1))):
         return True
-    in_order = sum(pair in _NEXT for pair in pairwise(plain))
-    return len(plain) > 15 and in_order > 0.92 * (len(plain) - 1)
+    in_order = sum(pair in _NEXT for pair in pairwise(characters))
+    return len(characters) > 15 and in_order > 0.92 * (len(characters) - 1)
 
 
 def is_wordy(value: str) -> bool:
-    """Return True for identifiers, paths and words with hyphens.  Of random keys of 20 characters it takes one in a
-    thousand for one, of longer ones fewer."""
+    """Return True for identifiers, paths and words with hyphens.  It is wrong for one in a thousand random keys of 20
+    characters, and for fewer of longer ones."""
     if _HEX.fullmatch(value) and any(char.isdigit() for char in value):
         return False
     if sum((a.isalpha() and b.isdigit()) or (a.isdigit() and b.isalpha()) for a, b in pairwise(value)) > 4:
@@ -53,7 +53,7 @@ def is_wordy(value: str) -> bool:
 
 
 def is_random(value: str) -> bool:
-    """Return True for a value that nobody would write or choose as a name."""
+    """Return True for a value that no person would choose as a name."""
     kinds = (any(map(str.isdigit, value)), any(map(str.isupper, value)), any(map(str.islower, value)))
     return sum(kinds) >= 2 and not is_placeholder(value) and not is_wordy(value)
 
@@ -65,12 +65,12 @@ def is_mixed(value: str) -> bool:
 
 
 def is_scrambled(value: str) -> bool:
-    """Return True for letters that change between upper and lower case as no name does."""
+    """Return True for letters whose case changes more often than in a name."""
     chunks = _CHUNK.findall(value)
     return value.isalpha() and len(value) >= 8 and len(value) < 3.2 * len(chunks) and not is_wordy(value)
 
 
 def is_digest_or_id(value: str) -> bool:
-    """Return True for a UUID and for hexadecimal of the length of a hash: random, and mostly no secret."""
-    plain = value.removeprefix("0x")
-    return bool(_UUID.fullmatch(value)) or (len(plain) in _DIGEST_LENGTHS and bool(_HEX.fullmatch(plain)))
+    """Return True for a UUID and for hexadecimal of the length of a hash: they are random, but seldom secret."""
+    digits = value.removeprefix("0x")
+    return bool(_UUID.fullmatch(value)) or (len(digits) in _DIGEST_LENGTHS and bool(_HEX.fullmatch(digits)))

@@ -1,4 +1,4 @@
-"""The kinds of secrets in secrets.txt, and the checks that its lines name."""
+"""Load the kinds of secrets from secrets.txt, and define the checks that its lines name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORD_START = r"(?:^|[^A-Za-z0-9])"
 _NAME = re.compile(r"[\w.-]*")
 _WORDS = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])|\d+")  # of camelCase, snake_case, kebab-case
 
-# Words of a name: its value is random, perhaps, and no secret.
+# A name with one of these words has no secret as its value, though the value may be random.
 _HARMLESS_TEXT = """
 public pub primary foreign partition sort cache cached index page next continuation cursor sync delta author authors
 tokenizer tokenized keyword keywords keyboard kid object bucket path paths file filename name label column row field
@@ -52,7 +52,7 @@ validator validators form view page count attempts message enabled callback temp
 bypass compass trespass passes
 """
 _NO_PASSWORD = frozenset(_NO_PASSWORD_TEXT.split())
-# What people write where a password would stand: one of these words, or some in a row, with a number behind.
+# Examples of passwords: one of these words or several in a row, with a number after them.
 _EXAMPLE_PASSWORD = linear(
     r"(?i)(?:password|passwd|passwort|passphrase|pass|pwd|pw|secret|sekret|geheim|test(?:ing)?|admin|administrator|user(?:name)?"
     r"|guest|root|demo|foo|bar|baz|change|me|changeit|qwerty|letmein|abc|example|sample|dummy|fake|my|the|your|new|old"
@@ -61,14 +61,14 @@ _EXAMPLE_PASSWORD = linear(
     r"\W?\d{0,6}\W{0,2}"
 )
 _LEET = str.maketrans("@0$35", "aoses")
-_CODE = linear(  # an expression, a reference, a type
+_CODE = linear(  # an expression, a reference or a type of a program
     r"(?i)[$<{%\[(&]|[\w.]+[(\[]|.*(?:\$\{|\{\{|\(\)|=>|->|::|\|\||&&)|(?:os|self|this|process|config|settings|env|args|req|request"
     r"|ctx|options|opts|props|params|data|form|user|secrets|vars?|values|Deno|import\.meta)[.\[]"
     r"|(?:utf-?8|base64|sha-?\d+|md5|argon2\w*|bcrypt\w*|scrypt|u?int\d+|float\d+|varchar\W?\d*)\b"
 )
 _ALGORITHM = re.compile(r"(?:AWS4|HMAC|RSA|ECDSA)[-_A-Z]*SHA\d", re.IGNORECASE)
 _ROTATED = re.compile(r"rotat|revok|expire|leak|widerruf|tausch", re.IGNORECASE)
-_SECRET_CUE = re.compile(  # the others, such as "use" and "key", stand before harmless hashes and ids too
+_SECRET_CUE = re.compile(  # not "use" or "key", which also stand before harmless hashes and ids
     r"secret|credential|zugang|schlüssel|contraseña|clave|llave|clé|chave|sleutel|klucz|ключ|密|口令|令牌|鍵|キー",
     re.IGNORECASE,
 )
@@ -81,8 +81,8 @@ def _words(name: str) -> list[str]:
 
 
 def is_key(candidate: Candidate) -> bool:
-    """`shape`: neither a placeholder nor a piece of a longer encoded text."""
-    if candidate.after[:1].isascii() and candidate.after[:1].isalnum():  # longer than keys of the kind are
+    """Check `shape`: the value is no placeholder and no part of a longer encoded text."""
+    if candidate.after[:1].isascii() and candidate.after[:1].isalnum():  # longer than the keys of this kind
         return False
     if candidate.before.endswith(_DIGESTS):
         return False
@@ -90,13 +90,13 @@ def is_key(candidate: Candidate) -> bool:
 
 
 def is_random_key(candidate: Candidate) -> bool:
-    """`random`: as `shape`, and no words."""
+    """Check `random`: as `shape`, and the value does not consist of words."""
     value = candidate.parts[-1]
     return is_random(value) and is_key(candidate)
 
 
-def is_named(candidate: Candidate) -> bool:
-    """`named`: a value behind a name.  The name says secret, the value is random and no expression of a program."""
+def is_assigned(candidate: Candidate) -> bool:
+    """Check `assigned`: a value after a name.  The name is that of a secret, and the value is random and no code."""
     name, value = candidate.parts[0], candidate.parts[-1].rstrip(".=")
     words = _words(tail(_NAME, candidate.before) + name)
     if not words or _HARMLESS & set(words) or words[-1] in ("id", "ids") or "keyid" in words:
@@ -116,13 +116,13 @@ def is_named(candidate: Candidate) -> bool:
     return is_random(value)
 
 
-def is_said(candidate: Candidate) -> bool:
-    """`said`: a random value in a sentence, behind a word such as "use", "key" or "password"."""
+def is_in_sentence(candidate: Candidate) -> bool:
+    """Check `sentence`: a random value in a sentence, after a word such as "use", "key" or "password"."""
     value = candidate.parts[-1]
     if candidate.after[:1] in ("(", "[", ".", "/", "@") and candidate.after[1:2].isalnum():
         return False
-    told = _ROTATED.search(candidate.after[:80]) or _SECRET_CUE.search(candidate.text[: -len(value)])
-    if told and is_random(value) and "/" not in value[:1]:
+    cue = _ROTATED.search(candidate.after[:80]) or _SECRET_CUE.search(candidate.text[: -len(value)])
+    if cue and is_random(value) and "/" not in value[:1]:
         return True
     for word in _WORD_INSIDE.findall(value):
         if is_wordy(word * 3):
@@ -138,7 +138,7 @@ def is_example_password(value: str) -> bool:
 
 
 def is_password(candidate: Candidate) -> bool:
-    """`password`: a value behind a word for password that mixes letters with digits or signs, and is no example."""
+    """Check `password`: a value after a word for password; it mixes letters with digits or signs, and is no example."""
     name, value = candidate.parts[0], candidate.parts[-1]
     words = _words(tail(_NAME, candidate.before) + name)
     last = [word for word in words if not word.isdigit()][-2:]
@@ -159,14 +159,14 @@ def is_password(candidate: Candidate) -> bool:
     return (bool(letters and (digits or signs)) or is_scrambled(value)) and not is_placeholder(value)
 
 
-def is_given(candidate: Candidate) -> bool:
-    """`given`: a password where nothing else can stand, that is no example."""
+def is_certain(candidate: Candidate) -> bool:
+    """Check `certain`: a value at a place where only a password can stand, that is no example."""
     value = candidate.parts[-1].strip("\"'").rstrip(",")
     return len(value) >= 4 and not is_example_password(value) and len(set(value)) > 2
 
 
 def is_account(candidate: Candidate) -> bool:
-    """`account`: a name and a password with a colon between, as in an address."""
+    """Check `account`: a name and a password with a colon between them, as in a URL."""
     user, password = candidate.parts[0] if len(candidate.parts) > 1 else "", candidate.parts[-1]
     if len(password) < 3 or password.lower() == user.lower() or candidate.after.startswith("ha256:"):
         return False
@@ -176,7 +176,7 @@ def is_account(candidate: Candidate) -> bool:
 
 
 def is_bearer(candidate: Candidate) -> bool:
-    """`bearer`: a random value in a header."""
+    """Check `bearer`: a random value in a header."""
     value = candidate.parts[-1].rstrip(".")
     if re.search(r"(?i)basic\s", candidate.text):
         return is_basic(candidate)
@@ -187,7 +187,7 @@ def is_bearer(candidate: Candidate) -> bool:
 
 
 def is_basic(candidate: Candidate) -> bool:
-    """`basic`: base64 of a name and a password."""
+    """Check `basic`: base64 of a name and a password."""
     encoded = candidate.parts[-1].rstrip("=")
     try:
         user, colon, password = base64.b64decode(encoded + "=" * (-len(encoded) % 4)).decode("utf-8").partition(":")
@@ -197,7 +197,7 @@ def is_basic(candidate: Candidate) -> bool:
 
 
 def is_jwk(candidate: Candidate) -> bool:
-    """`jwk`: the private member `d` of a JSON Web Key."""
+    """Check `jwk`: the private member `d` of a JSON Web Key."""
     return '"kty"' in candidate.before + candidate.after and is_key(candidate)
 
 
@@ -205,10 +205,10 @@ _CHECKS: Mapping[str, Check | None] = {
     "exact": None,
     "shape": is_key,
     "random": is_random_key,
-    "named": is_named,
-    "said": is_said,
+    "assigned": is_assigned,
+    "sentence": is_in_sentence,
     "password": is_password,
-    "given": is_given,
+    "certain": is_certain,
     "account": is_account,
     "bearer": is_bearer,
     "basic": is_basic,
@@ -217,12 +217,12 @@ _CHECKS: Mapping[str, Check | None] = {
 
 
 def columns(line: str) -> list[str]:
-    """Return name, check, pattern and source of a line."""
+    """Return the name, check, pattern and source of a line."""
     return _COLUMNS.split(line, maxsplit=3)
 
 
 def read(text: str) -> tuple[Kind, ...]:
-    """Return the kinds of a text in the form of secrets.txt."""
+    """Return the kinds of a text in the format of secrets.txt."""
     kinds = []
     detector = ""
     for line in text.splitlines():
