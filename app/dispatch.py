@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from app.backends.answers import Stream, Whole
 from app.backends.base import Backend
 from app.backends.places import Places
+from app.backends.reply import Stream, Whole
 from app.circuits import Circuits
 from app.errors import (
     AllBackendsFailed,
@@ -105,7 +105,7 @@ def dispatch(
                 private=decision.private,
                 private_because=decision.private_because,
                 pin_refused=decision.pin_refused,
-                native=answer.native,
+                wire=answer.wire,
             )
         call.first_byte()
         via.circuits.answered(target.backend, request.request_id)
@@ -120,7 +120,7 @@ def dispatch(
             private=decision.private,
             private_because=decision.private_because,
             pin_refused=decision.pin_refused,
-            native=answer.native,
+            wire=answer.wire,
         )
     raise _all_failed(failures, decision, target)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.backends.answers import StoredDocument
+from app.backends.reply import StoredDocument
 from app.dispatch import dispatch
 from app.errors import (
     AllBackendsFailed,
@@ -28,8 +28,8 @@ from app.errors import (
     PrivacyViolation,
     StreamInterrupted,
 )
-from app.types import Buffered, Classification, Decision, Price, Reply, StoredRequest, Streamed, Target
-from app.web.openai import envelope
+from app.types import Buffered, Classification, Decision, Price, Reply, StoredRequest, Streamed, Target, Wire
+from app.wire.chat.errors import error_document
 from tests import build
 from tests.fakes.backends import FakeStream, Stage, whole
 
@@ -73,7 +73,7 @@ def test_a_lookup_is_a_call_with_a_record_of_its_own_kind() -> None:
     document = {"id": "resp_1", "usage": {"input_tokens": 3, "output_tokens": 4}}
     stage = Stage({"a": [StoredDocument(b"{}", document)]}, prices={"a": Price(1, 1)})
     reply = look_up(stage)
-    assert isinstance(reply, Buffered) and reply.document == document and reply.native
+    assert isinstance(reply, Buffered) and reply.document == document and reply.wire is Wire.RESPONSES
     (call,) = stage.records
     assert (call.kind, call.route, call.surface, call.reason) == ("stored", "stored", "responses", "continuation")
     assert (call.outcome, call.sent_bytes, call.destination, call.stream) == ("ok", 0, "fake", False)
@@ -272,7 +272,7 @@ def test_the_clients_mistake_in_a_private_request_is_worded_by_us() -> None:
     with pytest.raises(BackendRejected) as caught:
         run(stage, "a", private=True)
     assert (caught.value.status, caught.value.document, caught.value.target) == (422, None, ("a", "a-model"))
-    assert "secret" not in json.dumps(envelope(caught.value)) and "answered 422" in caught.value.message
+    assert "secret" not in json.dumps(error_document(caught.value)) and "answered 422" in caught.value.message
     assert lines(stage) == [("a", "error", "http_422", None)]
 
 

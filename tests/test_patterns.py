@@ -99,7 +99,7 @@ PATTERNS = {
     "app/cli/table.py _BREAK": Listed(all_matches, BOUNDED, ("/", "a/", "a-", "=")),
     "app/storage/mounts.py _NETWORK_FUSE": Listed(whole, BOUNDED, ("fuse.", "fuse.blobfuse")),
     "app/storage/mounts.py _OCTAL": Listed(all_matches, BOUNDED, ("\\", "\\00", "0")),
-    "app/backends/answers.py _LAST_DONE": Listed(
+    "app/wire/chat/stream.py _LAST_DONE": Listed(
         all_matches,
         "what repeats goes to the end, where nothing must follow",
         ("data: [DONE]\n", "\n", "data: "),

@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 
 from marshmallow import fields
 
-from app.backends.answers import StoredDocument, Stream, Whole, first_bytes, gave_up, read_body
 from app.backends.connection import StaleConnection
 from app.backends.failures import (
     AUTHORITIES,
@@ -28,16 +27,17 @@ from app.backends.failures import (
     unused_proxy,
 )
 from app.backends.pool import ConnectionPool
+from app.backends.reply import StoredDocument, Stream, Whole, first_bytes, gave_up, read_body
 from app.backends.response import Response
 from app.errors import BackendError, BackendProtocol, BackendRejected, BackendServerError, BackendUnavailable
-from app.types import BackendConfig, ChatRequest, Dialect, Outgoing, StoredRequest, Target
-from app.wire import finish, sse
-from app.wire.chat.errors import refused_member
-from app.wire.chat.request import MOST_MODEL_CHARS, without
+from app.types import BackendConfig, ChatRequest, Dialect, JsonDict, JsonObject, Outgoing, StoredRequest, Target, Wire
+from app.wire import WIRES, sse, translator
+from app.wire.chat.request import MOST_MODEL_CHARS
 from app.wire.error_document import error_of
 
 _MOST_MODELS = 10_000  # of one backend; each request looks names up among them
 _ERROR_BODY_S = 5.0  # wait for each piece of an error's body
+V1_PATHS = {Wire.CHAT: "/v1/chat/completions", Wire.RESPONSES: "/v1/responses"}  # behind an endpoint without /v1
 
 
 class Backend:
@@ -49,11 +49,10 @@ class Backend:
     default_endpoint: ClassVar[str | None] = None  # None: the policy must give one
     default_models: ClassVar[tuple[str, ...]] = ()
     default_key_env: ClassVar[str | None] = None
-    chat_path: ClassVar[str] = "/chat/completions"
-    responses_path: ClassVar[str] = "/responses"
+    paths: ClassVar[Mapping[Wire, str]] = {Wire.CHAT: "/chat/completions", Wire.RESPONSES: "/responses"}
     models_path: ClassVar[str] = "/models"
     hint: ClassVar[str] = ""  # what to do when it cannot be reached
-    native_at_default: ClassVar[bool] = False  # at its default endpoint it speaks the Responses API itself
+    responses_at_default: ClassVar[bool] = False  # at its default endpoint it speaks the Responses API itself
     dialect: Dialect = Dialect()
     policy_fields: ClassVar[Mapping[str, fields.Field[Any]]] = {}  # policy keys of this type alone
 
@@ -75,29 +74,32 @@ class Backend:
         """The variable that should hold this backend's key and does not; "" when all is well."""
         return self.config.api_key_env or "" if not self._key else ""
 
+    @property
+    def wires(self) -> tuple[Wire, ...]:
+        """The wire forms that the server speaks; clients of another form are translated to the last."""
+        return self.config.wires
+
     def dialect_for(self, model: str) -> Dialect:  # noqa: ARG002
         """The dialect in which the server wants to be asked for a model."""
         return self.dialect
 
     @classmethod
     def normal_endpoint(cls, endpoint: str) -> str:
-        """The endpoint as `chat_path` and `models_path` expect it."""
+        """Return the endpoint as `paths` and `models_path` expect it."""
         return endpoint.rstrip("/")
 
     def prepare(self, request: ChatRequest | StoredRequest, target: Target, *, stream: bool) -> Outgoing:
         """Return what is sent for a request.  `stream` differs from the client's own only for shadow calls."""
         if isinstance(request, StoredRequest):
-            return Outgoing(self.responses_path + request.path, b"", native=True, method=request.method)
-        if self.config.responses == "native":
-            body = request.body.native(target.model, stream=stream)
-            if body is not None:
-                return Outgoing(self.responses_path, body, native=True)
+            return Outgoing(self.paths[request.wire] + request.path, b"", request.wire, request.method)
+        wire = request.wire if request.wire in self.wires else self.wires[-1]
         dialect = self.dialect_for(target.model)
-        if request.surface == "responses":
+        if wire is not request.wire and request.large:
             time.sleep(0)  # the other requests' turn: with a large body each of the two steps takes its time
             request.body.translate(dialect)
             time.sleep(0)
-        return Outgoing(self.chat_path, request.body.encode(target.model, dialect, stream=stream))
+        body = translator(request.wire, wire).request(request.body, target.model, dialect, stream=stream)
+        return Outgoing(self.paths[wire], body, wire)
 
     def url(self, outgoing: Outgoing) -> str | None:
         """Return the URL it is sent to; None when it is sent nowhere, because the answer is made here."""
@@ -109,8 +111,7 @@ class Backend:
         try:
             return self._open(outgoing, target, stream=stream, private=private)
         except BackendRejected as refused:
-            member = None if outgoing.native else refused_member(refused)
-            body = without(outgoing.body, member) if member else None
+            body = WIRES[outgoing.wire].other_body(refused, outgoing.body)
             if body is None:
                 raise
         return self._open(dataclasses.replace(outgoing, body=body), target, stream=stream, private=private)
@@ -118,25 +119,25 @@ class Backend:
     def _open(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Whole | Stream:
         """One try of `open`."""
         response = self._send(outgoing.method, outgoing.path, outgoing.body or None, private)
-        native = outgoing.native
+        form = WIRES[outgoing.wire]
         answer = None
         try:
             if response.status >= 300:
                 raise self._refusal(response, target)
             if outgoing.method != "POST":
-                return self._stored(response)
+                return self._stored(response, outgoing.wire)
             begun = first_bytes(response, response.first_byte_by, self.config) if stream else []
-            if stream and not _is_document(response, b"".join(begun)):
-                chunks = Stream(response, self.config, self._key, native=native, private=private, begun=begun)
+            if stream and not form.is_document(b"".join(begun), response.headers.get("content-type", "")):
+                chunks = Stream(response, self.config, self._key, wire=outgoing.wire, private=private, begun=begun)
                 chunks.wait_for_first(response.first_byte_by)
                 answer = chunks
                 return answer
-            whole = self._whole(response, native, begun)
-            if not native and not whole.document.get("choices"):
-                raise BackendProtocol("answered 200 without a choice")
-            if reason := finish.failure_in(whole.document):
+            body, document = self._document(response, begun)
+            if lack := form.lack_of(document):
+                raise BackendProtocol(f"answered 200 without {lack}")
+            if reason := form.given_up(document):
                 raise BackendServerError(gave_up(reason), kind="gave_up")
-            return whole
+            return Whole(body, document, outgoing.wire)
         finally:
             if answer is None:
                 response.close()
@@ -170,7 +171,8 @@ class Backend:
         try:
             if response.status != 200:
                 raise self._refusal(response, Target(self.config.name, ""))
-            return self._whole(response, deadline=deadline).document
+            _, document = self._document(response, deadline=deadline)
+            return document
         finally:
             response.close()
 
@@ -211,29 +213,26 @@ class Backend:
             raise BackendUnavailable(f"{variable} holds characters that no key has", kind="no_key")
         return self._key
 
-    def _whole(
-        self, response: Response, native: bool = False, begun: Sequence[bytes] = (), deadline: float = inf
-    ) -> Whole:
-        """The body as one JSON object that is no error; `begun` was read of it already."""
-        body, document = self._document(response, begun, deadline)
-        if error_of(document) is not None:
-            raise self._error_body(document)
-        return Whole(body, document, native=native)
-
-    def _stored(self, response: Response) -> StoredDocument:
-        """The answer of a backend that keeps a response.  One that failed has an error in it, and is none."""
-        body, document = self._document(response)
-        if document.get("object") != "response" and error_of(document) is not None:
-            raise self._error_body(document)
-        return StoredDocument(body, document)
-
-    def _error_body(self, document: Mapping[str, Any]) -> BackendError:
-        return BackendServerError("answered 200 with an error", kind="error_body", said=said(document, self._key))
-
     def _document(
         self, response: Response, begun: Sequence[bytes] = (), deadline: float = inf
-    ) -> tuple[bytes, dict[str, Any]]:
-        """Return the body, and the JSON object that it is."""
+    ) -> tuple[bytes, JsonDict]:
+        """Return the body, and the JSON object that it is.  An error is none; `begun` was read of the body already."""
+        body, document = self._object(response, begun, deadline)
+        if error_of(document) is not None:
+            raise self._error_body(document)
+        return body, document
+
+    def _stored(self, response: Response, wire: Wire) -> StoredDocument:
+        """Return what a backend says of a response that it keeps.  One that failed has an error in it, and is none."""
+        body, document = self._object(response)
+        if document.get("object") != "response" and error_of(document) is not None:
+            raise self._error_body(document)
+        return StoredDocument(body, document, wire)
+
+    def _error_body(self, document: JsonObject) -> BackendError:
+        return BackendServerError("answered 200 with an error", kind="error_body", said=said(document, self._key))
+
+    def _object(self, response: Response, begun: Sequence[bytes] = (), deadline: float = inf) -> tuple[bytes, JsonDict]:
         try:
             body = read_body(response, self.config.timeouts.idle_s, begun, deadline)
         except TRANSPORT_ERRORS as error:
@@ -256,15 +255,3 @@ def entries_of(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]
     """The objects in a list that a document should hold."""
     entries = document.get(name)
     return [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
-
-
-def _is_document(response: Response, begun: bytes) -> bool:
-    """Return whether a JSON or HTML document came in answer to `stream: true`.  The first character decides, since
-    labels lie both ways; where it says nothing, the label does.  What has no label is read as events."""
-    first = begun.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    if first and first in b'{["<':
-        return True
-    if first and first in b":deir":  # a comment, or data, event, error, id, retry
-        return False
-    kind = response.headers.get("content-type", "").lower()
-    return "json" in kind or "html" in kind

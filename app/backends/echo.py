@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from app.backends.answers import Whole
 from app.backends.base import Backend
-from app.types import JsonObject, Outgoing, Target
+from app.backends.reply import Whole
+from app.types import JsonObject, Outgoing, Target, Wire
 from app.wire import sse
 from app.wire.reply_facts import ReplyFacts
 
@@ -50,7 +50,7 @@ class EchoBackend(Backend):
 class EchoStream:
     """The same answer word by word."""
 
-    native = False
+    wire = Wire.CHAT
 
     def __init__(self, head: Mapping[str, Any], text: str, usage: Mapping[str, int], chat: JsonObject) -> None:
         self.input_tokens, self.output_tokens = usage["prompt_tokens"], usage["completion_tokens"]

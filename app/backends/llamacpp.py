@@ -4,7 +4,7 @@ Facts: https://github.com/ggml-org/llama.cpp/tree/master/tools/server.  Both rea
 first reads json_schema (the second was tried).
 """
 
-from app.backends.base import Backend
+from app.backends.base import V1_PATHS, Backend
 from app.types import Dialect
 
 
@@ -12,7 +12,7 @@ class LlamaCppBackend(Backend):
     type = "llamacpp"
     hosted = False
     default_endpoint = "http://localhost:8080"
-    chat_path = "/v1/chat/completions"
+    paths = V1_PATHS
     models_path = "/v1/models"
     hint = " (is llama-server running?)"
     # Only llama-server of 2026 reads max_completion_tokens (https://github.com/ggml-org/llama.cpp/pull/19831).

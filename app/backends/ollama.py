@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from app.backends.base import Backend, entries_of
+from app.backends.base import V1_PATHS, Backend, entries_of
 from app.backends.model_hosts import ModelHosts
 from app.errors import BackendDenied, BackendRejected, PrivacyViolation
 from app.routing.locality import host_of, is_cloud_model, model_key
@@ -22,7 +22,7 @@ class OllamaBackend(Backend):
     type = "ollama"
     hosted = False
     default_endpoint = "http://localhost:11434"
-    chat_path = "/v1/chat/completions"
+    paths = V1_PATHS
     models_path = "/api/tags"
     hint = " (is Ollama running?)"
     dialect = Dialect(

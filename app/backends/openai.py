@@ -15,7 +15,7 @@ class OpenAIBackend(Backend):
     type = "openai"
     default_endpoint = "https://api.openai.com/v1"
     default_key_env = "OPENAI_API_KEY"
-    native_at_default = True
+    responses_at_default = True
 
     def __init__(self, config: BackendConfig, environ: Mapping[str, str]) -> None:
         super().__init__(config, environ)

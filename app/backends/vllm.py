@@ -1,6 +1,6 @@
 """vLLM's OpenAI-compatible server.  Facts: https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html."""
 
-from app.backends.base import Backend, entries_of
+from app.backends.base import V1_PATHS, Backend, entries_of
 from app.types import Dialect
 
 
@@ -8,7 +8,7 @@ class VllmBackend(Backend):
     type = "vllm"
     hosted = False
     default_endpoint = "http://localhost:8000"
-    chat_path = "/v1/chat/completions"
+    paths = V1_PATHS
     models_path = "/v1/models"
     hint = " (is vLLM running?)"
     dialect = Dialect(reasoning_field="reasoning", system_first=True, efforts={"minimal": "low", "xhigh": "high"})

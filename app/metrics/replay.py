@@ -19,7 +19,7 @@ from app.routing.classify import tag_complexity
 from app.routing.decide import decide
 from app.routing.expected import expected_ms
 from app.routing.locality import is_local
-from app.types import Basis, ChatRequest, Classification, Decision, Observations, Policy, Target
+from app.types import Basis, ChatRequest, Classification, Decision, Observations, Policy, Target, Wire
 from app.wire.chat.request import ChatBody
 from app.wire.json_body import JsonBody
 
@@ -191,7 +191,7 @@ class Replay:
 
     def _keeps_conversations(self, backend: str) -> bool:
         config = self._policy.backends.get(backend)
-        return config is not None and config.responses == "native"
+        return config is not None and Wire.RESPONSES in config.wires
 
     def _add(self, verdict: Verdict, seen: Observations) -> None:
         past = verdict.past

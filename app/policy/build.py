@@ -70,7 +70,7 @@ def _backend(name: str, entry: JsonObject, settings: Settings) -> BackendConfig:
         max_concurrency=int(entry.get("max_concurrency") or 0),
         api_key_env=entry.get("api_key_env", kind.default_key_env) or None,
         own={name: entry[name] for name in kind.policy_fields if name in entry},
-        responses=entry.get("responses") or ("native" if kind.native_at_default and is_default else "chat"),
+        responses=entry.get("responses") or ("native" if kind.responses_at_default and is_default else "chat"),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from app.types.aliases import JsonObject
+from app.types.states import Wire
 
 PINS = ("any", "declared", "local", "none")  # `pins:`; the first is the default
 UNKNOWN_MODELS = ("auto", "refuse")  # `unknownModel:`; the first is the default
@@ -55,6 +56,11 @@ class BackendConfig:
     api_key_env: str | None = None
     responses: str = "chat"  # native: it speaks the Responses API itself
     own: JsonObject = field(default_factory=dict)  # keys of its type alone (Backend.policy_fields)
+
+    @property
+    def wires(self) -> tuple[Wire, ...]:
+        """The wire forms that the server speaks; clients of another form are translated to the last."""
+        return (Wire.RESPONSES, Wire.CHAT) if self.responses == "native" else (Wire.CHAT,)
 
     def context_window(self, model: str) -> int | None:
         """Return the tokens that fit into `model`'s window, or None when the policy does not say."""

@@ -9,6 +9,7 @@ from typing import Protocol
 from app.types.aliases import JsonObject
 from app.types.decision import Step
 from app.types.request import ChatRequest, Target
+from app.types.states import Wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +18,14 @@ class Outgoing:
 
     path: str
     body: bytes  # empty: none is sent
-    native: bool = False  # a Responses body instead of chat
+    wire: Wire = Wire.CHAT  # the form of the body
     method: str = "POST"
 
     def form(self, request: ChatRequest) -> str:
         """Return what became of the client's body: native, translated or passed_on."""
-        return "native" if self.native else "translated" if request.surface == "responses" else "passed_on"
+        if self.wire is not request.wire:
+            return "translated"
+        return "passed_on" if self.wire is Wire.CHAT else "native"
 
 
 class Chunks(Protocol):
@@ -44,6 +47,7 @@ class _Routed:
 
     target: Target
     route: str
+    wire: Wire  # the form in which the backend sent it
     fallback_for: str | None = None
     failed: str = ""  # the calls that failed before this one: `local:refused,spare:http_503`
     trace: tuple[Step, ...] = ()  # the decision's steps, and the failures since
@@ -58,7 +62,6 @@ class Buffered(_Routed):
 
     body: bytes  # as the backend sent it
     document: JsonObject  # the same, parsed
-    native: bool = False  # a Response object, not a chat completion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +69,6 @@ class Streamed(_Routed):
     """A stream whose first event has arrived."""
 
     chunks: Chunks
-    native: bool = False  # Responses events, not chat chunks
 
 
 Reply = Buffered | Streamed

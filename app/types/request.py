@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from app.types.aliases import JsonObject
-from app.types.states import Kind, Sensitivity
+from app.types.states import Kind, Sensitivity, Wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,10 @@ class Body(Protocol):
     """A request body that can be written for whichever target is tried next."""
 
     @property
+    def wire(self) -> Wire:
+        """The form in which the client sent it."""
+
+    @property
     def chat(self) -> JsonObject:
         """Return the request in chat form, which is classified."""
 
@@ -43,9 +47,6 @@ class Body(Protocol):
     def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:
         """Return the chat body as JSON bytes for one target.  `stream` differs from the client's own only for calls
         that no client waits for."""
-
-    def native(self, model: str, *, stream: bool) -> bytes | None:
-        """Return the Responses body for a backend that speaks that API itself; None when the client sent chat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,11 @@ class ChatRequest:
     kind: ClassVar[Kind] = Kind.LIVE  # of the calls that its client waits for
 
     @property
+    def wire(self) -> Wire:
+        """The form of the client's body."""
+        return self.body.wire
+
+    @property
     def private_because(self) -> str | None:
         """Name what made the request private; None when it is not.  The name holds nothing of the text."""
         return self.sensitivity_reason if self.sensitivity == Sensitivity.HIGH else None
@@ -88,6 +94,7 @@ class StoredRequest:
     keeper: Target  # the only backend that can answer
     private: bool
     surface: ClassVar[str] = "responses"
+    wire: ClassVar[Wire] = Wire.RESPONSES  # the only API with responses that a backend keeps
     stream: ClassVar[bool] = False
     kind: ClassVar[Kind] = Kind.STORED
 

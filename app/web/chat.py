@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import secrets
+import time
 from collections.abc import Iterator
 
-from app.errors import RouterError, StreamInterrupted
+from app.errors import RouterError
 from app.runtime import Runtime
 from app.types import Buffered, ChatRequest, Environ, Reply, Wire
 from app.web import headers
-from app.web.openai import OpenAI, envelope
-from app.wire import sse
+from app.web.openai import OpenAI
+from app.wire import translator
 from app.wire.chat import request as chat
-from app.wire.chat.repair import repaired_document, repaired_stream, tool_names
-from app.wire.chat.reply import as_chunk
+from app.wire.chat.errors import error_event
+from app.wire.translator import ReplyContext
 
 _LARGE_BYTES = 32_768
 
@@ -46,31 +46,26 @@ SURFACE = ChatSurface()
 
 
 class ChatExchange:
-    """Pass the backend's bytes on, unchanged but for tool calls that came broken."""
+    """Write replies for chat clients."""
 
     def __init__(self, request: ChatRequest) -> None:
         self.request = request
 
     def document(self, reply: Buffered) -> bytes:
-        made = repaired_document(reply.document, _new_call_id)
-        return json.dumps(made, ensure_ascii=False).encode("utf-8", "backslashreplace") if made else reply.body
+        return translator(Wire.CHAT, reply.wire).reply(reply.body, reply.document, self._context(reply))
 
     def events(self, reply: Reply) -> Iterator[bytes]:
-        if isinstance(reply, Buffered):  # a backend that ignored `stream: true`
-            yield sse.event(as_chunk(repaired_document(reply.document, _new_call_id) or reply.document))
-            yield sse.DONE
-            return
-        piece = b""
-        try:
-            for piece in repaired_stream(reply.chunks, tool_names(self.request.body.chat), _new_call_id):
-                yield piece
-        except StreamInterrupted as error:
-            if not error.told:
-                yield sse.missing_end(piece) + self.failure(error)  # the break may have come inside an event
+        chat = translator(Wire.CHAT, reply.wire)
+        if isinstance(reply, Buffered):
+            return chat.reply_as_stream(reply.document, self._context(reply))
+        return chat.stream(reply.chunks, self._context(reply))
 
     def failure(self, error: RouterError) -> bytes:
-        return sse.event(envelope(error))
+        return error_event(error)
+
+    def _context(self, reply: Reply) -> ReplyContext:
+        return ReplyContext(body=self.request.body, model=reply.target.model, new_id=_new_id, clock=time.time)
 
 
-def _new_call_id() -> str:
-    return f"call_{secrets.token_hex(12)}"
+def _new_id(prefix: str) -> str:
+    return f"{prefix}_{secrets.token_hex(12)}"

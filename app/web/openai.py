@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from app.errors import BackendRejected, RouterError
-from app.types import Environ, JsonObject
+from app.errors import RouterError
+from app.types import Environ
 from app.web.response import JSON
 from app.wire import sse
+from app.wire.chat import errors
 
 
 class OpenAI:
@@ -27,17 +28,9 @@ class OpenAI:
         return sse.missing_end(sent)
 
     def error_document(self, error: RouterError) -> bytes:
-        return json.dumps(envelope(error), ensure_ascii=False).encode("utf-8", "backslashreplace")
+        return json.dumps(errors.error_document(error), ensure_ascii=False).encode("utf-8", "backslashreplace")
 
     def error_headers(self, error: RouterError) -> Mapping[str, str]:
         """OpenAI's SDKs send a request twice more after a 503 unless they are told not to."""
         headers = {"x-should-retry": "false"} if error.is_final else {}
         return headers | ({"WWW-Authenticate": "Bearer"} if error.status == 401 else {})
-
-
-def envelope(error: RouterError) -> JsonObject:
-    """Return `{"error": {"message", "type", "param", "code"}}` with all four members, or the backend's own error
-    document when the client made a mistake that only the backend noticed."""
-    if isinstance(error, BackendRejected) and error.document is not None:
-        return error.document
-    return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from app.conversations import Turn
-from app.errors import RequestError, RouterError, StreamInterrupted
+from app.errors import RequestError, RouterError
 from app.runtime import Runtime
 from app.storage import now_ms
-from app.types import Buffered, ChatRequest, Environ, JsonObject, Reply, Sensitivity, Target, Wire
+from app.types import Buffered, ChatRequest, Environ, JsonDict, Reply, Sensitivity, Target, Wire
 from app.web import headers
 from app.web.access import owner_of
 from app.web.openai import OpenAI
 from app.web.stored_responses import ask_store
-from app.wire import sse
+from app.wire import translator
 from app.wire.json_body import read_object
 from app.wire.responses.body import ResponsesBody
-from app.wire.responses.reply import from_chat, item_ids
+from app.wire.responses.reply import item_ids
 from app.wire.responses.request import ResponsesRequest, is_id, parse
 from app.wire.responses.stored import kept_items
-from app.wire.responses.stream import EventStream, response_in, translate
+from app.wire.responses.translator import failed_stream
+from app.wire.translator import ReplyContext
 
 log = logging.getLogger("llr.conversations")
 
@@ -91,7 +92,7 @@ def _keeper(rt: Runtime, turns: list[Turn]) -> Target | None:
         raise RequestError("input refers to items that different backends keep.", param="input", code="item_not_found")
     turn = max(turns, key=lambda turn: turn.ts_ms)
     config = rt.policy.backends.get(turn.backend)
-    if config is None or config.responses != "native":
+    if config is None or Wire.RESPONSES not in config.wires:
         raise RequestError(
             f"This conversation is kept by the backend {turn.backend!r}, which is no longer there to go on with it.",
             param="previous_response_id",
@@ -101,7 +102,7 @@ def _keeper(rt: Runtime, turns: list[Turn]) -> Target | None:
 
 
 class ResponsesExchange:
-    """Write chat replies as Response objects and events; pass those of a native backend on as they come."""
+    """Write replies for Responses clients, and keep them."""
 
     def __init__(self, services: Runtime, request: ChatRequest, asked: ResponsesRequest, owner: str) -> None:
         """`owner` is whose responses are kept: the id of the client's key."""
@@ -114,70 +115,44 @@ class ResponsesExchange:
         self._created_at = int(time.time())
 
     def document(self, reply: Buffered) -> bytes:
-        if reply.native:
-            self._keep_native(reply, reply.document)
-            return reply.body
-        self._heed_rules(reply)
-        response = from_chat(
-            reply.document,
-            self._asked,
-            response_id=self._id,
-            created_at=self._created_at,
-            completed_at=int(time.time()),
-            model=reply.target.model,
-            new_id=_new_id,
-        )
-        self._keep(reply, response)
-        return json.dumps(response, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        return translator(Wire.RESPONSES, reply.wire).reply(reply.body, reply.document, self._context(reply))
 
     def events(self, reply: Reply) -> Iterator[bytes]:
-        if reply.native:
-            yield from self._native_events(reply)
-            return
-        self._heed_rules(reply)
-        stream = self._stream(reply.target.model, lambda response: self._keep(reply, response))
-        if isinstance(reply, Buffered):  # a backend that ignored `stream: true`
-            yield from (*stream.feed_document(reply.document), *stream.finish())
-        else:
-            yield from translate(reply.chunks, stream)
+        responses = translator(Wire.RESPONSES, reply.wire)
+        if isinstance(reply, Buffered):
+            return responses.reply_as_stream(reply.document, self._context(reply))
+        return responses.stream(reply.chunks, self._context(reply))
 
     def failure(self, error: RouterError) -> bytes:
-        stream = self._stream(self._asked.model or "auto")
-        return b"".join(stream.fail(error.message, error.type, error.code, error.param))
+        return failed_stream(error, self._written_with(self._asked.model or "auto"))
 
-    def _native_events(self, reply: Reply) -> Iterator[bytes]:
-        if isinstance(reply, Buffered):
-            self._keep_native(reply, reply.document)
-            kind = f"response.{reply.document.get('status', 'completed')}"
-            yield sse.event({"type": kind, "sequence_number": 0, "response": reply.document}, kind)
-            return
-        splitter, known = sse.Splitter(), False
-        try:
-            for piece in reply.chunks:
-                for event in splitter.feed(piece):
-                    if response := response_in(event, ends_only=known):
-                        known = True
-                        self._keep_native(reply, response)  # whose it is at once, its items at the end
-                yield piece
-        except StreamInterrupted as error:
-            if not error.told:
-                yield splitter.end_mark + self.failure(error)
-
-    def _heed_rules(self, reply: Reply) -> None:
-        """What is not kept is not said to be: `store` is echoed as it is done."""
+    def _context(self, reply: Reply) -> ReplyContext:
+        if reply.wire is Wire.RESPONSES:
+            return self._written_with(reply.target.model, partial(self._keep_theirs, reply))
         rules = self._rt.policy.responses
-        if self._asked.store and (not rules.store or (reply.private and not rules.store_private)):
-            self._asked = dataclasses.replace(self._asked, store=False, echo={**self._asked.echo, "store": False})
+        if self._asked.store and rules.store and (rules.store_private or not reply.private):
+            return self._written_with(reply.target.model, partial(self._keep, reply))
+        return replace(self._written_with(reply.target.model), stored=False)
 
-    def _keep(self, reply: Reply, response: dict[str, Any]) -> None:
+    def _written_with(self, model: str, keep: Callable[[JsonDict], None] = lambda _: None) -> ReplyContext:
+        return ReplyContext(
+            body=self._body,
+            model=model,
+            new_id=_new_id,
+            clock=time.time,
+            reply_id=self._id,
+            created_at=self._created_at,
+            keep=keep,
+        )
+
+    def _keep(self, reply: Reply, response: JsonDict) -> None:
         """Keep the turn before the client hears of its end: it may go on at once, at another worker."""
-        if self._asked.store:
-            assert isinstance(self._body, ResponsesBody)
-            items = tuple(kept_items(self._body.input, _new_id))
-            response["store"] = self._keep_turn(reply, self._id, native=False, items=items, response=response)
+        assert isinstance(self._body, ResponsesBody)
+        items = tuple(kept_items(self._body.input, _new_id))
+        response["store"] = self._keep_turn(reply, self._id, native=False, items=items, response=response)
 
-    def _keep_native(self, reply: Reply, response: JsonObject) -> None:
-        """Only whose it is: the turn itself is kept by its backend."""
+    def _keep_theirs(self, reply: Reply, response: JsonDict) -> None:
+        """Keep whose a response is; the turn itself is kept by its backend."""
         name = response.get("id")
         if self._asked.store and is_id(name):
             self._keep_turn(reply, str(name), native=True, their_items=item_ids(response))
@@ -211,17 +186,6 @@ class ResponsesExchange:
         except Exception as error:  # whatever goes wrong here, the answer is there and is sent
             log.error("a response could not be stored: %s", type(error).__name__)
             return False
-
-    def _stream(self, model: str, settle: Callable[[dict[str, Any]], None] | None = None) -> EventStream:
-        return EventStream(
-            self._asked,
-            response_id=self._id,
-            created_at=self._created_at,
-            model=model,
-            new_id=_new_id,
-            clock=time.time,
-            settle=settle,
-        )
 
 
 def _new_id(prefix: str) -> str:

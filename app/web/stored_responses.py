@@ -11,7 +11,7 @@ from app.conversations import Turn
 from app.errors import NotFound, RouterError
 from app.runtime import Runtime
 from app.storage import StoreError
-from app.types import Buffered, Environ, Sensitivity, StoredRequest, Target
+from app.types import Buffered, Environ, Sensitivity, StoredRequest, Target, Wire
 from app.web import headers, reply
 from app.web.access import owner_of
 from app.web.response import JSON, Response, json_response
@@ -80,7 +80,7 @@ def _at_backend(
 ) -> Response:
     """Ask the backend that keeps a response; `below` is a path behind that of the response."""
     config = services.policy.backends.get(turn.backend)
-    if config is None or config.responses != "native":
+    if config is None or Wire.RESPONSES not in config.wires:
         text = (
             f"The backend {turn.backend!r} keeps this response, and is no longer in the policy with responses: native."
         )

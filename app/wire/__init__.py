@@ -1,0 +1,30 @@
+"""The wire forms, and the translators between those of clients and those of backends.
+
+Chat stands between all others: a form that translates to and from chat reaches every other one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from app.types import Wire
+from app.wire import chat, responses
+from app.wire.form import WireForm
+from app.wire.translator import ThroughChat, Translator
+
+WIRES: Mapping[Wire, WireForm] = {
+    Wire.CHAT: chat.FORM,
+    Wire.RESPONSES: responses.FORM,
+}
+
+TRANSLATORS: Mapping[tuple[Wire, Wire], Translator] = {  # (the client's, the backend's)
+    (Wire.CHAT, Wire.CHAT): chat.ChatToChat(),
+    (Wire.RESPONSES, Wire.CHAT): responses.ResponsesToChat(),
+    (Wire.RESPONSES, Wire.RESPONSES): responses.ResponsesToResponses(),
+}
+
+
+def translator(client: Wire, backend: Wire) -> Translator:
+    """Return the translator for a client and a backend."""
+    direct = TRANSLATORS.get((client, backend))
+    return direct or ThroughChat(TRANSLATORS[client, Wire.CHAT], TRANSLATORS[Wire.CHAT, backend])

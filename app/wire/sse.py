@@ -69,6 +69,18 @@ class Splitter:
             events.append(event)
 
 
+def is_document(begun: bytes, content_type: str) -> bool:
+    """Return whether a JSON or HTML document came instead of a stream.  Its first character decides, since labels lie
+    both ways; where it says nothing, the label does.  What has no label is read as events."""
+    first = begun.removeprefix(_BYTE_ORDER_MARK).lstrip()[:1]
+    if first and first in b'{["<':
+        return True
+    if first and first in b":deir":  # a comment, or data, event, error, id, retry
+        return False
+    kind = content_type.lower()
+    return "json" in kind or "html" in kind
+
+
 def with_end_marks(raw: bytes) -> list[bytes]:
     """Return whole events, each with the mark that ends it."""
     ends = [end.end() for end in EVENT_END.finditer(raw)]

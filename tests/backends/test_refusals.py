@@ -10,7 +10,7 @@ import pytest
 from app.backends.failures import MOST_ERROR_BYTES, refusal
 from app.errors import MOST_SAID, BackendRejected, excerpt, redact
 from app.types import BackendConfig, Target, Timeouts
-from app.web.errors import document
+from app.wire.chat.errors import error_document
 
 CONFIG = BackendConfig(name="b", type="llamacpp", endpoint="http://b", timeouts=Timeouts(2, 2, 2))
 
@@ -29,7 +29,7 @@ CONFIG = BackendConfig(name="b", type="llamacpp", endpoint="http://b", timeouts=
 def test_the_client_reads_a_message_and_json(body: bytes, message: str) -> None:
     error = refusal(400, None, body, Target("b", "m"), CONFIG, "")
     assert isinstance(error, BackendRejected)
-    told: Any = document(error)
+    told: Any = error_document(error)
     json.dumps(told, allow_nan=False)
     assert told["error"]["message"] == message
     assert {"message", "type", "param", "code"} <= told["error"].keys()
@@ -79,4 +79,4 @@ def test_an_endless_error_is_cut() -> None:
     for body in (word, b'{"error": {"message": "' + word + b'"}}', b'{"error": {"message": "' + word):
         error = refusal(422, None, body, Target("b", "m"), CONFIG, "")
         assert isinstance(error, BackendRejected)
-        assert len(json.dumps(document(error))) < 2 * MOST_SAID
+        assert len(json.dumps(error_document(error))) < 2 * MOST_SAID

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from urllib3.exceptions import DecodeError, HTTPError, ProtocolError
 
-from app.backends.answers import Stream
+from app.backends.reply import Stream
 from app.backends.response import Response
 from app.errors import BackendProtocol
-from app.types import BackendConfig, Timeouts
+from app.types import BackendConfig, Timeouts, Wire
 
 OK = b"HTTP/1.1 200 OK\r\n"
 EVENT = b'data: {"choices": []}\n\n'
@@ -254,12 +254,12 @@ def test_framing_without_an_end(flood: Callable[[bytes, bytes], Response], head:
     response.close()
 
 
-@pytest.mark.parametrize("native", [False, True], ids=["chat", "native"])
+@pytest.mark.parametrize("wire", Wire)
 @pytest.mark.parametrize("again", [b":" + b" " * 99_998 + b"\n\n", b"x" * 100_000], ids=["comments", "a line"])
-def test_a_flood_without_an_event(flood: Callable[[bytes, bytes], Response], again: bytes, native: bool) -> None:
+def test_a_flood_without_an_event(flood: Callable[[bytes, bytes], Response], again: bytes, wire: Wire) -> None:
     """What came before the first event is held: it must not be all that the deadline lets through."""
     config = BackendConfig(name="b", type="llamacpp", endpoint="http://b", timeouts=Timeouts(2, 2, 2))
-    stream = Stream(flood(OK + b"\r\n", again), config, "", native=native)
+    stream = Stream(flood(OK + b"\r\n", again), config, "", wire=wire)
     with pytest.raises(BackendProtocol, match="without an event"):
         stream.wait_for_first(time.monotonic() + 20)
     stream.close()

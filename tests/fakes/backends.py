@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from app.backends.answers import Whole
 from app.backends.base import Backend
 from app.backends.places import Places
+from app.backends.reply import Whole
 from app.circuits import Circuits
 from app.dispatch import Dispatcher, Upstream
-from app.types import BackendConfig, CallRecord, ChatRequest, Observations, Outgoing, Price, Target, Timeouts
+from app.types import BackendConfig, CallRecord, ChatRequest, Observations, Outgoing, Price, Target, Timeouts, Wire
 from app.wire.reply_facts import ReplyFacts
 from tests import build
 
@@ -20,7 +20,7 @@ from tests import build
 class FakeStream:
     """A stream of chunks; an exception among them is raised in its place."""
 
-    native = False
+    wire = Wire.CHAT
 
     def __init__(self, *chunks: bytes | BaseException, tokens: tuple[int | None, int | None] = (None, None)) -> None:
         self._chunks = iter(chunks)

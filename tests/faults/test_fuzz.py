@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from app.backends.answers import Whole
+from app.backends.reply import Whole
 from app.factory import POLICY_TEXT, create_app
 from app.routing.detect import DETECTORS, Detectors
 from app.types import SensitivityRules

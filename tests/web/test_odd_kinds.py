@@ -193,7 +193,7 @@ def write(raw: bytes, *, translated: bool) -> None:
     made = ResponsesBody(asked, [], {}, received)
     for dialect in DIALECTS:
         json.loads(made.encode("m", dialect, stream=False))
-    assert made.native("m", stream=False) and made.original
+    assert made.passed_on("m", stream=False) and made.original
     kept = kept_items(made.input, lambda prefix: f"{prefix}_1")
     input_list(kept)
     again = responses.parse({"input": "x", "previous_response_id": "resp_1"}).after(kept)

@@ -183,7 +183,7 @@ def test_only_a_word_ends_an_answer(reason: Any) -> None:
     chunk = {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": reason}]}
     watch = StreamWatch()
     watch.feed(sse.event(chunk))
-    assert not watch.finished and not watch.ended_well
+    assert watch.facts.finish is None and not watch.ended_well
     assert kinds(events_of([chunk, chunk], done=False))[-1] == "failed"
     assert kinds(events_of([chunk, chunk], done=True))[-1] == "completed"
 

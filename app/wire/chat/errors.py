@@ -1,8 +1,12 @@
-"""Refusals of chat servers: which word of a body they are about."""
+"""Errors of the chat API: as clients read them, and the refusals of servers that know fewer words."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from app.errors import BackendRejected, RouterError
+from app.types import JsonObject
+from app.wire import sse
+from app.wire.chat.request import without
+from app.wire.form import Refusal
 
 _NAMES = {  # how refusals name a word
     "max_tokens": ("max_tokens",),
@@ -26,14 +30,23 @@ _UNSUPPORTED = (
 _BAD_VALUES = (*_UNSUPPORTED, "invalid", "input should be", "must be one of", "expected one of")
 
 
-class Refusal(Protocol):
-    """What a backend said against a request."""
+def error_document(error: RouterError) -> JsonObject:
+    """Return `{"error": {"message", "type", "param", "code"}}` with all four members, or the backend's own error
+    document when the client made a mistake that only the backend noticed."""
+    if isinstance(error, BackendRejected) and error.document is not None:
+        return error.document
+    return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
-    status: int
-    message: str
-    said: str | None
-    param: str | None
-    code: str | None
+
+def error_event(error: RouterError) -> bytes:
+    """Return the event that ends a stream which failed."""
+    return sse.event(error_document(error))
+
+
+def other_body(refusal: Refusal, body: bytes) -> bytes | None:
+    """Return a body without the word that its server refused to know; None when the refusal is about anything else."""
+    member = refused_member(refusal)
+    return without(body, member) if member else None
 
 
 def refused_member(refusal: Refusal) -> str | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from app.errors import StreamInterrupted
@@ -37,7 +37,7 @@ def tool_names(chat: JsonObject) -> frozenset[str]:
     )
 
 
-def repaired_stream(pieces: Iterator[bytes], names: Collection[str], new_id: NewId) -> Iterator[bytes]:
+def repaired_stream(pieces: Iterable[bytes], names: Collection[str], new_id: NewId) -> Iterator[bytes]:
     """The bytes of a chat stream for a chat client.  `names` are those of the tools that were offered; `new_id` makes
     an id for a call.  Raises what `pieces` raises, when all events that came before it were passed on."""
     repair = _StreamRepair(names, new_id)

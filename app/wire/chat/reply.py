@@ -18,6 +18,11 @@ def usage_of(document: JsonObject) -> tuple[int | None, int | None]:
     return token_count(usage.get("prompt_tokens")), token_count(usage.get("completion_tokens"))
 
 
+def lack_of(document: JsonObject) -> str:
+    """Return what a document lacks to be a chat completion; "" when it is one."""
+    return "" if document.get("choices") else "a choice"
+
+
 def facts_of(document: JsonObject) -> ReplyFacts:
     """Return the facts of a whole chat completion."""
     facts = ReplyFacts()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from app.errors import RequestError
-from app.types import Dialect, JsonObject
+from app.types import Dialect, JsonObject, Wire
 from app.wire.chat import dialects
 from app.wire.chat.checks import check_message, check_options
 from app.wire.chat.system_messages import SYSTEM_ROLES, system_message
@@ -20,6 +20,8 @@ MOST_MODEL_CHARS = 1024  # of a model's name; those of real servers have fewer t
 @dataclass(frozen=True, slots=True)
 class ChatBody:
     """A chat request body (implements types.Body)."""
+
+    wire: ClassVar[Wire] = Wire.CHAT
 
     json: JsonBody
     developer: bool = False  # a message has this role
@@ -47,9 +49,6 @@ class ChatBody:
             if "stream_options" in self.json.document:
                 members["stream_options"] = "null"
         return self.json.with_members(members, without)
-
-    def native(self, model: str, *, stream: bool) -> None:  # noqa: ARG002
-        return None
 
 
 def parse(raw: bytes) -> ChatBody:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import re
 
+from app.types import JsonObject
 from app.wire import finish, sse
 from app.wire.chat.reply import usage_of
 from app.wire.error_document import error_in
@@ -12,52 +12,54 @@ from app.wire.reply_facts import ReplyFacts
 
 # An event longer than this passes through unread; no usage or error event comes near it.
 _MAX_READ_BYTES = 4 * 1024 * 1024
+_LAST_DONE = re.compile(rb"^data: ?\[DONE\].*\Z", re.MULTILINE | re.DOTALL)
 
 
 class StreamWatch:
-    """Notes what an operator and a fallback need to know: first event, error, usage, normal end."""
+    """Notes what an operator and a fallback need to know: first event, error, usage, normal end (implements
+    form.Watch)."""
 
-    closing = sse.DONE  # added to a body that ends well without it
+    last_event = sse.DONE  # ends a stream; some servers leave it out
 
     def __init__(self) -> None:
         self._splitter = sse.Splitter(_MAX_READ_BYTES)
-        self.begun = False  # an event with data has come
-        self.done = False  # `[DONE]` has come
+        self._missing_mark = b""  # of the last event of the body
+        self._error_event = b""
+        self.begun = False
+        self.done = False
         self.facts = ReplyFacts()
-        self.error: Mapping[str, Any] | None = None  # the document of an error event
-        self.error_event = b""  # its bytes
-        self.error_told = False  # clients take it for an error too
-        self.gave_up = ""  # a finish_reason that says so: the answer is not whole
+        self.error: JsonObject | None = None
+        self.error_told = False
+        self.gave_up = ""  # a finish_reason that says so
         self.input_tokens: int | None = None
         self.output_tokens: int | None = None
 
     @property
     def ended_well(self) -> bool:
         """A missing `[DONE]` behind a finish_reason is still a normal end; an end with neither is a cut."""
-        return self.error is None and not self.gave_up and (self.done or self.finished)
+        return self.error is None and not self.gave_up and (self.done or self.facts.finish is not None)
 
     @property
-    def end_mark(self) -> bytes:
-        """The bytes that end the open event; none when no event is open."""
-        return self._splitter.end_mark
+    def closing(self) -> bytes:
+        return self._missing_mark if self.done else self._missing_mark + self.last_event
 
-    @property
-    def finished(self) -> bool:
-        """A finish_reason that says something has come."""
-        return self.facts.finish is not None
-
-    def feed(self, chunk: bytes) -> None:
-        for event in self._splitter.feed(chunk):
+    def feed(self, piece: bytes) -> None:
+        for event in self._splitter.feed(piece):
             self._read(event)
         if self._splitter.oversized:
             self.begun = True
 
-    def end(self) -> bool:
-        """The body is over: reads a last event whose end mark is missing.  True when there was one."""
-        events = self._splitter.flush()
-        for event in events:
+    def end(self) -> None:
+        missing_mark = self._splitter.end_mark
+        for event in self._splitter.flush():
+            self._missing_mark = missing_mark
             self._read(event)
-        return bool(events)
+
+    def before_failure(self, piece: bytes) -> bytes:
+        """No `[DONE]` passes, and no error in a form that clients would take for a part of the reply."""
+        if self.error is not None and not self.error_told:
+            return piece[: max(piece.rfind(self._error_event), 0)]
+        return _LAST_DONE.sub(b"", piece)
 
     def _read(self, event: bytes) -> None:
         name, data = sse.read(event)
@@ -82,4 +84,4 @@ class StreamWatch:
         """Note the error in an event, when there is one."""
         if (error := error_in(name, data)) is not None:
             self.begun = True
-            self.error, self.error_event, self.error_told = error, event, bool(error.get("error"))
+            self.error, self._error_event, self.error_told = error, event, bool(error.get("error"))

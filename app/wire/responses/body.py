@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from app.errors import RequestError
-from app.types import Dialect, JsonObject
+from app.types import Dialect, JsonObject, Wire
 from app.wire.json_body import JsonBody
 from app.wire.responses.messages import to_messages
 from app.wire.responses.request import LEADS_TO_STORED, ResponsesRequest, item_type
 
 
 class ResponsesBody:
-    """A Responses request as a Body: chat, written for whichever backend is tried."""
+    """A Responses request (implements types.Body)."""
+
+    wire: ClassVar[Wire] = Wire.RESPONSES
 
     def __init__(
         self,
@@ -30,7 +32,7 @@ class ResponsesBody:
         goes on with what it keeps, and may know the other references.  Raises RequestError for what has no chat form,
         before anything is sent."""
         known = {str(item["id"]) for item in history if item.get("id")}
-        self._request = request
+        self.request = request
         self._history = tuple(history)
         self._stored = dict(stored or {})
         self._received = received
@@ -48,7 +50,7 @@ class ResponsesBody:
     @property
     def original(self) -> Any:
         if self._received is None:
-            return {"instructions": self._request.instructions, "items": self._items, "echo": self._request.echo}
+            return {"instructions": self.request.instructions, "items": self._items, "echo": self.request.echo}
         # Native backends get every member.
         return [self._received.pairs(), *self._history, *self._stored.values()]
 
@@ -64,18 +66,18 @@ class ResponsesBody:
         text = json.dumps(chat, ensure_ascii=False, separators=(",", ":"))
         return text.encode("utf-8", "backslashreplace")  # a lone surrogate leaves as its JSON escape
 
-    def native(self, model: str, *, stream: bool) -> bytes | None:
-        """The client's own bytes with `model` replaced; with what we keep put in, since only we know its ids."""
-        if self._received is None:
-            return None
+    def passed_on(self, model: str, *, stream: bool) -> bytes:
+        """Return the client's own bytes with `model` replaced, and with the items that we keep put in, since only we
+        know their ids."""
         received = self._received
+        assert received is not None
         members = {
             name: received.raw(name) if name in received.document else "null"
             for name in LEADS_TO_STORED
             if not received.is_read_in_one_way(name)
         }
         members["model"] = json.dumps(model)
-        if self._request.stream and not stream:
+        if self.request.stream and not stream:
             members["stream"] = "false"
         if self._history or self._stored:
             members["input"] = json.dumps([*_foreign(self._history), *self._foreign_input()])
@@ -89,7 +91,7 @@ class ResponsesBody:
             yield from _foreign([item]) if ours else [item]
 
     def _in(self, dialect: Dialect) -> dict[str, Any]:
-        request = self._request
+        request = self.request
         chat: dict[str, Any] = {
             "model": request.model,
             "messages": to_messages(request.instructions, self._items, request.toolbox, dialect),

@@ -69,6 +69,10 @@ class ResponsesRequest:
         """The request when it goes on from `history`: tools that came as items of it are there still."""
         return replace(self, toolbox=self.toolbox.after(_carried(history, "history")))
 
+    def unstored(self) -> ResponsesRequest:
+        """Return the request as one whose reply is not kept."""
+        return replace(self, store=False, echo={**self.echo, "store": False}) if self.store else self
+
 
 def item_type(item: JsonObject) -> str:
     """The type of an input item; a message and a reference may leave it out."""

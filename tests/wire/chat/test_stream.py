@@ -30,7 +30,7 @@ def facts(made: StreamWatch) -> dict[str, Any]:
     return {
         "begun": made.begun,
         "done": made.done,
-        "finished": made.finished,
+        "finished": made.facts.finish is not None,
         "error": "" if made.error is None else made.error["error"],
         "tokens": (made.input_tokens, made.output_tokens),
         "ended_well": made.ended_well,
@@ -129,27 +129,38 @@ def test_it_says_the_same_under_any_cuts(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize(
-    "body, was_open, done, finished",
+    "body, closing, done, finish",
     [
-        (DONE, True, True, False),
-        (DONE + b"\n", True, True, False),
-        (HELLO + b"\n\n" + STOP, True, False, True),
-        (HELLO + b"\n\n", False, False, False),
-        (b": comment", True, False, False),
-        (b"", False, False, False),
-        (b"\n", False, False, False),
+        (DONE, b"\n\n", True, None),
+        (DONE + b"\n", b"\n", True, None),
+        (DONE + b"\n\n", b"", True, None),
+        (HELLO + b"\n\n" + STOP, b"\n\ndata: [DONE]\n\n", False, "stop"),
+        (STOP, b"\n\ndata: [DONE]\n\n", False, "stop"),
+        (STOP + b"\n\n", b"data: [DONE]\n\n", False, "stop"),
     ],
 )
-def test_the_end_of_the_body_closes_an_open_event(body: bytes, was_open: bool, done: bool, finished: bool) -> None:
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_body_is_given_the_end_that_it_lacks(
+    body: bytes, closing: bytes, done: bool, finish: str | None, times: int
+) -> None:
     made = watch(body)
-    assert made.end() is was_open
-    assert (made.done, made.finished) == (done, finished)
+    for _ in range(times):  # while the first event is waited for, and behind the last
+        made.end()
+    assert made.ended_well
+    assert (made.closing, made.done, made.facts.finish) == (closing, done, finish)
+
+
+@pytest.mark.parametrize("body", [HELLO, HELLO + b"\n\n", b": comment", b"", b"\n"])
+def test_a_body_without_an_end_is_not_whole(body: bytes) -> None:
+    made = watch(body)
+    made.end()
+    assert not made.ended_well
 
 
 def test_an_error_at_the_very_end_is_seen() -> None:
     made = watch(HELLO + b"\n\n" + STOP + b"\n\n" + ERROR)
     assert made.ended_well
-    assert made.end()
+    made.end()
     assert not made.ended_well
 
 

@@ -156,7 +156,7 @@ def test_what_we_keep_is_written_out_for_a_backend_that_keeps_items_itself() -> 
     received = read_object(raw)
     asked = parse(received.document)
     body = ResponsesBody(asked, (), STORED, received, kept_elsewhere=True)
-    sent = body.native("big", stream=False)
+    sent = body.passed_on("big", stream=False)
     assert sent is not None and b'"n": 1.50' in sent
     assert json.loads(sent)["input"] == [
         {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "a"}]},
@@ -169,7 +169,7 @@ def test_what_we_keep_is_written_out_for_a_backend_that_keeps_items_itself() -> 
 def test_a_request_of_references_only_may_go_to_the_backend_that_keeps_them() -> None:
     received = read_object(b'{"model": "auto", "input": [{"type": "item_reference", "id": "msg_theirs"}]}')
     body = ResponsesBody(parse(received.document), (), {}, received, kept_elsewhere=True)
-    assert body.native("auto", stream=False) == received.with_members({"model": '"auto"'})
+    assert body.passed_on("auto", stream=False) == received.with_members({"model": '"auto"'})
 
 
 THEIRS = '[{"type": "item_reference", "id": "msg_theirs"}]'
@@ -193,7 +193,7 @@ def test_a_backend_reads_what_leads_to_stored_items_as_it_was_checked(members: s
     first = '"input": "q", ' if '"input"' not in members else ""
     received = read_object(f'{{{first}"model": "auto", "Top_K": 1.50, {members}}}'.encode())
     body = ResponsesBody(parse(received.document), (), {}, received)
-    raw = body.native("big", stream=False)
+    raw = body.passed_on("big", stream=False)
     assert raw is not None and b'"Top_K": 1.50' in raw
     for pairs in (json.loads(raw, object_pairs_hook=list), reversed(json.loads(raw, object_pairs_hook=list))):
         read = {name.lower(): value for name, value in pairs}
@@ -203,7 +203,7 @@ def test_a_backend_reads_what_leads_to_stored_items_as_it_was_checked(members: s
 def test_a_body_that_all_read_in_one_way_passes_as_it_came() -> None:
     raw = b'{ "input":"q","model":"big" ,"previous_response_id":null,"topK":1,"topk":2,"x":1,"x":2}'
     received = read_object(raw)
-    assert ResponsesBody(parse(received.document), (), {}, received).native("big", stream=False) == raw
+    assert ResponsesBody(parse(received.document), (), {}, received).passed_on("big", stream=False) == raw
 
 
 @pytest.mark.parametrize("stored", [None, {}, STORED])

@@ -1,13 +1,11 @@
-"""An open connection to a backend yields a whole answer, or a stream that is still coming."""
+"""The reply of a backend: whole, or a stream that is still coming."""
 
 from __future__ import annotations
 
 import contextlib
-import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from math import inf
-from typing import Any
 
 from app.backends.failures import TRANSPORT_ERRORS, said, transport_error
 from app.backends.response import Response
@@ -19,47 +17,43 @@ from app.errors import (
     error_fields,
     redact,
 )
-from app.types import BackendConfig
-from app.wire.chat import reply as chat_reply
-from app.wire.chat.stream import StreamWatch
+from app.types import BackendConfig, JsonObject, Wire
+from app.wire import WIRES
 from app.wire.reply_facts import ReplyFacts
-from app.wire.responses import reply as responses_reply
-from app.wire.responses.stream import ResponsesWatch
 
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _MOST_BEFORE_FIRST_BYTES = 16 * 1024 * 1024  # comments, or an event that does not end
-_LAST_DONE = re.compile(rb"^data: ?\[DONE\].*\Z", re.MULTILINE | re.DOTALL)
 _DRAIN_S = 0.05  # wait for the end of a body whose last event has come, so that its connection can be kept
 
 
 class Whole:
-    """A buffered answer: its bytes, and the same parsed.  `native`: a Response object instead of a completion."""
+    """Hold a whole reply: its bytes, and the same parsed."""
 
-    def __init__(self, body: bytes, document: Mapping[str, Any], *, native: bool = False) -> None:
+    def __init__(self, body: bytes, document: JsonObject, wire: Wire = Wire.CHAT) -> None:
+        form = WIRES[wire]
         self.body = body
         self.document = document
-        self.native = native
-        reader = responses_reply if native else chat_reply
-        self.input_tokens, self.output_tokens = reader.usage_of(document)
-        self.facts = reader.facts_of(document)
+        self.wire = wire
+        self.input_tokens, self.output_tokens = form.tokens_of(document)
+        self.facts = form.facts_of(document)
 
     def close(self) -> None:
         """Nothing is open any more."""
 
 
 class StoredDocument(Whole):
-    """A stored response, as its backend keeps it.  The usage in it is that of another call."""
+    """Hold a stored response, as its backend keeps it.  The usage in it is that of another call."""
 
-    def __init__(self, body: bytes, document: Mapping[str, Any]) -> None:
+    def __init__(self, body: bytes, document: JsonObject, wire: Wire = Wire.RESPONSES) -> None:
         self.body = body
         self.document = document
-        self.native = True
+        self.wire = wire
         self.input_tokens = self.output_tokens = None
         self.facts = ReplyFacts()
 
 
 class Stream:
-    """Iterates over a stream's bytes as they arrive; a chat stream ends with `[DONE]`.  `native`: Responses events.
+    """Iterate over a stream's bytes as they arrive, with the end that its wire form wants.
 
     Raises StreamInterrupted when the stream breaks.  `close()` before the end closes the connection, so that the
     backend stops generating.  Not a generator: closing one that was never started would not run its `finally`.
@@ -71,17 +65,17 @@ class Stream:
         config: BackendConfig,
         key: str,
         *,
-        native: bool = False,
+        wire: Wire = Wire.CHAT,
         private: bool = False,
         begun: Sequence[bytes] = (),
     ) -> None:
         """`begun` holds what was read of the body already.  Errors of a private request are worded by us."""
-        self.native = native
+        self.wire = wire
         self._response = response
         self._config = config
         self._key = key
         self._private = private
-        self._watch = ResponsesWatch() if native else StreamWatch()
+        self._watch = WIRES[wire].watch()
         self._held = [*begun]  # read before the stream was handed out
         self._over = False
         for piece in begun:
@@ -150,7 +144,7 @@ class Stream:
         if not piece:
             return self._ending()
         if self._watch.error is not None or self._watch.gave_up:
-            piece = self._until_error(piece)
+            piece = self._watch.before_failure(piece)
         return piece or next(self)
 
     def _check(self) -> None:
@@ -165,28 +159,19 @@ class Stream:
         if watch.gave_up:
             raise self._broken(f"the backend {gave_up(watch.gave_up)}", "gave_up")
 
-    def _until_error(self, piece: bytes) -> bytes:
-        """Return the part of a piece that clients get of a failed answer: no `[DONE]`, and no error in a form that
-        they would take for a part of the answer."""
-        if self._watch.error is not None and not self._watch.error_told:
-            return piece[: max(piece.rfind(self._watch.error_event), 0)]
-        return _LAST_DONE.sub(b"", piece)
-
     def close(self) -> None:
         self._over = True
         self._held.clear()
         self._response.close()
 
     def _ending(self) -> bytes:
-        """The body is over without `[DONE]`: adds it behind a finish_reason, else the answer was cut."""
-        end_mark = self._watch.end_mark
-        unclosed = self._watch.end()
+        """Return what the body lacks at its end; raise StreamInterrupted when the reply is not whole."""
+        self._watch.end()
         self._check()
         if not self._watch.ended_well:
             raise self._broken("the backend ended its stream before the answer was complete", "truncated")
         self._over = True
-        end_mark = end_mark if unclosed else b""
-        return end_mark if self._watch.done else end_mark + self._watch.closing
+        return self._watch.closing
 
     def _keep_connection(self) -> None:
         """Reads the end of the body when it is there at once: then the connection is kept."""

@@ -1,0 +1,68 @@
+"""A wire form, as the backends that speak it use it: how their replies are read from the side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.types import JsonObject
+from app.wire import sse
+from app.wire.reply_facts import ReplyFacts
+
+
+class Refusal(Protocol):
+    """What a backend said against a request."""
+
+    status: int
+    message: str
+    said: str | None
+    param: str | None
+    code: str | None
+
+
+class Watch(Protocol):
+    """Read a stream from the side while its bytes pass through unchanged."""
+
+    facts: ReplyFacts
+    input_tokens: int | None
+    output_tokens: int | None
+    begun: bool  # an event with data has come
+    done: bool  # the event that ends a stream has come
+    error: JsonObject | None  # the document of an error event
+    error_told: bool  # clients take that event for an error too
+    gave_up: str  # the backend's word for a reply that it gave up; "" = it did not
+
+    @property
+    def ended_well(self) -> bool:
+        """The reply is whole, as far as its events say."""
+
+    @property
+    def closing(self) -> bytes:
+        """The bytes that a body lacks at its end; known after `end`."""
+
+    def feed(self, piece: bytes) -> None:
+        """Read more bytes, however they were cut."""
+
+    def end(self) -> None:
+        """Read what is left at the end of the body."""
+
+    def before_failure(self, piece: bytes) -> bytes:
+        """Return the part of a piece that clients get, once the reply has failed in it."""
+
+
+def _no_other_body(refusal: Refusal, body: bytes) -> None:  # noqa: ARG001
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WireForm:
+    """Hold the functions that read the replies of one wire form."""
+
+    tokens_of: Callable[[JsonObject], tuple[int | None, int | None]]  # (input, output) of a whole reply
+    facts_of: Callable[[JsonObject], ReplyFacts]
+    lack_of: Callable[[JsonObject], str]  # what a document lacks to be a reply: "a choice"; "" = nothing
+    given_up: Callable[[JsonObject], str]  # the backend's word for a reply that it gave up; "" = it did not
+    watch: Callable[[], Watch]
+    is_document: Callable[[bytes, str], bool] = sse.is_document  # (first bytes, Content-Type) of what is no stream
+    other_body: Callable[[Refusal, bytes], bytes | None] = _no_other_body  # what may be sent after a refusal

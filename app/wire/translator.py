@@ -1,0 +1,63 @@
+"""Translation between the wire form of a client and that of a backend.  No I/O: clock and ids come in as arguments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.types import Body, Dialect, JsonDict, JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyContext:
+    """Hold what a reply is written with, beside the bytes of the backend."""
+
+    body: Body  # of the request, in the client's wire form
+    model: str  # that replies
+    new_id: Callable[[str], str]  # makes a fresh id with a prefix
+    clock: Callable[[], float]  # Unix time in seconds
+    reply_id: str = ""  # of the document, where the client's wire form has one
+    created_at: int = 0  # Unix time in seconds
+    stored: bool = True  # False: the router does not keep the reply, and a document that names this says so
+    keep: Callable[[JsonDict], None] = lambda _: None  # gets a document with an id before the client, and may change it
+
+
+class Translator(Protocol):
+    """Turn requests from a client's wire form into a backend's, and its replies back."""
+
+    def request(self, body: Body, model: str, dialect: Dialect, *, stream: bool) -> bytes:
+        """Return the body that is sent to a target.  `stream` differs from the client's own only for calls that no
+        client waits for."""
+
+    def reply(self, body: bytes, document: JsonObject, context: ReplyContext) -> bytes:
+        """Return the client's form of a whole reply, given as bytes and parsed.  Raise BackendProtocol."""
+
+    def stream(self, pieces: Iterable[bytes], context: ReplyContext) -> Iterator[bytes]:
+        """Yield the client's form of a stream.  One that breaks ends with an error in that form."""
+
+    def reply_as_stream(self, document: JsonObject, context: ReplyContext) -> Iterator[bytes]:
+        """Yield a whole reply as a stream, for a backend that ignored `stream: true`."""
+
+
+class ThroughChat:
+    """Translate between two wire forms that know nothing of each other: chat stands between them."""
+
+    def __init__(self, client: Translator, backend: Translator) -> None:
+        """`client` translates between the client's form and chat, `backend` between chat and the backend's form."""
+        self._client = client
+        self._backend = backend
+
+    def request(self, body: Body, model: str, dialect: Dialect, *, stream: bool) -> bytes:
+        return self._backend.request(body, model, dialect, stream=stream)
+
+    def reply(self, body: bytes, document: JsonObject, context: ReplyContext) -> bytes:
+        chat = self._backend.reply(body, document, context)
+        return self._client.reply(chat, json.loads(chat), context)
+
+    def stream(self, pieces: Iterable[bytes], context: ReplyContext) -> Iterator[bytes]:
+        return self._client.stream(self._backend.stream(pieces, context), context)
+
+    def reply_as_stream(self, document: JsonObject, context: ReplyContext) -> Iterator[bytes]:
+        return self._client.stream(self._backend.reply_as_stream(document, context), context)
