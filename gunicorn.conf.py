@@ -19,7 +19,7 @@ _HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(_HERE))  # gunicorn may be started from any folder
 
 from app import descriptors as _descriptors  # noqa: E402
-from app import worker as _worker  # noqa: E402
+from app.server import worker as _worker  # noqa: E402
 
 _POLICY_TEXT = "_LLR_POLICY_TEXT"  # read by app/factory.py
 _PLACES_FD = "_LLR_PLACES_FD"  # read by app/backends/places.py

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from app import pipeline
 from app.errors import ClientGone, RouterError
@@ -14,8 +12,6 @@ from app.web import headers, stream
 from app.web.request_log import RequestLog
 from app.web.response import Response
 from app.web.surface import Surface
-
-_CORK = getattr(socket, "TCP_CORK", None)  # Linux
 
 
 def answer(surface: Surface, environ: Environ, services: Runtime) -> Response:
@@ -49,29 +45,4 @@ def buffered(
         raise
     log.write(200, reply)
     known = headers.reply_headers(request.request_id, reply, environ)
-    response = Response(200, {"Content-Type": content_type, **known}, body)
-    response.body = _Corked(sock, body)
-    return response
-
-
-class _Corked:
-    """Hold back what is written to the client's socket until the body is closed: so the head and the body of a
-    response, which the server writes one after the other, leave as one packet and wake the client once."""
-
-    __slots__ = ("_body", "_sock")
-
-    def __init__(self, sock: socket.socket | None, body: bytes) -> None:
-        self._body = body
-        self._sock = sock if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6) else None
-        self._cork(1)
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield self._body
-
-    def close(self) -> None:
-        self._cork(0)
-
-    def _cork(self, value: int) -> None:
-        if self._sock is not None and _CORK is not None:
-            with contextlib.suppress(OSError):  # the client closed it
-                self._sock.setsockopt(socket.IPPROTO_TCP, _CORK, value)
+    return Response(200, {"Content-Type": content_type, **known}, body)

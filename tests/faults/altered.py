@@ -21,7 +21,7 @@ NO_STAGE: Edits = {
 }
 # Minutes become seconds: a body that does not come, a client that does not read.
 HASTY: Edits = {
-    "app/worker.py": [("_GRACE_S = 30.0", "_GRACE_S = 2.0")],
+    "app/server/senders.py": [("_GRACE_S = 30.0", "_GRACE_S = 2.0")],
     "gunicorn.conf.py": [("_UNREAD_MS = 120_000", "_UNREAD_MS = 2_000")],
 }
 # On this "machine" 127.0.0.2 is a public address.  Linux answers there without being asked to.
