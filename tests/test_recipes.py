@@ -16,7 +16,7 @@ import yaml
 
 from tests.documents import ROOT, Document
 from tests.e2e.server import Router, content
-from tests.fakes.replies import error
+from tests.fakes.replies import CLOSE, Step, error, head, reply
 
 BACKEND = "A backend that speaks the OpenAI API"
 REGISTRY = "app/backends/__init__.py"
@@ -69,6 +69,7 @@ def put(file: Path, change: dict[str, str]) -> None:
     """Makes one change of recipes.yaml."""
     if "text" in change:
         assert not file.exists(), file
+        file.parent.mkdir(exist_ok=True)
         file.write_text(change["text"], "utf-8")
         return
     text = file.read_text("utf-8")
@@ -147,12 +148,19 @@ def named(title: str) -> set[str]:
 
 @pytest.mark.parametrize("title", DONE)
 def test_a_recipe_names_every_file_that_it_changes(title: str):
-    changes = {re.sub(r"web/clock\.py", "web/<name>.py", name) for name in DONE[title]}
+    changes = {re.sub(r"(?<=/)(clock|tiny)\b", "<name>", name) for name in DONE[title]}
     assert changes <= named(title)
 
 
 def test_a_tag_touches_few_files_of_the_program():
     assert len([name for name in DONE["A tag"] if name.startswith("app/")]) <= 6
+
+
+def test_a_wire_form_is_a_package_and_its_rows_in_the_table():
+    program = {name for name in DONE["A wire form"] if name.startswith("app/")}
+    assert {name for name in program if not re.match(r"app/(wire|backends)/tiny\b", name)} == {
+        "app/types/states.py", "app/wire/__init__.py", REGISTRY,
+    }  # fmt: skip
 
 
 def test_the_copy_is_tidy(all_done: Path):
@@ -165,6 +173,43 @@ def test_the_copy_is_tidy(all_done: Path):
 def test_the_checks_hold_in_the_copy(all_done: Path):
     done = run(all_done, "pytest", "-q", "-x", *CHECKED)
     assert done.returncode == 0, done.stdout[-6000:]
+
+
+TINY = {"text": "one two", "end": "stop", "read": 3, "written": 5}
+TINY_LINES = b'{"text": "one "}\n{"text": "two", "end": "stop", "read": 3, "written": 5}\n'
+
+
+def tiny_stream(*steps: Step) -> list[Step]:
+    return [head(200, [("Content-Type", "application/jsonl"), ("Connection", "close")]), *steps, CLOSE]
+
+
+@pytest.mark.e2e
+def test_clients_of_every_wire_form_reach_a_backend_of_the_new_one(all_done: Path, upstream, tmp_path: Path):
+    up = upstream()
+    policy = {"backends": {"toy": {"type": "tiny", "endpoint": up.url, "model": "t"}}, "routes": [{"default": "toy"}]}
+    with Router(policy, folder=tmp_path / "router", root=all_done) as router:
+        up.script(reply(200, TINY), reply(200, TINY), path="/tiny")
+        assert router.chat("hello").text == "one two"
+        assert up.requests[-1].json == {"model": "t", "prompt": "hello", "stream": False}
+        assert router.post("/v1/responses", {"input": "hello"}).json["output_text"] == "one two"
+        up.script(tiny_stream(TINY_LINES), tiny_stream(TINY_LINES), path="/tiny")
+        with router.stream("hello") as stream:
+            assert content(stream.events()) == "one two"
+        streamed = router.post("/v1/responses", {"input": "hello", "stream": True}).body
+        assert b"response.completed" in streamed and b'"text":"one two"' in streamed
+        up.script(error(503), tiny_stream(TINY_LINES[:17]), tiny_stream(b'{"error": "broken"}\n'), path="/tiny")
+        assert router.chat("hello").error["message"] == "toy: answered 503: it broke"
+        with router.stream("hello") as stream:
+            assert (
+                stream.events()[-1]["error"]["message"] == "the backend ended its stream before the answer was complete"
+            )
+        assert router.chat("hello", stream=True).error["message"] == "toy: answered with an error event: broken"
+        rows = [(row["input_tokens"], row["answer_chars"], row["error"]) for row in router.wait_rows(7)]
+        assert rows == [(3, 7, None)] * 4 + [
+            (None, None, "http_503"),
+            (None, 4, "truncated"),
+            (None, None, "error_event"),
+        ]
 
 
 def test_what_the_recipes_made_is_there(all_done: Path):
