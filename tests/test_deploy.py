@@ -11,7 +11,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.errors import BodyTooLarge
-from app.metrics.aggregates import Aggregate, Spread
+from app.metrics.aggregates import Aggregate, Key, Spread
 from app.metrics.prometheus import Snapshot, exposition
 from app.policy import load
 from app.settings import VARIABLES, Settings
@@ -80,7 +80,7 @@ def exported() -> dict[str, set[str]]:
     """Every sample name of /metrics with its labels, and those that a recording of it goes by."""
     some = Aggregate(1, latency=spread(50), ttfb=spread(5))
     workers = {"w": {"in_flight": {"e": 0}, "waiting": {"e": 0}, "circuit_open": {"e": 0}, "queued": 0}}
-    live, shadow = ("e", "m", "default", "live"), ("e", "m", "default", "shadow")
+    live, shadow = Key("e", "m", "default", "live"), Key("e", "m", "default", "shadow")
     text = exposition(Snapshot({live: some, shadow: some}, {live: some}, workers, 0, {"not_found": 1})).decode()
     samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
     found: dict[str, set[str]] = {}

@@ -20,7 +20,7 @@ from marshmallow import fields
 
 from app import create_app, errors, policy
 from app.backends import failures
-from app.metrics.aggregates import Aggregate
+from app.metrics.aggregates import Aggregate, Key
 from app.metrics.prometheus import Snapshot, exposition
 from app.metrics.summary import ab_report, metrics_summary
 from app.policy.docs import reference
@@ -48,7 +48,7 @@ PAGES = [
 ]
 SOURCES = sorted((ROOT / "app").rglob("*.py"))
 ECHO = {"backends": {"echo": {"type": "echo"}}, "routes": [{"default": "echo"}]}
-LIVE = ("echo", "echo", "default", "live")
+LIVE = Key("echo", "echo", "default", "live")
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from app.cli.common import (
     unreadable,
 )
 from app.cli.table import table
-from app.metrics.summary import Egress
+from app.metrics.egress import Ledger
 from app.storage import StoreError, now_ms
 from app.words import utc
 
@@ -47,16 +47,16 @@ def egress(since: Span, every: bool, as_json: bool) -> None:
       shadow        mirrored for the A/B trial
       continuation  the conversation is kept there
     """
-    store, report, begin_ms = runtime().store, Egress(), now_ms() - since.ms
+    store, ledger, begin_ms = runtime().store, Ledger(), now_ms() - since.ms
     calls: deque[dict[str, Any]] = deque(maxlen=None if every or as_json else _LATEST)
     try:
         source = store.source()
         for page in store.egress(begin_ms):
-            calls.extend(report.calls(page))
+            calls.extend(ledger.entries(page))
     except StoreError as error:
         raise unreadable(error) from None
     if as_json:
-        print_json({**source.document(), **report.totals(), "calls": list(calls)})
+        print_json({**source.document(), **ledger.totals(), "calls": list(calls)})
         return
     if missing := no_rows(source, begin_ms):
         click.echo(missing)
@@ -65,7 +65,7 @@ def egress(since: Span, every: bool, as_json: bool) -> None:
     if not calls:
         click.echo(f"no call since {utc(begin_ms)} went to a backend that is not local")
         return
-    click.echo("\n".join((*_sums(report.totals()), "", *_list(calls, report.totals()["total"]["calls"]))))
+    click.echo("\n".join((*_sums(ledger.totals()), "", *_list(calls, ledger.totals()["total"]["calls"]))))
 
 
 def _sums(totals: Mapping[str, Any]) -> Iterator[str]:

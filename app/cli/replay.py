@@ -23,7 +23,7 @@ from app.cli.common import (
 )
 from app.cli.table import folded, table, usd, wrapped
 from app.errors import PolicyError
-from app.metrics.replay import UNCHANGED, Replay, Verdict
+from app.metrics.replay import Change, Replay, Verdict
 from app.metrics.store import Store
 from app.policy.check import check, resolver
 from app.storage import StoreError, now_ms
@@ -61,7 +61,7 @@ def policy_replay(file: str, since: Span, listed: bool, as_json: bool) -> None:
     try:
         source = store.source()
         for verdict in _verdicts(store, begin_ms, replay):
-            if listed and verdict.change != UNCHANGED:
+            if listed and verdict.change != Change.UNCHANGED:
                 click.echo(_line(verdict), err=as_json)
     except StoreError as error:
         raise unreadable(error) from None

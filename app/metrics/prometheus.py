@@ -9,13 +9,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from app.metrics.aggregates import BOUNDS_MS, Aggregate, Key, Spread, merged
 from app.metrics.summary import live_backends
+from app.types import JsonObject, Kind
 
 _LE_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000)
 
@@ -26,7 +26,7 @@ class Snapshot:
 
     totals: Mapping[Key, Aggregate]  # of all time: they never fall; none while rows of a backlog are missing in them
     last_day: Mapping[Key, Aggregate]  # none while rows of a backlog are missing in them
-    workers: Mapping[str, Mapping[str, Any]]  # what each worker says of itself
+    workers: Mapping[str, JsonObject]  # what each worker says of itself
     dropped: int
     refusals: Mapping[str, int] = field(default_factory=dict)  # by code, of all time
     unsummed: int = 0  # rows of the backlog
@@ -34,12 +34,16 @@ class Snapshot:
 
 _COUNTERS: tuple[tuple[str, str, Callable[[Aggregate], float]], ...] = (
     ("llr_backend_calls", "Live calls to a backend.", lambda calls: calls.calls),
-    ("llr_backend_success", "Live calls that were answered well.", lambda calls: calls.successes),
-    ("llr_backend_cancelled", "Live calls whose client left.", lambda calls: calls.cancelled),
+    ("llr_backend_success", "Live calls that succeeded.", lambda calls: calls.successes),
+    ("llr_backend_cancelled", "Live calls whose client disconnected.", lambda calls: calls.cancelled),
     ("llr_backend_fallback", "Live calls that stood in for another backend.", lambda calls: calls.fallbacks),
-    ("llr_backend_spill", "Of them those sent there before anything was tried.", lambda calls: calls.spills),
-    ("llr_backend_input_tokens", "Input tokens, where the backend told.", lambda calls: calls.input_tokens),
-    ("llr_backend_output_tokens", "Output tokens, where the backend told.", lambda calls: calls.output_tokens),
+    (
+        "llr_backend_spill",
+        "Requests that went there first, because the route's first backend was too slow or its circuit open.",
+        lambda calls: calls.spills,
+    ),
+    ("llr_backend_input_tokens", "Input tokens, where the backend reports them.", lambda calls: calls.input_tokens),
+    ("llr_backend_output_tokens", "Output tokens, where the backend reports them.", lambda calls: calls.output_tokens),
     ("llr_backend_cost_usd", "USD, where price and tokens are known.", lambda calls: calls.cost_usd),
 )
 _GAUGES: tuple[tuple[str, str, Callable[[Aggregate], float | None]], ...] = (
@@ -90,13 +94,13 @@ class _Collector:
         yield from self._others()
 
     def _others(self) -> Iterable[Metric]:
-        shadows = CounterMetricFamily("llr_backend_shadow_calls", "Mirrored calls to a backend.", labels=["backend"])
+        shadows = CounterMetricFamily("llr_backend_shadow_calls", "Shadow calls to a backend.", labels=["backend"])
         routes = CounterMetricFamily("llr_route_calls", "Live calls by route.", labels=["route"])
         by_shadow, by_route = defaultdict(list), defaultdict(list)
         for (backend, _, route, kind), aggregate in self._snapshot.totals.items():
-            if kind == "live":
+            if kind == Kind.LIVE:
                 by_route[route or "unknown"].append(aggregate)
-            elif kind == "shadow":
+            elif kind == Kind.SHADOW:
                 by_shadow[backend].append(aggregate)
         for family, groups in ((shadows, by_shadow), (routes, by_route)):
             for label, aggregates in sorted(groups.items()):
@@ -112,7 +116,8 @@ class _Collector:
         yield GaugeMetricFamily("llr_rows_queued", "Metrics rows waiting to be written.", queued)
         unsummed = "Rows that wait to be summed up after an upgrade; totals are left out until then."
         yield GaugeMetricFamily("llr_rows_unsummed", unsummed, self._snapshot.unsummed)
-        yield GaugeMetricFamily("llr_workers", "Worker processes heard of lately.", len(self._snapshot.workers))
+        reporting = "Worker processes that reported within ten seconds."
+        yield GaugeMetricFamily("llr_workers", reporting, len(self._snapshot.workers))
         refusals = CounterMetricFamily("llr_refusals", "Requests refused before any call.", labels=["code"])
         for code, number in sorted(self._snapshot.refusals.items()):
             refusals.add_metric([code], number)

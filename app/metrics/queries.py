@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import peewee
 
 from app.metrics.window import AHEAD_MS
-from app.storage import Storage, fetch, now_ms
+from app.storage import Storage, columns, fetch, now_ms
 from app.storage.model import Metric
+from app.types import Classification
 from app.words import utc
 
 _PAGE_ROWS = 500  # of a long read: it keeps no transaction open and little in memory, and larger ones are no faster
-_MOST_MIRRORED = 2000  # newest shadow calls that an A/B report reads: it costs the same on any history
+_MOST_SHADOWS = 2000  # newest shadow calls that an A/B report reads: it costs the same on any history
 _BETWEEN_MS = 5000  # at most, between the end of a live call and the beginning of its shadow call
 
 
-class Seen(NamedTuple):
+class TimedCall(NamedTuple):
     """Hold what medians are made of, of one row."""
 
     id: int
@@ -42,6 +44,68 @@ class Source(NamedTuple):
         return {"database": self.database, "rows_since": None if self.oldest_ms is None else utc(self.oldest_ms)}
 
 
+class ShownCall(NamedTuple):
+    """Hold what the page shows of one call."""
+
+    ts: int
+    backend: str
+    model: str | None
+    route: str | None
+    task: str | None
+    complexity: str | None
+    outcome: str | None  # None in rows of the original program
+    ok: bool
+    error: str | None
+    latency_ms: int
+    ttfb_ms: int | None
+    input_tokens: int | None
+    output_tokens: int | None
+    reason: str | None
+    fallback_for: str | None
+
+
+class SentCall(NamedTuple):
+    """Hold what the egress ledger says of one call."""
+
+    id: int
+    ts: int
+    destination: str
+    backend: str
+    model: str | None
+    route: str | None
+    reason: str | None
+    sent_bytes: int | None
+    input_tokens: int | None
+    output_tokens: int | None
+    outcome: str | None
+    request_id: str | None
+
+
+class PastCall(NamedTuple):
+    """Hold what a replay reads of one live call."""
+
+    id: int
+    ts: int
+    request_id: str
+    surface: str
+    route: str
+    stream: bool
+    ok: bool
+    fallback_for: str | None
+    latency_ms: int
+    ttfb_ms: int | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    policy: str
+    asked_model: str | None
+    basis: str | None
+    tags: Classification | None  # None in rows of versions that kept none; newer tags are None in older rows
+
+
+_TAGS = tuple(tag.name for tag in fields(Classification))
+
+
 class CallGroup(NamedTuple):
     """Count live calls that are alike: `flask doctor` reads them of the last hour."""
 
@@ -57,7 +121,7 @@ class CallGroup(NamedTuple):
     last_ms: int
 
 
-class Answered(NamedTuple):
+class SampledCall(NamedTuple):
     """Hold what an A/B report reads of one call."""
 
     backend: str
@@ -72,22 +136,23 @@ class Answered(NamedTuple):
 class Pair(NamedTuple):
     """Join a live call and the shadow call of the same request."""
 
-    live: Answered
-    mirrored: Answered
+    live: SampledCall
+    shadow: SampledCall
 
 
-def calls_after(database: peewee.Database, row_id: int, since_ms: int, most: int) -> tuple[int, list[Seen]]:
+def calls_after(database: peewee.Database, row_id: int, since_ms: int, most: int) -> tuple[int, list[TimedCall]]:
     """Return the last row id there is, and the newest successful live and probe calls behind `row_id`, oldest first."""
     last = Metric.select(peewee.fn.MAX(Metric.id)).scalar(database) or 0
     after = max(row_id, last - most)
     where = f"id > {after:d} AND ts >= {since_ms:d} AND ok AND kind IN ('live', 'probe') AND model IS NOT NULL"
-    cursor = database.execute_sql(f"SELECT {', '.join(Seen._fields)} FROM metrics WHERE {where} ORDER BY id")
-    return int(last), list(map(Seen._make, cursor))
+    cursor = database.execute_sql(f"SELECT {', '.join(TimedCall._fields)} FROM metrics WHERE {where} ORDER BY id")
+    return int(last), list(map(TimedCall._make, cursor))
 
 
-def latest(database: peewee.Database, most: int) -> list[Any]:
-    """Return the newest calls of every kind, newest first, as rows with the columns of `metrics`."""
-    return fetch(Metric.select().order_by(Metric.id.desc()).limit(most), database)
+def latest(database: peewee.Database, most: int) -> list[ShownCall]:
+    """Return the newest calls of every kind, newest first."""
+    query = Metric.select(*columns(Metric, ShownCall)).order_by(Metric.id.desc()).limit(most)
+    return fetch(ShownCall, query, database)
 
 
 def pairs(database: peewee.Database, since_ms: int) -> list[Pair]:
@@ -97,25 +162,25 @@ def pairs(database: peewee.Database, since_ms: int) -> list[Pair]:
     The index on `ts` finds the live call, because an index of random request ids would cost every row 10 us.  Rows
     that do not say when their live call ended are of older versions: it ended just before the shadow call began.
     """
-    sides = ", ".join(f"{side}.{name}" for side in ("live", "mirrored") for name in Answered._fields)
+    sides = ", ".join(f"{side}.{name}" for side in ("live", "copy") for name in SampledCall._fields)
     began = f"ts - latency_ms - {_BETWEEN_MS}"
-    mirrored = (
-        f"SELECT id, request_id, {', '.join(Answered._fields)}, COALESCE(live_ts, {began}) AS from_ts,"
+    copies = (
+        f"SELECT id, request_id, {', '.join(SampledCall._fields)}, COALESCE(live_ts, {began}) AS from_ts,"
         f" COALESCE(live_ts, ts + {_BETWEEN_MS}) AS to_ts FROM metrics WHERE shadow AND ts >= ? AND ts <= ?"
-        f" AND kind = 'shadow' AND outcome <> 'cancelled' ORDER BY ts DESC LIMIT {_MOST_MIRRORED}"
+        f" AND kind = 'shadow' AND outcome <> 'cancelled' ORDER BY ts DESC LIMIT {_MOST_SHADOWS}"
     )
     sql = (  # CROSS JOIN keeps SQLite from reading all live calls first
-        f"SELECT {sides}, mirrored.id FROM ({mirrored}) AS mirrored CROSS JOIN metrics AS live"
-        " WHERE live.ts >= mirrored.from_ts AND live.ts <= mirrored.to_ts"
-        " AND live.request_id = mirrored.request_id AND NOT live.shadow AND live.outcome <> 'cancelled'"
+        f"SELECT {sides}, copy.id FROM ({copies}) AS copy CROSS JOIN metrics AS live"
+        " WHERE live.ts >= copy.from_ts AND live.ts <= copy.to_ts"
+        " AND live.request_id = copy.request_id AND NOT live.shadow AND live.outcome <> 'cancelled'"
         " ORDER BY live.id"
     )
-    half = len(Answered._fields)
+    half = len(SampledCall._fields)
     cursor = database.execute_sql(sql.replace("?", database.param), (since_ms, now_ms() + AHEAD_MS))
     by_calls = {}
     for row in cursor:  # an id that two requests have: the later call of a backend counts
-        live, mirror = Answered(*row[:half]), Answered(*row[half:-1])
-        by_calls[row[-1], live.backend] = Pair(live, mirror)
+        live, shadow = SampledCall(*row[:half]), SampledCall(*row[half:-1])
+        by_calls[row[-1], live.backend] = Pair(live, shadow)
     return list(by_calls.values())
 
 
@@ -140,32 +205,36 @@ def ends(database: peewee.Database) -> tuple[int | None, int | None]:
     return oldest, newest
 
 
-def egress(storage: Storage, since_ms: int) -> Iterator[list[Any]]:
+def egress(storage: Storage, since_ms: int) -> Iterator[list[SentCall]]:
     """Yield every call since then that went beyond the local backends, oldest first, in pages."""
-    columns = (Metric.id, Metric.ts, Metric.destination, Metric.backend, Metric.model, Metric.route, Metric.reason)
-    sizes = (Metric.sent_bytes, Metric.input_tokens, Metric.output_tokens, Metric.outcome, Metric.request_id)
     at, after, more = since_ms, 0, True  # the place behind the last row read, in the order of the index
     while more:
         behind = (Metric.ts > at) | ((Metric.ts == at) & (Metric.id > after))
         with storage.reading() as database:
-            query = Metric.select(*columns, *sizes).where((Metric.ts >= at) & behind)
+            query = Metric.select(*columns(Metric, SentCall)).where((Metric.ts >= at) & behind)
             query = query.where(Metric.destination.is_null(False)).order_by(Metric.ts, Metric.id)
-            page = fetch(query.limit(_PAGE_ROWS), database)
+            page = fetch(SentCall, query.limit(_PAGE_ROWS), database)
         if more := len(page) == _PAGE_ROWS:
             at, after = page[-1].ts, page[-1].id
         yield page
 
 
-def live_calls(storage: Storage, since_ms: int) -> Iterator[tuple[float, list[Any]]]:
-    """Yield every live call since then that is there now, oldest first, in pages: the share read so far, and rows."""
+def live_calls(storage: Storage, since_ms: int) -> Iterator[tuple[float, list[PastCall]]]:
+    """Yield every live call since then that is there now, oldest first, in pages: the share read so far, and calls."""
     with storage.reading() as database:
         outer = Metric.select(peewee.fn.MIN(Metric.id), peewee.fn.MAX(Metric.id)).where(Metric.ts >= since_ms)
         first, last = outer.scalar(database, as_tuple=True)
     after = (first or 0) - 1
     live = (Metric.ts >= since_ms) & ~Metric.shadow
+    wanted = [getattr(Metric, name) for name in (*PastCall._fields[:-1], *_TAGS)]
     while first is not None and after < last:
         with storage.reading() as database:
-            query = Metric.select().where((Metric.id > after) & (Metric.id <= last) & live).order_by(Metric.id)
-            page = fetch(query.limit(_PAGE_ROWS), database)
+            query = Metric.select(*wanted).where((Metric.id > after) & (Metric.id <= last) & live).order_by(Metric.id)
+            page = list(map(_past_call, database.execute(query.limit(_PAGE_ROWS))))
         after = page[-1].id if len(page) == _PAGE_ROWS else last
         yield (after - first + 1) / (last - first + 1), page
+
+
+def _past_call(row: tuple[Any, ...]) -> PastCall:
+    tags = dict(zip(_TAGS, row[-len(_TAGS) :], strict=True))
+    return PastCall._make((*row[: -len(_TAGS)], None if tags["tokens"] is None else Classification(**tags)))

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from app.metrics import queries, rollup, workers
 from app.metrics.aggregates import Aggregate, Key
-from app.metrics.queries import CallGroup, Pair, Seen, Source
+from app.metrics.queries import CallGroup, Pair, PastCall, SentCall, ShownCall, Source, TimedCall
 from app.metrics.refusals import add_refusals, count_refusals
 from app.metrics.rows import insert
 from app.metrics.window import Window, read_window
 from app.storage import Storage, now_ms
 from app.storage.model import DROPPED, Metric, Refusals, State, StoredAggregate
-from app.types import CallRecord
+from app.types import CallRecord, JsonDict, JsonObject
 
 
 class Store:
@@ -69,7 +68,7 @@ class Store:
                 table.delete().where((table.span > 0) & over).execute(database)
             return int(gone)
 
-    def report_worker(self, name: str, now_ms: int, document: Mapping[str, Any]) -> None:
+    def report_worker(self, name: str, now_ms: int, document: JsonObject) -> None:
         """Publish what a worker says of itself."""
         with self._storage.transaction() as database:
             workers.report(database, name, now_ms, document)
@@ -80,7 +79,7 @@ class Store:
 
     # --- reading ---
 
-    def calls_after(self, row_id: int, since_ms: int, most: int = 5000) -> tuple[int, list[Seen]]:
+    def calls_after(self, row_id: int, since_ms: int, most: int = 5000) -> tuple[int, list[TimedCall]]:
         """Return the last row id there is, and the newest successful live and probe calls behind `row_id`."""
         with self._storage.reading() as database:
             return queries.calls_after(database, row_id, since_ms, most)
@@ -90,8 +89,8 @@ class Store:
         with self._storage.snapshot() as database:
             return read_window(database, since_ms, step_s)
 
-    def latest(self, most: int) -> list[Any]:
-        """Return the newest calls of every kind, newest first, as rows with the columns of `metrics`."""
+    def latest(self, most: int) -> list[ShownCall]:
+        """Return the newest calls of every kind, newest first."""
         with self._storage.reading() as database:
             return queries.latest(database, most)
 
@@ -135,17 +134,17 @@ class Store:
         with self._storage.reading() as database:
             return count_refusals(database, since_s)
 
-    def workers(self, now_ms: int, within_ms: int) -> dict[str, dict[str, Any]]:
+    def workers(self, now_ms: int, within_ms: int) -> dict[str, JsonDict]:
         """Return the reports of the workers heard of lately."""
         with self._storage.reading() as database:
             return workers.reports(database, now_ms, within_ms)
 
-    def egress(self, since_ms: int) -> Iterator[list[Any]]:
+    def egress(self, since_ms: int) -> Iterator[list[SentCall]]:
         """Yield every call since then that went beyond the local backends, oldest first, in pages."""
         return queries.egress(self._storage, since_ms)
 
-    def live_calls(self, since_ms: int) -> Iterator[tuple[float, list[Any]]]:
-        """Yield every live call since then, oldest first, in pages: the share read so far, and rows."""
+    def live_calls(self, since_ms: int) -> Iterator[tuple[float, list[PastCall]]]:
+        """Yield every live call since then, oldest first, in pages: the share read so far, and calls."""
         return queries.live_calls(self._storage, since_ms)
 
     def exists(self) -> bool:

@@ -1,23 +1,24 @@
-"""The documents operators read, made from aggregates.  Pure."""
+"""Make the documents that operators read from aggregates.  Pure."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from typing import TypeVar
 
 from app.metrics.aggregates import Aggregate, Key, Spread, merged
-from app.metrics.queries import Pair, Source
+from app.metrics.queries import Pair
 from app.metrics.trial import compared
 from app.routing.locality import is_local
-from app.types import ABTest, Observations, Policy, Target
+from app.types import ABTest, JsonDict, JsonObject, Kind, Observations, Policy, Target
 from app.words import plain_number, rounded
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 def window_hours(raw: str | None) -> float:
-    """`hours` of a query: 24 unless it is a finite number above zero; at most a year (8760)."""
+    """Return `hours` of a query: 24 unless it is a finite number above zero; at most a year (8760)."""
     try:
         hours = float(raw or "")
     except ValueError:
@@ -25,53 +26,55 @@ def window_hours(raw: str | None) -> float:
     return min(hours, 8760.0) if math.isfinite(hours) and hours > 0 else 24.0
 
 
-def metrics_summary(aggregates: Mapping[Key, Aggregate], hours: float, extra: Mapping[str, Any]) -> dict[str, Any]:
-    """`/v1/metrics`.  Latencies in ms, cost in USD; null = unknown.  Only live calls count, but for `shadow_calls`."""
-    live = {key: aggregate for key, aggregate in aggregates.items() if key[3] == "live"}
-    shadows = _grouped({key: aggregate for key, aggregate in aggregates.items() if key[3] == "shadow"}, 0)
-    backends = _grouped(live, 0)
+def metrics_summary(aggregates: Mapping[Key, Aggregate], hours: float, extra: JsonObject) -> JsonDict:
+    """Return the document of `/v1/metrics`.  Latencies in ms, cost in USD; null = unknown.  Only live calls count, but
+    for `shadow_calls`."""
+    live = _of_kind(aggregates, Kind.LIVE)
+    backends = _merged_by(live, lambda key: key.backend)
+    shadows = _merged_by(_of_kind(aggregates, Kind.SHADOW), lambda key: key.backend)
+    routes = _merged_by(live, lambda key: key.route)
+    models = _merged_by(live, lambda key: (key.backend, key.model))
     return {
         "window_hours": plain_number(hours),
         "backends": [
             {"backend": name, **_entry(backends.get(name, Aggregate())), "shadow_calls": _calls(shadows.get(name))}
             for name in sorted({*backends, *shadows})
         ],
-        "routes": [{"route": name, **_entry(calls)} for name, calls in sorted(_grouped(live, 2).items()) if name],
+        "routes": [{"route": name, **_entry(calls)} for name, calls in sorted(routes.items()) if name],
         "models": [
-            {"backend": backend, "model": model, **_entry(aggregate)}
-            for (backend, model), aggregate in sorted(_by_model(live).items())
+            {"backend": backend, "model": model, **_entry(calls)}
+            for (backend, model), calls in sorted(models.items())
             if model
         ],
         **extra,
     }
 
 
-def overview(aggregates: Mapping[Key, Aggregate], policy: Policy, observations: Observations) -> dict[str, Any]:
-    """`total` and `savings` of `/v1/metrics`: what belongs to no backend alone."""
-    live = {key: aggregate for key, aggregate in aggregates.items() if key[3] == "live"}
-    total = merged(live.values())
-    local = (aggregate for key, aggregate in live.items() if is_local(Target(key[0], key[1]), observations))
-    at_home = merged(local).successes
+def overview(aggregates: Mapping[Key, Aggregate], policy: Policy, observations: Observations) -> JsonDict:
+    """Return `total` and `savings` of `/v1/metrics`: what belongs to no backend alone."""
+    live = _of_kind(aggregates, Kind.LIVE)
+    backends, total = _merged_by(live, lambda key: key.backend), merged(live.values())
+    local = merged(calls for key, calls in live.items() if is_local(Target(key.backend, key.model), observations))
     return {
         "total": {
             **_entry(total),
             "requests": total.requests,
             "spill_rate": round(total.spills / total.requests, 4) if total.requests else None,
-            "local_share": round(at_home / total.successes, 4) if total.successes else None,
+            "local_share": round(local.successes / total.successes, 4) if total.successes else None,
             "counted_calls": total.counted,
-            "unpriced": unpriced(_grouped(live, 0)),
+            "unpriced": unpriced(backends),
         },
-        "savings": savings(_grouped(live, 0), policy),
+        "savings": savings(backends, policy),
     }
 
 
 def unpriced(backends: Mapping[str, Aggregate]) -> list[str]:
-    """The backends that have no price for tokens that they told.  A failed call tells none."""
-    return sorted(name for name, aggregate in backends.items() if aggregate.counted > aggregate.priced)
+    """Return the backends that have no price for tokens that they reported.  A failed call reports none."""
+    return sorted(name for name, calls in backends.items() if calls.counted > calls.priced)
 
 
-def savings(backends: Mapping[str, Aggregate], policy: Policy) -> dict[str, Any] | None:
-    """What the same tokens would have cost at the backend that the policy compares with; None without one.
+def savings(backends: Mapping[str, Aggregate], policy: Policy) -> JsonDict | None:
+    """Return what the same tokens would have cost at the backend that the policy compares with; None without one.
 
     Only calls whose tokens are known count.  `saved_usd` is null while a price that it needs is unknown."""
     if policy.savings_against is None:
@@ -94,11 +97,12 @@ def savings(backends: Mapping[str, Aggregate], policy: Policy) -> dict[str, Any]
     }
 
 
-def ab_report(pairs: Iterable[Pair], ab: ABTest, hours: float, echoes: Collection[str] = ()) -> dict[str, Any]:
-    """`/v1/ab`: compare each primary with its candidate on the same requests.  `echoes` names what is no model."""
+def ab_report(pairs: Iterable[Pair], ab: ABTest, hours: float, echoes: Collection[str] = ()) -> JsonDict:
+    """Return the document of `/v1/ab`, which compares each primary with its candidate on the same requests.  `echoes`
+    names the backends that are no model."""
     by_backends: dict[tuple[str, str], list[Pair]] = defaultdict(list)
     for pair in pairs:
-        by_backends[pair.live.backend, pair.mirrored.backend].append(pair)
+        by_backends[pair.live.backend, pair.shadow.backend].append(pair)
     return {
         "enabled": ab.enabled,
         "window_hours": plain_number(hours),
@@ -106,7 +110,7 @@ def ab_report(pairs: Iterable[Pair], ab: ABTest, hours: float, echoes: Collectio
     }
 
 
-def _entry(aggregate: Aggregate) -> dict[str, Any]:
+def _entry(aggregate: Aggregate) -> JsonDict:
     answered = aggregate.calls - aggregate.cancelled
     return {
         "calls": aggregate.calls,
@@ -128,8 +132,8 @@ def _entry(aggregate: Aggregate) -> dict[str, Any]:
 
 
 def _cost(aggregate: Aggregate) -> float | None:
-    """USD of the calls whose cost is known.  Calls that all failed cost nothing; None = there are answers, and the cost
-    of none is known."""
+    """Return the USD of the calls whose cost is known.  Calls that all failed cost nothing; None = there are answers,
+    and the cost of none is known."""
     answers = aggregate.successes or aggregate.cancelled or aggregate.counted
     unknown = not aggregate.calls or (answers and not aggregate.priced)
     return None if unknown else round(aggregate.cost_usd, 6)
@@ -140,65 +144,27 @@ def _ttfb(spread: Spread) -> dict[str, float | None]:
 
 
 def _success_rate(aggregate: Aggregate) -> float | None:
-    """Of the calls that were not cancelled by the client; null when there is none."""
+    """Return the share of the calls that were not cancelled by the client; None when there is none."""
     answered = aggregate.calls - aggregate.cancelled
     return round(aggregate.successes / answered, 4) if answered else None
 
 
-def _grouped(aggregates: Mapping[Key, Aggregate], place: int) -> dict[str, Aggregate]:
-    groups: dict[str, list[Aggregate]] = defaultdict(list)
+def _of_kind(aggregates: Mapping[Key, Aggregate], kind: Kind) -> dict[Key, Aggregate]:
+    return {key: calls for key, calls in aggregates.items() if key.kind == kind}
+
+
+def _merged_by(aggregates: Mapping[Key, Aggregate], name: Callable[[Key], Name]) -> dict[Name, Aggregate]:
+    """Add up aggregates whose keys have the same name."""
+    groups: dict[Name, list[Aggregate]] = defaultdict(list)
     for key, aggregate in aggregates.items():
-        groups[key[place]].append(aggregate)
-    return {name: merged(group) for name, group in groups.items()}
-
-
-def _by_model(aggregates: Mapping[Key, Aggregate]) -> dict[tuple[str, str], Aggregate]:
-    groups: dict[tuple[str, str], list[Aggregate]] = defaultdict(list)
-    for (backend, model, _, _), aggregate in aggregates.items():
-        groups[backend, model].append(aggregate)
+        groups[name(key)].append(aggregate)
     return {name: merged(group) for name, group in groups.items()}
 
 
 def live_backends(aggregates: Mapping[Key, Aggregate]) -> dict[str, Aggregate]:
-    return _grouped({key: aggregate for key, aggregate in aggregates.items() if key[3] == "live"}, 0)
+    """Add up the live calls of each backend."""
+    return _merged_by(_of_kind(aggregates, Kind.LIVE), lambda key: key.backend)
 
 
 def _calls(aggregate: Aggregate | None) -> int:
     return aggregate.calls if aggregate else 0
-
-
-_LEDGER = (
-    "ts", "destination", "backend", "model", "route", "reason", "sent_bytes", "input_tokens", "output_tokens",
-    "outcome", "request_id",
-)  # fmt: skip
-
-
-class Egress:
-    """`/v1/egress`: calls beyond the local backends, and the sums of those read so far.  No content."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, dict[str, dict[str, int]]] = {"destinations": {}, "reasons": {}}
-
-    def calls(self, rows: Iterable[Any]) -> list[dict[str, Any]]:
-        calls = [{name: getattr(row, name) for name in _LEDGER} for row in rows]
-        for call in calls:
-            for group, column in (("destinations", "destination"), ("reasons", "reason")):
-                sums = self._sums[group].setdefault(call[column] or "unknown", {"calls": 0, "sent_bytes": 0})
-                sums["calls"] += 1
-                sums["sent_bytes"] += call["sent_bytes"] or 0
-        return calls
-
-    def totals(self) -> dict[str, Any]:
-        sums = self._sums["destinations"].values()
-        return {"total": {name: sum(each[name] for each in sums) for name in ("calls", "sent_bytes")}, **self._sums}
-
-
-def egress_text(pages: Iterable[Iterable[Any]], hours: float, source: Source) -> Iterator[str]:
-    """The whole ledger as JSON, in pieces: there may be a million calls.  So the totals come last."""
-    report, between = Egress(), ""
-    yield f'{json.dumps({"window_hours": hours, **source.document()})[:-1]}, "calls": ['
-    for page in pages:
-        if calls := ", ".join(map(json.dumps, report.calls(page))):
-            yield between + calls
-            between = ", "
-    yield f"], {json.dumps(report.totals())[1:]}"

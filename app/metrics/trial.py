@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 from app.metrics.aggregates import Spread
-from app.metrics.queries import Answered, Pair
+from app.metrics.queries import Pair, SampledCall
+from app.types import JsonDict, Outcome
 from app.wire.finish import cut_of
 from app.words import rounded
 
@@ -30,12 +30,12 @@ _SHORT = 0.5  # answers of less than half the length take less time for that alo
 class _Side:
     """The calls of one backend: all of them, and those whose request both backends answered."""
 
-    sampled: Sequence[Answered]
-    paired: Sequence[Answered]
+    sampled: Sequence[SampledCall]
+    paired: Sequence[SampledCall]
 
     @property
     def success_rate(self) -> float | None:
-        return _share(call.outcome == "ok" for call in self.sampled)
+        return _share(call.outcome == Outcome.OK for call in self.sampled)
 
     @property
     def latency(self) -> Spread:
@@ -67,11 +67,11 @@ class _Advice:
     reasons: Sequence[str] = ()
 
 
-def compared(primary: str, candidate: str, sampled: Sequence[Pair], echoes: Collection[str]) -> dict[str, Any]:
+def compared(primary: str, candidate: str, sampled: Sequence[Pair], echoes: Collection[str]) -> JsonDict:
     """Return the entry of one pair of backends in `/v1/ab`.  `echoes` names what is no model."""
-    both = [pair for pair in sampled if pair.live.outcome == pair.mirrored.outcome == "ok"]
+    both = [pair for pair in sampled if pair.live.outcome == pair.shadow.outcome == Outcome.OK]
     first = _Side([pair.live for pair in sampled], [pair.live for pair in both])
-    second = _Side([pair.mirrored for pair in sampled], [pair.mirrored for pair in both])
+    second = _Side([pair.shadow for pair in sampled], [pair.shadow for pair in both])
     ratio = _length_ratio(both)
     advice = _advice(first, second, ratio, [name for name in (primary, candidate) if name in echoes])
     return {
@@ -87,7 +87,7 @@ def compared(primary: str, candidate: str, sampled: Sequence[Pair], echoes: Coll
     }
 
 
-def _columns(side: str, calls: _Side) -> dict[str, Any]:
+def _columns(side: str, calls: _Side) -> JsonDict:
     return {
         f"{side}AvgLatency": rounded(calls.latency.average),
         f"{side}P95Latency": rounded(calls.latency.percentile(0.95)),
@@ -140,8 +140,8 @@ def _length_ratio(pairs: Iterable[Pair]) -> float | None:
 
 def _lengths(pair: Pair) -> tuple[int | None, int | None]:
     """Return both lengths in characters, or in tokens where older rows have no characters."""
-    chars = pair.live.answer_chars, pair.mirrored.answer_chars
-    return (pair.live.output_tokens, pair.mirrored.output_tokens) if None in chars else chars
+    chars = pair.live.answer_chars, pair.shadow.answer_chars
+    return (pair.live.output_tokens, pair.shadow.output_tokens) if None in chars else chars
 
 
 def _share(hits: Iterable[bool]) -> float | None:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
 import peewee
 
-from app.storage import fetch
+from app.storage import columns, fetch
 from app.storage.model import Worker
+from app.types import JsonDict, JsonObject
 
 _DAY_MS = 86_400_000
 
 
-def report(database: peewee.Database, name: str, now_ms: int, document: Mapping[str, Any]) -> None:
+class _Report(NamedTuple):
+    name: str
+    document: str
+
+
+def report(database: peewee.Database, name: str, now_ms: int, document: JsonObject) -> None:
     """Write a worker's report in place of its last one; remove reports of more than a day ago or ahead."""
-    columns = {"ts": now_ms, "document": json.dumps(document)}
-    insert = Worker.insert(name=name, **columns)
-    insert.on_conflict(conflict_target=[Worker.name], update=columns).execute(database)
+    values = {"ts": now_ms, "document": json.dumps(document)}
+    insert = Worker.insert(name=name, **values)
+    insert.on_conflict(conflict_target=[Worker.name], update=values).execute(database)
     Worker.delete().where(~Worker.ts.between(now_ms - _DAY_MS, now_ms + _DAY_MS)).execute(database)
 
 
@@ -27,7 +32,8 @@ def forget(database: peewee.Database, name: str) -> None:
     Worker.delete().where(Worker.name == name).execute(database)
 
 
-def reports(database: peewee.Database, now_ms: int, within_ms: int) -> dict[str, dict[str, Any]]:
+def reports(database: peewee.Database, now_ms: int, within_ms: int) -> dict[str, JsonDict]:
     """Return the latest reports by worker.  A report from further ahead is of a time when a clock was wrong."""
-    query = Worker.select().where(Worker.ts.between(now_ms - within_ms, now_ms + within_ms))
-    return {row.name: json.loads(row.document) for row in fetch(query, database)}
+    lately = Worker.ts.between(now_ms - within_ms, now_ms + within_ms)
+    query = Worker.select(*columns(Worker, _Report)).where(lately)
+    return {row.name: json.loads(row.document) for row in fetch(_Report, query, database)}

@@ -6,15 +6,13 @@ Everything here may block and may raise StoreError; nothing of it runs on the ev
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import sqlite3
 import time
-from collections import namedtuple
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
 import peewee
@@ -25,6 +23,7 @@ from app.storage.files import keep_private
 from app.storage.model import is_current, upgrade
 
 T = TypeVar("T")
+Row = TypeVar("Row", bound=NamedTuple)
 
 log = logging.getLogger("llr.storage")
 
@@ -35,7 +34,7 @@ _MISSING = -1  # for an inode
 
 # A PostgreSQL that is far away or gone must not hold the thread for long.  Seconds to connect; milliseconds for a
 # statement, for a lock another machine holds, and for bytes that nobody acknowledges.
-_POSTGRES: dict[str, Any] = {
+_POSTGRES: dict[str, object] = {
     "connect_timeout": 5,
     "tcp_user_timeout": 10_000,
     "options": "-c statement_timeout=10000 -c lock_timeout=2000",
@@ -233,18 +232,17 @@ def _shown(location: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def fetch(query: peewee.Select, database: peewee.Database) -> list[Any]:
-    """What a query finds, as named tuples of what the database gives; SQLite's booleans are numbers.
+def columns(table: type[peewee.Model], row: type[NamedTuple]) -> list[peewee.Field[object]]:
+    """Return the columns of a table that are the fields of `row`."""
+    return [getattr(table, name) for name in row._fields]
+
+
+def fetch(row: type[Row], query: peewee.Select, database: peewee.Database) -> list[Row]:
+    """Return the rows of a query, whose columns are the fields of `row`; SQLite's booleans are numbers.
 
     Peewee's own named tuples are of a new class for every query, which keeps its rows until garbage is collected.
     """
-    row = _row(*(column.name for column in query.selected_columns))
-    return [row._make(values) for values in database.execute(query)]
-
-
-@functools.cache
-def _row(*names: str) -> Any:
-    return namedtuple("Row", names)
+    return list(map(row._make, database.execute(query)))
 
 
 def portions(items: Sequence[T], most: int = 256) -> Iterator[Sequence[T]]:

@@ -10,9 +10,10 @@ from typing import TypeVar
 from werkzeug import Request
 
 from app.errors import RouterError
+from app.metrics.egress import ledger_text
 from app.metrics.prometheus import Snapshot, exposition
 from app.metrics.report import read_summary
-from app.metrics.summary import ab_report, egress_text, window_hours
+from app.metrics.summary import ab_report, window_hours
 from app.runtime import WORKER_STALE_MS, Runtime
 from app.storage import StoreError, now_ms
 from app.types import Environ, JsonDict
@@ -42,7 +43,7 @@ def egress(environ: Environ, services: Runtime) -> Response:
     hours = _hours(environ)
     pages, source = services.store.egress(_since(hours)), _read(services, services.store.source)
     first = _read(services, next, pages)  # while the client can still get an error
-    pieces = egress_text(chain([first], pages), hours, source)
+    pieces = ledger_text(chain([first], pages), hours, source)
     return Response(200, {"Content-Type": JSON}, _read_on(services, pieces))
 
 
@@ -80,9 +81,9 @@ def _summary(services: Runtime, hours: float) -> JsonDict:
     return read_summary(services.store, services.policy, services.observations(), hours, now_ms())[0]
 
 
-def _trial(services: Runtime, hours: float) -> dict[str, object]:
+def _trial(services: Runtime, hours: float) -> JsonDict:
     report = ab_report(services.store.pairs(_since(hours)), services.policy.ab, hours, services.policy.echoes)
-    return services.store.source().document() | report
+    return {**services.store.source().document(), **report}
 
 
 def _exposition(services: Runtime) -> bytes:

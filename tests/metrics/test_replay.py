@@ -210,7 +210,7 @@ def test_whatever_was_decided_is_decided_again(
     first = build.record(route=decision.route, basis=decision.basis, **dataclasses.asdict(tags))
     row = Row(first, kept.policy, kept.asked_model, dump(kept))
     (verdict,) = Replay(rules, frozenset()).take([row])
-    assert verdict.change == replays.UNCHANGED
+    assert verdict.change == replays.Change.UNCHANGED
 
 
 class Row:
@@ -218,7 +218,7 @@ class Row:
 
     def __init__(self, call: CallRecord, policy: str, asked_model: str | None, basis: str) -> None:
         self.__dict__ |= vars(build.flat(call))
-        self.ok, self.ts = True, call.times.ts_ms
+        self.ok, self.ts, self.tags = True, call.times.ts_ms, call.tags
         self.policy, self.asked_model, self.basis = policy, asked_model, basis
 
 

@@ -600,7 +600,7 @@ def test_a_mirrored_call_stands_beside_the_live_call_of_its_request(store: Store
     )
     (pair,) = store.pairs(now - 10_000)
     assert pair.live == ("local", "m", 100, "ok", 3, "stop", 7)
-    assert pair.mirrored == ("cloud", "m", 50, "ok", None, "length", 2)
+    assert pair.shadow == ("cloud", "m", 50, "ok", None, "length", 2)
     assert store.pairs(now + 1) == []
 
 
@@ -615,12 +615,12 @@ def test_rows_that_do_not_say_what_they_mirror_are_of_older_versions(store: Stor
 
 
 def test_a_report_reads_the_newest_mirrored_calls(store: Store, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(queries, "_MOST_MIRRORED", 3)
+    monkeypatch.setattr(queries, "_MOST_SHADOWS", 3)
     now = int(time.time() * 1000)
     for number in range(5):
         at = now - 1000 + number
         store.write([build.record(request_id=f"r{number}", ts_ms=at), mirrored(number, at, at, latency_ms=number)])
-    assert sorted(pair.mirrored.latency_ms for pair in store.pairs(now - 10_000)) == [2, 3, 4]
+    assert sorted(pair.shadow.latency_ms for pair in store.pairs(now - 10_000)) == [2, 3, 4]
 
 
 def test_a_database_of_the_version_before_gets_the_columns_of_answers(file: Path):

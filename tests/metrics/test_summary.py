@@ -54,7 +54,7 @@ def aggregate(latencies: list[float], *, failed: int = 0, cancelled: int = 0, **
 
 
 def key(backend: str, model: str = "m", route: str = "default", kind: str = "live") -> Key:
-    return backend, model, route, kind
+    return Key(backend, model, route, kind)
 
 
 def test_a_summary_as_it_is_read() -> None:

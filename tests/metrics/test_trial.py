@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from app.metrics.queries import Answered, Pair
+from app.metrics.queries import Pair, SampledCall
 from app.metrics.summary import ab_report
 from app.metrics.trial import compared
 from app.types import ABTest
 
 
-def call(**facts: Any) -> Answered:
+def call(**facts: Any) -> SampledCall:
     known = {"backend": "local", "model": "m", "latency_ms": 100, "outcome": "ok", "output_tokens": 10}
-    return Answered(**{**known, "finish": "stop", "answer_chars": 40, **facts})
+    return SampledCall(**{**known, "finish": "stop", "answer_chars": 40, **facts})
 
 
 def pairs(number: int = 20, live: dict[str, Any] | None = None, **mirrored: Any) -> list[Pair]:

@@ -100,7 +100,7 @@ def test_what_waits_in_memory_is_bounded_in_bytes(stuck: Conversations) -> None:
     stuck.keep(turn("resp_7", 100))  # written anew: its old size counts no more
     stuck.keep(turn("resp_8", 9_000_000))
     assert [bool(stuck.turn(f"resp_{number}")) for number in range(5, 9)] == [True] * 4
-    assert stuck._waiting_bytes == sum(row.size_bytes for row in stuck._waiting.values())
+    assert stuck._waiting_bytes == sum(new.row.size_bytes for new in stuck._waiting.values())
 
 
 def test_what_waits_in_memory_is_bounded_in_number(stuck: Conversations) -> None:

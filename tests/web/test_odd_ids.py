@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from app.storage import turns
 from tests.web.conftest import Client
 
 LONE = "\ud800"  # half of a character: legal in JSON, not in UTF-8
@@ -55,11 +56,11 @@ def test_an_odd_model(client: Client, model: str) -> None:
     goes_on(client)
 
 
-def test_what_cannot_be_written_is_not_tried_for_ever(client: Client) -> None:
+def test_what_cannot_be_written_is_not_tried_for_ever(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     made = client()
     conversations = made.application.extensions["runtime"].conversations
-    real, conversations._write = conversations._write, lambda *_: 1 / 0
-    assert made.post("/v1/responses", json={"input": "x"}).status_code == 200
-    conversations._write = real
+    with monkeypatch.context() as patch:
+        patch.setattr(turns, "write", lambda *_: 1 / 0)
+        assert made.post("/v1/responses", json={"input": "x"}).status_code == 200
     assert conversations._waiting == {}
     goes_on(client)
