@@ -191,7 +191,7 @@ def test_the_dry_run_shows_every_tag_and_names_every_stage():
     shown = next(block.text for block in section.blocks("json") if '"classification"' in block.text)
     tags = [field.name for field in dataclasses.fields(Classification)]
     assert list(json.loads(shown)["classification"]) == tags
-    many = OPERATIONS.text.partition("### Tags of many prompts\n")[2].partition("\n##")[0]
+    many = OPERATIONS.text.partition("### Classification of many prompts\n")[2].partition("\n##")[0]
     assert set(tags) <= set(names(Document(OPERATIONS.path, many).prose))
     source = (ROOT / "app/routing/decide.py").read_text("utf-8")
     stages = re.findall(r"^        _(\w+),  # ", source, re.MULTILINE)
