@@ -16,7 +16,7 @@ import yaml
 
 from tests.documents import ROOT, Document
 from tests.e2e.server import Router, content
-from tests.fakes.replies import CLOSE, Step, error, head, reply
+from tests.fakes.replies import CLOSE, RESET, Step, error, head, reply, sse
 
 BACKEND = "A backend that speaks the OpenAI API"
 REGISTRY = "app/backends/__init__.py"
@@ -148,7 +148,7 @@ def named(title: str) -> set[str]:
 
 @pytest.mark.parametrize("title", DONE)
 def test_a_recipe_names_every_file_that_it_changes(title: str):
-    changes = {re.sub(r"(?<=/)(clock|tiny)\b", "<name>", name) for name in DONE[title]}
+    changes = {re.sub(r"(?<=/)(clock|lines|tiny)\b", "<name>", name) for name in DONE[title]}
     assert changes <= named(title)
 
 
@@ -210,6 +210,36 @@ def test_clients_of_every_wire_form_reach_a_backend_of_the_new_one(all_done: Pat
             (None, 4, "truncated"),
             (None, None, "error_event"),
         ]
+
+
+def ask_lines(router: Router, method: str = "POST", key: str = "secret", **members: Any) -> tuple[int, str, str]:
+    """Status, Content-Type and text of one request to the surface of the recipe."""
+    text = json.dumps({"prompt": "hello", **members})
+    answer = router.request(method, "/v1/lines", text.encode(), {"X-Key": key})
+    return answer.status, answer.headers["Content-Type"], answer.body.decode()
+
+
+@pytest.mark.e2e
+def test_the_surface_is_served(all_done: Path, upstream, tmp_path: Path):
+    """A reply, a stream, and errors: before the stream, in it, at the door and of Flask, all in the surface's form."""
+    plain = "text/plain; charset=utf-8"
+    up = upstream(models=["m"], text="one two")
+    backend = {"type": "ollama", "endpoint": up.url, "models": ["m"]}
+    policy = {"backends": {"local": backend}, "routes": [{"default": "local"}]}
+    with Router(policy, folder=tmp_path / "router", root=all_done, env={"LLR_API_KEYS": "secret"}) as router:
+        assert ask_lines(router) == (200, plain, "one two\n")
+        assert ask_lines(router, stream=True) == (200, plain, "one two\n")
+        up.script(error(503))
+        assert ask_lines(router, stream=True) == (502, plain, "error: local: answered 503: it broke\n")
+        up.script(sse("one", RESET, finish=False))
+        status, kind, text = ask_lines(router, stream=True)
+        assert (status, kind) == (200, plain) and text.startswith("one\nerror: the backend's stream broke")
+        assert ask_lines(router, prompt=5) == (400, plain, "error: `prompt` must be a string.\n")
+        wrong = "error: Wrong or missing key. Send `X-Key: KEY` with one of the keys in LLR_API_KEYS.\n"
+        assert ask_lines(router, key="other") == (401, plain, wrong)
+        assert ask_lines(router, method="GET") == (405, plain, "error: Wrong method: this URL takes POST.\n")
+        rows = [(row["surface"], row["outcome"]) for row in router.wait_rows(4)]
+        assert rows == [("lines", "ok")] * 2 + [("lines", "error")] * 2
 
 
 def test_what_the_recipes_made_is_there(all_done: Path):

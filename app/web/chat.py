@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
 
 from app.errors import RouterError
 from app.runtime import Runtime
-from app.types import Buffered, ChatRequest, Environ, Reply, Wire
+from app.types import ChatRequest, Environ, Reply, Wire
 from app.web import headers
 from app.web.openai import OpenAI
-from app.wire import translator
+from app.web.surface import Exchange
 from app.wire.chat import request as chat
 from app.wire.chat.errors import error_event
 from app.wire.translator import ReplyContext
@@ -45,25 +44,13 @@ class ChatSurface(OpenAI):
 SURFACE = ChatSurface()
 
 
-class ChatExchange:
+class ChatExchange(Exchange):
     """Write replies for chat clients."""
-
-    def __init__(self, request: ChatRequest) -> None:
-        self.request = request
-
-    def document(self, reply: Buffered) -> bytes:
-        return translator(Wire.CHAT, reply.wire).reply(reply.body, reply.document, self._context(reply))
-
-    def events(self, reply: Reply) -> Iterator[bytes]:
-        chat = translator(Wire.CHAT, reply.wire)
-        if isinstance(reply, Buffered):
-            return chat.reply_as_stream(reply.document, self._context(reply))
-        return chat.stream(reply.chunks, self._context(reply))
 
     def failure(self, error: RouterError) -> bytes:
         return error_event(error)
 
-    def _context(self, reply: Reply) -> ReplyContext:
+    def context(self, reply: Reply) -> ReplyContext:
         return ReplyContext(body=self.request.body, model=reply.target.model, new_id=_new_id, clock=time.time)
 
 

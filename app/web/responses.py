@@ -5,21 +5,20 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from app.conversations import Turn
 from app.errors import RequestError, RouterError
 from app.runtime import Runtime
 from app.storage import now_ms
-from app.types import Buffered, ChatRequest, Environ, JsonDict, Reply, Sensitivity, Target, Wire
+from app.types import ChatRequest, Environ, JsonDict, Reply, Sensitivity, Target, Wire
 from app.web import headers
 from app.web.access import owner_of
 from app.web.openai import OpenAI
 from app.web.stored_responses import ask_store
-from app.wire import translator
+from app.web.surface import Exchange
 from app.wire.json_body import read_object
 from app.wire.responses.body import ResponsesBody
 from app.wire.responses.reply import item_ids
@@ -64,79 +63,68 @@ SURFACE = ResponsesSurface()
 
 
 class _Past:
-    """What a request goes on from: the chain of turns, the items it refers to, and who keeps them."""
+    """Hold what a request continues: the chain of turns, the items it refers to, and the backend that keeps them."""
 
-    def __init__(self, rt: Runtime, asked: ResponsesRequest, owner: str) -> None:
-        self.history: list[dict[str, Any]] = []
-        self.stored: dict[str, dict[str, Any]] = {}
-        self.private = False
+    def __init__(self, services: Runtime, request: ResponsesRequest, owner: str) -> None:
+        self.history: list[JsonDict] = []
+        self.stored: dict[str, JsonDict] = {}
         turns: list[Turn] = []
-        if asked.previous_response_id:
-            turns = ask_store(rt, rt.conversations.chain, asked.previous_response_id, owner)
+        if request.previous_response_id:
+            turns = ask_store(services, services.conversations.chain, request.previous_response_id, owner)
             self.history = [item for turn in turns for item in turn.items]
         elsewhere = turns[-1:] if turns and turns[-1].native else []
-        if asked.references:
-            found = ask_store(rt, rt.conversations.items, asked.references, owner)
-            self.stored = {name: item for name, (item, _) in found.items() if item is not None}
-            elsewhere += [turn for item, turn in found.values() if item is None]
-            turns = [*turns, *(turn for _, turn in found.values())]
-        self.keeper = _keeper(rt, elsewhere)
+        if request.references:
+            items = ask_store(services, services.conversations.items, request.references, owner)
+            self.stored = {name: item for name, (item, _) in items.items() if item is not None}
+            elsewhere += [turn for item, turn in items.values() if item is None]
+            turns = [*turns, *(turn for _, turn in items.values())]
+        self.keeper = _keeper(services, elsewhere)
         self.private = any(turn.private for turn in turns)
 
 
-def _keeper(rt: Runtime, turns: list[Turn]) -> Target | None:
-    """The backend that keeps these turns: only it can go on with them."""
+def _keeper(services: Runtime, turns: list[Turn]) -> Target | None:
+    """Return the backend that keeps these turns: no other can continue them."""
     if not turns:
         return None
     if len({turn.backend for turn in turns}) > 1:
         raise RequestError("input refers to items that different backends keep.", param="input", code="item_not_found")
     turn = max(turns, key=lambda turn: turn.ts_ms)
-    config = rt.policy.backends.get(turn.backend)
+    config = services.policy.backends.get(turn.backend)
     if config is None or Wire.RESPONSES not in config.wires:
         raise RequestError(
-            f"This conversation is kept by the backend {turn.backend!r}, which is no longer there to go on with it.",
+            f"The backend {turn.backend!r} keeps this conversation, and is no longer in the policy to continue it.",
             param="previous_response_id",
             code="previous_response_not_found",
         )
     return Target(turn.backend, turn.model)
 
 
-class ResponsesExchange:
+class ResponsesExchange(Exchange):
     """Write replies for Responses clients, and keep them."""
 
-    def __init__(self, services: Runtime, request: ChatRequest, asked: ResponsesRequest, owner: str) -> None:
+    def __init__(self, services: Runtime, request: ChatRequest, wanted: ResponsesRequest, owner: str) -> None:
         """`owner` is whose responses are kept: the id of the client's key."""
-        self.request = request
-        self._rt = services
+        super().__init__(request)
+        self._services = services
         self._owner = owner
-        self._body = request.body
-        self._asked = asked
+        self._wanted = wanted
         self._id = _new_id("resp")
         self._created_at = int(time.time())
 
-    def document(self, reply: Buffered) -> bytes:
-        return translator(Wire.RESPONSES, reply.wire).reply(reply.body, reply.document, self._context(reply))
-
-    def events(self, reply: Reply) -> Iterator[bytes]:
-        responses = translator(Wire.RESPONSES, reply.wire)
-        if isinstance(reply, Buffered):
-            return responses.reply_as_stream(reply.document, self._context(reply))
-        return responses.stream(reply.chunks, self._context(reply))
-
     def failure(self, error: RouterError) -> bytes:
-        return failed_stream(error, self._written_with(self._asked.model or "auto"))
+        return failed_stream(error, self._written_with(self._wanted.model or "auto"))
 
-    def _context(self, reply: Reply) -> ReplyContext:
+    def context(self, reply: Reply) -> ReplyContext:
         if reply.wire is Wire.RESPONSES:
             return self._written_with(reply.target.model, partial(self._keep_theirs, reply))
-        rules = self._rt.policy.responses
-        if self._asked.store and rules.store and (rules.store_private or not reply.private):
+        rules = self._services.policy.responses
+        if self._wanted.store and rules.store and (rules.store_private or not reply.private):
             return self._written_with(reply.target.model, partial(self._keep, reply))
         return replace(self._written_with(reply.target.model), stored=False)
 
     def _written_with(self, model: str, keep: Callable[[JsonDict], None] = lambda _: None) -> ReplyContext:
         return ReplyContext(
-            body=self._body,
+            body=self.request.body,
             model=model,
             new_id=_new_id,
             clock=time.time,
@@ -146,15 +134,15 @@ class ResponsesExchange:
         )
 
     def _keep(self, reply: Reply, response: JsonDict) -> None:
-        """Keep the turn before the client hears of its end: it may go on at once, at another worker."""
-        assert isinstance(self._body, ResponsesBody)
-        items = tuple(kept_items(self._body.input, _new_id))
+        """Keep the turn before the client gets its end, because the client may continue at once, at another worker."""
+        assert isinstance(self.request.body, ResponsesBody)
+        items = tuple(kept_items(self.request.body.input, _new_id))
         response["store"] = self._keep_turn(reply, self._id, native=False, items=items, response=response)
 
     def _keep_theirs(self, reply: Reply, response: JsonDict) -> None:
-        """Keep whose a response is; the turn itself is kept by its backend."""
+        """Keep the owner of a response.  Its backend keeps the turn itself."""
         name = response.get("id")
-        if self._asked.store and is_id(name):
+        if self._wanted.store and is_id(name):
             self._keep_turn(reply, str(name), native=True, their_items=item_ids(response))
 
     def _keep_turn(
@@ -163,8 +151,8 @@ class ResponsesExchange:
         name: str,
         *,
         native: bool,
-        items: tuple[dict[str, Any], ...] = (),
-        response: dict[str, Any] | None = None,
+        items: tuple[JsonDict, ...] = (),
+        response: JsonDict | None = None,
         their_items: tuple[str, ...] = (),
     ) -> bool:
         """Tell whether the turn is kept, or soon will be."""
@@ -172,7 +160,7 @@ class ResponsesExchange:
             owner=self._owner,
             id=name,
             ts_ms=now_ms(),
-            previous_id=self._asked.previous_response_id,
+            previous_id=self._wanted.previous_response_id,
             backend=reply.target.backend,
             model=reply.target.model,
             native=native,
@@ -182,8 +170,8 @@ class ResponsesExchange:
             their_items=their_items,
         )
         try:
-            return self._rt.state_thread.run(self._rt.conversations.keep, turn)
-        except Exception as error:  # whatever goes wrong here, the answer is there and is sent
+            return self._services.state_thread.run(self._services.conversations.keep, turn)
+        except Exception as error:  # whatever goes wrong here, the client gets its reply
             log.error("a response could not be stored: %s", type(error).__name__)
             return False
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from app.errors import RouterError
 from app.runtime import Runtime
 from app.types import Buffered, ChatRequest, Environ, Reply, Wire
+from app.wire import translator as translator_of
+from app.wire.translator import ReplyContext
 
 
 class Api(Protocol):
@@ -41,18 +44,28 @@ class Surface(Api, Protocol):
         """Return the bytes that end the event which `sent` leaves open; b"" when it ends with a whole event."""
 
 
-class Exchange(Protocol):
-    """Hold one request of a surface, and write its reply in whichever of three ways is needed."""
+class Exchange(ABC):
+    """Hold one request of a surface, and write its reply: as a document, as a stream, or as the error that ends one."""
 
-    @property
-    def request(self) -> ChatRequest:
-        """The request as the pipeline runs it."""
+    def __init__(self, request: ChatRequest) -> None:
+        self.request = request
 
     def document(self, reply: Buffered) -> bytes:
         """Return the body of a buffered reply."""
+        translator = translator_of(self.request.wire, reply.wire)
+        return translator.reply(reply.body, reply.document, self.context(reply))
 
     def events(self, reply: Reply) -> Iterator[bytes]:
         """Yield the bytes of a stream.  One that breaks ends with an error event of the surface."""
+        translator = translator_of(self.request.wire, reply.wire)
+        if isinstance(reply, Buffered):  # a backend that ignored that a stream was wanted
+            return translator.reply_as_stream(reply.document, self.context(reply))
+        return translator.stream(reply.chunks, self.context(reply))
 
+    @abstractmethod
+    def context(self, reply: Reply) -> ReplyContext:
+        """Return what a reply is written with, beside the bytes of the backend."""
+
+    @abstractmethod
     def failure(self, error: RouterError) -> bytes:
         """Return the end of a stream for which no backend had a reply."""
