@@ -23,7 +23,7 @@ from app.types.policy import (
 )
 from app.types.record import CallRecord, Egress, Ending, Times, Usage, Why
 from app.types.reply import Buffered, Chunks, Outgoing, Reply, Streamed
-from app.types.request import Body, ChatRequest, Dialect, StoredRequest, Target
+from app.types.request import Body, ChatRequest, Dialect, Loading, StoredRequest, Target
 from app.types.states import CircuitState, Kind, Operation, Outcome, Reason, Sensitivity, Wire
 from app.types.tags import (
     COMPLEXITIES,
@@ -67,6 +67,7 @@ __all__ = [
     "JsonDict",
     "JsonObject",
     "Kind",
+    "Loading",
     "Observations",
     "Operation",
     "Outcome",

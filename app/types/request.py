@@ -11,6 +11,16 @@ from app.types.states import Kind, Sensitivity, Wire
 
 
 @dataclass(frozen=True, slots=True)
+class Loading:
+    """How Ollama is to load and run a model: the policy's word goes before the client's."""
+
+    num_ctx: int | None = None  # tokens; None = the server's own window
+    keep_alive: str | None = None  # a duration in Ollama's form; None = the server's default
+    think: bool | None = None  # None = as the client asks
+    thinks: bool = True  # False: the model has no reasoning, and a wish for it would be refused
+
+
+@dataclass(frozen=True, slots=True)
 class Dialect:
     """The differences between one chat server's API and OpenAI's.  The Responses translator writes bodies by it; of a
     chat body it changes the words that the server would refuse or ignore, and nothing else."""
@@ -23,6 +33,7 @@ class Dialect:
     verbosity: bool = False  # understands `verbosity`
     json_schema: bool = True  # False: a schema is sent as `{"type": "json_object", "schema": …}`
     efforts: Mapping[str, str] = field(default_factory=dict)  # client's reasoning effort -> server's
+    loading: Loading = Loading()  # for Wire.OLLAMA
 
 
 class Body(Protocol):

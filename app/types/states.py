@@ -8,6 +8,7 @@ class Wire(StrEnum):
 
     CHAT = "chat"
     RESPONSES = "responses"
+    OLLAMA = "ollama"  # only of backends
 
 
 class Operation(StrEnum):

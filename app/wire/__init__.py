@@ -8,18 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from app.types import Wire
-from app.wire import chat, responses
+from app.wire import chat, ollama, responses
 from app.wire.form import WireForm
 from app.wire.translator import ThroughChat, Translator
 
 WIRES: Mapping[Wire, WireForm] = {
     Wire.CHAT: chat.FORM,
     Wire.RESPONSES: responses.FORM,
+    Wire.OLLAMA: ollama.FORM,
 }
 
 TRANSLATORS: Mapping[tuple[Wire, Wire], Translator] = {  # (the client's, the backend's)
     (Wire.CHAT, Wire.CHAT): chat.ChatToChat(),
     (Wire.RESPONSES, Wire.CHAT): responses.ResponsesToChat(),
+    (Wire.CHAT, Wire.OLLAMA): ollama.ChatToOllama(),
     (Wire.RESPONSES, Wire.RESPONSES): responses.ResponsesToResponses(),
 }
 

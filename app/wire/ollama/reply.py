@@ -1,0 +1,114 @@
+"""Read a whole reply of /api/chat, and write it as a chat completion."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from app.types import JsonDict, JsonObject
+from app.wire import finish
+from app.wire.reply_facts import ReplyFacts, objects_in, text_of, token_count, word_of
+from app.wire.translator import ReplyContext
+
+
+def completion(document: JsonObject, context: ReplyContext) -> JsonDict:
+    """Return the chat completion that says what a whole reply says."""
+    message, calls = message_of(document, context)
+    made: JsonDict = {"role": "assistant", "content": message.get("content") or ""}
+    if thinking := message.get("thinking"):
+        made["reasoning"] = thinking
+    if calls:
+        made["tool_calls"] = calls
+    choice: JsonDict = {"index": 0, "message": made, "finish_reason": finish_reason(document, calls=bool(calls))}
+    if logprobs := document.get("logprobs"):
+        choice["logprobs"] = {"content": logprobs}
+    return {**head(context), "object": "chat.completion", "choices": [choice], "usage": usage(document)}
+
+
+def head(context: ReplyContext) -> JsonDict:
+    """Return the members that a completion and all chunks of a stream have in common."""
+    reply_id = context.new_id("chatcmpl").replace("_", "-", 1)
+    return {"id": reply_id, "created": int(context.clock()), "model": context.model}
+
+
+def message_of(document: JsonObject, context: ReplyContext, first: int = 0) -> tuple[JsonObject, list[JsonDict]]:
+    """Return the message of a reply or of one line of a stream, and its tool calls in OpenAI's form, counted from
+    `first`."""
+    message = document.get("message")
+    if not isinstance(message, Mapping):
+        return {}, []
+    calls = objects_in(message.get("tool_calls"))
+    return message, [_call(call, first + index, context) for index, call in enumerate(calls)]
+
+
+def _call(call: JsonObject, index: int, context: ReplyContext) -> JsonDict:
+    function = call.get("function")
+    name = text_of(function.get("name")) if isinstance(function, Mapping) else ""
+    call_id = text_of(call.get("id")) or context.new_id("call")
+    return {
+        "index": index,
+        "id": call_id,
+        "type": "function",
+        "function": {"name": name, "arguments": _arguments(call)},
+    }
+
+
+def _arguments(call: JsonObject) -> str:
+    """Return the arguments of a call as JSON text, the form in which clients get them."""
+    function = call.get("function")
+    arguments = function.get("arguments") if isinstance(function, Mapping) else None
+    return arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False)
+
+
+def finish_reason(document: JsonObject, *, calls: bool) -> str | None:
+    """Return why a reply ended, in OpenAI's words; None while it goes on.  `calls`: it holds tool calls."""
+    if not document.get("done"):
+        return None
+    reason = word_of(document.get("done_reason")) or "stop"
+    return "tool_calls" if reason == "stop" and calls else reason
+
+
+def usage(document: JsonObject) -> JsonDict:
+    """Return the usage of a finished reply in OpenAI's form.  A prompt that was in the cache is counted whole."""
+    read, written = tokens_of(document)
+    return {"prompt_tokens": read or 0, "completion_tokens": written or 0, "total_tokens": (read or 0) + (written or 0)}
+
+
+def tokens_of(document: JsonObject) -> tuple[int | None, int | None]:
+    """Return (input, output) tokens; None where the reply does not say."""
+    return token_count(document.get("prompt_eval_count")), token_count(document.get("eval_count"))
+
+
+def facts_of(document: JsonObject) -> ReplyFacts:
+    """Return the facts of a whole reply."""
+    return ReplyFacts(chars_of(document), finish_reason(document, calls=has_calls(document)))
+
+
+def chars_of(document: JsonObject) -> int:
+    """Return the characters of a reply or of one line of a stream: text, and the arguments of tool calls."""
+    message = document.get("message")
+    if not isinstance(message, Mapping):
+        return 0
+    calls = [_arguments(call) for call in objects_in(message.get("tool_calls"))]
+    return len(text_of(message.get("content"))) + sum(map(len, calls))
+
+
+def has_calls(document: JsonObject) -> bool:
+    message = document.get("message")
+    return isinstance(message, Mapping) and bool(message.get("tool_calls"))
+
+
+def lack_of(document: JsonObject) -> str:
+    """Return what a document lacks to be a reply; "" when it is one."""
+    return "" if isinstance(document.get("message"), Mapping) else "a message"
+
+
+def given_up(document: JsonObject) -> str:
+    """Return the reason for which the server gave the reply up; "" when it did not."""
+    reason = finish.reason_of(document.get("done_reason"))
+    return reason if finish.is_failure(reason) else ""
+
+
+def is_document(begin: bytes, content_type: str) -> bool:
+    """Return whether something other than a stream came: a stream is JSON lines, and one line is a stream as well."""
+    return "html" in content_type.lower() or not begin.lstrip().startswith(b"{")
