@@ -1,6 +1,6 @@
 """The door: every request gets its id and is checked when it comes in; every response gets the last headers.
 
-A POST to a surface is answered here.  Flask would add a fifth to the CPU of such a request, for its contexts, for
+A POST to a surface is answered here.  Flask would add a third to the CPU of such a request, for its contexts, for
 objects that nobody reads, and for routing.  Everything else goes to Flask, which calls `admit`, `refuse` and
 `last_headers` as well.
 """

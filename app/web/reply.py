@@ -1,4 +1,4 @@
-"""From an HTTP request to the response that holds a model's reply."""
+"""Turn an HTTP request into the response that holds a model's reply."""
 
 from __future__ import annotations
 
