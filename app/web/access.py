@@ -32,7 +32,8 @@ class AccessControl:
     def __init__(self, settings: Settings) -> None:
         own = () if settings.host in ("0.0.0.0", "::") else (settings.host,)
         self._hosts = {host.lower() for host in (*settings.allowed_hosts, *own)}
-        self._usual = {f"{name}:{settings.port}" for name in ("127.0.0.1", "localhost")}  # these need no parsing
+        names = ("127.0.0.1", "localhost")
+        self._usual = {*names, *(f"{name}:{settings.port}" for name in names)}  # Hosts that need no parsing
         self._origins = {origin.lower().rstrip("/") for origin in settings.allowed_origins}
         self._keys = tuple(key.encode() for key in settings.api_keys)
         self._owners = tuple(_owner_id(key) for key in self._keys)
