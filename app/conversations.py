@@ -31,8 +31,8 @@ _TRIM_ROWS = 256  # removed in one step
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One request and its response.  A native turn is kept by its backend: here are its owner, and the ids of the items
-    in its response, which a client may refer to."""
+    """Hold one request and its response.  A native turn is kept by its backend: here are its owner, and the ids of the
+    items in its response, which a client may refer to."""
 
     owner: str = ""  # "" = no keys are set
     id: str
@@ -49,7 +49,7 @@ class Turn:
 
     @property
     def items(self) -> list[JsonDict]:
-        """Input and output items, in order: the turn as history."""
+        """Return input and output items, in order: the turn as history."""
         return [*self.input, *(self.response or {}).get("output", ())]
 
     @property
@@ -72,7 +72,7 @@ class Conversations:
         """Keep a turn; visible to every worker when this returns, unless the database cannot be written.  Then it is
         left to later calls of `flush`: each try may take seconds, and here a request waits.
 
-        Returns False for one that is larger than the policy allows."""
+        Return False for one that is larger than the policy allows."""
         new = _new(turn)
         if new.row.size_bytes > min(self._rules.max_turn_bytes, self._rules.max_bytes):
             self._report_too_large(new.row.size_bytes)
@@ -107,13 +107,14 @@ class Conversations:
             self._failing = False
 
     def trim(self) -> bool:
-        """Remove some of the turns that are too old or too many.  True when there may be more.  Raises StoreError."""
+        """Remove some of the turns that are too old or too many.  Return True when there may be more.  Raise
+        StoreError."""
         with self._storage.transaction() as database:
             turns.lock(database)
             return self._drop_oldest(database) == _TRIM_ROWS
 
     def turn(self, response_id: str, owner: str = "") -> Turn | None:
-        """Return a kept turn of `owner`.  Raises StoreError."""
+        """Return a kept turn of `owner`.  Raise StoreError."""
         if waiting := self._waiting.get((owner, response_id)):
             return _turn(waiting.row)
         if not response_id.isprintable():
@@ -123,7 +124,7 @@ class Conversations:
         return _turn(row) if row else None
 
     def chain(self, response_id: str, owner: str = "") -> list[Turn]:
-        """Return the conversation up to and with a response, oldest turn first.  Raises RequestError when part of it is
+        """Return the conversation up to and with a response, oldest turn first.  Raise RequestError when part of it is
         not kept (any more), or belongs to another owner, or when it is too long, StoreError."""
         chain: list[Turn] = []
         size, next_id = 0, response_id or None
@@ -142,7 +143,7 @@ class Conversations:
 
     def items(self, ids: Iterable[str], owner: str = "") -> dict[str, tuple[JsonDict | None, Turn]]:
         """Return kept items of `owner` by id, each with its turn; None for one that a backend keeps; an unknown id is
-        left out.  Raises RequestError when their turns are too large, StoreError."""
+        left out.  Raise RequestError when their turns are too large, StoreError."""
         names = set(filter(str.isprintable, ids))
         with self._storage.reading() as database:
             holders = turns.holders(database, owner, names)
@@ -158,7 +159,7 @@ class Conversations:
         return {name: (items[holder].get(name), by_id[holder]) for name, holder in holders.items() if holder in by_id}
 
     def delete(self, response_id: str, owner: str = "") -> bool:
-        """Forget a turn of `owner`.  False when it was not there.  Raises StoreError."""
+        """Forget a turn of `owner`.  Return False when it was not there.  Raise StoreError."""
         waiting = self._waiting.pop((owner, response_id), None)
         self._waiting_bytes -= waiting.row.size_bytes if waiting else 0
         with self._storage.transaction() as database:
@@ -198,13 +199,13 @@ class Conversations:
         return size.turns > self._rules.max_rows or size.size_bytes > self._rules.max_bytes
 
     def _drop_oldest(self, database: peewee.Database) -> int:
-        """Remove the oldest turns until the rules hold, `_TRIM_ROWS` at most.  Returns how many went."""
+        """Remove the oldest turns until the rules hold, `_TRIM_ROWS` at most.  Return how many went."""
         limit = Size(self._rules.max_rows, self._rules.max_bytes)
         return turns.drop_oldest(database, self._oldest_ms(), limit, _TRIM_ROWS)
 
 
 def _checked(size_bytes: int, param: str) -> int:
-    """The size of a history.  Raises RequestError when it is more than a worker should hold for one request."""
+    """Return the size of a history.  Raise RequestError when it is more than a worker should hold for one request."""
     if size_bytes > _MOST_HISTORY_BYTES:
         raise RequestError(
             f"The stored turns that this request goes on from hold more than {_MOST_HISTORY_BYTES} bytes. Begin a new "

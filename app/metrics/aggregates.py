@@ -1,4 +1,4 @@
-"""Sums that can be added up: one Aggregate is what any number of calls amounts to.  Pure.
+"""Count calls in aggregates that can be added up.  Pure.
 
 Percentiles come from a histogram of fixed bounds (the R20 series: 20 a decade, so at most 7 % off), which is what
 makes aggregates of different times, workers and machines addable; one of few calls also keeps the exact values.
@@ -61,7 +61,7 @@ class CallRow(NamedTuple):
 
 
 class Dump(NamedTuple):
-    """A distribution as a column of the database holds it."""
+    """Represent a Spread as a column of the database holds it."""
 
     values: int  # how many
     total: float
@@ -118,13 +118,13 @@ class Spread:
         return _middle(bisect.bisect_left(list(accumulate(self.bins)), rank))
 
     def dump(self) -> str:
-        """Return it for a database column; without the exact values."""
+        """Return the text for a column of the database, which holds no exact values."""
         bins = [(index, number) for index, number in enumerate(self.bins) if number]
         return json.dumps([self.count, self.total, bins], separators=(",", ":"))
 
 
 def _middle(index: int) -> float:
-    """Return what stands for the values of one bin: as far, in per cent, from its lower bound as from its upper one."""
+    """Return the value that stands for one bin: as far, in per cent, from its lower bound as from its upper one."""
     if index in (0, len(BOUNDS_MS)):
         return BOUNDS_MS[min(index, len(BOUNDS_MS) - 1)]
     low, high = BOUNDS_MS[index - 1], BOUNDS_MS[index]
@@ -174,7 +174,7 @@ class Aggregate:
         self.ttfb.merge(other.ttfb)
 
     def merge_dump(self, counts: Iterable[float], latency: Dump, ttfb: Dump) -> None:
-        """Add what `dump` gave, its distributions parsed."""
+        """Add an aggregate that was stored: the values of COUNTS and both distributions."""
         self._add_counts(counts)
         self.latency.merge_dump(latency)
         self.ttfb.merge_dump(ttfb)

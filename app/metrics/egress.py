@@ -1,4 +1,4 @@
-"""`/v1/egress`: the ledger of calls beyond the local backends, without their content.  Pure."""
+"""Write the egress ledger, `/v1/egress`: calls to backends that are not local, without their content.  Pure."""
 
 from __future__ import annotations
 

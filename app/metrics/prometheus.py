@@ -1,4 +1,4 @@
-"""`/metrics`: the store's totals in Prometheus' text format.
+"""Write the totals of the store in Prometheus' text format, for `/metrics`.
 
 prometheus_client's own multi-process mode is not used: the database already joins the workers.
 """
@@ -22,11 +22,11 @@ _LE_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that is exported, read from the database in one go: so every worker exports the same."""
+    """Hold all that is exported.  It comes from the database alone, so that every worker exports the same."""
 
     totals: Mapping[Key, Aggregate]  # of all time: they never fall; none while rows of a backlog are missing in them
     last_day: Mapping[Key, Aggregate]  # none while rows of a backlog are missing in them
-    workers: Mapping[str, JsonObject]  # what each worker says of itself
+    workers: Mapping[str, JsonObject]  # the reports of the workers
     dropped: int
     refusals: Mapping[str, int] = field(default_factory=dict)  # by code, of all time
     unsummed: int = 0  # rows of the backlog
@@ -126,7 +126,7 @@ class _Collector:
 
 
 def _buckets(spread: Spread) -> tuple[list[tuple[str, float]], float]:
-    """Cumulative buckets at _LE_MS, and the sum in seconds."""
+    """Return the cumulative buckets at _LE_MS, and the sum in seconds."""
 
     numbers = list(accumulate(spread.bins))
     counts = [(f"{le / 1000:g}", float(numbers[BOUNDS_MS.index(le)])) for le in _LE_MS]
@@ -134,7 +134,7 @@ def _buckets(spread: Spread) -> tuple[list[tuple[str, float]], float]:
 
 
 def exposition(snapshot: Snapshot) -> bytes:
-    """The text that Prometheus scrapes."""
+    """Return the text that Prometheus scrapes."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(snapshot))
     return generate_latest(registry)

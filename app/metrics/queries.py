@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import peewee
 
 from app.metrics.window import AHEAD_MS
 from app.storage import Storage, columns, fetch, now_ms
 from app.storage.model import Metric
-from app.types import Classification
+from app.types import Classification, JsonDict
 from app.words import utc
 
 _PAGE_ROWS = 500  # of a long read: it keeps no transaction open and little in memory, and larger ones are no faster
@@ -235,6 +235,6 @@ def live_calls(storage: Storage, since_ms: int) -> Iterator[tuple[float, list[Pa
         yield (after - first + 1) / (last - first + 1), page
 
 
-def _past_call(row: tuple[Any, ...]) -> PastCall:
-    tags = dict(zip(_TAGS, row[-len(_TAGS) :], strict=True))
+def _past_call(row: tuple[object, ...]) -> PastCall:
+    tags: JsonDict = dict(zip(_TAGS, row[-len(_TAGS) :], strict=True))
     return PastCall._make((*row[: -len(_TAGS)], None if tags["tokens"] is None else Classification(**tags)))

@@ -1,4 +1,4 @@
-"""The queue between requests and the database: recording is an append, writing happens elsewhere."""
+"""Queue records between requests and the database: a request only appends, a worker thread writes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ log = logging.getLogger("llr.metrics")
 
 
 class Recorder:
-    """Keeps records until they are on disk.  A database that cannot be written costs memory, never a request."""
+    """Keep records until they are written.  A database that cannot be written costs memory, never a request."""
 
     def __init__(self, store: Store, most: int = 20_000) -> None:
-        """`most` rows wait at the most; beyond that the oldest are dropped and counted."""
+        """Let `most` rows wait; of more, the oldest are dropped and counted."""
         self._store = store
         self._most = most
         self._queue: deque[CallRecord] = deque()
-        self._dropped = 0  # not yet told to the database
+        self._dropped = 0  # rows, not yet written to the database
         self._refused: deque[tuple[int, str]] = deque()  # (begin of ten minutes, Unix s; code) since the last flush
         self._refusals: Counter[tuple[int, str]] = Counter()  # the same, counted by `flush`, not yet written
         self._failing = False
@@ -42,7 +42,8 @@ class Recorder:
         self._refused.append((now_ms // 1000 // BUCKET_S * BUCKET_S, code))
 
     def flush(self) -> bool:
-        """Writes what waits.  False when the database would not take it: it is kept for the next turn."""
+        """Write the records that wait.  Return False when the database cannot be written: they are kept for the next
+        turn."""
         self._count_refusals()
         while self._queue or self._dropped or self._refusals:
             batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
@@ -71,6 +72,6 @@ class Recorder:
         self._failing = True
 
     def _count_refusals(self) -> None:
-        """Counting may run beside the event loop, which appends meanwhile: `popleft` and `append` are atomic."""
+        """Count refusals.  The event loop may append others meanwhile: `popleft` and `append` are atomic."""
         while self._refused:
             self._refusals[self._refused.popleft()] += 1

@@ -43,7 +43,7 @@ _EXAMPLES = 3
 
 
 class Change(StrEnum):
-    """The difference between the decision then and now; the values are members of the report."""
+    """Name the difference between the decision then and now; the values are members of the report."""
 
     UNCHANGED = "unchanged"
     ELSEWHERE = "elsewhere"  # another first target
@@ -67,7 +67,7 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PastRequest:
-    """One request: its first call, and the call that answered it."""
+    """Hold the first call of one request, and the call that answered it."""
 
     first: PastCall
     answer: PastCall | None
@@ -77,7 +77,7 @@ class PastRequest:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The decision of another policy on a past request."""
+    """Hold the decision of another policy on a past request."""
 
     past: PastRequest
     change: Change
@@ -126,7 +126,7 @@ class Replay:
     """Take live calls, oldest first, and report what another policy changes.  Memory does not grow with the calls."""
 
     def __init__(self, policy: Policy, local: frozenset[str]) -> None:
-        """`local`: the backends of `policy` that are local now."""
+        """Take the policy to decide by, and the names of its backends that are local now."""
         self._policy = policy
         self._local = local
         self._waiting: dict[str, PastCall] = {}  # request id -> first call, which failed

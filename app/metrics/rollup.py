@@ -26,7 +26,7 @@ _COLUMNS = ("span", "bucket", "backend", "model", "route", "kind", *COUNTS, "lat
 
 
 class Bucket(NamedTuple):
-    """A stretch of time: `span` seconds from `begin_s` (Unix s) on."""
+    """Name a stretch of time: `span` seconds from `begin_s` (Unix s) on."""
 
     span: int
     begin_s: int
@@ -36,7 +36,7 @@ ALL_TIME = Bucket(0, 0)  # of the aggregates that only ever grow
 
 
 class Stored(NamedTuple):
-    """A stored aggregate, as Aggregate.merge_dump takes it."""
+    """Hold a stored aggregate as Aggregate.merge_dump takes it."""
 
     bucket: Bucket
     key: Key
@@ -49,7 +49,7 @@ class Stored(NamedTuple):
 
 
 class Backlog(NamedTuple):
-    """The rows that are in no aggregate yet, though newer ones are: after < id <= to."""
+    """Bound the rows that are in no aggregate yet, though newer ones are: after < id <= to."""
 
     after: int = 0
     to: int = 0
@@ -60,7 +60,7 @@ class Backlog(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Which rows are in the stored aggregates: those up to the id `rolled_to`, without the backlog."""
+    """Tell which rows are in the stored aggregates: those up to the id `rolled_to`, without the backlog."""
 
     rolled_to: int
     backlog: Backlog

@@ -16,13 +16,13 @@ from app.types import CallRecord, Classification, Kind, Outcome
 
 MOST_CHARS = 200  # kept of a text that a client or a backend wrote
 _MOST = 2**31 - 1  # what an integer column holds; nobody counted further
-_MADE = ("ts", "live_ts", "ok", "shadow", "policy", "asked_model", "basis")  # columns that are no field of a record
+_OWN = ("ts", "live_ts", "ok", "shadow", "policy", "asked_model", "basis")  # columns that are no field of a record
 
 
 def _stored(part: type, prefix: str = "") -> Iterator[str]:
     """Return the fields of a record and of its parts that have a column of their name, as `times.latency_ms`."""
     types = typing.get_type_hints(part)
-    columns = {field.column_name for field in Metric._meta.sorted_fields} - {*_MADE}
+    columns = {field.column_name for field in Metric._meta.sorted_fields} - {*_OWN}
     for field in dataclasses.fields(part):
         kind = types[field.name]
         if dataclasses.is_dataclass(kind):
@@ -34,7 +34,7 @@ def _stored(part: type, prefix: str = "") -> Iterator[str]:
 _FIELDS, _TAGS = tuple(_stored(CallRecord)), tuple(_stored(Classification))
 _values, _tag_values = attrgetter(*_FIELDS), attrgetter(*_TAGS)
 _NO_TAGS = (None,) * len(_TAGS)
-COLUMNS = (*_MADE, *(field.rpartition(".")[2] for field in _FIELDS), *_TAGS)
+COLUMNS = (*_OWN, *(field.rpartition(".")[2] for field in _FIELDS), *_TAGS)
 
 
 def insert(database: peewee.Database, calls: Sequence[CallRecord]) -> None:
@@ -49,10 +49,10 @@ def insert(database: peewee.Database, calls: Sequence[CallRecord]) -> None:
 def flat(call: CallRecord) -> tuple[object, ...]:
     """Return the values of a call's row, in the order of COLUMNS."""
     basis = call.basis
-    asked = (basis.policy, _storable(basis.asked_model), dump(basis)) if basis else (None, None, None)
+    decision = (basis.policy, _storable(basis.asked_model), dump(basis)) if basis else (None, None, None)
     tags = _tag_values(call.tags) if call.tags else _NO_TAGS
-    made = (call.times.ts_ms, call.why.live_ts_ms, call.ending.outcome == Outcome.OK, call.kind != Kind.LIVE, *asked)
-    return (*made, *map(_storable, (*_values(call), *tags)))
+    own = (call.times.ts_ms, call.why.live_ts_ms, call.ending.outcome == Outcome.OK, call.kind != Kind.LIVE, *decision)
+    return (*own, *map(_storable, (*_values(call), *tags)))
 
 
 def _storable(value: object) -> object:

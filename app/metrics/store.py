@@ -43,8 +43,8 @@ class Store:
             rollup.fold(database, progress)
 
     def catch_up(self) -> bool:
-        """Sum up some of the rows that nobody has yet: of an older version, of another program, of a killed worker.
-        True when there may be more of them."""
+        """Sum up some of the rows that are in no aggregate yet: of an older version, of another program, of a killed
+        worker.  Return True when there may be more of them."""
         with self._storage.reading() as database:
             rolled_to, backlog = rollup.progress(database)
             if rollup.last_id(database) <= rolled_to and not backlog.rows:
@@ -69,7 +69,7 @@ class Store:
             return int(gone)
 
     def report_worker(self, name: str, now_ms: int, document: JsonObject) -> None:
-        """Publish what a worker says of itself."""
+        """Publish the report of a worker."""
         with self._storage.transaction() as database:
             workers.report(database, name, now_ms, document)
 
@@ -105,7 +105,7 @@ class Store:
             return queries.groups(database, since_ms)
 
     def totals(self) -> dict[Key, Aggregate]:
-        """Return the aggregates of all calls ever made, pruned rows included, but for those `unsummed` counts."""
+        """Return the aggregates of all calls ever made, of pruned rows too, without the rows that `unsummed` counts."""
         aggregates: dict[Key, Aggregate] = defaultdict(Aggregate)
         with self._storage.reading() as database:
             for stored in rollup.stored(database, "span = 0"):
@@ -152,7 +152,7 @@ class Store:
         return self._storage.exists()
 
     def check_writable(self) -> None:
-        """Change nothing.  Raises StoreError when rows could not be written."""
+        """Change nothing.  Raise StoreError when rows could not be written."""
         self._storage.check_writable()
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ _SHORT = 0.5  # answers of less than half the length take less time for that alo
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """The calls of one backend: all of them, and those whose request both backends answered."""
+    """Hold the calls of one backend: all of them, and those whose request both backends answered."""
 
     sampled: Sequence[SampledCall]
     paired: Sequence[SampledCall]
@@ -99,7 +99,7 @@ def _columns(side: str, calls: _Side) -> JsonDict:
 
 
 def _advice(primary: _Side, candidate: _Side, ratio: float | None, echoes: Sequence[str]) -> _Advice:
-    """Return what the samples say of the candidate, with the reasons against it."""
+    """Return the recommendation that follows from the samples, with the reasons against the candidate."""
     against = [f"{name} is type echo, which is no model: it repeats what it is told" for name in echoes]
     if len(candidate.sampled) < ENOUGH_SAMPLES:
         if len(candidate.sampled) >= _FEWEST_FAILURES and not candidate.success_rate:
@@ -145,6 +145,6 @@ def _lengths(pair: Pair) -> tuple[int | None, int | None]:
 
 
 def _share(hits: Iterable[bool]) -> float | None:
-    """Return the share of the true ones; None of none."""
+    """Return the share of the true ones; None when there are none at all."""
     counted = list(hits)
     return round(sum(counted) / len(counted), 4) if counted else None

@@ -1,5 +1,4 @@
-"""Read what the calls of a window amount to: from the rows where they are few, from stored aggregates where they are
-many."""
+"""Add up the calls of a window: from the rows where they are few, from stored aggregates where they are many."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ Steps = Mapping[int, Mapping[tuple[str, str], Aggregate]]  # begin, Unix s -> (b
 
 
 class Summed(NamedTuple):
-    """How much of a window is summed up: less than all of it while the backlog after an upgrade is worked off."""
+    """Tell how much of a window is summed up: less than all of it while there is a backlog after an upgrade."""
 
     share: float = 1.0  # of its calls
     since_ms: int | None = None  # Unix time from which on all calls are; None = from the begin of the window on
@@ -34,7 +33,7 @@ class Summed(NamedTuple):
 
 
 class Window(NamedTuple):
-    """What the calls of a window amount to, by key, and the live ones by steps of time too."""
+    """Hold the aggregates of the calls of a window by key, and those of the live calls by steps of time."""
 
     aggregates: Mapping[Key, Aggregate]
     steps: Steps
@@ -42,9 +41,9 @@ class Window(NamedTuple):
 
 
 def read_window(database: peewee.Database, since_ms: int, step_s: int) -> Window:
-    """Return what the calls since then amount to, over time in steps of a multiple of BUCKET_S (0: no steps).  Few rows
-    are summed up exactly; of many, all but the edges of the window come from stored aggregates.  Calls from the future,
-    of a time when a clock was wrong, would be in every window: they are left out.
+    """Return the aggregates of the calls since then, over time in steps of a multiple of BUCKET_S (0: no steps).  Few
+    rows are summed up exactly; of many, all but the edges of the window come from stored aggregates.  Calls from the
+    future, of a time when a clock was wrong, would be in every window: they are left out.
 
     `database` shows one moment to all queries."""
     sums, until_ms = _Sums(step_s), now_ms() + AHEAD_MS
@@ -80,7 +79,7 @@ def _summed(database: peewee.Database, backlog: Backlog, since_ms: int) -> Summe
 
 
 class _Sums:
-    """The aggregates of a window by key, and those of its live calls by steps of time."""
+    """Add up rows and stored aggregates by key, and those of live calls by steps of time too."""
 
     def __init__(self, step_s: int) -> None:
         self.aggregates: dict[Key, Aggregate] = defaultdict(Aggregate)

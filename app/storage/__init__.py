@@ -1,4 +1,4 @@
-"""The database file: opening, upgrading, transactions.  Used by metrics and conversations; nobody else touches peewee.
+"""Open the database, upgrade it, run transactions.  Only metrics and conversations use it, and peewee.
 
 Everything here may block and may raise StoreError; nothing of it runs on the event loop (see background/thread.py).
 """
@@ -43,25 +43,25 @@ _NO_WRITES = "-c default_transaction_read_only=on"
 
 
 class StoreError(Exception):
-    """The database cannot be used now; the message says why in one line."""
+    """Say in one line why the database cannot be used now."""
 
 
 class NoDatabase(StoreError):
-    """There is nothing to read at LLR_DB, or this user may not read it.  The message says what to do."""
+    """Say that there is nothing to read at LLR_DB, or that this user may not read it, and what to do."""
 
 
 class Storage:
-    """One connection to LLR_DB, opened at first use and again after every failure.  Belongs to one thread at a time."""
+    """Hold one connection to LLR_DB, opened at first use and again after every failure, for one thread at a time."""
 
     def __init__(self, location: str, *, read_only: bool = False) -> None:
         """`location` is LLR_DB: an SQLite path, or a database URL.  A `read_only` one makes no database, changes none
         and upgrades none: of an older file it reads a copy."""
         self.location = location
-        self.name = _shown(location)  # for people: a URL may hold a password
+        self.name = _shown(location)  # without a password, which a URL may hold
         self._read_only = read_only
         self._database: peewee.Database | None = None
         self._files: tuple[int, ...] | None = None  # inodes
-        self._mode_warning: str | None = None  # said once
+        self._mode_warning: str | None = None  # logged once
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[peewee.Database]:
@@ -72,7 +72,7 @@ class Storage:
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[peewee.Database]:
-        """Several queries that see the database as of one moment."""
+        """Run several queries that see the database as of one moment."""
         with self.reading() as database:
             level = {} if isinstance(database, peewee.SqliteDatabase) else {"isolation_level": "REPEATABLE READ"}
             with database.atomic(**level):
@@ -80,20 +80,20 @@ class Storage:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[peewee.Database]:
-        """An open, current database.  Any failure closes it, so that the next use starts afresh."""
+        """Give an open, current database.  Any failure closes it, so that the next use starts afresh."""
         try:
             yield self._open()
         except (peewee.PeeweeException, sqlite3.Error, OSError, UnicodeDecodeError) as error:
             self.close()
-            said = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise StoreError(f"{self.name}: {said}") from error
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise StoreError(f"{self.name}: {reason}") from error
 
     def exists(self) -> bool:
-        """Whether there is a database; opening one that is not there would make it."""
+        """Tell whether there is a database; opening one that is not there would make it."""
         return not _is_file(self.location) or Path(self.location).exists()
 
     def check_writable(self) -> None:
-        """Take the lock that a writer needs, and give it back: nothing is changed.  Raises StoreError."""
+        """Take the lock that a writer needs, and give it back: nothing is changed.  Raise StoreError."""
         with self.reading() as database:
             if isinstance(database, peewee.SqliteDatabase):
                 database.execute_sql("PRAGMA query_only = 0")
@@ -152,12 +152,12 @@ class Storage:
         return copy
 
     def _moved(self) -> bool:
-        """A file was deleted or replaced under us, the write-ahead log too: SQLite would go on writing into what
+        """Tell whether a file was deleted or replaced, or the write-ahead log: SQLite would go on writing into what
         nobody will ever read.  Deleted perhaps while it was being opened."""
         return self._files is not None and (_MISSING in self._files or self._inodes() != self._files)
 
     def _drop_old_log(self) -> None:
-        """Removes the write-ahead log of a database that is no longer there.  SQLite would take it for the log of the
+        """Remove the write-ahead log of a database that is no longer there.  SQLite would take it for the log of the
         file in its place, and ruin that; its index (-shm) would be shared with those that still use the old one."""
         now = self._inodes()
         if self._files is None or now is None or now[0] == self._files[0] or now[1] != self._files[1]:
@@ -166,7 +166,7 @@ class Storage:
             Path(f"{self.location}{end}").unlink(missing_ok=True)
 
     def _inodes(self) -> tuple[int, ...] | None:
-        """Of the database and its write-ahead log, which is there as long as we are connected."""
+        """Return the inodes of the database and of its write-ahead log, which is there as long as we are connected."""
         if not _is_file(self.location) or self._read_only:
             return None
         return _inode(self.location), _inode(f"{self.location}-wal")
@@ -183,7 +183,7 @@ def _is_file(location: str) -> bool:
 
 
 def _check_readable(location: str) -> None:
-    """Raises NoDatabase."""
+    """Raise NoDatabase when the file cannot be read."""
     path = Path(location).absolute()
     if not path.exists():
         raise NoDatabase(
@@ -195,7 +195,7 @@ def _check_readable(location: str) -> None:
 
 
 def _upgraded_copy(database: peewee.Database) -> peewee.Database:
-    """Return a copy in a temporary file that SQLite deletes, with the tables of this version.  Raises StoreError."""
+    """Return a copy in a temporary file that SQLite deletes, with the tables of this version.  Raise StoreError."""
     if not isinstance(database, peewee.SqliteDatabase):
         raise StoreError("LLR_DB holds no tables of this version: the router makes and upgrades them when it starts")
     copy = peewee.SqliteDatabase("file:", uri=True, thread_safe=False)
@@ -206,9 +206,9 @@ def _upgraded_copy(database: peewee.Database) -> peewee.Database:
 
 
 def connect(location: str, *, read_only: bool = False) -> peewee.Database:
-    """A database that is not yet open.  Raises StoreError for one that cannot work."""
-    if said := database_problem(location):
-        raise StoreError(f"LLR_DB: {said}")
+    """Return a database that is not open yet.  Raise StoreError for one that cannot work."""
+    if problem := database_problem(location):
+        raise StoreError(f"LLR_DB: {problem}")
     if "://" in location:
         limits = _POSTGRES | ({"options": f"{_POSTGRES['options']} {_NO_WRITES}"} if read_only else {})
         database: peewee.Database = db_url.connect(
@@ -225,7 +225,7 @@ def connect(location: str, *, read_only: bool = False) -> peewee.Database:
 
 
 def _shown(location: str) -> str:
-    """LLR_DB without user, password and options."""
+    """Return LLR_DB without user, password and options."""
     if "://" not in location:
         return location
     parts = urlsplit(location)
@@ -246,8 +246,8 @@ def fetch(row: type[Row], query: peewee.Select, database: peewee.Database) -> li
 
 
 def portions(items: Sequence[T], most: int = 256) -> Iterator[Sequence[T]]:
-    """Cuts into powers of two: so that there are few different statements.  Python keeps the last 128 of a connection
-    ready, and one of a hundred rows takes half a megabyte."""
+    """Cut items into powers of two, so that there are few different statements.  Python keeps the last 128 of a
+    connection ready, and one of a hundred rows takes half a megabyte."""
     at = 0
     while left := len(items) - at:
         size = min(most, 1 << (left.bit_length() - 1))
@@ -256,7 +256,7 @@ def portions(items: Sequence[T], most: int = 256) -> Iterator[Sequence[T]]:
 
 
 def plain(text: str) -> str:
-    """Text that every database takes: clients also send lone surrogates and NUL."""
+    """Return text that every database takes: clients also send lone surrogates and NUL."""
     return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
 
 

@@ -1,4 +1,4 @@
-"""The files of an SQLite database: they hold conversations, so only their owner may read them."""
+"""Keep the files of an SQLite database private: they hold conversations, so only their owner may read them."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def keep_private(location: str) -> str | None:
 def _is_open(file: Path) -> bool:
     """Tell whether others than its owner have rights on a file."""
     with contextlib.suppress(OSError):
-        found = file.stat()
-        return stat.S_ISREG(found.st_mode) and bool(found.st_mode & _OTHERS)
+        status = file.stat()
+        return stat.S_ISREG(status.st_mode) and bool(status.st_mode & _OTHERS)
     return False
 
 
 def _close(file: Path) -> bool:
     with contextlib.suppress(OSError):
-        found = file.stat()
-        if found.st_uid == os.geteuid():
-            file.chmod(stat.S_IMODE(found.st_mode) & _OWNER_ONLY)
+        status = file.stat()
+        if status.st_uid == os.geteuid():
+            file.chmod(stat.S_IMODE(status.st_mode) & _OWNER_ONLY)
             return True
     return False

@@ -1,4 +1,4 @@
-"""The tables, and how an older database becomes a current one.
+"""Define the tables, and upgrade older databases.
 
 `metrics` has one row a call; its first columns are those of the original program, whose databases are upgraded in
 place.  `llr_sums` holds the same calls summed up, so that a summary costs the same on a million rows.
@@ -9,13 +9,13 @@ Queries name their database themselves: no model is bound to one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from peewee import (
     AutoField,
     BigIntegerField,
     BooleanField,
     CompositeKey,
+    Context,
     Database,
     DoubleField,
     Field,
@@ -31,15 +31,15 @@ from playhouse.sqlite_ext import AutoIncrementField
 
 
 class _RowId(AutoIncrementField):  # type: ignore[misc]
-    """Rises, and is never used twice.  PostgreSQL has no word for it: there it is always so."""
+    """Number rows upwards, and use no number twice.  PostgreSQL needs no word for it: there it is always so."""
 
-    def ddl(self, ctx: Any) -> Any:
+    def ddl(self, ctx: Context) -> object:
         postgres = isinstance(self.model._meta.database, PostgresqlDatabase)
         return AutoField.ddl(self, ctx) if postgres else super().ddl(ctx)
 
 
 class Metric(Model):
-    """One call to one target."""
+    """Hold one call to one target."""
 
     id = _RowId()
     ts = BigIntegerField(index=True)  # Unix ms
@@ -77,14 +77,14 @@ class Metric(Model):
     basis = TextField(null=True)  # JSON, as routing/basis.py writes it
     finish = TextField(null=True)  # why the answer ended: stop | length | tool_calls | content_filter | refusal | …
     answer_chars = IntegerField(null=True)
-    live_ts = BigIntegerField(null=True)  # `ts` of the live call that this one mirrors
+    live_ts = BigIntegerField(null=True)  # of a shadow call: `ts` of its live call
 
     class Meta:
         table_name = "metrics"
 
 
 class StoredAggregate(Model):
-    """Calls of `span` seconds from `bucket` (Unix s) on; of all time where both are 0."""
+    """Add up calls of `span` seconds from `bucket` (Unix s) on; of all time where both are 0."""
 
     span = IntegerField()
     bucket = BigIntegerField()
@@ -112,8 +112,8 @@ class StoredAggregate(Model):
 
 
 class Refusals(Model):
-    """Requests that were refused before any call, in `span` seconds from `bucket` (Unix s) on; of all time where both
-    are 0."""
+    """Count requests that were refused before any call, in `span` seconds from `bucket` (Unix s) on; of all time
+    where both are 0."""
 
     span = IntegerField()
     bucket = BigIntegerField()
@@ -126,7 +126,7 @@ class Refusals(Model):
 
 
 class State(Model):
-    """Small facts: `rolled_to` (the last row that is in the sums), `backlog_after` and `backlog_to` (ids of
+    """Hold numbers: `rolled_to` (the last row that is in the sums), `backlog_after` and `backlog_to` (ids of
     the rows up to it that are not yet), `dropped` (rows lost to a full queue), `stored_rows` and `stored_bytes` (what
     `llr_responses` holds)."""
 
@@ -138,7 +138,7 @@ class State(Model):
 
 
 class Worker(Model):
-    """What each worker process says about itself, so that every worker can report on all of them."""
+    """Hold the report of each worker process, so that every worker can show all of them."""
 
     name = TextField(primary_key=True)
     ts = BigIntegerField()  # Unix ms
@@ -149,7 +149,7 @@ class Worker(Model):
 
 
 class StoredResponse(Model):
-    """One turn of a conversation, kept for `previous_response_id` and retrieval."""
+    """Keep one turn of a conversation, for `previous_response_id` and retrieval."""
 
     owner = TextField(default="")  # who made it: the id of a client's key; "" = no keys were set
     id = TextField()
@@ -169,7 +169,7 @@ class StoredResponse(Model):
 
 
 class StoredItem(Model):
-    """Where an item that may be referred to by its id is kept."""
+    """Tell which turn holds an item, which a client may refer to by its id."""
 
     owner = TextField(default="")
     id = TextField()
@@ -189,7 +189,7 @@ _TABLES = (Metric, StoredAggregate, State, Worker, StoredResponse, StoredItem)
 
 
 def _v1_tables(database: Database) -> None:
-    """The original's table gets our columns; what is missing is made."""
+    """Add our columns to the table of the original program, and make the other tables."""
     with database.bind_ctx(_TABLES):
         if Metric.table_exists():
             _add_missing_columns(database)
@@ -199,7 +199,7 @@ def _v1_tables(database: Database) -> None:
 
 
 def _add_missing_columns(database: Database) -> None:
-    """The table `metrics` gets the columns of the model that it lacks."""
+    """Add the columns of the model that the table `metrics` lacks."""
     table = Metric._meta.table_name
     present = {column.name for column in database.get_columns(table)}
     sqlite = isinstance(database, SqliteDatabase)
@@ -208,8 +208,8 @@ def _add_missing_columns(database: Database) -> None:
     migrate(*(migrator.add_column(table, field.column_name, _nullable(field)) for field in missing))
 
 
-def _nullable(field: Field[Any]) -> Field[Any]:
-    """A column that can be added to a table with rows."""
+def _nullable(field: Field[object]) -> Field[object]:
+    """Return a column that can be added to a table with rows."""
     added = field.clone()
     added.null = added.default is None
     return added
@@ -221,14 +221,14 @@ def _v2_refusals(database: Database) -> None:
 
 
 def _v3_answer_facts(database: Database) -> None:
-    """Add the columns `finish`, `answer_chars` and `live_ts`, and an index of the few mirrored calls."""
+    """Add the columns `finish`, `answer_chars` and `live_ts`, and an index of the few shadow calls."""
     _add_missing_columns(database)
     database.execute_sql("CREATE INDEX IF NOT EXISTS llr_metrics_shadow ON metrics (ts) WHERE shadow")
 
 
 def _v4_owners(database: Database) -> None:
-    """Stored responses and their items get an owner, which is part of their key, and a size.  Those from before belong
-    to no key."""
+    """Give stored responses and their items an owner, which is part of their key, and a size.  Older ones belong to no
+    key."""
     with database.bind_ctx(_TABLES):
         _rebuild(database, StoredResponse, {"size_bytes": "length(input) + length(response)"})
         _rebuild(database, StoredItem, {})
@@ -276,7 +276,7 @@ _UPGRADE_LOCK = 5_241_752  # any number, the same on every machine
 
 
 def upgrade(database: Database) -> None:
-    """Runs the migrations this database has not seen, each in a transaction of its own."""
+    """Run the migrations that this database lacks, each in a transaction of its own."""
     for number in range(_version(database) + 1, len(MIGRATIONS) + 1):
         with database.atomic("IMMEDIATE") if isinstance(database, SqliteDatabase) else database.atomic():
             if isinstance(database, PostgresqlDatabase):

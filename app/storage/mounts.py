@@ -1,4 +1,4 @@
-"""Which file system a database lies on, by Linux's own list of mounts.  Pure.
+"""Find the file system that a database lies on, in Linux's own list of mounts.  Pure.
 
 Format: proc(5), /proc/pid/mountinfo.
 """
@@ -37,7 +37,7 @@ def file_system(path: str, mounts: str) -> str:
         fields, types = mount.split(), source.split()
         if not separator or len(fields) < 5 or not types:
             continue
-        point = PurePosixPath(_OCTAL.sub(lambda found: chr(int(found[1], 8)), fields[4]))
+        point = PurePosixPath(_OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[4]))
         if PurePosixPath(path).is_relative_to(point) and len(point.parts) >= nearest:  # the last of one point covers it
             nearest, kind = len(point.parts), types[0]
     return kind

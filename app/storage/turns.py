@@ -18,7 +18,7 @@ ITEM_BYTES = 250  # an item's row and its places in two indexes, measured in SQL
 
 
 class TurnRow(NamedTuple):
-    """A turn as the table holds it."""
+    """Hold a turn as the table does."""
 
     owner: str
     id: str
@@ -34,14 +34,14 @@ class TurnRow(NamedTuple):
 
 
 class NewTurn(NamedTuple):
-    """A turn to write: its row and the ids of its items."""
+    """Hold a turn to write: its row and the ids of its items."""
 
     row: TurnRow
     item_ids: tuple[str, ...]
 
 
 class Size(NamedTuple):
-    """The number of turns, and their bytes."""
+    """Hold a number of turns, and their bytes."""
 
     turns: int
     size_bytes: int
@@ -53,7 +53,7 @@ def write(database: peewee.Database, new: NewTurn) -> Size:
     before = size_of(database, row.owner, row.id)
     database.execute_sql(_upsert("llr_responses", TurnRow._fields, 1, database.param), row)
     for some in portions(new.item_ids):
-        # An item that is said again is held by the newest turn, which lives longest.
+        # An item that comes again is held by the newest turn, which is removed last.
         items = [value for name in some for value in (row.owner, name, row.id)]
         sql = _upsert("llr_response_items", ("owner", "id", "response_id"), len(some), database.param)
         database.execute_sql(sql, items)

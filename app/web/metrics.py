@@ -1,4 +1,4 @@
-"""GET /v1/metrics, /metrics, /v1/ab, /v1/egress: what operators and Prometheus read, of all workers."""
+"""Serve GET /v1/metrics, /metrics, /v1/ab and /v1/egress: reports on all workers for operators and Prometheus."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def _trial(services: Runtime, hours: float) -> JsonDict:
 
 
 def _exposition(services: Runtime) -> bytes:
-    """Totals that are not whole are left out: Prometheus would take their rise for traffic, and the fall from what an
-    older version published for a restart."""
+    """Return the text for Prometheus.  Totals that are not whole are left out: it would take their rise for traffic,
+    and their fall from what an older version published for a restart."""
     store = services.store
     unsummed = store.unsummed()  # read first: when it was 0, the totals are whole
     last_day = store.window(_since(24))

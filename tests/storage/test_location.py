@@ -48,8 +48,8 @@ def test_without_a_driver_it_says_what_to_install() -> None:
 @pytest.mark.parametrize(
     ("location", "said"),
     [
-        ("mysql://user:secret@host/llr", "mysql:// is not known"),
-        ("sqlite:///metrics.db", "sqlite:// is not known"),
+        ("mysql://user:secret@host/llr", "mysql:// is no supported database"),
+        ("sqlite:///metrics.db", "sqlite:// is no supported database"),
         ("postgresql://user:secret@host", "names no database"),
         ("postgresql://[secret/llr", "is no database URL"),
     ],
@@ -76,4 +76,4 @@ def test_a_command_says_it_too(tmp_path) -> None:
     command = [sys.executable, "-m", "flask", "policy", "check"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode != 0
-    assert "LLR_DB: mysql:// is not known" in done.stderr and "Traceback" not in done.stderr
+    assert "LLR_DB: mysql:// is no supported database" in done.stderr and "Traceback" not in done.stderr

@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from app import words
 from app.metrics.aggregates import Aggregate, Key, merged
+from app.metrics.queries import ShownCall
 from app.metrics.report import read_summary
 from app.metrics.rollup import BUCKET_S
 from app.metrics.store import Store
 from app.metrics.summary import ab_report, metrics_summary, overview
 from app.metrics.window import Steps
 from app.routing.locality import is_local
-from app.types import JsonDict, Kind, Observations, Policy, Target
+from app.types import JsonDict, JsonObject, Kind, Observations, Outcome, Policy, Target
 from app.web.dashboard.charts import Chart, Series, bars, count, lines
 
 WINDOWS = ((1.0, "1 hour"), (24.0, "24 hours"), (168.0, "7 days"))
@@ -28,10 +28,10 @@ _STEPS_S = tuple(BUCKET_S * times for times in (1, 6, 18, 36, 72, 144, 432, 1008
 class Figures:
     """One look at the database."""
 
-    summary: Mapping[str, Any]  # as /v1/metrics
-    ab: Mapping[str, Any]  # as /v1/ab
+    summary: JsonObject  # as /v1/metrics
+    ab: JsonObject  # as /v1/ab
     steps: Steps
-    latest: Sequence[Any]  # rows of `metrics`, newest first
+    latest: Sequence[ShownCall]  # newest first
 
 
 def gather(store: Store, policy: Policy, observations: Observations, hours: float, now_ms: int) -> Figures:
@@ -161,7 +161,7 @@ def age(ms: float) -> str:
 NO_CALLS = metrics_summary({Key("", "", "none", Kind.LIVE): Aggregate()}, 24, {})["routes"][0]
 
 
-def tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
+def tiles(summary: JsonObject) -> list[dict[str, str]]:
     """The figures on top: name, value, note."""
     total, savings = summary["total"], summary["savings"]
     bad = f"{total['errors']:,} failed, {total['cancelled']:,} left by the client"
@@ -195,7 +195,7 @@ def tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     return [dict(zip(("name", "value", "note"), one, strict=True)) for one in shown]
 
 
-def _tokens(total: Mapping[str, Any]) -> tuple[str, str]:
+def _tokens(total: JsonObject) -> tuple[str, str]:
     counted, answers = total["counted_calls"], total["calls"] - total["errors"]
     if not counted and answers:
         return "unknown", "no backend told them"
@@ -203,7 +203,7 @@ def _tokens(total: Mapping[str, Any]) -> tuple[str, str]:
     return f"{count(total['input_tokens'])} / {count(total['output_tokens'])}", note
 
 
-def _cost(total: Mapping[str, Any]) -> tuple[str, str]:
+def _cost(total: JsonObject) -> tuple[str, str]:
     """A backend without a price matters only where a call of it told tokens."""
     without = ", ".join(total["unpriced"])
     note = f"known part; {without}: no price" if without else "as far as tokens are known"
@@ -222,22 +222,25 @@ _WHY = {
 }
 
 
-def call_line(row: Any, now_ms: int) -> dict[str, Any]:
-    """A row of `metrics` for people.  There is no text of a prompt in it, because there is none in the row."""
-    outcome = row.outcome or ("ok" if row.ok else "error")
-    tokens = (row.input_tokens, row.output_tokens)
+_LOOKS: Mapping[str, str] = {Outcome.OK: "good", Outcome.ERROR: "bad"}
+
+
+def call_line(call: ShownCall, now_ms: int) -> JsonDict:
+    """Return a call as the page shows it.  The row holds no text of a prompt, and so the page has none."""
+    outcome = call.outcome or (Outcome.OK if call.ok else Outcome.ERROR)
+    tokens = (call.input_tokens, call.output_tokens)
     return {
-        "ago": age(now_ms - row.ts),
-        "backend": row.backend,
-        "model": row.model or "",
-        "outcome": f"{outcome}: {row.error}" if row.error and outcome == "error" else outcome,
-        "look": {"ok": "good", "error": "bad"}.get(outcome, "plain"),
-        "route": row.route or "",
-        "tags": ", ".join(tag for tag in (row.task, row.complexity) if tag),
-        "latency": row.latency_ms,
-        "ttfb": row.ttfb_ms,
+        "ago": age(now_ms - call.ts),
+        "backend": call.backend,
+        "model": call.model or "",
+        "outcome": f"{outcome}: {call.error}" if call.error and outcome == Outcome.ERROR else outcome,
+        "look": _LOOKS.get(outcome, "plain"),
+        "route": call.route or "",
+        "tags": ", ".join(tag for tag in (call.task, call.complexity) if tag),
+        "latency": call.latency_ms,
+        "ttfb": call.ttfb_ms,
         "tokens": "–" if tokens == (None, None) else " / ".join("–" if n is None else f"{n:,}" for n in tokens),
-        "why": _WHY.get(row.reason or "", "").format(row.fallback_for or "the first"),
+        "why": _WHY.get(call.reason or "", "").format(call.fallback_for or "the first"),
     }
 
 
