@@ -62,7 +62,7 @@ class ClientGone(BaseException):
 
 
 class RouterError(Exception):
-    """The root of the tree.  `status` is the HTTP status that a client gets."""
+    """Every error of the tree derives from this class.  `status` is the HTTP status that a client gets."""
 
     status: int = 500
     type: str = "server_error"
@@ -102,17 +102,17 @@ class RouterError(Exception):
 
     @property
     def cause(self) -> str:
-        """The short reason that the log names.  It is a code of ours, never content."""
+        """Return the short reason that the log names.  It is a code of ours, never content."""
         return self.code or HTTPStatus(self.status).name.lower()
 
     @property
     def refusal(self) -> str | None:
-        """The code under which a refused request is counted; None when the request was not refused."""
+        """Return the code under which a refused request is counted; None when the request was not refused."""
         return self.cause if self.refuses else None
 
     @property
     def is_final(self) -> bool:
-        """True when the same request would be refused again, so that no client should repeat it."""
+        """Return True when the same request would be refused again, so that no client should repeat it."""
         return 400 <= self.status < 500 and self.status not in _WORTH_A_RETRY
 
 
@@ -361,7 +361,7 @@ class AllBackendsFailed(RouterError):
 
     @property
     def refusal(self) -> str | None:
-        """`busy` for a request that got no place at any backend: it was never sent."""
+        """Return `busy` for a request that got no place at any backend: it was never sent."""
         return BackendBusy.kind if all(isinstance(error, BackendBusy) for _, error in self.failures) else None
 
 

@@ -1,4 +1,4 @@
-"""OpenAI's API: what /v1/chat/completions and /v1/responses share, and how every URL without a surface speaks."""
+"""OpenAI's API: what the surfaces for chat and Responses share, and what every URL without a surface speaks."""
 
 from __future__ import annotations
 

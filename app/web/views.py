@@ -14,7 +14,7 @@ View = Callable[..., Response]  # (environ, services, **parts of the URL)
 
 
 class Blueprint(flask.Blueprint):
-    """A blueprint of plain views."""
+    """Register plain views with Flask."""
 
     def view(self, method: str, rule: str) -> Callable[[View], View]:
         """Serve a URL with the function that is decorated, which stays a plain function."""

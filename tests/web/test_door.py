@@ -96,7 +96,7 @@ def sent(app: Any, serve: Any, method: str, url: str, headers: dict[str, str], r
         text = b"".join(pieces)
         if hasattr(pieces, "close"):
             pieces.close()
-    listed = sorted((name, MADE.sub(b"*", value.encode())) for name, value in found.items())
+    listed = [(name, MADE.sub(b"*", value.encode())) for name, value in found.items()]
     lines = [MADE.sub(b"*", line.encode()) for line in lines if "\n" not in line]  # one has the lines of a traceback
     return status, listed, MADE.sub(b"*", text), lines, sum(runtime.store.refusals().values()) - before
 
