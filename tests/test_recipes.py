@@ -23,7 +23,8 @@ REGISTRY = "app/backends/__init__.py"
 DONE = yaml.safe_load((ROOT / "tests/recipes.yaml").read_text("utf-8"))
 CHECKED = (  # what is run in the copy: the checks that look at more than one place
     "tests/test_house.py", "tests/policy/test_docs.py", "tests/routing/test_classify.py",
-    "tests/routing/test_decide.py", "tests/routing/test_explain.py", "tests/cli/test_route.py",
+    "tests/routing/test_decide.py", "tests/routing/test_detect.py", "tests/policy/test_policy.py",
+    "tests/routing/test_explain.py", "tests/cli/test_route.py",
     "tests/metrics/test_replay.py", "tests/storage", "tests/cli/test_doctor_hour.py::test_every_check_is_in_the_table",
     "tests/test_recipes.py::test_the_policy_knows_the_type",  # it must not mind that the recipe was followed
 )  # fmt: skip
