@@ -349,7 +349,7 @@ def test_every_check_of_doctor_is_documented():
         if isinstance(call.func, ast.Name) and call.func.id == "Finding" and isinstance(call.args[0], ast.Constant)
     }
     page = Document.read("docs/troubleshooting.md")
-    assert {name for row in page.rows("check", "it names") for name in names(row[0])} == found
+    assert {name for row in page.rows("check", "finds") for name in names(row[0])} == found
 
 
 def test_every_make_target_is_documented():
@@ -515,7 +515,7 @@ def test_there_is_one_flow():
 GENERIC = ("access", "door", "errors", "headers", "reply", "request_log", "response", "stream", "surface", "views")
 # Methods of a Backend that send something, and who may call them: dispatch alone for a request; what asks a server for
 # its models and windows, in the background and from the command line, is no request.
-ASKERS = {"background/observe.py", "cli/backends.py", "cli/doctor.py", "cli/surroundings.py"}
+ASKERS = {"background/observe.py", "cli/backends.py", "cli/inspection.py", "cli/surroundings.py"}
 DOORS = {
     "open": ({"private"}, {"dispatch.py"}),
     "_open": ({"private"}, set()),

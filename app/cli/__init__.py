@@ -1,4 +1,4 @@
-"""The command line: one module a group, one line each here."""
+"""The command line.  Each command or group has a module of its own, and a line in the table below."""
 
 from __future__ import annotations
 

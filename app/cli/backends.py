@@ -1,23 +1,23 @@
-"""`flask backends`."""
+"""`flask backends`: list the backends, and ask them for their models."""
 
 from __future__ import annotations
 
 import os
 import time
 from dataclasses import replace
-from typing import Any
 
 import click
 from flask.cli import AppGroup
 
 from app.backends import BACKEND_TYPES
 from app.background.observe import resolve
-from app.cli.common import as_json, cells, counted, print_json, runtime
+from app.cli.common import cells, counted, print_json, runtime
+from app.cli.options import as_json
 from app.cli.table import table
 from app.errors import BackendError
-from app.types import BackendConfig, Timeouts
+from app.types import BackendConfig, JsonDict, Timeouts
 
-_WAIT = Timeouts(connect_s=2.0, first_byte_s=4.0, idle_s=4.0)
+_TIMEOUTS = Timeouts(connect_s=2.0, first_byte_s=4.0, idle_s=4.0)
 
 backends_group = AppGroup("backends", help="The backends of the policy.")
 
@@ -25,13 +25,13 @@ backends_group = AppGroup("backends", help="The backends of the policy.")
 @backends_group.command("list")
 @as_json
 def backends_list(as_json: bool) -> None:
-    """Backends, whether they are local, and whether their key is set.
+    """List the backends, whether they are local, and whether their key is set.
 
-    Asks each local Ollama which of its models run at another host: those are not local."""
+    Asks each local Ollama server which of its models run at another host.  Such models are not local."""
     rt = runtime()
     rt.look_up_names(resolve)
     local = rt.observations().local
-    rows: list[dict[str, Any]] = []
+    rows: list[JsonDict] = []
     remote: dict[str, dict[str, str]] = {}
     for name, config in rt.policy.backends.items():
         key = "none needed" if not config.api_key_env else "set" if os.environ.get(config.api_key_env) else "NOT SET"
@@ -44,12 +44,12 @@ def backends_list(as_json: bool) -> None:
     click.echo(table(("backend", "type", "endpoint", "local", "key"), [cells(row) for row in rows]))
     for name, models in remote.items():
         for model, host in models.items():
-            click.echo(f"{name}: {model} runs at {host}: it is not local")
+            click.echo(f"{name}: {model} runs at {host}, so it is not local")
 
 
 def _remote_models(config: BackendConfig) -> dict[str, str]:
-    """Ask a server which of its models it hands on, and to which host.  One that does not answer says nothing."""
-    backend = BACKEND_TYPES[config.type](replace(config, timeouts=_WAIT), os.environ)
+    """Ask a server which of its models it forwards, and to which host.  A server that does not reply forwards none."""
+    backend = BACKEND_TYPES[config.type](replace(config, timeouts=_TIMEOUTS), os.environ)
     try:
         if backend.model_hosts is not None:
             backend.discover()
@@ -63,7 +63,7 @@ def _remote_models(config: BackendConfig) -> dict[str, str]:
 @backends_group.command("probe")
 @as_json
 def backends_probe(as_json: bool) -> None:
-    """Ask every backend for its models; `ms` is how long it took.  Exit status 1 when one does not answer."""
+    """Ask every backend for its models, and print the time in ms.  The exit status is 1 when one does not reply."""
     rows, failed = [], False
     for name, upstream in runtime().upstreams.items():
         started = time.monotonic()

@@ -1,32 +1,24 @@
-"""`flask egress`: what left this machine."""
+"""`flask egress`: the calls that left this machine."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 from flask.cli import with_appcontext
 
-from app.cli.common import (
-    Span,
-    as_json,
-    counted,
-    no_rows,
-    print_json,
-    runtime,
-    since_option,
-    source_line,
-    unreadable,
-)
+from app.cli.common import counted, print_json, runtime
+from app.cli.options import Span, as_json, since_option
+from app.cli.report import database_errors, no_rows, source_line
 from app.cli.table import table
 from app.metrics.egress import Ledger
-from app.storage import StoreError, now_ms
+from app.storage import now_ms
+from app.types import JsonDict, JsonObject
 from app.words import utc
 
-_LATEST = 20  # calls that are listed without --all or --json: as many as a screen shows
+_LATEST = 20  # calls that are listed without --all and --json: a screen shows so many
 
 
 @click.command()
@@ -35,26 +27,25 @@ _LATEST = 20  # calls that are listed without --all or --json: as many as a scre
 @as_json
 @with_appcontext
 def egress(since: Span, every: bool, as_json: bool) -> None:
-    """Sums and calls to backends that are not local: when, where to, how much, and why.  Never what was said.
+    """List the calls to backends that are not local: time, destination, size and reason, but no text of a prompt.
 
     \b
     The column `reason`:
-      route         the route names this backend first
+      route         it is the first backend of the route
       pin           the client named it as its model
-      spill, fit    the route's first backend was too slow, or its window too small
-      fallback      the backend before it failed
-      cooling       the route's first backend was cooling down after failures
-      shadow        mirrored for the A/B trial
-      continuation  the conversation is kept there
+      spill, fit    the first backend of the route was too slow, or its context
+                    window was too small
+      fallback      an earlier backend failed
+      cooling       the circuit of the route's first backend was open
+      shadow        it is a shadow call of the A/B trial
+      continuation  the backend keeps the conversation
     """
     store, ledger, begin_ms = runtime().store, Ledger(), now_ms() - since.ms
-    calls: deque[dict[str, Any]] = deque(maxlen=None if every or as_json else _LATEST)
-    try:
+    calls: deque[JsonDict] = deque(maxlen=None if every or as_json else _LATEST)
+    with database_errors():
         source = store.source()
         for page in store.egress(begin_ms):
             calls.extend(ledger.entries(page))
-    except StoreError as error:
-        raise unreadable(error) from None
     if as_json:
         print_json({**source.document(), **ledger.totals(), "calls": list(calls)})
         return
@@ -68,7 +59,7 @@ def egress(since: Span, every: bool, as_json: bool) -> None:
     click.echo("\n".join((*_sums(ledger.totals()), "", *_list(calls, ledger.totals()["total"]["calls"]))))
 
 
-def _sums(totals: Mapping[str, Any]) -> Iterator[str]:
+def _sums(totals: JsonObject) -> Iterator[str]:
     for title, group in (("by destination", totals["destinations"]), ("by reason", totals["reasons"])):
         yield title
         largest = sorted(group.items(), key=lambda one: -one[1]["sent_bytes"])
@@ -76,11 +67,11 @@ def _sums(totals: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {name}: {counted(sums['calls'], 'call')}, {counted(sums['sent_bytes'], 'byte')} sent"
 
 
-def _list(calls: Sequence[Mapping[str, Any]], total: int) -> Iterator[str]:
-    if left_out := total - len(calls):
-        yield f"the latest {len(calls)} calls; {left_out} earlier ones are left out (--all lists them)"
+def _list(calls: Sequence[JsonObject], total: int) -> Iterator[str]:
+    if earlier := total - len(calls):
+        yield f"the latest {len(calls)} calls; --all lists {earlier} earlier ones too"
     rows = []
     for call in calls:
-        when = datetime.fromtimestamp(call["ts"] / 1000, UTC).strftime("%m-%d %H:%M:%S")
-        rows.append((when, call["destination"], call["model"], call["route"], call["reason"], call["sent_bytes"]))
+        time = datetime.fromtimestamp(call["ts"] / 1000, UTC).strftime("%m-%d %H:%M:%S")
+        rows.append((time, call["destination"], call["model"], call["route"], call["reason"], call["sent_bytes"]))
     yield table(("UTC", "destination", "model", "route", "reason", "bytes"), rows)

@@ -1,4 +1,4 @@
-"""The first policy: a commented text that fits what was found.  Pure."""
+"""Write the first policy: a text with comments that fits the surroundings.  Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
 from app.backends import BACKEND_TYPES
-from app.cli.surroundings import Found, Model, Server
+from app.cli.surroundings import Model, Server, Surroundings
 from app.routing.locality import host_name, host_of, judge
 from app.types import Cuts
 
@@ -15,151 +15,157 @@ _VISION = (
     "vision", "llava", "-vl", "vl:", "gemma3", "minicpm-v", "moondream", "pixtral", "llama4", "mistral-small3",
     "internvl", "smolvlm",
 )  # fmt: skip
-_BLIND = ("gemma3:1b", "gemma3:270m", "gemma3n")  # called like their seeing relatives
-_COMFORTABLE_BYTES = 16_000_000_000  # a larger model is slow, or does not fit, on most machines
+_TEXT_ONLY = ("gemma3:1b", "gemma3:270m", "gemma3n")  # names like those of vision models
+_COMFORTABLE_BYTES = 16_000_000_000  # a larger model is too slow or too large for most machines
 
 
 def families(models: Sequence[Model]) -> dict[str, str]:
-    """Which model serves which family: by name coders, those that see, and the rest; of several the best fitting."""
+    """Return the model for each family: one for code, one for images, one for the rest, each the best of its kind."""
     kinds: dict[str, list[Model]] = {}
     for model in models:
         name = model.name.lower()
-        sees = model.sees or (any(word in name for word in _VISION) and not name.startswith(_BLIND))
-        kind = "qwen-coder" if any(word in name for word in _CODE) else "gemma" if sees else "llama"
+        is_vision_name = any(word in name for word in _VISION) and not name.startswith(_TEXT_ONLY)
+        reads_images = model.reads_images or is_vision_name
+        kind = "qwen-coder" if any(word in name for word in _CODE) else "gemma" if reads_images else "llama"
         kinds.setdefault(kind, []).append(model)
-    return {kind: best(found).name for kind, found in kinds.items()}
+    return {kind: best(members).name for kind, members in kinds.items()}
 
 
 def best(models: Sequence[Model]) -> Model:
-    """The largest that is comfortable, else the smallest; the first where sizes are not told."""
+    """Return the largest model of a comfortable size, else the smallest one; the first one when sizes are unknown."""
     comfortable = [model for model in models if model.size_bytes <= _COMFORTABLE_BYTES]
     if comfortable:
         return max(comfortable, key=lambda model: model.size_bytes)
     return min(models, key=lambda model: model.size_bytes)
 
 
-def write(found: Found) -> str:
-    """The text of a policy for what was found."""
-    names, local = _names(found), _local(found)
-    backends = [*(_server(server) for server in found.servers), *(_HOSTED[kind] for kind in found.hosted)]
+def write(surroundings: Surroundings) -> str:
+    """Return the text of a policy for these surroundings."""
+    servers, hosted = surroundings.servers, surroundings.hosted
+    names, local = backend_names(surroundings), _local(surroundings)
+    backends = [*map(_server, servers), *(_HOSTED[kind] for kind in hosted)]
     private = _route("sensitivity: high", local, "never leaves the machine", _PRIVATE) if local else _NO_LOCAL
     default = f"  - default: {names[0]}\n{_fallback(names[1:])}"
-    head = [f"# {line}\n" for text in (*found.notes, *decided(found)) for line in wrap(text, 116)]
-    hard = [_hard(found)] if found.servers and found.hosted else []
-    routes = (_ROUTES, private, *hard, *_elsewhere(found), default)
-    return "".join((_HEAD, *head, "\nbackends:\n", *(backends or [_ECHO]), *routes, _aliases(found), _SENSITIVITY))
+    notes = (*surroundings.notes, *describe(surroundings))
+    head = [f"# {line}\n" for note in notes for line in wrap(note, 116)]
+    hard = [_hard(surroundings)] if servers and hosted else []
+    routes = (_ROUTES, private, *hard, *_special_routes(surroundings), default)
+    aliases = _ALIASES if servers and "openai" in hosted else ""
+    return "".join((_HEAD, *head, "\nbackends:\n", *(backends or [_ECHO]), *routes, aliases, _SENSITIVITY))
 
 
-def decided(found: Found) -> tuple[str, ...]:
-    """Say what the policy does, and what may leave with it: sentences for the file and for the terminal."""
-    names, local = _names(found), _local(found)
-    order = f"{names[0]} answers" + (f"; when it fails, {', then '.join(names[1:])}." if names[1:] else ".")
-    stays = "what carries the header X-LLR-Sensitivity: high, and what a detector finds a secret in (`sensitivity`)"
-    kept = f"Never leaves: {stays}." if local else f"Is refused (503), because no backend here is local: {stays}."
-    return (order, *_keys(found), *_leaving(found), kept)
+def describe(surroundings: Surroundings) -> tuple[str, ...]:
+    """Describe the policy in sentences, for the file and for the terminal: the order of tries, and what can leave."""
+    first, *others = backend_names(surroundings)
+    order = f"Prompts go to {first}" + (f" first; when it fails, to {', then to '.join(others)}." if others else ".")
+    private = "those with the header X-LLR-Sensitivity: high, and those in which a detector finds a secret"
+    if _local(surroundings):
+        rule = f"Private prompts never leave: {private} (`sensitivity`)."
+    else:
+        rule = f"Private prompts are refused (503), because no backend is local: {private} (`sensitivity`)."
+    return (order, *_keys(surroundings), *_leaving(surroundings), rule)
 
 
-def _keys(found: Found) -> Iterator[str]:
-    for kind in found.hosted:
-        yield f"{BACKEND_TYPES[kind].default_key_env} is set, so {kind} is a backend; its calls cost money."
+def backend_names(surroundings: Surroundings) -> list[str]:
+    """Return the backends in the order of tries."""
+    return [server.backend for server in surroundings.servers] + list(surroundings.hosted) or ["echo"]
 
 
-def _leaving(found: Found) -> Iterator[str]:
-    """Say what goes out, and where to."""
-    away = [server for server in found.servers if server.backend not in _local(found)]
-    for server in away:
-        yield f"Leaves your network: every prompt that {server.backend} answers, at {host_of(server.endpoint)}."
-    handing_on = [server for server in found.servers if server.remote and server not in away]
-    for server in handing_on:
-        remote = ", ".join(f"{model.name} (it runs at {_place(model)})" for model in server.remote[:8])
-        yield f"Leaves your network: what a client asks {server.backend} for by the name of {remote}."
-    hosts = " or ".join(host_of(BACKEND_TYPES[kind].default_endpoint or "") for kind in found.hosted)
-    first = found.servers[0].backend if found.servers else ""
-    if not found.hosted and not away and not handing_on:
-        yield "Leaves your network: nothing; no hosted backend is in the policy."
-    elif found.hosted and not first:
-        yield f"Leaves your network: every prompt that is answered, for {hosts}. No model server was found here."
-    elif found.hosted:
-        images = " images, because no local model sees;" if _is_blind(found) else ""
-        what = f"hard prompts (`difficulty` of {_HARD:g} or more);{images} what {first} fails to answer"
-        yield f"Leaves your network, for {hosts}: {what}."
-        yield f"To keep everything here, take {' and '.join(found.hosted)} out of `backends`, `routes` and `aliases`."
+def _keys(surroundings: Surroundings) -> Iterator[str]:
+    for kind in surroundings.hosted:
+        yield f"{BACKEND_TYPES[kind].default_key_env} is set, so {kind} is a backend. Its calls cost money."
 
 
-def _names(found: Found) -> list[str]:
-    """Return the backends in the order in which they are tried."""
-    return [server.backend for server in found.servers] + list(found.hosted) or ["echo"]
+def _leaving(surroundings: Surroundings) -> Iterator[str]:
+    """Yield sentences about the prompts that leave the network, and their destinations."""
+    local, servers, hosted = _local(surroundings), surroundings.servers, surroundings.hosted
+    remote = [server for server in servers if server.backend not in local]
+    for server in remote:
+        yield f"Every prompt that {server.backend} answers leaves your network, for {host_of(server.endpoint)}."
+    forwarding = [server for server in servers if server.remote_models and server not in remote]
+    for server in forwarding:
+        models = ", ".join(f"{model.name} (it runs at {_place(model)})" for model in server.remote_models[:8])
+        yield f"A prompt leaves your network when a client asks {server.backend} for {models}."
+    hosts = " or ".join(host_of(BACKEND_TYPES[kind].default_endpoint or "") for kind in hosted)
+    if not hosted and not remote and not forwarding:
+        yield "No prompt leaves your network: the policy has no hosted backend."
+    elif hosted and not servers:
+        yield f"Every prompt leaves your network, for {hosts}: there is no model server on this machine."
+    elif hosted:
+        images = " prompts with images, because no local model reads images;" if _has_no_vision(surroundings) else ""
+        prompts = (
+            f"hard prompts (`difficulty` of {_HARD:g} or more);{images} prompts that {servers[0].backend} fails on"
+        )
+        yield f"These prompts leave your network, for {hosts}: {prompts}."
+        yield f"To keep all prompts here, remove {' and '.join(hosted)} from `backends`, `routes` and `aliases`."
 
 
-def _local(found: Found) -> list[str]:
-    """Return the backends that may see private requests."""
-    if not found.servers and not found.hosted:
+def _local(surroundings: Surroundings) -> list[str]:
+    """Return the backends that may get private requests."""
+    if not surroundings.servers and not surroundings.hosted:
         return ["echo"]
-    return [server.backend for server in found.servers if _is_local(server)]
+    return [server.backend for server in surroundings.servers if _is_local(server)]
 
 
-def _hard(found: Found) -> str:
-    names = [*found.hosted, *(server.backend for server in found.servers)]
+def _hard(surroundings: Surroundings) -> str:
+    names = [*surroundings.hosted, *(server.backend for server in surroundings.servers)]
     return _route(f"difficulty: {{min: {_HARD:g}}}", names, "too hard for most small models", _LEAVES)
 
 
-def _aliases(found: Found) -> str:
-    """Return aliases for hosted models that clients have built in: as pins they would go past the routes."""
-    if "openai" not in found.hosted or not found.servers:
-        return ""
-    return _ALIASES
-
-
 def _is_local(server: Server) -> bool:
-    """Return False for a server at a public address, or at a name that leads to one.  For a hosted kind the policy says
-    `local: true`, because it was found on this machine."""
+    """Return False for a server at a public address, or at a host name that resolves to one.
+
+    For a hosted type the policy says `local: true`, because the server is on this machine."""
     kind = BACKEND_TYPES[server.type]
     host = host_name(server.endpoint)
     return judge(kind.type, kind.hosted, kind.hosted or None, host, server.addresses).local is not False
 
 
-def _elsewhere(found: Found) -> Iterator[str]:
-    """A route for what the first server has no model for, and another one has."""
-    has = {server.backend: families(server.models) for server in found.servers}
-    first, *others = [server.backend for server in found.servers] or [""]
+def _special_routes(surroundings: Surroundings) -> Iterator[str]:
+    """Yield routes for code and images when the first server has no model for them, and another server has one."""
+    models = {server.backend: families(server.models) for server in surroundings.servers}
+    first, *others = [server.backend for server in surroundings.servers] or [""]
     for family, condition in (("qwen-coder", "task: code"), ("gemma", "modality: image")):
-        better = [name for name in others if family in has[name]]
-        if better and family not in has[first]:
+        better = [name for name in others if family in models[name]]
+        if better and family not in models[first]:
             yield _route(condition, [better[0], first], "")
-    if found.hosted and _is_blind(found):
-        yield _route("modality: image", list(found.hosted), "no local model sees", _LEAVES)
+    if surroundings.hosted and _has_no_vision(surroundings):
+        yield _route("modality: image", surroundings.hosted, "no local model reads images", _LEAVES)
 
 
-def _is_blind(found: Found) -> bool:
-    """Return True when there are servers, and none has a model that sees."""
-    return bool(found.servers) and not any("gemma" in families(server.models) for server in found.servers)
+def _has_no_vision(surroundings: Surroundings) -> bool:
+    """Return True when there are servers, and none has a model that reads images."""
+    servers = surroundings.servers
+    return bool(servers) and not any("gemma" in families(server.models) for server in servers)
 
 
 def _route(condition: str, names: Sequence[str], reason: str, comment: str = "") -> str:
-    because = f"    reason: {reason}\n" if reason else ""
-    return f"  - match: {{{condition}}}{comment}\n    backend: {names[0]}\n{_fallback(names[1:])}{because}"
+    note = f"    reason: {reason}\n" if reason else ""
+    return f"  - match: {{{condition}}}{comment}\n    backend: {names[0]}\n{_fallback(names[1:])}{note}"
 
 
 def _fallback(names: Sequence[str]) -> str:
-    listed = f"    fallback: [{', '.join(names)}]"
-    return f"{listed:32} # tried in order when it fails\n" if names else ""
+    key = f"    fallback: [{', '.join(names)}]"
+    return f"{key:32} # tried in this order when it fails\n" if names else ""
 
 
 def _server(server: Server) -> str:
-    chosen = families(server.models)
-    default = chosen.get("llama") or best(server.models).name
-    studio = BACKEND_TYPES[server.type].hosted
+    by_family = families(server.models)
+    default = by_family.get("llama") or best(server.models).name
+    is_hosted_type = BACKEND_TYPES[server.type].hosted
     lines = [f"  {server.backend}:", f"    type: {server.type}"]
-    lines += ["    local: true                  # it runs on this machine", '    apiKeyEnv: ""'] if studio else []
+    lines += (
+        ["    local: true                  # it runs on this machine", '    apiKeyEnv: ""'] if is_hosted_type else []
+    )
     lines += [f"    endpoint: {server.endpoint}", f'    model: "{default}"']
     if len(server.models) > 1:
-        lines.append("    families:                    # which model for which kind of request")
-        lines += [f'      {family}: "{model}"' for family, model in chosen.items()]
+        lines.append("    families:                    # the model for each family of requests")
+        lines += [f'      {family}: "{model}"' for family, model in by_family.items()]
     lines += ["    price: {input: 0, output: 0}"] if _is_local(server) else []
-    lines += _windows(server, list(dict.fromkeys((default, *chosen.values()))))
-    spare = [model.name for model in server.models if model.name not in (default, *chosen.values())]
-    lines += [f"    # there is also {name}" for name in spare[:8]]
-    lines += [f"    # {model.name} is left out: it runs at {_place(model)}" for model in server.remote[:8]]
+    lines += _windows(server, list(dict.fromkeys((default, *by_family.values()))))
+    spare = [model.name for model in server.models if model.name not in (default, *by_family.values())]
+    lines += [f"    # the server also has {name}" for name in spare[:8]]
+    lines += [f"    # {model.name} is left out: it runs at {_place(model)}" for model in server.remote_models[:8]]
     return "\n".join(lines) + "\n"
 
 
@@ -167,61 +173,63 @@ def _place(model: Model) -> str:
     return model.remote_host or "its maker's cloud"
 
 
-def _windows(server: Server, named: Sequence[str]) -> list[str]:
-    """What is known of the windows of the models that the policy names."""
-    known = {model.name: model.window for model in server.models if model.name in named and model.window}
-    if len(known) == len(named) and len(set(known.values())) == 1:
-        return [f"    contextWindow: {known[named[0]]:<13} # what does not fit is not sent here"]
-    lines = ["    contextWindow:               # what does not fit is not sent here"] if known else []
-    lines += [f'      "{name}": {window}' for name, window in known.items()]
-    untold = server.type == "ollama" and len(known) < len(named)
-    return lines + (_UNTOLD_MAP if known else _UNTOLD) if untold else lines
+def _windows(server: Server, names: Sequence[str]) -> list[str]:
+    """Return the lines with the context windows of the models that the policy names, as far as they are known."""
+    windows = {model.name: model.window for model in server.models if model.name in names and model.window}
+    if len(windows) == len(names) and len(set(windows.values())) == 1:
+        return [f"    contextWindow: {windows[names[0]]:<13} # longer prompts do not go here"]
+    lines = ["    contextWindow:               # longer prompts do not go here"] if windows else []
+    lines += [f'      "{name}": {window}' for name, window in windows.items()]
+    is_incomplete = server.type == "ollama" and len(windows) < len(names)
+    return lines + (_UNKNOWN_OTHERS if windows else _UNKNOWN) if is_incomplete else lines
 
 
-_UNTOLD = [
-    "    # contextWindow: 16384       # Ollama does not say what it gives a model before it is loaded, and cuts longer",
-    "                                 # prompts; say it here (`flask doctor` tells), and they are not sent there",
+_UNKNOWN = [
+    "    # contextWindow: 16384       # Ollama reports context windows of loaded models only, and cuts longer prompts.",
+    "                                 # Write it here, and longer prompts do not go here; `flask doctor` prints it.",
 ]
-_UNTOLD_MAP = ['      # "*": 16384               # the others: Ollama does not say before they are loaded']
+_UNKNOWN_OTHERS = [
+    '      # "*": 16384               # the other models: Ollama reports a window after it loaded the model'
+]
 _HEAD = """\
-# Written by `flask init`. Every key is explained in policy.example.yaml and docs/policy.md.
-# After a change: `flask policy check`, then send the router SIGHUP. `flask doctor` says what could be better.
+# `flask init` wrote this file. policy.example.yaml and docs/policy.md explain every key.
+# After a change, run `flask policy check` and send SIGHUP to the router. `flask doctor` finds problems.
 #
 """
 _HARD = Cuts().high
 _ROUTES = """
-routes:                          # top to bottom, the first match wins
+routes:                          # from top to bottom, the first match wins
 """
 _ECHO = """\
   echo:
-    type: echo                   # needs nothing and is no model: it repeats your words
+    type: echo                   # needs no server and is no model: it repeats the prompt
     # Next step: install Ollama, `ollama pull` a model, delete this file and run `flask init` again.
 """
 _HOSTED = {
     "openai": """\
   openai:
-    type: openai                 # hosted: private requests never go there
-    model: gpt-4o-mini           # key from OPENAI_API_KEY
-    # price: {input: …, output: …}   # USD per million tokens, from OpenAI's price list; until then the cost is unknown
+    type: openai                 # hosted: private requests never go here
+    model: gpt-4o-mini           # the key is in OPENAI_API_KEY
+    # price: {input: …, output: …}   # USD per million tokens; without it the cost is unknown
 """,
     "sarmalink": """\
   sarmalink:
-    type: sarmalink              # hosted: private requests never go there
-    model: smart                 # key from SARMALINK_API_KEY
-    # price: {input: …, output: …}   # USD per million tokens, from its price list; until then the cost is unknown
+    type: sarmalink              # hosted: private requests never go here
+    model: smart                 # the key is in SARMALINK_API_KEY
+    # price: {input: …, output: …}   # USD per million tokens; without it the cost is unknown
 """,
 }
 _LEAVES = "   # leaves your network"
 _ALIASES = """
-aliases:                         # names that clients have built in: routed like all others, not past the routes
+aliases:                         # names that are built into clients; the routes apply to them too
   gpt-4o: auto
   gpt-4o-mini: auto              # `openai/gpt-4o-mini` still goes there
 """
 _PRIVATE = "   # requests with the header X-LLR-Sensitivity: high"
 _SENSITIVITY = """
-sensitivity:                     # a request is private too when a key, a password, a card or account number is in it
-  detect: recommended            # docs/policy.md says what each detector finds; more: [recommended, email, phone]
+sensitivity:                     # a request with a key, a password, a card or account number is private too
+  detect: recommended            # docs/policy.md describes the detectors; to add some: [recommended, email, phone]
 """
 _NO_LOCAL = """\
-  # Without a local backend, requests with X-LLR-Sensitivity: high are refused (503).
+  # There is no local backend, so requests with X-LLR-Sensitivity: high are refused (503).
 """

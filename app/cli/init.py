@@ -1,4 +1,4 @@
-"""`flask init`."""
+"""`flask init`: write a first policy."""
 
 from __future__ import annotations
 
@@ -9,47 +9,44 @@ import click
 
 from app import settings
 from app.cli import surroundings
-from app.cli.common import as_json, print_json
-from app.cli.first_policy import decided, write
+from app.cli.common import print_json
+from app.cli.first_policy import backend_names, describe, write
+from app.cli.options import as_json
 from app.cli.table import folded
 from app.errors import PolicyError
 
 _NO_MODEL = """\
-`echo` is no model: it repeats your words.
-Next step: install Ollama, `ollama pull llama3.2`, delete that file, run this again."""
+`echo` is no model: it repeats the prompt.
+Next step: install Ollama, run `ollama pull llama3.2`, delete that file and run this again."""
 
 
 @click.command()
 @as_json
 def init(as_json: bool) -> None:
-    """Write a first policy.yaml for what is there.  Never overwrites one."""
+    """Write a first policy.yaml for the model servers and API keys of this machine.  Never overwrites a file."""
     try:
         file = Path(settings.load(os.environ).policy)
     except PolicyError as error:
         raise click.ClickException(error.message) from None
     if file.exists():
-        raise click.ClickException(f"{file} is there already; it was not touched. Delete it first to start afresh.")
-    found = surroundings.look_around(os.environ, surroundings.LOCAL_SERVERS)
+        raise click.ClickException(f"{file} exists already and was not changed. Delete it first to write a new one.")
+    here = surroundings.explore(os.environ, surroundings.LOCAL_SERVERS)
     if not as_json:
-        click.echo("\n".join(found.notes))
+        click.echo("\n".join(here.notes))
     try:
         with file.open("x", encoding="utf-8") as out:
-            out.write(write(found))
+            out.write(write(here))
     except OSError as error:
-        fix = "make this folder writable" if file.parent.is_dir() else f"make the folder {file.parent}"
+        fix = "make this folder writable" if file.parent.is_dir() else f"create the folder {file.parent}"
         raise click.ClickException(
             f"{file} cannot be written: {error.strerror}. Name another file in LLR_POLICY, or {fix}"
         ) from None
+    names = backend_names(here)
     if as_json:
-        print_json({"wrote": str(file), "found": found.notes, "backends": _names(found), "decided": decided(found)})
-    else:
-        names = _names(found)
-        click.echo(f"wrote {file} with the backend{'s' if len(names) > 1 else ''} {', '.join(names)}")
-        for line in decided(found):
-            click.echo(folded("  ", line, 2))
-        if not (found.servers or found.hosted):
-            click.echo(_NO_MODEL)
-
-
-def _names(found: surroundings.Found) -> list[str]:
-    return [server.backend for server in found.servers] + list(found.hosted) or ["echo"]
+        print_json({"wrote": str(file), "found": here.notes, "backends": names, "decided": describe(here)})
+        return
+    click.echo(f"wrote {file} with the backend{'s' if len(names) > 1 else ''} {', '.join(names)}")
+    for line in describe(here):
+        click.echo(folded("  ", line, 2))
+    if not (here.servers or here.hosted):
+        click.echo(_NO_MODEL)

@@ -1,4 +1,4 @@
-"""`flask policy`."""
+"""`flask policy`: check, show, document and replay policies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from flask.cli import AppGroup
 
 from app import policy
 from app.background.observe import resolve
-from app.cli.common import as_json, counted, print_json, runtime
+from app.cli.common import counted, print_json, runtime
+from app.cli.options import as_json
 from app.cli.replay import policy_replay
 from app.cli.table import table
 from app.errors import PolicyError
@@ -18,7 +19,7 @@ from app.policy.docs import keys, reference
 from app.routing.locality import host_name, judge_config
 from app.types import BackendConfig
 
-policy_group = AppGroup("policy", help="Check, show and document the policy; try another on past requests.")
+policy_group = AppGroup("policy", help="Check, show and document the policy; replay past requests by another one.")
 policy_group.add_command(policy_replay)
 
 
@@ -26,32 +27,34 @@ policy_group.add_command(policy_replay)
 @click.argument("file", required=False)
 @as_json
 def policy_check(file: str | None, as_json: bool) -> None:
-    """Is FILE (default: LLR_POLICY; - reads standard input) fit to serve?"""
+    """Check the policy FILE (default: LLR_POLICY; - reads standard input), and print every problem."""
     try:
         loaded = check(file)
     except PolicyError as error:
         if as_json:
             print_json({"ok": False, "problems": error.problems, "warnings": []})
             raise SystemExit(1) from None
-        raise click.ClickException(f"the policy is not fit to serve\n{error.message}") from None
+        raise click.ClickException(f"the policy has problems\n{error.message}") from None
     if as_json:
         print_json({"ok": True, "problems": [], "warnings": loaded.warnings, "version": loaded.policy.version})
         return
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}", err=True)
     rules = loaded.policy
-    found = f"{counted(len(rules.backends), 'backend')}, {counted(len(rules.routes), 'route')}"
-    click.echo(f"ok: {found}, policy version {rules.version}")
+    size = f"{counted(len(rules.backends), 'backend')}, {counted(len(rules.routes), 'route')}"
+    click.echo(f"ok: {size}, policy version {rules.version}")
 
 
 @policy_group.command("show")
 @as_json
 def policy_show(as_json: bool) -> None:
-    """The policy as the router understands it, defaults filled in."""
+    """Print the policy as the router uses it, with all defaults."""
     rules = runtime().policy
     if as_json:
         print_json(
-            policy.as_document(replace(rules, backends={name: _judged(one) for name, one in rules.backends.items()}))
+            policy.as_document(
+                replace(rules, backends={name: _with_locality(config) for name, config in rules.backends.items()})
+            )
         )
         return
     click.echo(f"policy version {rules.version}\n")
@@ -70,8 +73,8 @@ def policy_show(as_json: bool) -> None:
     click.echo(table(("route", "targets", "reason"), steps))
 
 
-def _judged(config: BackendConfig) -> BackendConfig:
-    """The backend with what its name resolves to taken into account."""
+def _with_locality(config: BackendConfig) -> BackendConfig:
+    """Return a backend with its locality, for which its host name is resolved."""
     addresses = resolve(host_name(config.endpoint)) if config.local is None else ()
     return replace(config, local=judge_config(config, addresses).local)
 
@@ -79,7 +82,7 @@ def _judged(config: BackendConfig) -> BackendConfig:
 @policy_group.command("docs", with_appcontext=False)
 @as_json
 def policy_docs(as_json: bool) -> None:
-    """The reference of every policy key, as docs/policy.md holds it."""
+    """Print the reference of every policy key; docs/policy.md is this text."""
     if as_json:
         print_json(keys())
     else:

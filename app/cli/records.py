@@ -1,4 +1,4 @@
-"""What `flask doctor` reads from the database: the last hour, and what the workers say of themselves."""
+"""Read the database for `flask doctor`: the calls of the last hour, and the reports of the workers."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from app.background.observe import Medians
-from app.cli.common import store_to_read
+from app.cli.report import store_to_read
 from app.metrics.queries import CallGroup
 from app.metrics.store import Store
 from app.runtime import WORKER_STALE_MS
 from app.storage import StoreError, now_ms
+from app.types import JsonObject
 
 _HOUR_MS = 3_600_000
-_ROOM_BYTES = 1_000_000  # on the disk of the database: with less a batch of rows may not fit
+_ROOM_BYTES = 1_000_000  # free space that a batch of rows may need
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Records:
-    problem: str = ""  # why it cannot be used; "" = it can
+    problem: str = ""  # why the database cannot be used; "" = it can
     is_missing: bool = False
-    newest_ms: int | None = None  # Unix time of its newest row
-    latency_ms: Mapping[tuple[str, str], float] = field(default_factory=dict)  # (backend, model) -> live median
+    newest_ms: int | None = None  # Unix time of the newest row
+    latency_ms: Mapping[tuple[str, str], float] = field(default_factory=dict)  # (backend, model) -> median
     calls: Sequence[CallGroup] = ()
     refusals: Mapping[str, int] = field(default_factory=dict)
-    workers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> report
+    workers: Mapping[str, JsonObject] = field(default_factory=dict)  # name -> report
 
 
 def read(location: str) -> Records:
-    """Read the database at LLR_DB.  Makes none: it would belong to whoever runs doctor."""
+    """Read the database at `location`.  Creates none, because it would belong to the user of `flask doctor`."""
     store = store_to_read(location)
     folder = Path(location).absolute().parent
     if not store.exists():
@@ -69,9 +69,9 @@ def _last_hour(store: Store) -> Records:
     )
 
 
-def circuits(workers: Mapping[str, Mapping[str, Any]]) -> Mapping[str, int]:
-    """Return the number of workers in which each backend is cooling down."""
-    counted = Counter[str]()
+def open_circuits(workers: Mapping[str, JsonObject]) -> Mapping[str, int]:
+    """Return the number of workers in which the circuit of each backend is open."""
+    numbers = Counter[str]()
     for report in workers.values():
-        counted.update(report.get("circuit_open", {}))
-    return counted
+        numbers.update(report.get("circuit_open", {}))
+    return numbers

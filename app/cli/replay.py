@@ -1,111 +1,100 @@
-"""`flask policy replay`: what another policy would have made of past requests."""
+"""`flask policy replay`: decide past requests again by another policy, and print the difference."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import click
 
 from app import settings
 from app.background.observe import Locality
-from app.cli.common import (
-    Span,
-    as_json,
-    counted,
-    no_rows,
-    print_json,
-    since_option,
-    source_line,
-    store_to_read,
-    unreadable,
-)
+from app.cli.common import counted, print_json
+from app.cli.options import Span, as_json, since_option
+from app.cli.report import database_errors, no_rows, source_line, store_to_read
 from app.cli.table import folded, table, usd, wrapped
 from app.errors import PolicyError
 from app.metrics.replay import Change, Replay, Verdict
 from app.metrics.store import Store
 from app.policy.check import check, resolver
-from app.storage import StoreError, now_ms
+from app.storage import now_ms
+from app.types import JsonObject
 from app.words import utc
 
 _RESOLVE_S = 1.0
 _MEANING = {
-    "elsewhere": "another backend or model first",
-    "order": "the same first, other fallbacks behind it",
-    "rule": "the same backends by another route",
-    "refused": "no backend of this policy may or can take it",
+    "elsewhere": "another backend or model is first",
+    "order": "the first one is the same, the fallbacks differ",
+    "rule": "the backends are the same, the route differs",
+    "refused": "no backend of this policy can take it",
 }
 
 
 @click.command("replay")
 @click.argument("file")
 @since_option("7d")
-@click.option("--list", "listed", is_flag=True, help="Also a line for each request that changes.")
+@click.option("--list", "every", is_flag=True, help="Print a line for each request that changes, too.")
 @as_json
-def policy_replay(file: str, since: Span, listed: bool, as_json: bool) -> None:
-    """Decide past requests again, by the policy FILE (- reads standard input): what would go elsewhere, and what would
-    that cost?  Reads the metrics; calls nothing.
+def policy_replay(file: str, since: Span, every: bool, as_json: bool) -> None:
+    """Decide past requests again by the policy FILE (- reads standard input), and print where they would go and what
+    that would cost.  Reads the metrics; calls no backend.
 
-    Texts are not kept, so which requests are private stays as it was: new detectors cannot be tried on them."""
+    The router keeps no text of prompts.  So private requests stay private, and new detectors cannot be tried."""
     try:
         policy = check(file).policy
         store = store_to_read(settings.load(os.environ).db)
     except PolicyError as error:
-        raise click.ClickException(f"the policy is not fit to serve\n{error.message}") from None
+        raise click.ClickException(f"the policy has problems\n{error.message}") from None
     locality = Locality(policy.backends)
     resolve = resolver(_RESOLVE_S)
     locality.refresh(lambda host: list(resolve(host)))
     replay = Replay(policy, locality.local)
     begin_ms = now_ms() - since.ms
-    try:
+    with database_errors():
         source = store.source()
         for verdict in _verdicts(store, begin_ms, replay):
-            if listed and verdict.change != Change.UNCHANGED:
+            if every and verdict.change != Change.UNCHANGED:
                 click.echo(_line(verdict), err=as_json)
-    except StoreError as error:
-        raise unreadable(error) from None
     report = {**source.document(), "policy": policy.version, "since": utc(begin_ms), **replay.report()}
     if as_json:
         print_json(report)
     else:
         click.echo(no_rows(source, begin_ms) or source_line(source))
-        click.echo("\n".join(_text(report)))
+        click.echo("\n".join(_lines(report)))
 
 
 def _verdicts(store: Store, begin_ms: int, replay: Replay) -> Iterator[Verdict]:
-    """Page by page; a long read says how far it is."""
-    told = False
+    """Yield the verdicts, page by page, and show the progress of a long read."""
+    has_progress = False
     for share, rows in store.live_calls(begin_ms):
         yield from replay.take(rows)
-        if share < 1 or told:
+        if share < 1 or has_progress:
             click.echo(f"\rread {share:4.0%}", nl=False, err=True)
-            told = True
+            has_progress = True
     yield from replay.finish()
-    if told:
+    if has_progress:
         click.echo(err=True)
 
 
 def _line(verdict: Verdict) -> str:
     _, route, target, route_now, target_now = verdict.group
     first = verdict.past.first
-    when = utc(first.ts)
-    line = f"{when}  {first.request_id}  {verdict.change}  {route} {target} -> {route_now} {target_now}"
+    line = f"{utc(first.ts)}  {first.request_id}  {verdict.change}  {route} {target} -> {route_now} {target_now}"
     return wrapped(line, 2)
 
 
-def _text(report: Mapping[str, Any]) -> Iterator[str]:
+def _lines(report: JsonObject) -> Iterator[str]:
     total = report["requests"]
     again = f"{counted(total, 'request')} since {report['since']}, decided again by policy {report['policy']}"
     yield folded("", again, 0)
     if report["decided_under"]:
-        under = ", ".join(f"{version} ({count})" for version, count in report["decided_under"].items())
-        yield folded("", f"decided then by {under}", 0)
+        versions = ", ".join(f"{version} ({count})" for version, count in report["decided_under"].items())
+        yield folded("", f"first decided by {versions}", 0)
     if report["not_replayed"]:
-        more = f"{report['not_replayed']} more cannot be replayed: what they were decided by was not kept"
+        more = f"{report['not_replayed']} more cannot be replayed, because their rows lack the data"
         yield folded("", more, 0)
     if not total:
-        yield "nothing to decide again; --since looks back further"
+        yield "there is no request to decide again; use a longer --since"
         return
     yield f"\n{'unchanged':10} {report['unchanged']:8}  {report['unchanged'] / total:7.2%}"
     for change, meaning in _MEANING.items():
@@ -118,28 +107,28 @@ def _text(report: Mapping[str, Any]) -> Iterator[str]:
     yield from _effects(report)
 
 
-def _then_and_now(entry: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """Two rows a change, because a line has no room for both."""
-    for when, requests in (("then", entry["requests"]), ("now", "")):
-        cost, latency = entry["cost_usd"][when], entry["latency_ms"][when]
-        yield requests, when, entry[f"route_{when}"], entry[f"target_{when}"], usd(cost), latency
+def _then_and_now(entry: JsonObject) -> Iterator[tuple[object, ...]]:
+    """Yield two rows for each change, because one line is too short for both."""
+    for time, requests in (("then", entry["requests"]), ("now", "")):
+        cost, latency = entry["cost_usd"][time], entry["latency_ms"][time]
+        yield requests, time, entry[f"route_{time}"], entry[f"target_{time}"], usd(cost), latency
 
 
-def _effects(report: Mapping[str, Any]) -> Iterator[str]:
+def _effects(report: JsonObject) -> Iterator[str]:
     cost, latency, privacy, moved = (report[name] for name in ("cost_usd", "latency_ms", "privacy", "elsewhere"))
-    spent = ", ".join(
-        f"{when} {_number(cost[when], '.4f')} USD (known for {cost[f'{when}_known']} of {moved})"
-        for when in ("then", "now")
+    costs = ", ".join(
+        f"{time} {_number(cost[time], '.4f')} USD (known for {cost[f'{time}_known']} of {moved})"
+        for time in ("then", "now")
     )
-    took = (
+    times = (
         f"then {_number(latency['then'], '.0f')} ms, now {_number(latency['now'], '.0f')} ms on average "
         f"(known for {latency['known']} of {moved})"
     )
-    kept = (
-        f"{privacy['leaves']} would leave for a backend that is not local, {privacy['comes_home']} would come home; "
-        f"{privacy['private_refused']} private ones would be refused"
+    moves = (
+        f"{privacy['leaves']} would go to a backend that is not local, {privacy['comes_home']} would become local; "
+        f"{privacy['private_refused']} private requests would be refused"
     )
-    for title, text in (("cost", spent), ("latency", took), ("privacy", kept)):
+    for title, text in (("cost", costs), ("latency", times), ("privacy", moves)):
         yield folded(title, text, 9)
 
 

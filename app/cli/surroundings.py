@@ -1,11 +1,10 @@
-"""What a first policy can route to: model servers on this machine, and keys in the environment."""
+"""Find what a first policy can route to: model servers on this machine, and API keys in the environment."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from app.backends import BACKEND_TYPES
@@ -14,40 +13,42 @@ from app.backends.ollama import host_said
 from app.background.observe import resolve
 from app.errors import BackendError
 from app.routing.locality import host_name, is_cloud_model
-from app.types import BackendConfig, Timeouts
+from app.types import BackendConfig, JsonObject, Timeouts
 
-_WAIT_S = 1.5  # for each step of asking; all servers are asked at once
-_NO_CHAT = ("embed", "bge-", "minilm", "rerank")
+_TIMEOUT_S = 1.5  # for each step of a request; all servers are asked in parallel
+_NO_CHAT = ("embed", "bge-", "minilm", "rerank")  # parts of the names of models that do not chat
 _KEYS = (("openai", "OPENAI_API_KEY"), ("sarmalink", "SARMALINK_API_KEY"))
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
     name: str
-    size_bytes: int = 0  # 0 = not told
-    sees: bool = False  # the server says so
-    window: int | None = None  # tokens it runs with, where the server tells
-    remote_host: str = ""  # the host that runs it, where the server names another
+    size_bytes: int = 0  # 0 = unknown
+    reads_images: bool = False  # by the server's own word
+    window: int | None = None  # context window in tokens; None = unknown
+    remote_host: str = ""  # the other host that runs the model; "" = the server runs it
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A model server that answered, or was looked for in vain (no models)."""
+    """A model server, or a place where one may be (then it has no models)."""
 
-    backend: str  # its name in the policy
+    backend: str  # the name of the backend in the policy
     type: str
     title: str
     endpoint: str
-    models: tuple[Model, ...] = ()  # those that chat, and run there
-    remote: tuple[Model, ...] = ()  # those that chat, and run at another host
-    addresses: tuple[str, ...] | None = None  # what the host of `endpoint` resolves to; None = nobody looked
+    models: tuple[Model, ...] = ()  # chat models that the server runs
+    remote_models: tuple[Model, ...] = ()  # chat models that the server forwards to another host
+    addresses: tuple[str, ...] | None = None  # of the host of `endpoint`; None = unknown
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    servers: tuple[Server, ...] = ()  # with models
+class Surroundings:
+    """Everything that a first policy can use."""
+
+    servers: tuple[Server, ...] = ()  # servers with models
     hosted: tuple[str, ...] = ()  # types of hosted backends whose key is set
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()  # lines for the terminal and the file
 
 
 LOCAL_SERVERS = (
@@ -58,35 +59,36 @@ LOCAL_SERVERS = (
 _OWNERS = {"llamacpp": LOCAL_SERVERS[0], "vllm": LOCAL_SERVERS[1], "organization_owner": LOCAL_SERVERS[2]}
 
 
-def look_around(environ: Mapping[str, str], local_servers: Sequence[Server] = LOCAL_SERVERS) -> Found:
-    """Asks Ollama (OLLAMA_HOST) and the usual ports of this machine, all at once, some seconds at most; looks for keys
-    in the environment.  Asks nobody else, and has no model loaded."""
+def explore(environ: Mapping[str, str], local_servers: Sequence[Server] = LOCAL_SERVERS) -> Surroundings:
+    """Ask Ollama (OLLAMA_HOST) and the default ports of this machine in parallel, and look for keys in the environment.
+
+    This takes a few seconds at most, asks no other server, and makes no server load a model."""
     context = environ.get("OLLAMA_CONTEXT_LENGTH", "").strip()
     ollama = Server("local", "ollama", "Ollama", ollama_endpoint(environ.get("OLLAMA_HOST", "")))
     with ThreadPoolExecutor(max_workers=1 + len(local_servers)) as pool:
-        asked = pool.submit(_ask_ollama, ollama, int(context) if context.isdecimal() else 0)
+        answer = pool.submit(_ask_ollama, ollama, int(context) if context.isdecimal() else 0)
         others = [server for server in pool.map(_ask, local_servers) if server is not None]
-        first, note = asked.result()
-    named = tuple({server.backend: server for server in others}.values())
-    servers = (*((first,) if first.models else ()), *named)
+        ollama, note = answer.result()
+    others = list({server.backend: server for server in others}.values())
+    servers = (*((ollama,) if ollama.models else ()), *others)
     hosted = tuple(kind for kind, name in _KEYS if environ.get(name, "").strip())
-    notes = (note, *(f"{one.title} at {one.endpoint} serves {_several(one.models)}" for one in named))
-    return Found(servers, hosted, notes)
+    notes = (note, *(f"{other.title} at {other.endpoint} has {_counted(other.models)}" for other in others))
+    return Surroundings(servers, hosted, notes)
 
 
-def _several(models: Sequence[object]) -> str:
+def _counted(models: Sequence[object]) -> str:
     return f"{len(models)} model{'s' if len(models) != 1 else ''}"
 
 
 def _backend(server: Server) -> Backend:
     kind = BACKEND_TYPES[server.type]
     endpoint = kind.normal_endpoint(server.endpoint)
-    timeouts = Timeouts(_WAIT_S, _WAIT_S, _WAIT_S)
+    timeouts = Timeouts(_TIMEOUT_S, _TIMEOUT_S, _TIMEOUT_S)
     return kind(BackendConfig(name=server.backend, type=server.type, endpoint=endpoint, timeouts=timeouts), {})
 
 
 def _ask_ollama(server: Server, context: int) -> tuple[Server, str]:
-    """`context`: tokens that OLLAMA_CONTEXT_LENGTH gives a model that says nothing itself; 0 = it is not set."""
+    """Return the server with its models, and a note.  `context` is OLLAMA_CONTEXT_LENGTH in tokens; 0 = not set."""
     backend = _backend(server)
     try:
         entries = [entry for entry in entries_of(backend.ask("/api/tags"), "models") if entry.get("name")]
@@ -98,38 +100,38 @@ def _ask_ollama(server: Server, context: int) -> tuple[Server, str]:
         return server, f"no Ollama: {error.message}"
     finally:
         backend.close()
-    note = f"Ollama at {server.endpoint} holds {_several(entries)}"
-    named = [f"{model.name} at {model.remote_host}" for model in remote if model.remote_host]
-    note += f"; not run there: {', '.join(named)}" if named else ""
-    known = tuple(replace(model, window=windows.get(model.name) or context or None) for model in usable)
+    note = f"Ollama at {server.endpoint} has {_counted(entries)}"
+    places = [f"{model.name} at {model.remote_host}" for model in remote if model.remote_host]
+    note += f"; other hosts run {', '.join(places)}" if places else ""
+    local = tuple(replace(model, window=windows.get(model.name) or context or None) for model in usable)
     addresses = tuple(resolve(host_name(server.endpoint)))
-    return replace(server, models=known, remote=remote, addresses=addresses), note
+    return replace(server, models=local, remote_models=remote, addresses=addresses), note
 
 
 def _windows(backend: Backend, names: Sequence[str]) -> dict[str, int]:
-    """What the server gives its models, as far as it tells; not every version does."""
-    found: dict[str, int] = {}
+    """Return the context windows that the server reports; not every version reports them."""
+    windows: dict[str, int] = {}
     for name in names:
         try:
             size = backend.runs_with(name)
         except BackendError as error:
             if error.kind.startswith("http_"):
                 continue
-            break  # it no longer answers
+            break  # the server no longer replies
         if size and size > 0:
-            found[name] = size
-    return found
+            windows[name] = size
+    return windows
 
 
-def _model(entry: Mapping[str, Any]) -> Model:
-    """Read an entry of /api/tags.  A part called clip or mllama is what sees."""
+def _model(entry: JsonObject) -> Model:
+    """Read an entry of /api/tags.  A model with a part called clip or mllama reads images."""
     details = entry.get("details")
     parts = (details.get("families") or ()) if isinstance(details, Mapping) else ()
     size = entry.get("size")
     return Model(
         name=str(entry["name"]),
         size_bytes=size if isinstance(size, int) else 0,
-        sees=bool({"clip", "mllama"} & set(map(str, parts))),
+        reads_images=bool({"clip", "mllama"} & set(map(str, parts))),
         remote_host=host_said(entry),
     )
 
@@ -139,8 +141,7 @@ def _chats(name: str) -> bool:
 
 
 def _ask(server: Server) -> Server | None:
-    """The server at one of the usual ports, by what it says it is; None when there is none, or when it is a router
-    like this one."""
+    """Return the server at a default port, with the type that it reports; None when there is none, or a router."""
     backend = _backend(server)
     try:
         entries = backend.ask(backend.models_path).get("data")
@@ -148,23 +149,23 @@ def _ask(server: Server) -> Server | None:
         return None
     finally:
         backend.close()
-    if not isinstance(entries, list) or not all(isinstance(one, Mapping) and "id" in one for one in entries):
+    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) and "id" in entry for entry in entries):
         return None
-    owners = {str(one.get("owned_by")) for one in entries}
-    names = [str(one["id"]) for one in entries if _chats(str(one["id"]))]
+    owners = {str(entry.get("owned_by")) for entry in entries}
+    names = [str(entry["id"]) for entry in entries if _chats(str(entry["id"]))]
     if not names or "router" in owners:
         return None
-    known = next((_OWNERS[owner] for owner in sorted(owners) if owner in _OWNERS), server)
-    at = server.endpoint.removesuffix("/v1") + ("/v1" if known.type == "openai" else "")
-    itself = replace(known, endpoint=at)
-    backend = _backend(itself)
+    kind = next((_OWNERS[owner] for owner in sorted(owners) if owner in _OWNERS), server)
+    endpoint = server.endpoint.removesuffix("/v1") + ("/v1" if kind.type == "openai" else "")
+    server = replace(kind, endpoint=endpoint)
+    backend = _backend(server)
     windows = _windows(backend, names)
     backend.close()
-    return replace(itself, models=tuple(Model(name, window=windows.get(name)) for name in names))
+    return replace(server, models=tuple(Model(name, window=windows.get(name)) for name in names))
 
 
 def ollama_endpoint(host: str) -> str:
-    """OLLAMA_HOST as Ollama itself reads it: a host, a host:port, a :port or a URL; 0.0.0.0 means this machine."""
+    """Return the endpoint of OLLAMA_HOST, which may be host, host:port, :port or URL; 0.0.0.0 means this machine."""
     scheme, _, rest = host.strip().rpartition("://")
     if rest.count(":") > 1 and "[" not in rest:
         rest = f"[{rest}]"

@@ -1,4 +1,4 @@
-"""Plain text tables that fit the terminal: numbers to the right, words to the left, long words folded."""
+"""Plain text tables that fit the terminal: numbers on the right, words on the left, long words in several lines."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import textwrap
 from collections.abc import Sequence
 
 _GAP = 2
-_NARROWEST = 8  # a column of words is not folded further
+_NARROWEST = 8  # characters of a column of words
 _NUMBER = re.compile(r"-?[\d.]+(e[-+]\d+)?[kMG%]?|-")
-_BREAK = re.compile(r"(?<=[,/|=])(?=[^/ ])|(?<=\w[-:_.@])(?=\w)(?!(?<=\d\.)\d)")  # not within 0.65
-_MARK = " \u200b"  # a space for textwrap, which is taken out again
+_BREAK = re.compile(r"(?<=[,/|=])(?=[^/ ])|(?<=\w[-:_.@])(?=\w)(?!(?<=\d\.)\d)")  # no break inside 0.65
+_MARK = " \u200b"  # a place where textwrap may break; it is removed afterwards
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[object]], width: int | None = None) -> str:
-    """Lines of aligned columns, at most `width` wide (default: the terminal, or 80) by folding words, never numbers;
-    `-` for None."""
+    """Return lines of aligned columns, with `-` for None.
+
+    Words are broken, but no numbers, until the lines have at most `width` characters (default: the terminal, or 80)."""
     if not rows:
         return "nothing yet"
     cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
@@ -24,15 +25,15 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[object]], width: int | 
     widths = [max(len(title), *(len(row[n]) for row in cells)) for n, title in enumerate(titles)]
     pieces = [max(len(piece) for row in (titles, *cells) for piece in _pieces(row[n])) for n in range(len(titles))]
     width = width or shutil.get_terminal_size((80, 24)).columns
-    for least in (pieces, [_NARROWEST] * len(titles)):  # words are broken when nothing else is left
+    for least in (pieces, [_NARROWEST] * len(titles)):  # first at signs and spaces, then inside words
         _narrow(
-            widths, [size if number else few for size, number, few in zip(widths, numbers, least, strict=True)], width
+            widths, [size if number else low for size, number, low in zip(widths, numbers, least, strict=True)], width
         )
     return "\n".join(line for row in (titles, *cells) for line in _lines(row, widths, numbers))
 
 
 def shortened(number: float) -> str:
-    """`950`, `12.3k`, `54.2M`"""
+    """Return a number as `950`, `12.3k` or `54.2M`."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if number >= limit:
             return f"{number / (1e3 if unit == 'k' else limit):.3g}{unit}"
@@ -40,7 +41,7 @@ def shortened(number: float) -> str:
 
 
 def usd(cost: float | None) -> str | None:
-    """`0`, `0.00001`, `0.8892`, `12.5`: what is not free does not look free."""
+    """Return dollars as `0`, `0.00001`, `0.8892` or `12.5`; a small cost never looks like 0."""
     if cost is None:
         return None
     if abs(cost) < 0.01:
@@ -49,7 +50,7 @@ def usd(cost: float | None) -> str | None:
 
 
 def folded(title: str, text: str, indent: int) -> str:
-    """A title and its text, which begins behind `indent` characters on every line."""
+    """Return a title and its text, which begins after `indent` characters on every line."""
     width = max(40, shutil.get_terminal_size((80, 24)).columns)
     return textwrap.fill(
         text, width, initial_indent=f"{title:{indent}}", subsequent_indent=" " * indent, break_on_hyphens=False
@@ -57,7 +58,7 @@ def folded(title: str, text: str, indent: int) -> str:
 
 
 def wrapped(text: str, indent: int = 0) -> str:
-    """Fold a line to the terminal, with a hanging indent.  A line for a pipe stays whole: programs read it."""
+    """Fold a line to the terminal, with a hanging indent.  A line for a pipe stays whole, because programs read it."""
     width = shutil.get_terminal_size((0, 0)).columns
     if not width:
         return text
@@ -65,14 +66,14 @@ def wrapped(text: str, indent: int = 0) -> str:
 
 
 def _narrow(widths: list[int], least: Sequence[int], width: int) -> None:
-    """Take from the widest column until the line fits, or every column has come down to its least width."""
-    over = sum(widths) + _GAP * (len(widths) - 1) - width
-    while over > 0:
+    """Narrow the widest column until the line fits, or until every column has its least width."""
+    excess = sum(widths) + _GAP * (len(widths) - 1) - width
+    while excess > 0:
         wider = [n for n in range(len(widths)) if widths[n] > least[n]]
         if not wider:
             return
         widths[max(wider, key=lambda n: widths[n])] -= 1
-        over -= 1
+        excess -= 1
 
 
 def _pieces(cell: str) -> list[str]:
@@ -80,10 +81,10 @@ def _pieces(cell: str) -> list[str]:
 
 
 def _lines(row: Sequence[str], widths: Sequence[int], numbers: Sequence[bool]) -> list[str]:
-    folded = [_fold(cell, width) for cell, width in zip(row, widths, strict=True)]
+    columns = [_fold(cell, width) for cell, width in zip(row, widths, strict=True)]
     lines = []
-    for at in range(max(map(len, folded))):
-        parts = [cell[at] if at < len(cell) else "" for cell in folded]
+    for number in range(max(map(len, columns))):
+        parts = [column[number] if number < len(column) else "" for column in columns]
         aligned = (
             part.rjust(width) if right else part.ljust(width)
             for part, width, right in zip(parts, widths, numbers, strict=True)
@@ -93,7 +94,7 @@ def _lines(row: Sequence[str], widths: Sequence[int], numbers: Sequence[bool]) -
 
 
 def _fold(cell: str, width: int) -> list[str]:
-    """At spaces, and behind the signs that rules, models and addresses are made of."""
+    """Break a cell at spaces, and after the signs of rules, models and addresses."""
     if len(cell) <= width:
         return [cell]
     lines = textwrap.wrap(_BREAK.sub(_MARK, cell), width, break_on_hyphens=False)

@@ -84,8 +84,8 @@ def written(folder: Path) -> policy.Loaded:
 
 
 KEPT = [
-    "  Never leaves: what carries the header X-LLR-Sensitivity: high, and what a",
-    "  detector finds a secret in (`sensitivity`).",
+    "  Private prompts never leave: those with the header X-LLR-Sensitivity: high,",
+    "  and those in which a detector finds a secret (`sensitivity`).",
 ]
 
 
@@ -98,11 +98,11 @@ def test_init_without_any_model_writes_the_echo(run: Run, tmp_path: Path, monkey
         [
             f"no Ollama: connection refused at {url} (is Ollama running?)",
             "wrote policy.yaml with the backend echo",
-            "  echo answers.",
-            "  Leaves your network: nothing; no hosted backend is in the policy.",
+            "  Prompts go to echo.",
+            "  No prompt leaves your network: the policy has no hosted backend.",
             *KEPT,
-            "`echo` is no model: it repeats your words.",
-            "Next step: install Ollama, `ollama pull llama3.2`, delete that file, run this again.",
+            "`echo` is no model: it repeats the prompt.",
+            "Next step: install Ollama, run `ollama pull llama3.2`, delete that file and run this again.",
         ],
     )
     loaded = written(tmp_path)
@@ -125,15 +125,15 @@ def test_init_uses_the_models_that_ollama_holds(
     monkeypatch.setenv("OPENAI_API_KEY", "sk-something")
     result = run("init")
     assert result.output.splitlines() == [
-        f"Ollama at {server.url} holds 6 models",
+        f"Ollama at {server.url} has 6 models",
         "wrote policy.yaml with the backends local, openai",
-        "  local answers; when it fails, openai.",
-        "  OPENAI_API_KEY is set, so openai is a backend; its calls cost money.",
-        "  Leaves your network: what a client asks local for by the name of",
-        "  gpt-oss:120b-cloud (it runs at its maker's cloud).",
-        "  Leaves your network, for api.openai.com: hard prompts (`difficulty` of 0.65 or",
-        "  more); what local fails to answer.",
-        "  To keep everything here, take openai out of `backends`, `routes` and",
+        "  Prompts go to local first; when it fails, to openai.",
+        "  OPENAI_API_KEY is set, so openai is a backend. Its calls cost money.",
+        "  A prompt leaves your network when a client asks local for gpt-oss:120b-cloud",
+        "  (it runs at its maker's cloud).",
+        "  These prompts leave your network, for api.openai.com: hard prompts",
+        "  (`difficulty` of 0.65 or more); prompts that local fails on.",
+        "  To keep all prompts here, remove openai from `backends`, `routes` and",
         "  `aliases`.",
         *KEPT,
     ]
@@ -148,7 +148,10 @@ def test_init_uses_the_models_that_ollama_holds(
         ("default", "local", ("openai",)),
     ]
     said = " ".join((tmp_path / "policy.yaml").read_text("utf-8").replace("\n#", "").split())
-    assert "Leaves your network, for api.openai.com: hard prompts (`difficulty` of 0.65 or more); what local" in said
+    assert (
+        "leave your network, for api.openai.com: hard prompts (`difficulty` of 0.65 or more); prompts that local"
+        in said
+    )
     assert "sk-something" not in (tmp_path / "policy.yaml").read_text()
     asked = {request.path for request in server.requests}
     assert asked == {"/api/tags", "/api/ps", "/api/show"}, "nothing is loaded"
@@ -189,7 +192,7 @@ def test_init_never_overwrites(run: Run, tmp_path: Path, make: Callable[[Path], 
     result = run("init")
     assert result.exit_code == 1
     assert result.stderr == (
-        "Error: policy.yaml is there already; it was not touched. Delete it first to start afresh.\n"
+        "Error: policy.yaml exists already and was not changed. Delete it first to write a new one.\n"
     )
     assert (file.read_bytes() if file.is_file() else None) == before
 
@@ -212,7 +215,7 @@ def test_init_writes_where_the_variable_says(run: Run, tmp_path: Path, monkeypat
         assert (result.exit_code, result.stderr) == (
             1,
             "Error: no/such/folder.yaml cannot be written: No such file or directory. "
-            "Name another file in LLR_POLICY, or make the folder no/such\n",
+            "Name another file in LLR_POLICY, or create the folder no/such\n",
         )
         monkeypatch.setenv("LLR_POLICY", "mine.yaml")
         assert "wrote mine.yaml with the backend echo" in run("init").output.splitlines()
@@ -245,7 +248,7 @@ def test_policy_check_of_a_bad_file(bad: Run) -> None:
         result = bad("policy", "check", *arguments, text=BAD)
         assert (result.exit_code, result.stdout) == (1, "")
         said = BAD_LINE.replace("policy.yaml", name)
-        assert result.stderr == f"Error: the policy is not fit to serve\n{said}\n"
+        assert result.stderr == f"Error: the policy has problems\n{said}\n"
 
 
 def test_policy_check_without_a_file(run: Run) -> None:
@@ -439,7 +442,7 @@ def test_backends_list_names_the_models_that_run_elsewhere(
     )
     result = run("backends", "list")
     assert result.exit_code == 0
-    assert result.output.splitlines()[-1] == "home: b:1 runs at ollama.com:443: it is not local"
+    assert result.output.splitlines()[-1] == "home: b:1 runs at ollama.com:443, so it is not local"
     rows = json.loads(run("backends", "list", "--json").output)
     assert [(row["backend"], row["local"], row["remote_models"]) for row in rows] == [
         ("home", True, {"b:1": "ollama.com:443"}),
@@ -602,13 +605,13 @@ def test_ab_report(good: Run, tmp_path: Path) -> None:
     store.close()
     assert good("ab", "report").output.splitlines() == [
         source_line(first_row(tmp_path / "metrics.db")),
-        "the trial is off: `ab.enabled` is false in the policy, so nothing is mirrored now",
+        "the trial is off: `ab.enabled` is false in the policy",
         "",
-        "           backend  answered  avg ms  p95 ms   empty     cut  refused",
-        "primary    parrot     100.0%     300     400    0.0%    0.0%     0.0%",
-        "candidate  cloud      100.0%      50      50  100.0%  100.0%     0.0%",
-        "2 requests mirrored, 2 answered by both",
-        "length of the answers: candidate 0 times the primary",
+        "           backend  success  avg ms  p95 ms   empty     cut  refused",
+        "primary    parrot    100.0%     300     400    0.0%    0.0%     0.0%",
+        "candidate  cloud     100.0%      50      50  100.0%  100.0%     0.0%",
+        "the candidate got 2 requests; both backends succeeded on 2",
+        "the candidate's replies are 0 times as long",
         "recommendation: insufficient-data, 18 more samples needed",
         "- parrot is type echo, which is no model: it repeats what it is told",
     ]
@@ -665,7 +668,7 @@ def test_a_long_ledger_is_summed_up_and_its_latest_calls_are_listed(good: Run, t
     store.close()
     lines = good("egress").output.splitlines()
     assert lines[2] == "  api.example:443: 1200 calls, 719400 bytes sent"
-    assert "the latest 20 calls; 1180 earlier ones are left out (--all lists them)" in lines
+    assert "the latest 20 calls; --all lists 1180 earlier ones too" in lines
     assert len(lines) < 30 and lines[-1].endswith(" 1199")
     every = good("egress", "--all").output
     assert "left out" not in every and len(every.splitlines()) > 1200
@@ -688,7 +691,7 @@ def test_a_file_that_is_no_database_is_told_and_left_as_it_is(good: Run, tmp_pat
     file.write_bytes(b"no database " * 100)
     result = good(*command)
     assert result.exit_code == 1
-    assert result.stderr == "Error: ./metrics.db: file is not a database. `flask doctor` says how to mend it\n"
+    assert result.stderr == "Error: ./metrics.db: file is not a database. `flask doctor` prints the fix\n"
     assert file.read_bytes() == b"no database " * 100
 
 
@@ -725,7 +728,7 @@ NO_ROWS = [  # ts of the rows beside now, and what is said of the last 7 days
     ([], "no rows since {begin}: ./metrics.db holds none yet"),
     (
         [-9 * 86_400_000, -8 * 86_400_000],
-        "no rows since {begin}: those of ./metrics.db go from {first} to {last}; --since looks back further",
+        "no rows since {begin}: ./metrics.db has rows from {first} to {last}; use a longer --since",
     ),
 ]
 

@@ -16,8 +16,8 @@ import yaml
 from click.testing import Result
 
 from app.cli import checks, first_policy
-from app.cli.checks import Answer, Finding, Seen
-from app.cli.surroundings import look_around
+from app.cli.checks import Discovery, Facts, Finding
+from app.cli.surroundings import explore
 from app.metrics.store import Store
 from app.settings import Settings
 from app.storage import now_ms
@@ -42,30 +42,30 @@ def rules(default: str = "local", **backends: Any) -> dict[str, Any]:
 def only(done: Result, where: str, what: str, fix: str) -> None:
     """It found this, and nothing else."""
     assert done.exit_code == 1, done.output
-    assert done.output.endswith("\n1 to mend\n"), done.output
+    assert done.output.endswith("\n1 problem\n"), done.output
     assert done.output.startswith(f"1. {where}: "), done.output
     assert what in done.output and fix in done.output.partition("fix: ")[2], done.output
 
 
 def in_order(done: Result) -> None:
-    assert (done.exit_code, done.output) == (0, f"ok: nothing to mend ({len(checks.CHECKS) + 1} checks)\n")
+    assert (done.exit_code, done.output) == (0, f"ok: no problem found ({len(checks.CHECKS) + 1} checks)\n")
 
 
 # --- twelve broken set-ups, and some more -------------------------------------------------------
 
 
 def test_no_policy(examine) -> None:
-    only(examine(None), "LLR_POLICY", "no such file", "`flask init` writes a first one")
+    only(examine(None), "LLR_POLICY", "no such file", "`flask init`, which writes a first policy")
 
 
 def test_a_wrong_policy(examine) -> None:
     done = examine("backends: {e: {type: ecko}}\nroutes: [{default: e}]\n")
-    assert done.exit_code == 1 and "did you mean echo?" in done.output and "fix: mend this line" in done.output
+    assert done.exit_code == 1 and "did you mean echo?" in done.output and "fix: correct this line" in done.output
 
 
 def test_a_wrong_variable(examine) -> None:
     done = examine(rules(e={"type": "echo"}, default="e"), LLR_WORKERS="many")
-    only(done, "environment", "LLR_WORKERS: must be a whole number from 1 to 64", "mend this variable")
+    only(done, "environment", "LLR_WORKERS: must be a whole number from 1 to 64", "correct this variable")
 
 
 def test_endpoint_unreachable(examine) -> None:
@@ -81,25 +81,30 @@ def test_a_name_that_does_not_resolve(examine) -> None:
 def test_something_else_answers(examine, upstream: Fake) -> None:
     up = upstream()
     up.script(html(), path="/api/tags", repeat=True)
-    only(examine(rules(local=ollama(up))), "local", "not a JSON object", "something else answers")
+    only(examine(rules(local=ollama(up))), "local", "not a JSON object", "another program answers")
 
 
 def test_a_model_that_is_not_pulled(examine, upstream: Fake) -> None:
     up = upstream(models=HELD)
     done = examine(rules(local=ollama(up, models=["llama3.1:70b"])))
-    only(done, "local", "names llama3.1:70b, which it does not hold", "`ollama pull llama3.1:70b`, or name one that it")
+    only(
+        done,
+        "local",
+        "names llama3.1:70b, which its server does not have",
+        "`ollama pull llama3.1:70b`, or name a model that it",
+    )
     assert "such as llama3.1:8b" in done.output
 
 
 def test_an_alias_of_a_model_that_is_not_there(examine, upstream: Fake) -> None:
     fast = {"fast": "local/llama3.2:3b", "good": "local/llama3.1:8b", "any": "local", "gpt-4o": "auto"}
     done = examine(rules(local=ollama(upstream(models=HELD))) | {"aliases": fast})
-    only(done, "fast", "it stands for local/llama3.2:3b, and local does not hold llama3.2:3b", "correct `aliases`")
+    only(done, "fast", "it stands for local/llama3.2:3b, and local does not have llama3.2:3b", "correct `aliases`")
     in_order(examine(rules(local=ollama(upstream(models=HELD))) | {"aliases": {"any": "local", "a": "LLAMA3.1:8b"}}))
 
 
 def test_no_model_at_all(examine, upstream: Fake) -> None:
-    only(examine(rules(local=ollama(upstream(models=())))), "local", "it holds no model", "`ollama pull")
+    only(examine(rules(local=ollama(upstream(models=())))), "local", "its server has no model", "`ollama pull")
 
 
 def test_a_missing_key(examine, upstream: Fake) -> None:
@@ -112,7 +117,7 @@ def test_a_refused_key(examine, upstream: Fake) -> None:
     up.script(reply(401, {"error": {"message": "no"}}), path="/v1/models", repeat=True)
     cloud = {"type": "openai", "endpoint": f"{up.url}/v1", "model": "gpt-4o", "local": False}
     done = examine(rules("cloud", cloud=cloud), OPENAI_API_KEY="sk-wrong")
-    only(done, "cloud", "answered 401", "put a valid one into OPENAI_API_KEY")
+    only(done, "cloud", "answered 401", "put a valid key into OPENAI_API_KEY")
     assert "sk-wrong" not in done.output
 
 
@@ -120,28 +125,28 @@ def test_a_local_endpoint_that_is_not_local() -> None:
     away = {"type": "ollama", "endpoint": "http://203.0.113.7:11434", "models": ["m"], "contextWindow": 8192}
     found = findings(rules(local=away), addresses={"local": ["203.0.113.7"]})
     assert [(one.check, one.where) for one in found] == [("local", "local")]
-    assert "looks local and is not" in found[0].what and "`local: true`" in found[0].fix
+    assert "its type is local, but" in found[0].what and "`local: true`" in found[0].fix
 
 
 def test_local_said_of_a_public_address() -> None:
     away = {"type": "ollama", "endpoint": "http://203.0.113.7:11434", "models": ["m"], "contextWindow": 8192}
-    seen = {"addresses": {"local": ["203.0.113.7"]}, "said_local": {"local": True}}
-    (found,) = findings(rules(local={**away, "local": True}), **seen)
-    assert "private requests leave" in found.what and "take `local: true` away" in found.fix
-    assert not findings(rules(local={**away, "local": False}), **{**seen, "said_local": {"local": False}})
+    facts = {"addresses": {"local": ["203.0.113.7"]}, "local_keys": {"local": True}}
+    (found,) = findings(rules(local={**away, "local": True}), **facts)
+    assert "private requests leave" in found.what and "remove `local: true`" in found.fix
+    assert not findings(rules(local={**away, "local": False}), **{**facts, "local_keys": {"local": False}})
 
 
 def test_a_local_server_of_a_hosted_type(examine, upstream: Fake) -> None:
     up = upstream(models=HELD)
     studio = {"type": "openai", "endpoint": f"{up.url}/v1", "model": "llama3.1:8b", "apiKeyEnv": ""}
-    only(examine(rules("studio", studio=studio)), "studio", "counts as hosted", "say `local: true` if it is yours")
+    only(examine(rules("studio", studio=studio)), "studio", "counts as hosted", "write `local: true` if it is yours")
 
 
 def test_nothing_local_for_private_requests(examine, upstream: Fake) -> None:
     up = upstream(models=["gpt-4o"])
     cloud = {"type": "openai", "endpoint": f"{up.url}/v1", "model": "gpt-4o", "local": False, "apiKeyEnv": ""}
     done = examine({**rules("cloud", cloud=cloud), "sensitivity": {"detect": ["iban"]}})
-    only(done, "backends", "no backend is local: each of them is refused", "add a local backend")
+    only(done, "backends", "no backend is local: the router refuses them", "add a local backend")
 
 
 def test_a_cloud_model_in_a_local_backend(examine, upstream: Fake) -> None:
@@ -166,13 +171,13 @@ def test_a_model_that_runs_at_another_host(examine, upstream: Fake, named: str) 
 def test_private_requests_and_only_models_that_run_elsewhere(examine, upstream: Fake) -> None:
     up = upstream(models=("m:1",), remote={"m:1": "https://ollama.com:443"})
     done = examine({**rules(local=ollama(up, models=["m:1"])), "sensitivity": {"detect": ["iban"]}})
-    assert done.output.endswith("\n2 to mend\n")
+    assert done.output.endswith("\n2 problems\n")
     assert "m:1 runs at ollama.com:443" in done.output
-    assert "no local backend runs a model: each is refused (503)" in done.output
+    assert "no local backend has a model: the router refuses them (503)" in done.output
 
 
 @pytest.mark.parametrize(
-    "fallback_ms, what", [(600, "it is always passed over"), (1500, "its fastest backend is expected to take 1500 ms")]
+    "fallback_ms, what", [(600, "the route always skips it"), (1500, "its fastest backend is expected to take 1500 ms")]
 )
 def test_a_budget_that_nobody_can_meet(examine, upstream: Fake, fallback_ms: int, what: str) -> None:
     up = upstream(models=HELD)
@@ -210,21 +215,21 @@ def test_a_context_that_nobody_knows(examine, upstream: Fake) -> None:
 
 
 def test_ollama_reachable_from_outside(examine, upstream: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("app.cli.doctor"), "own_addresses", lambda: ["127.0.0.2"])
+    monkeypatch.setattr(import_module("app.cli.inspection"), "own_addresses", lambda: ["127.0.0.2"])
     up = upstream(models=HELD, host="0.0.0.0")
     done = examine(rules(local=ollama(up, endpoint=f"http://127.0.0.1:{up.port}")))
     up.wait(lambda: up.connections >= 2 and not up.open_connections)  # it saw the knock and its end
-    only(done, "local", f"others reach it at 127.0.0.2:{up.port}", "set OLLAMA_HOST=127.0.0.1 for Ollama")
+    only(done, "local", f"other machines can reach it at 127.0.0.2:{up.port}", "set OLLAMA_HOST=127.0.0.1 for Ollama")
 
 
 def test_an_open_door(examine, upstream: Fake) -> None:
     policy = rules(local=ollama(upstream(models=HELD)))
-    only(examine(policy, LLR_HOST="0.0.0.0"), "LLR_HOST", "wants no key", "set LLR_API_KEYS")
+    only(examine(policy, LLR_HOST="0.0.0.0"), "LLR_HOST", "needs no key", "set LLR_API_KEYS")
     in_order(examine(policy, LLR_HOST="0.0.0.0", LLR_API_KEYS="abc"))
 
 
 def test_no_model_but_echo(examine) -> None:
-    only(examine(rules("e", e={"type": "echo"})), "e", "it repeats what it is told", "install Ollama")
+    only(examine(rules("e", e={"type": "echo"})), "e", "it repeats the prompt", "install Ollama")
 
 
 def test_a_database_in_a_folder_that_is_not_there(examine, upstream: Fake, tmp_path: Path) -> None:
@@ -236,7 +241,7 @@ def test_a_database_in_a_folder_that_is_not_there(examine, upstream: Fake, tmp_p
 def test_a_database_that_is_none(examine, upstream: Fake, tmp_path: Path) -> None:
     (tmp_path / "metrics.db").write_text("no database " * 100)
     done = examine(rules(local=ollama(upstream(models=HELD))))
-    only(done, "LLR_DB", "it cannot be written", "name another in LLR_DB")
+    only(done, "LLR_DB", "the router cannot write it", "name another file in LLR_DB")
 
 
 def test_a_locked_database(examine, upstream: Fake, tmp_path: Path) -> None:
@@ -245,7 +250,7 @@ def test_a_locked_database(examine, upstream: Fake, tmp_path: Path) -> None:
     other.execute("BEGIN EXCLUSIVE")
     done = examine(rules(local=ollama(upstream(models=HELD))))
     other.close()
-    only(done, "LLR_DB", "locked", "another program holds it")
+    only(done, "LLR_DB", "locked", "another program locks it")
 
 
 def test_rows_from_the_future(examine, upstream: Fake, tmp_path: Path) -> None:
@@ -259,7 +264,7 @@ def test_a_router_that_was_not_reloaded(examine, upstream: Fake, router) -> None
     policy = rules(local=ollama(upstream(models=HELD)))
     running = router(policy, workers=1)
     done = examine(policy, LLR_PORT=str(running.port))
-    assert done.exit_code == 1 and "serves policy" in done.output and "SIGHUP" in done.output  # the texts differ
+    assert done.exit_code == 1 and "uses policy" in done.output and "SIGHUP" in done.output  # the texts differ
     same = running.policy_file.read_text("utf-8")
     in_order(examine(same, LLR_PORT=str(running.port), LLR_DB=str(running.database)))
 
@@ -337,7 +342,7 @@ def test_what_init_has_just_written(examine, upstream: Fake, told: str) -> None:
     if told == "modelfile":
         up.script(reply(200, {"parameters": "num_ctx 16384"}), path="/api/show", repeat=True)
     environ = {"OLLAMA_HOST": up.url, **({"OLLAMA_CONTEXT_LENGTH": "16384"} if told == "environment" else {})}
-    written = first_policy.write(look_around(environ, []))
+    written = first_policy.write(explore(environ, []))
     done = examine(written)
     if told != "nothing":
         in_order(done)
@@ -365,12 +370,12 @@ def test_as_json(examine, upstream: Fake) -> None:
 
 def test_several_at_once_are_counted(examine) -> None:
     policy = rules("e", e={"type": "echo"}, cloud={"type": "openai", "model": "m"}, more={"type": "sarmalink"})
-    assert examine(policy).output.endswith("\n3 to mend\n")
+    assert examine(policy).output.endswith("\n3 problems\n")
 
 
 def test_one_fix_for_several_is_said_once(examine) -> None:
     lines = examine("backends: {e: {type: echo}}\nroutes:\n  - default: f\nsave: 1\nab: 2\n").output.splitlines()
-    assert lines[3:] == ["   fix for 1 to 3: mend this line; docs/policy.md lists every key", "3 to mend"]
+    assert lines[3:] == ["   fix for 1 to 3: correct this line; docs/policy.md describes every key", "3 problems"]
     assert [int(line.split(":")[1]) for line in lines[:3]] == [3, 4, 5]
 
 
@@ -380,7 +385,7 @@ def fill(folder: Path, *calls: Any) -> None:
     store.close()
 
 
-def findings(policy: dict[str, Any], **seen: Any) -> list[Finding]:
+def findings(policy: dict[str, Any], **facts: Any) -> list[Finding]:
     made = build.policy(yaml.safe_dump(policy))
-    answers = {name: Answer(models=config.models) for name, config in made.backends.items()}
-    return checks.findings(Seen(settings=Settings(), policy=made, **{"answers": answers, **seen}))
+    discoveries = {name: Discovery(models=config.models) for name, config in made.backends.items()}
+    return checks.findings(Facts(settings=Settings(), policy=made, **{"discoveries": discoveries, **facts}))

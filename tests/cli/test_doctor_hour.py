@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from app.cli import checks
-from app.cli.checks import Answer, Finding, Seen
+from app.cli.checks import Discovery, Facts, Finding
 from app.cli.checks.backends import key_problem
 from app.metrics.rollup import BUCKET_S
 from app.metrics.store import Store
@@ -77,14 +77,16 @@ def history(folder: Path, made: Sequence[Call], ago_ms: int = 60_000) -> Store:
     return store
 
 
-def found(folder: Path, made: Sequence[Call], policy: str = POLICY, **seen: Any) -> list[Finding]:
+def found(folder: Path, made: Sequence[Call], policy: str = POLICY, **facts: Any) -> list[Finding]:
     """What the checks find in a database with these calls; nothing else is wrong."""
-    store = history(folder, made, seen.pop("ago_ms", 60_000))
+    store = history(folder, made, facts.pop("ago_ms", 60_000))
     groups = store.groups(now_ms() - 3_600_000)
     store.close()
     rules_ = build.policy(policy)
-    answers = {name: Answer(models=config.models, windows={"m": 16384}) for name, config in rules_.backends.items()}
-    return checks.findings(Seen(settings=Settings(), policy=rules_, answers=answers, calls=groups, **seen))
+    discoveries = {
+        name: Discovery(models=config.models, windows={"m": 16384}) for name, config in rules_.backends.items()
+    }
+    return checks.findings(Facts(settings=Settings(), policy=rules_, discoveries=discoveries, calls=groups, **facts))
 
 
 WRONG: dict[str, tuple[list[Call], str, str, str, str]] = {
@@ -95,22 +97,28 @@ WRONG: dict[str, tuple[list[Call], str, str, str, str]] = {
         "85 of 100 calls (85%) of the last hour failed",
         "start it (`ollama serve`",
     ),
-    "nothing was answered": (failed(3, "refused"), "failing", "local", "none was answered", "ollama serve"),
+    "nothing was answered": (failed(3, "refused"), "failing", "local", "no call succeeded", "ollama serve"),
     "kinds are counted, the most frequent has its fix": (
         [*failed(6, "timeout"), *failed(2, "reset"), *failed(1, "http_503"), *failed(1, "http_500"), *calls(2)],
         "failing",
         "local",
         "6 x timeout, 2 x reset",
-        "loading a model?",
+        "loading a model",
     ),
     "a tenth fails": (
         [*failed(10, "http_500"), *calls(90)],
         "failing",
         "local",
         "10 of 100 calls (10%)",
-        "read its log",
+        "read the log of the backend",
     ),
-    "it breaks off": ([*failed(3, "truncated"), *calls(3)], "failing", "local", "3 x truncated", "answers break off"),
+    "it breaks off": (
+        [*failed(3, "truncated"), *calls(3)],
+        "failing",
+        "local",
+        "3 x truncated",
+        "replies are incomplete",
+    ),
     "a key is refused": (failed(4, "http_401", **AWAY), "failing", "cloud", "4 x http_401", "into OPENAI_API_KEY"),
     "no balance": (failed(4, "http_402", **AWAY), "failing", "cloud", "4 x http_402", "top it up"),
     "a rate limit": (failed(4, "http_429", **AWAY), "failing", "cloud", "4 x http_429", "limits the rate"),
@@ -121,8 +129,8 @@ WRONG: dict[str, tuple[list[Call], str, str, str, str]] = {
         [*failed(4, "http_400"), *failed(2, "http_422"), *calls(5)],
         "failing",
         "local",
-        "6 of 11 calls (55%) of the last hour as wrong: 4 x http_400, 2 x http_422",
-        "the client gets",
+        "it rejected 6 of 11 calls (55%) of the last hour: 4 x http_400, 2 x http_422",
+        "read the error at the client",
     ),
     "a route spills for its budget": (
         [*spilled(6, "spill"), *calls(4, route="task=code")],
@@ -136,8 +144,8 @@ WRONG: dict[str, tuple[list[Call], str, str, str, str]] = {
         [*spilled(4, "cooling"), *spilled(1, "fit"), *calls(5, route="task=code")],
         "spill",
         "task=code",
-        "4 because local was cooling down after failures; 1 because the prompt did not fit",
-        "mend local",
+        "4 because the circuit of local was open after failures; 1 because the prompt did not fit",
+        "fix local",
     ),
     "prompts do not fit": (
         spilled(3, "fit"),
@@ -150,8 +158,8 @@ WRONG: dict[str, tuple[list[Call], str, str, str, str]] = {
         [*pinned(5, "gpt-4o"), *spilled(1, "route")],
         "pins",
         "pins",
-        "5 of 6 calls (83%) of the last hour that left this machine did so because clients named a model, past "
-        "the routes: 5 x gpt-4o",
+        "5 of 6 calls (83%) of the last hour left this machine because clients named a model, which skips the "
+        "routes: 5 x gpt-4o",
         '`aliases: {"gpt-4o": auto}`',
     ),
     "clients name a backend": (
@@ -165,7 +173,7 @@ WRONG: dict[str, tuple[list[Call], str, str, str, str]] = {
         calls(1, **{**AWAY, "backend": "dear"}),
         "price",
         "dear",
-        "it has no price, and 1 call of the last hour left for it",
+        "it has no price, so the cost of 1 call in the last hour is unknown",
         "write `price:",
     ),
 }
@@ -213,8 +221,10 @@ def test_the_time_of_the_last_answer_is_told(tmp_path: Path) -> None:
     groups = history(tmp_path, [*calls(1, ts_ms=now_ms()), *failed(3, "refused", ts_ms=now_ms())]).groups(0)
     moved = [group._replace(first_ms=begin, last_ms=begin + 60_000) for group in groups]
     policy = build.policy(POLICY)
-    (one,) = checks.findings(Seen(settings=Settings(), policy=policy, answers={}, calls=moved))
-    assert "since 2027-01-15 08:00:00Z: 3 x refused; the last answer was at 2027-01-15 08:01:00Z" in one.what
+    (one,) = checks.findings(Facts(settings=Settings(), policy=policy, discoveries={}, calls=moved))
+    assert (
+        "since 2027-01-15 08:00:00Z: 3 x refused; the last call that succeeded was at 2027-01-15 08:01:00Z" in one.what
+    )
 
 
 @pytest.mark.parametrize("pins", ["local", "none"])
@@ -228,14 +238,14 @@ def test_an_alias_is_the_operators_own_word(tmp_path: Path) -> None:
 
 def test_circuits_are_told_of_the_running_workers(tmp_path: Path) -> None:
     (failing, circuit) = found(
-        tmp_path, failed(3, "refused"), workers=2, circuit_open={"local": 1, "cloud": 0, "gone": 1}
+        tmp_path, failed(3, "refused"), workers=2, open_circuits={"local": 1, "cloud": 0, "gone": 1}
     )
     assert (failing.check, circuit.check, circuit.where) == ("failing", "circuit", "local")
-    assert "cooling down after failures in 1 of 2 workers" in circuit.what and "ollama serve" in circuit.fix
+    assert "circuit is open after failures in 1 of 2 workers" in circuit.what and "ollama serve" in circuit.fix
 
 
 def test_a_circuit_whose_failures_are_not_known(tmp_path: Path) -> None:
-    (alone,) = found(tmp_path, [], workers=1, circuit_open={"cloud": 1})
+    (alone,) = found(tmp_path, [], workers=1, open_circuits={"cloud": 1})
     assert "read the log" in alone.fix
 
 
@@ -249,14 +259,14 @@ def test_a_circuit_whose_failures_are_not_known(tmp_path: Path) -> None:
         ("no_eligible_backend", "local backend"),
         ("not_found", "/v1"),
         ("model_not_found", "aliases"),
-        ("response_not_found", "only the key that made a response reads it"),
+        ("response_not_found", "only the key that made a response can read it"),
         ("something_new", "docs/api.md"),
     ],
 )
 def test_refused_requests_are_told_by_code(tmp_path: Path, code: str, fix: str) -> None:
     (one,) = found(tmp_path, [], refusals={code: 3, "bad_request": 2})
     assert (one.check, one.where) == ("refusals", code)
-    assert "3 requests of the last hour were refused" in one.what and fix in one.fix
+    assert "the router refused 3 requests of the last hour" in one.what and fix in one.fix
 
 
 # --- from the database, through the command -----------------------------------------------------
@@ -311,7 +321,7 @@ def test_a_router_whose_primary_fails(examine, upstream: Fake, router) -> None:
 
 ANSWERED: Call = {**AWAY, "cost_usd": 0.1}
 MISSING = "its key is missing: OPENAI_API_KEY is not set"
-SET_ELSEWHERE = "OPENAI_API_KEY is not set in this shell, so it was not asked; the router has a key"
+SET_ELSEWHERE = "not set in this shell, so this command did not ask the backend; the router has the key"
 
 
 @pytest.mark.parametrize(
@@ -385,7 +395,7 @@ def test_a_quoted_key_of_clients(examine, upstream: Fake) -> None:
 def test_a_proxy_that_is_not_used(examine, upstream: Fake, variable: str) -> None:
     policy = rules(local=ollama(upstream(models=HELD)))
     done = examine(policy, **{variable: "http://proxy.example:3128"})
-    only(done, variable, "which the router does not use: it connects directly to local", "NO_PROXY")
+    only(done, variable, "but the router uses no proxy: it connects directly to local", "NO_PROXY")
     in_order(examine(policy, **{variable: "http://proxy.example:3128", "NO_PROXY": "localhost,127.0.0.0/8"}))
 
 
@@ -398,9 +408,9 @@ def test_too_few_descriptors(tmp_path: Path, limit: int, clients: int) -> None:
 
 
 def test_the_limit_is_that_of_the_running_router() -> None:
-    doctor = import_module("app.cli.doctor")
-    own = doctor._descriptors([f"{socket.gethostname()}:{os.getpid()}", "elsewhere:1", f"{socket.gethostname()}:0"])
-    assert own == doctor.limits()[0]
+    inspection = import_module("app.cli.inspection")
+    own = inspection._descriptors([f"{socket.gethostname()}:{os.getpid()}", "elsewhere:1", f"{socket.gethostname()}:0"])
+    assert own == inspection.limits()[0]
 
 
 MOUNTS = r"""
@@ -444,9 +454,9 @@ def test_a_database_on_a_network_file_system(
 ) -> None:
     mounts = tmp_path / "mountinfo"
     mounts.write_text(f"27 1 254:0 / / rw - ext4 /dev/vda1 rw\n40 27 0:40 / {tmp_path} rw - nfs4 nas:/office rw\n")
-    monkeypatch.setattr(import_module("app.cli.doctor"), "MOUNTS", str(mounts))
+    monkeypatch.setattr(import_module("app.cli.inspection"), "MOUNTS", str(mounts))
     policy = rules(local=ollama(upstream(models=HELD)))
-    only(examine(policy), "LLR_DB", "network file system (nfs4)", "on a disk of this machine")
+    only(examine(policy), "LLR_DB", "network file system (nfs4)", "to a disk of this machine")
 
 
 # --- the A/B trial ------------------------------------------------------------------------------

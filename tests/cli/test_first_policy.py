@@ -12,8 +12,8 @@ import pytest
 
 from app import policy
 from app.cli import surroundings
-from app.cli.first_policy import decided, families, write
-from app.cli.surroundings import Found, Model, Server, look_around, ollama_endpoint
+from app.cli.first_policy import describe, families, write
+from app.cli.surroundings import Model, Server, Surroundings, explore, ollama_endpoint
 from app.pipeline import detect
 from app.routing.classify import classify
 from app.routing.decide import decide
@@ -76,7 +76,7 @@ def held(*names: str, **sizes: int) -> tuple[Model, ...]:
             "gemma": "qwen2.5vl:7b", "qwen-coder": "devstral:24b", "llama": "qwen3:8b",
         }),
         (held("gemma3:1b", "gemma3:270m", "gemma3n:e4b"), {"llama": "gemma3:1b"}),
-        ((Model("secret:1b", sees=True), Model("plain:1b")), {"gemma": "secret:1b", "llama": "plain:1b"}),
+        ((Model("secret:1b", reads_images=True), Model("plain:1b")), {"gemma": "secret:1b", "llama": "plain:1b"}),
         (held(small=2, middling=9, large=40), {"llama": "middling"}),
         (held(huge=80, large=40), {"llama": "large"}),
         (held("coder:x", coder_large=14, coder_small=4), {"qwen-coder": "coder_large"}),
@@ -100,7 +100,7 @@ def test_whatever_was_found_the_text_is_fit_to_serve(
     models: tuple[str, ...], hosted: tuple[str, ...], endpoint: str, others: tuple[Server, ...]
 ) -> None:
     ollama = (Server("local", "ollama", "Ollama", endpoint, held(*models)),) if models else ()
-    text = write(Found((*ollama, *others), hosted))
+    text = write(Surroundings((*ollama, *others), hosted))
     loaded = policy.load(text, "policy.yaml", Settings())
     assert loaded.warnings == ()
     types = [config.type for config in loaded.policy.backends.values()]
@@ -115,14 +115,14 @@ def test_whatever_was_found_the_text_is_fit_to_serve(
     assert loaded.policy.sensitivity.detect, "detectors are on"
     priced = {name for name, config in loaded.policy.backends.items() if config.price}
     assert priced == set(local), "what is not known is unknown"
-    said = decided(Found((*ollama, *others), hosted))
+    said = describe(Surroundings((*ollama, *others), hosted))
     flat = " ".join(text.replace("\n#", "").split())
     assert all(sentence in flat for sentence in said)
     outside = ("127.0.0.1", "localhost", "192.168")
     away = [one.endpoint.partition("://")[2] for one in ollama if not any(inside in one.endpoint for inside in outside)]
     for host in (*away, *(f"api.{kind}." for kind in hosted)):
-        assert any(sentence.startswith("Leaves your network") and host in sentence for sentence in said), host
-    nothing = any(sentence.startswith("Leaves your network: nothing") for sentence in said)
+        assert any("your network, for " in sentence and host in sentence for sentence in said), host
+    nothing = any(sentence.startswith("No prompt leaves your network") for sentence in said)
     assert nothing == (not away and not hosted)
 
 
@@ -148,7 +148,7 @@ IMAGE = [
 
 def test_five_models_each_get_what_they_are_for() -> None:
     five = held("llama3.2:1b", "llama3.1:8b", "qwen2.5-coder:7b", "gemma3:12b", "gemma3:1b")
-    text = write(Found((Server("local", "ollama", "Ollama", "http://localhost:11434", five),)))
+    text = write(Surroundings((Server("local", "ollama", "Ollama", "http://localhost:11434", five),)))
     assert goes_to(text, "Why is the sky blue?") == ("local", "llama3.2:1b")
     assert goes_to(text, CODE) == ("local", "qwen2.5-coder:7b")
     assert goes_to(text, IMAGE) == ("local", "gemma3:12b")
@@ -157,7 +157,7 @@ def test_five_models_each_get_what_they_are_for() -> None:
 def test_what_the_first_server_has_no_model_for_goes_to_another() -> None:
     ollama = Server("local", "ollama", "Ollama", "http://localhost:11434", held("llama3.1:8b"))
     vllm = Server("vllm", "vllm", "vLLM", "http://127.0.0.1:8000", held("Qwen/Qwen3-Coder-30B"))
-    text = write(Found((ollama, vllm), ("openai",)))
+    text = write(Surroundings((ollama, vllm), ("openai",)))
     assert goes_to(text, "Why is the sky blue?") == ("local", "llama3.1:8b")
     assert goes_to(text, CODE) == ("vllm", "Qwen/Qwen3-Coder-30B")
     assert goes_to(text, IMAGE) == ("openai", "gpt-4o-mini")
@@ -168,7 +168,7 @@ def test_what_the_first_server_has_no_model_for_goes_to_another() -> None:
 def test_what_a_first_policy_keeps_here(hosted: tuple[str, ...]) -> None:
     """Easy prompts, secrets, private requests that name a hosted model, and names that clients have built in."""
     ollama = Server("local", "ollama", "Ollama", "http://localhost:11434", held("llama3.1:8b", "llava:7b"))
-    text = write(Found((ollama,), hosted))
+    text = write(Surroundings((ollama,), hosted))
     assert goes_to(text, "Why is the sky blue?")[0] == "local"
     assert goes_to(text, HARD)[0] == (hosted[0] if hosted else "local")
     assert goes_to(text, HARD + " for sk-proj-abcdefghij0123456789XYZ")[0] == "local"
@@ -197,13 +197,13 @@ def test_servers_on_their_usual_ports(upstream: Callable[..., Upstream]) -> None
     llama.script(owned("llamacpp", "/models/x.gguf"), path="/v1/models", repeat=True)
     vllm.script(owned("vllm", "Qwen/Qwen3-32B"), path="/v1/models", repeat=True)
     with refused_url() as nobody:
-        found = look_around({"OLLAMA_HOST": nobody}, [at(llama, "llamacpp"), at(vllm, "vllm"), at(studio, "openai")])
+        found = explore({"OLLAMA_HOST": nobody}, [at(llama, "llamacpp"), at(vllm, "vllm"), at(studio, "openai")])
     assert [(one.backend, one.type, [model.name for model in one.models]) for one in found.servers] == [
         ("llamacpp", "llamacpp", ["/models/x.gguf"]),
         ("vllm", "vllm", ["Qwen/Qwen3-32B"]),
         ("lmstudio", "openai", ["qwen3-4b"]),
     ]
-    assert f"vLLM at {vllm.url} serves 1 model" in found.notes
+    assert f"vLLM at {vllm.url} has 1 model" in found.notes
     assert [request.path for request in studio.requests] == ["/v1/models"]
 
 
@@ -211,7 +211,7 @@ def test_a_server_is_what_it_says_not_what_its_port_says(upstream: Callable[...,
     up = upstream()
     up.script(owned("llamacpp", "x.gguf"), path="/v1/models", repeat=True)
     with refused_url() as nobody:
-        (server,) = look_around({"OLLAMA_HOST": nobody}, [at(up, "vllm")]).servers
+        (server,) = explore({"OLLAMA_HOST": nobody}, [at(up, "vllm")]).servers
     assert (server.backend, server.type, server.endpoint) == ("llamacpp", "llamacpp", up.url)
 
 
@@ -226,7 +226,7 @@ def test_something_else_on_such_a_port(upstream: Callable[..., Upstream], answer
     up = upstream()
     up.script(answer, path="/v1/models", repeat=True)
     with refused_url() as nobody:
-        assert look_around({"OLLAMA_HOST": nobody}, [at(up, "llamacpp")]).servers == ()
+        assert explore({"OLLAMA_HOST": nobody}, [at(up, "llamacpp")]).servers == ()
 
 
 def test_what_ollama_tells_of_its_models(upstream: Callable[..., Upstream]) -> None:
@@ -239,8 +239,8 @@ def test_what_ollama_tells_of_its_models(upstream: Callable[..., Upstream]) -> N
     ]
     up.script(reply(200, {"models": tags}), path="/api/tags")
     up.script(loaded("a:8b", 32768), path="/api/ps", repeat=True)
-    found = look_around({"OLLAMA_HOST": up.url, "OPENAI_API_KEY": "sk-x", "SARMALINK_API_KEY": " "}, [])
-    assert found.servers[0].models == (Model("a:8b", 5 * GB, window=32768), Model("b:7b", 4 * GB, sees=True))
+    found = explore({"OLLAMA_HOST": up.url, "OPENAI_API_KEY": "sk-x", "SARMALINK_API_KEY": " "}, [])
+    assert found.servers[0].models == (Model("a:8b", 5 * GB, window=32768), Model("b:7b", 4 * GB, reads_images=True))
     assert found.hosted == ("openai",)
     assert windows(found) == {"a:8b": 32768}, "of the others nothing is known"
 
@@ -249,16 +249,16 @@ def loaded(name: str, window: int) -> list[Step]:
     return reply(200, {"models": [{"name": name, "context_length": window}]})
 
 
-def windows(found: Found) -> dict[str, int]:
+def windows(found: Surroundings) -> dict[str, int]:
     return dict(policy.load(write(found), "p", Settings()).policy.backends["local"].context_windows)
 
 
 def test_models_that_ollama_hands_on_are_named_and_left_out(upstream: Callable[..., Upstream]) -> None:
     remote = {"llama3:latest": "https://ollama.com:443", "qwen-coder:7b": "https://box.example"}
     up = upstream(models=["llama3:latest", "qwen-coder:7b", "phi4:14b", "kimi:cloud"], remote=remote)
-    found = look_around({"OLLAMA_HOST": up.url}, [])
+    found = explore({"OLLAMA_HOST": up.url}, [])
     elsewhere = "llama3:latest at ollama.com:443, qwen-coder:7b at box.example"
-    assert found.notes == (f"Ollama at {up.url} holds 4 models; not run there: {elsewhere}",)
+    assert found.notes == (f"Ollama at {up.url} has 4 models; other hosts run {elsewhere}",)
     text = write(found)
     config = policy.load(text, "p", Settings()).policy.backends["local"]
     assert (config.models, dict(config.families)) == (("phi4:14b",), {})
@@ -271,7 +271,7 @@ def test_models_that_ollama_hands_on_are_named_and_left_out(upstream: Callable[.
 
 def test_an_ollama_that_only_hands_on_is_no_backend(upstream: Callable[..., Upstream]) -> None:
     up = upstream(models=["llama3:latest"], remote={"llama3:latest": "https://ollama.com:443"})
-    found = look_around({"OLLAMA_HOST": up.url}, [])
+    found = explore({"OLLAMA_HOST": up.url}, [])
     assert found.servers == () and "llama3:latest at ollama.com:443" in found.notes[0]
 
 
@@ -283,7 +283,7 @@ def test_an_ollama_that_only_hands_on_is_no_backend(upstream: Callable[..., Upst
 @pytest.mark.parametrize("host", ["localhost", "gpu.example"])
 def test_a_name_that_leads_outside_is_not_local(host: str, addresses: tuple[str, ...] | None, local: bool) -> None:
     ollama = Server("local", "ollama", "Ollama", f"http://{host}:11434", held("llama3:8b"), addresses=addresses)
-    routes = policy.load(write(Found((ollama,))), "p", Settings()).policy.routes
+    routes = policy.load(write(Surroundings((ollama,))), "p", Settings()).policy.routes
     assert ("sensitivity=high" in [route.label for route in routes]) is local
 
 
@@ -291,7 +291,7 @@ def test_the_address_of_ollama_is_looked_up(upstream: Callable[..., Upstream], m
     up = upstream(models=["m:1"])
     asked: list[str] = []
     monkeypatch.setattr(surroundings, "resolve", lambda host: asked.append(host) or ["93.184.216.34"])
-    found = look_around({"OLLAMA_HOST": f"http://localhost:{up.port}"}, [])
+    found = explore({"OLLAMA_HOST": f"http://localhost:{up.port}"}, [])
     assert (asked, found.servers[0].addresses) == (["localhost"], ("93.184.216.34",))
     assert "sensitivity: high" not in write(found).replace("X-LLR-Sensitivity: high", "")
 
@@ -301,20 +301,20 @@ def test_the_windows_of_ollama(upstream: Callable[..., Upstream]) -> None:
     two = ["llama3.1:8b", "qwen2.5-coder:7b"]
     up = upstream(models=two)
     environ = {"OLLAMA_HOST": up.url}
-    assert windows(look_around(environ, [])) == {}
-    assert windows(look_around({**environ, "OLLAMA_CONTEXT_LENGTH": " 16384 "}, [])) == {"*": 16384}
-    assert windows(look_around({**environ, "OLLAMA_CONTEXT_LENGTH": "many"}, [])) == {}
+    assert windows(explore(environ, [])) == {}
+    assert windows(explore({**environ, "OLLAMA_CONTEXT_LENGTH": " 16384 "}, [])) == {"*": 16384}
+    assert windows(explore({**environ, "OLLAMA_CONTEXT_LENGTH": "many"}, [])) == {}
     up.script(loaded(two[0], 32768), path="/api/ps", repeat=True)
-    assert windows(look_around(environ, [])) == {two[0]: 32768}
+    assert windows(explore(environ, [])) == {two[0]: 32768}
     up.script(reply(200, {"parameters": 'stop "<s>"\nnum_ctx  8192'}), path="/api/show", repeat=True)
-    assert windows(look_around(environ, [])) == {two[0]: 32768, two[1]: 8192}
+    assert windows(explore(environ, [])) == {two[0]: 32768, two[1]: 8192}
 
 
 def test_an_ollama_that_falls_silent(upstream: Callable[..., Upstream], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(surroundings, "_WAIT_S", 0.05)
+    monkeypatch.setattr(surroundings, "_TIMEOUT_S", 0.05)
     up = upstream(models=["llama3.1:8b", "qwen2.5-coder:7b"])
     up.script([10.0], path="/api/ps", repeat=True)
-    (server,) = look_around({"OLLAMA_HOST": up.url}, []).servers
+    (server,) = explore({"OLLAMA_HOST": up.url}, []).servers
     assert [model.window for model in server.models] == [None, None]
     assert [request.path for request in up.requests] == ["/api/tags", "/api/ps"], "it is not asked again"
 
@@ -326,7 +326,7 @@ def test_the_window_of_other_servers(upstream: Callable[..., Upstream]) -> None:
     served = {"data": [{"id": "Qwen/Qwen3-32B", "owned_by": "vllm", "max_model_len": 40960}]}
     vllm.script(reply(200, served), path="/v1/models", repeat=True)
     with refused_url() as nobody:
-        found = look_around({"OLLAMA_HOST": nobody}, [at(llama, "llamacpp"), at(vllm, "vllm")])
+        found = explore({"OLLAMA_HOST": nobody}, [at(llama, "llamacpp"), at(vllm, "vllm")])
     assert [model.window for server in found.servers for model in server.models] == [32768, 40960]
 
 

@@ -1,6 +1,6 @@
-"""What `flask doctor` knows: each check looks at what was seen and yields what is wrong, with the fix.  Pure.
+"""The checks of `flask doctor`.  Each check reads the facts and yields the problems that it finds, with a fix.  Pure.
 
-A module a subject; the table below names every check.
+There is a module for each subject; the table below names every check.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from app.cli.checks import backends, history, policy, process
-from app.cli.checks.seen import Answer, Finding, Seen
+from app.cli.checks.facts import Discovery, Facts, Finding
 
-__all__ = ["CHECKS", "Answer", "Finding", "Seen", "findings"]
+__all__ = ["CHECKS", "Discovery", "Facts", "Finding", "findings"]
 
-CHECKS: tuple[Callable[[Seen], Iterator[Finding]], ...] = (
+CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     backends.keys,
     backends.key_forms,
     backends.reachable,
@@ -26,21 +26,21 @@ CHECKS: tuple[Callable[[Seen], Iterator[Finding]], ...] = (
     policy.budgets,
     policy.echo,
     history.failing,
-    history.cooling,
+    history.circuits,
     history.spilling,
     history.pins,
     history.unpriced,
     history.refusals,
-    process.door,
+    process.access,
     process.database,
     process.file_system,
     process.clock,
-    process.serving,
+    process.reload,
     process.descriptors,
     process.proxies,
 )
 
 
-def findings(seen: Seen) -> list[Finding]:
+def findings(facts: Facts) -> list[Finding]:
     """Return what all checks find, in the order of the table."""
-    return [finding for check in CHECKS for finding in check(seen)]
+    return [finding for check in CHECKS for finding in check(facts)]

@@ -1,4 +1,4 @@
-"""Checks of the backends: do they answer, hold their models, and stand where the policy says?"""
+"""Checks of the backends: their keys, addresses, models, context windows and locality."""
 
 from __future__ import annotations
 
@@ -9,28 +9,26 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 from app.backends import BACKEND_TYPES
-from app.cli.checks.seen import Answer, Finding, Seen
+from app.cli.checks.facts import Discovery, Facts, Finding
 from app.routing.locality import host_name, is_address, is_cloud_model, is_local_address, model_key
 from app.routing.names import resolve
-from app.types import BackendConfig, Observations
+from app.types import BackendConfig, Observations, Outcome
 from app.words import utc
 
-_MOST_COMPARED = 1000  # models of a server that are looked through for the nearest one
-_SMALL_WINDOW = 4096  # what Ollama runs with when nobody says otherwise
-_OVERLAY = ipaddress.ip_network("100.64.0.0/10")  # addresses of overlay networks: theirs who say `local: true`
-
-
+_MOST_COMPARED = 1000  # models of a server that are compared to find the nearest one
+_SMALL_WINDOW = 4096  # tokens: Ollama's default
+_OVERLAY = ipaddress.ip_network("100.64.0.0/10")  # overlay networks: `local: true` is plausible for them
 _QUOTES = tuple("'\"`‘’“”«»")
 
 
-def keys(seen: Seen) -> Iterator[Finding]:
-    """Report the keys that are not set in the environment of this command, which need not be that of the router."""
-    for name, variable in seen.missing_keys.items():
-        answered_ms, unset_ms = _last_ms(seen, name, None), _last_ms(seen, name, "no_key")
-        if answered_ms > unset_ms:
+def keys(facts: Facts) -> Iterator[Finding]:
+    """Report keys that this command's environment lacks.  The router's environment may have them."""
+    for name, variable in facts.missing_keys.items():
+        success_ms, no_key_ms = _last_ms(facts, name, None), _last_ms(facts, name, "no_key")
+        if success_ms > no_key_ms:
             what = (
-                f"{variable} is not set in this shell, so it was not asked; the router has a key, because it answered "
-                f"a call at {utc(answered_ms)}"
+                f"{variable} is not set in this shell, so this command did not ask the backend; the router has the "
+                f"key, because a call succeeded at {utc(success_ms)}"
             )
             fix = f"run `flask doctor` with the variables of the router's process, {variable} among them"
         else:
@@ -39,22 +37,21 @@ def keys(seen: Seen) -> Iterator[Finding]:
         yield Finding("key", name, what, fix)
 
 
-def _last_ms(seen: Seen, backend: str, error: str | None) -> int:
-    """Return when the latest call of the last hour ended in `error` (None: in an answer); 0 when none did."""
-    outcome = "error" if error else "ok"
-    groups = (group for group in seen.calls if (group.backend, group.outcome) == (backend, outcome))
+def _last_ms(facts: Facts, backend: str, error: str | None) -> int:
+    """Return when the latest call of the last hour ended with `error` (None: with success); 0 when none did."""
+    outcome = Outcome.ERROR if error else Outcome.OK
+    groups = (group for group in facts.calls if (group.backend, group.outcome) == (backend, outcome))
     return max((group.last_ms for group in groups if error in (None, group.error)), default=0)
 
 
-def key_forms(seen: Seen) -> Iterator[Finding]:
-    for variable, problem in seen.spoiled_keys.items():
-        fix = f"write {variable}=KEY: the key alone (an env file of systemd or Docker is no shell, quotes stay in it)"
-        yield Finding("key", variable, f"its value {problem}, so the key in it is refused", fix)
+def key_forms(facts: Facts) -> Iterator[Finding]:
+    for variable, problem in facts.malformed_keys.items():
+        fix = f"write {variable}=KEY with the key alone (env files of systemd and Docker keep quotes)"
+        yield Finding("key", variable, f"its value {problem}, so the service refuses the key", fix)
 
 
 def key_problem(value: str) -> str:
-    """Return what is wrong with the value of a key's variable; "" when it looks like a key.  Spaces around it do not
-    count: the router takes them off."""
+    """Return the problem of a key's value, or "" when it looks like a key.  The router strips spaces around it."""
     value = value.strip()
     if value[:1] in _QUOTES or value[-1:] in _QUOTES:
         return "is in quotes"
@@ -65,19 +62,22 @@ def key_problem(value: str) -> str:
     return "" if value.isascii() and value.isprintable() else "holds characters that no key has"
 
 
+REFUSED_KEY = "the service refuses its key: put a valid key into {key}"
+OFFLINE = "check that the machine is on and in the same network; in a container, that the container has a network"
+WRONG_HOST = "correct the host in its `endpoint`; in a container use the name of the other container"
+BAD_TLS = "use http:// if the server has no certificate, or fix the certificate"
+_WRONG_SERVER = "another program answers at this address: correct the port or path of `endpoint`"
 _FIXES = {
-    "dns": "correct the host in its `endpoint`; in a container use the name of the other container",
-    "tls": "use http:// if the server has no certificate, or mend the certificate",
-    "unreachable": "is the machine on, and in the same network? In a container: does it have a network?",
+    "dns": WRONG_HOST,
+    "tls": BAD_TLS,
+    "unreachable": OFFLINE,
     "descriptors": "raise `ulimit -n`, under systemd LimitNOFILE, in Docker --ulimit nofile",
-    "timeout": "is the machine on, and the port open in its firewall?",
-    "http_401": "its key is refused: put a valid one into {key}",
-    "http_403": "its key is refused: put a valid one into {key}",
-    "http_404": "something else answers at this address: correct port or path of `endpoint`",
-    "protocol": "something else answers at this address: correct port or path of `endpoint`",
+    "timeout": "check that the machine is on and that its firewall opens the port",
+    "http_401": REFUSED_KEY,
+    "http_403": REFUSED_KEY,
+    "http_404": _WRONG_SERVER,
+    "protocol": _WRONG_SERVER,
 }
-
-
 _START = {
     "ollama": "start it (`ollama serve`, or `systemctl start ollama`), or correct its `endpoint`",
     "llamacpp": "start llama-server, or correct its `endpoint`",
@@ -85,141 +85,140 @@ _START = {
 }
 
 
-def reachable(seen: Seen) -> Iterator[Finding]:
-    for name, answer in seen.answers.items():
-        config = seen.policy.backends[name]
-        refused_for_key = answer.kind in ("http_401", "http_403") and config.api_key_env in seen.spoiled_keys
-        if answer.error and not refused_for_key:
-            known = _FIXES.get(answer.kind, "").format(key=config.api_key_env)
-            yield Finding("endpoint", name, answer.error, known or start(config))
+def reachable(facts: Facts) -> Iterator[Finding]:
+    for name, reply in facts.discoveries.items():
+        config = facts.policy.backends[name]
+        is_reported = reply.kind in ("http_401", "http_403") and config.api_key_env in facts.malformed_keys
+        if reply.error and not is_reported:
+            fix = _FIXES.get(reply.kind, "").format(key=config.api_key_env)
+            yield Finding("endpoint", name, reply.error, fix or start(config))
 
 
 def start(config: BackendConfig) -> str:
-    """Return how a server that does not listen is started."""
+    """Return how to start a server that does not listen."""
     return _START.get(config.type, "start the server, or correct its `endpoint`")
 
 
-def models(seen: Seen) -> Iterator[Finding]:
-    """llama-server is left out: it serves one model under any name."""
-    for name, answer in seen.answers.items():
-        config = seen.policy.backends[name]
-        hosted = BACKEND_TYPES[config.type].hosted and name not in seen.local
-        if answer.error or hosted or config.type == "llamacpp":
+def models(facts: Facts) -> Iterator[Finding]:
+    """Report models of the policy that the server lacks, except for llama-server: it serves one model by any name."""
+    for name, reply in facts.discoveries.items():
+        config = facts.policy.backends[name]
+        is_hosted = BACKEND_TYPES[config.type].hosted and name not in facts.local
+        if reply.error or is_hosted or config.type == "llamacpp":
             continue
-        if not answer.models:
-            pull = "`ollama pull llama3.2`" if config.type == "ollama" else "load one"
-            yield Finding("model", name, "it holds no model", f"{pull}, and name it in the policy")
+        if not reply.models:
+            pull = "`ollama pull llama3.2`" if config.type == "ollama" else "load a model"
+            yield Finding("model", name, "its server has no model", f"{pull}, and name it in the policy")
             continue
         for model in (*config.models, *config.families.values()):
-            if not _holds(config, answer.models, model) and not is_cloud_model(model):
-                near = difflib.get_close_matches(model, answer.models[:_MOST_COMPARED], 1, 0.3) or answer.models[:1]
-                get = f"`ollama pull {model}`" if config.type == "ollama" else f"load {model} there"
-                what = f"the policy names {model}, which it does not hold"
-                yield Finding("model", name, what, f"{get}, or name one that it holds, such as {near[0]}")
+            if not _has(config, reply.models, model) and not is_cloud_model(model):
+                near = difflib.get_close_matches(model, reply.models[:_MOST_COMPARED], 1, 0.3) or reply.models[:1]
+                pull = f"`ollama pull {model}`" if config.type == "ollama" else f"load {model} there"
+                what = f"the policy names {model}, which its server does not have"
+                yield Finding("model", name, what, f"{pull}, or name a model that it has, such as {near[0]}")
 
 
-def aliases(seen: Seen) -> Iterator[Finding]:
-    """Report aliases of a model that its server does not hold and the policy does not declare."""
-    held = Observations(models={name: answer.models for name, answer in seen.answers.items()})
-    for alias, to in seen.policy.aliases.items():
-        for target in resolve(alias, "any", seen.policy, held).targets:
-            config, answer = seen.policy.backends[target.backend], seen.answers.get(target.backend, Answer())
-            known = (*answer.models, *config.models, *config.families.values())
-            if answer.models and config.type != "llamacpp" and not _holds(config, known, target.model):
-                what = f"it stands for {to}, and {target.backend} does not hold {target.model}"
+def aliases(facts: Facts) -> Iterator[Finding]:
+    """Report aliases of a model that its server lacks and that the policy does not declare."""
+    observations = Observations(models={name: reply.models for name, reply in facts.discoveries.items()})
+    for alias, meaning in facts.policy.aliases.items():
+        for target in resolve(alias, "any", facts.policy, observations).targets:
+            config = facts.policy.backends[target.backend]
+            reply = facts.discoveries.get(target.backend, Discovery())
+            names = (*reply.models, *config.models, *config.families.values())
+            if reply.models and config.type != "llamacpp" and not _has(config, names, target.model):
+                what = f"it stands for {meaning}, and {target.backend} does not have {target.model}"
                 yield Finding("alias", alias, what, "correct `aliases`, or load that model there")
 
 
-def _holds(config: BackendConfig, models: Sequence[str], model: str) -> bool:
+def _has(config: BackendConfig, models: Sequence[str], model: str) -> bool:
     if config.type != "ollama":
         return model in models
     return model_key(model) in map(model_key, models)
 
 
-def locality(seen: Seen) -> Iterator[Finding]:
-    """Backends whose address says one thing and whose policy another.  Who wrote `local` himself has decided, but for
-    `true` at a public address: then private requests leave."""
-    for name, config in seen.policy.backends.items():
-        found, said = seen.addresses.get(name, ()), seen.said_local.get(name)
-        outside = [address for address in found if not _inside(address)]
-        hosted = BACKEND_TYPES[config.type].hosted
-        if outside and said:
-            what = f"the policy says `local: true`, but {_host(config)} is at {outside[0]}: private requests leave"
-            yield Finding("local", name, what, "take `local: true` away, unless that machine is yours")
-        elif outside and said is None and not hosted:
-            what = f"it looks local and is not: {_host(config)} is at {outside[0]}; no private request goes there"
-            fix = "say `local: true` if that machine is yours, `local: false` if it is not"
+def locality(facts: Facts) -> Iterator[Finding]:
+    """Report backends whose address contradicts the policy.  The operator's own `local` stands, but for `local: true`
+    at a public address: then private requests leave."""
+    for name, config in facts.policy.backends.items():
+        addresses, is_local = facts.addresses.get(name, ()), facts.local_keys.get(name)
+        public = [address for address in addresses if not _is_private(address)]
+        is_hosted, host = BACKEND_TYPES[config.type].hosted, host_name(config.endpoint)
+        if public and is_local:
+            what = f"the policy says `local: true`, but {host} is at {public[0]}: private requests leave"
+            yield Finding("local", name, what, "remove `local: true`, unless that machine is yours")
+        elif public and is_local is None and not is_hosted:
+            what = f"its type is local, but {host} is at {public[0]}: no private request goes there"
+            fix = "write `local: true` if that machine is yours, `local: false` if it is not"
             yield Finding("local", name, what, fix)
-        elif found and not outside and said is None and hosted:
-            what = f"it is at {found[0]}, but type {config.type} counts as hosted: no private request goes there"
-            yield Finding(
-                "local", name, what, "say `local: true` if it is yours, `local: false` if it passes requests on"
-            )
+        elif addresses and not public and is_local is None and is_hosted:
+            what = f"it is at {addresses[0]}, but type {config.type} counts as hosted: no private request goes there"
+            fix = "write `local: true` if it is yours, `local: false` if it passes requests on"
+            yield Finding("local", name, what, fix)
 
 
-def _inside(address: str) -> bool:
-    return is_local_address(address) or (
-        is_address(address) and ipaddress.ip_address(address.partition("%")[0]) in _OVERLAY
-    )
+def _is_private(address: str) -> bool:
+    is_overlay = is_address(address) and ipaddress.ip_address(address.partition("%")[0]) in _OVERLAY
+    return is_local_address(address) or is_overlay
 
 
-def _host(config: BackendConfig) -> str:
-    return host_name(config.endpoint)
-
-
-def cloud_models(seen: Seen) -> Iterator[Finding]:
-    """Find the models that an Ollama hands on to another host: it says so, or their name does."""
-    for name, config in seen.policy.backends.items():
-        for model in seen.models(config) if config.type == "ollama" else ():
-            verdict = seen.judge_model(name, model)
+def cloud_models(facts: Facts) -> Iterator[Finding]:
+    """Report models that an Ollama server forwards to another host, by its own word or by the model's name."""
+    for name, config in facts.policy.backends.items():
+        for model in facts.models(config) if config.type == "ollama" else ():
+            verdict = facts.judge_model(name, model)
             if verdict.local is False:
-                at = f"at {verdict.remote_host}" if verdict.remote_host else "in its maker's cloud"
-                what = f"{model} runs {at}, not on this machine; no private request goes there"
+                place = f"at {verdict.remote_host}" if verdict.remote_host else "in its maker's cloud"
+                what = f"{model} runs {place}, not on this machine; no private request goes there"
                 other = "a model without `cloud` in its tag" if is_cloud_model(model) else "another model"
                 yield Finding("cloud", name, what, f"name {other}, and `ollama pull` it")
 
 
-def windows(seen: Seen) -> Iterator[Finding]:
-    for name, answer in seen.answers.items():
-        config = seen.policy.backends[name]
-        if answer.error or BACKEND_TYPES[config.type].hosted:
+def windows(facts: Facts) -> Iterator[Finding]:
+    for name, reply in facts.discoveries.items():
+        config = facts.policy.backends[name]
+        if reply.error or BACKEND_TYPES[config.type].hosted:
             continue
-        untold = []
-        for model in seen.models(config):
-            if seen.judge_model(name, model).local is False:
+        unknown = []
+        for model in facts.models(config):
+            if facts.judge_model(name, model).local is False:
                 continue  # its window is that of another host
-            said, real = config.context_window(model), answer.windows.get(model)
-            if said is None and real is None:
-                untold.append(model)
-            yield from _window(name, model, said, real, _LARGER.get(config.type, "start it with a larger one"))
-        if untold and config.type == "ollama":
+            declared, actual = config.context_window(model), reply.windows.get(model)
+            if declared is None and actual is None:
+                unknown.append(model)
+            fix = _LARGER.get(config.type, "start it with a larger context window")
+            yield from _window(name, model, declared, actual, fix)
+        if unknown and config.type == "ollama":
             what = (
-                f"the context window of {', '.join(untold)} is unknown: `contextWindow` is not set, and Ollama tells "
-                f"that of loaded models only. Its default is {_SMALL_WINDOW} tokens where the video memory is below 24 "
-                "GB, and it cuts longer prompts without a word"
+                f"the context window of {', '.join(unknown)} is unknown: `contextWindow` is not set, and Ollama "
+                f"reports the window of loaded models only. Its default is {_SMALL_WINDOW} tokens where the video "
+                "memory is below 24 GB, and it cuts longer prompts without an error"
             )
-            fix = f"{_LARGER['ollama']}, and write `contextWindow: 16384`; or load them and ask again"
+            fix = f"{_LARGER['ollama']}, and write `contextWindow: 16384`; or load the models and run this again"
             yield Finding("context", name, what, fix)
 
 
-# Of Ollama 0.17: a Modelfile goes before the variable.
+# Of Ollama 0.17: a Modelfile takes precedence over the variable.
 _LARGER = {"ollama": "start Ollama with OLLAMA_CONTEXT_LENGTH=16384 (or raise `num_ctx`, where its Modelfile sets it)"}
 
 
-def _window(name: str, model: str, said: int | None, real: int | None, larger: str) -> Iterator[Finding]:
-    if said is not None and real is not None and said > real:
-        what = f"`contextWindow` says {said} tokens for {model}, the server runs it with {real}: longer prompts are cut"
-        yield Finding("context", name, what, f"{larger}, or write `contextWindow: {real}`")
-    elif (real or said or _SMALL_WINDOW + 1) <= _SMALL_WINDOW:
-        what = f"{model} runs with a context of {real or said} tokens, which longer conversations soon fill"
-        yield Finding("context", name, what, f"{larger}, and write `contextWindow: 16384`")
+def _window(name: str, model: str, declared: int | None, actual: int | None, fix: str) -> Iterator[Finding]:
+    if declared is not None and actual is not None and declared > actual:
+        what = (
+            f"`contextWindow` says {declared} tokens for {model}, but the server runs it with {actual}: it cuts "
+            "longer prompts"
+        )
+        yield Finding("context", name, what, f"{fix}, or write `contextWindow: {actual}`")
+    elif (actual or declared or _SMALL_WINDOW + 1) <= _SMALL_WINDOW:
+        what = f"{model} runs with a context of {actual or declared} tokens, which is small for conversations"
+        yield Finding("context", name, what, f"{fix}, and write `contextWindow: 16384`")
 
 
-def exposed(seen: Seen) -> Iterator[Finding]:
-    for name, address in seen.open_at.items():
-        config = seen.policy.backends[name]
+def exposed(facts: Facts) -> Iterator[Finding]:
+    for name, address in facts.exposed_at.items():
+        config = facts.policy.backends[name]
         port = urlsplit(config.endpoint).port or 80
-        what = f"others reach it at {address}:{port}, past this router, and it asks for no key"
+        what = f"other machines can reach it at {address}:{port} without this router, and it asks for no key"
         fix = "bind it to 127.0.0.1, or close the port in the firewall"
         if config.type == "ollama":
             fix = "set OLLAMA_HOST=127.0.0.1 for Ollama (`systemctl edit ollama`), or close the port in the firewall"
