@@ -10,6 +10,7 @@ import click
 from flask.cli import AppGroup
 
 from app.backends import BACKEND_TYPES
+from app.backends.base import Backend
 from app.background.observe import resolve
 from app.cli.common import cells, counted, print_json, runtime
 from app.cli.options import as_json
@@ -64,21 +65,24 @@ def _remote_models(config: BackendConfig) -> dict[str, str]:
 @as_json
 def backends_probe(as_json: bool) -> None:
     """Ask every backend for its models, and print the time in ms.  The exit status is 1 when one does not reply."""
-    rows, failed = [], False
-    for name, upstream in runtime().upstreams.items():
-        started = time.monotonic()
-        try:
-            answer = counted(len(upstream.backend.discover()), "model")
-            remote = sum(map(bool, (upstream.backend.model_hosts or {}).values()))
-            answer += f", {remote} run at another host" if remote else ""
-            ok = True
-        except BackendError as error:
-            answer, ok, failed = error.told(), False, True
-        ms = round((time.monotonic() - started) * 1000)
-        rows.append({"backend": name, "ok": ok, "ms": ms, "answer": answer})
+    rows = [_probe(name, upstream.backend) for name, upstream in runtime().upstreams.items()]
     if as_json:
         print_json(rows)
     else:
         click.echo(table(("backend", "ok", "ms", "answer"), [cells(row) for row in rows]))
-    if failed:
+    if not all(row["ok"] for row in rows):
         raise SystemExit(1)
+
+
+def _probe(name: str, backend: Backend) -> JsonDict:
+    """Ask one backend for its models, and return its row."""
+    start_s, ok = time.monotonic(), True
+    try:
+        answer = counted(len(backend.discover()), "model")
+        remote = sum(map(bool, (backend.model_hosts or {}).values()))
+        answer += f", {remote} run at another host" if remote else ""
+    except BackendError as error:
+        answer, ok = error.told(), False
+    finally:
+        backend.close()
+    return {"backend": name, "ok": ok, "ms": round((time.monotonic() - start_s) * 1000), "answer": answer}
