@@ -85,8 +85,24 @@ def test_long_windows_are_made_of_sums(store: Store) -> None:
         pass
     for hours in (1, 30, 33, 48):
         since = NOW - hours * HOUR_MS - 1234
-        wanted = sum(one.ts_ms >= since for one in calls)
+        wanted = sum(one.times.ts_ms >= since for one in calls)
         assert store.window(since).aggregates[KEY].calls == wanted
+
+
+def test_rows_that_nobody_summed_up_are_folded_in_small_steps(store: Store, location: str) -> None:
+    store.write([call(1)])
+    insert = "INSERT INTO metrics (ts, backend, model, route, kind, latency_ms, ok, shadow) SELECT %s, 'local', 'm'"
+    storage = Storage(location)
+    with storage.transaction() as database:
+        database.execute_sql(f"{insert}, 'default', 'live', 10, true, false FROM generate_series(1, 12000)", (NOW,))
+    storage.close()
+    store.write([call(2)])
+    shares = [store.window(0).summed.share]
+    while store.catch_up():
+        shares.append(store.window(0).summed.share)
+        assert store.window(0).aggregates[KEY].calls == store.totals()[KEY].calls == 12_002 - store.unsummed()
+    assert shares == sorted(shares) and 0 < shares[0] < 1 == shares[-1]
+    assert store.totals()[KEY].calls == 12_002
 
 
 def test_old_rows_go_and_totals_stay(store: Store) -> None:
@@ -130,7 +146,7 @@ def test_mirrored_calls_find_their_live_ones(store: Store) -> None:
     store.write([call(1, finish="stop", answer_chars=5), call(1, **mirrored, live_ts_ms=NOW + 1), call(2, **mirrored)])
     (pair,) = store.pairs(NOW)
     assert (pair.live.backend, pair.live.finish, pair.live.answer_chars) == ("local", "stop", 5)
-    assert (pair.mirrored.backend, pair.mirrored.finish, pair.mirrored.answer_chars) == ("cloud", "length", 0)
+    assert (pair.shadow.backend, pair.shadow.finish, pair.shadow.answer_chars) == ("cloud", "length", 0)
 
 
 def test_calls_that_are_alike_are_counted(store: Store) -> None:
