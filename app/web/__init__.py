@@ -17,12 +17,12 @@ from app.web.openai import OpenAI
 from app.web.surface import Api, Surface
 from app.web.views import for_flask
 
-# POST to such a URL asks a model.  The URLs below one belong to its surface, too: keys and errors have its form.
-SURFACES: Mapping[str, Surface] = {
+SURFACES: Mapping[str, Surface] = {  # POST to such a URL asks a model
     "/v1/chat/completions": chat.SURFACE,
     "/v1/responses": responses.SURFACE,
 }
-OTHERS: Api = OpenAI()  # the API of all other URLs
+# The API of a URL, in whose form its keys and errors are: that of the longest beginning of its path, here or above.
+APIS: Mapping[str, Api] = {"": OpenAI()}
 BLUEPRINTS = (
     stored_responses.blueprint,  # GET and DELETE /v1/responses/{id}, GET /v1/responses/{id}/input_items
     models.blueprint,  # GET /v1/models, /v1/models/{id}
@@ -35,7 +35,7 @@ BLUEPRINTS = (
 
 def register(app: flask.Flask, services: Runtime) -> None:
     """Serve every URL: the door stands in front of Flask, and Flask calls it for what it serves itself."""
-    door = Door(app.wsgi_app, SURFACES, OTHERS, services)
+    door = Door(app.wsgi_app, SURFACES, APIS, services)
     app.wsgi_app = door  # type: ignore[method-assign]  # Flask's own way to put something in front
     app.extensions["access"] = door.access
     app.config["MAX_CONTENT_LENGTH"] = services.settings.max_body_bytes

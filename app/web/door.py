@@ -22,12 +22,14 @@ from app.web.surface import Api, Surface
 class Door:
     """Serve the POSTs of the surfaces as a WSGI application in front of Flask's."""
 
-    def __init__(self, flask: WSGIApplication, surfaces: Mapping[str, Surface], others: Api, services: Runtime) -> None:
-        """`surfaces` are found by their URLs; clients of all other URLs speak the API `others`."""
+    def __init__(
+        self, flask: WSGIApplication, surfaces: Mapping[str, Surface], apis: Mapping[str, Api], services: Runtime
+    ) -> None:
+        """`surfaces` are found by their URLs, `apis` by the beginning of a path; one of them is ""."""
         self.flask = flask
         self.access = AccessControl(services.settings)
         self._surfaces = surfaces
-        self._others = others
+        self._apis = {**apis, **surfaces}
         self._services = services
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -60,9 +62,7 @@ class Door:
         return [*last, *self.access.cors_headers(environ)] if "HTTP_ORIGIN" in environ else last
 
     def api(self, environ: Environ) -> Api:
-        """Return the API that the client of a request speaks."""
+        """Return the API that the client of a request speaks: that of the longest beginning of the path."""
         path = headers.path(environ)
-        for url, surface in self._surfaces.items():
-            if path == url or path.startswith(f"{url}/"):
-                return surface
-        return self._others
+        beginnings = (url for url in self._apis if not url or path == url or path.startswith(f"{url}/"))
+        return self._apis[max(beginnings, key=len)]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import json
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from app.errors import BackendRejected, BackendUnavailable, StreamInterrupted
+from app.settings import Settings
+from app.web.door import Door
 from tests.fakes.backends import FakeBackend, FakeStream, config, whole
 from tests.logs import captured
 from tests.web.conftest import ECHO, Client
@@ -130,6 +133,19 @@ def test_what_a_backend_does_looks_the_same_both_ways(client: Client, url: str, 
     raw = json.dumps(document(url, stream=stream)).encode()
     status, *_ = compare(app, "POST", url, {"X-LLR-Explain": "1"}, raw)
     assert len(fake.calls) == 2 and status != "404 NOT FOUND"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/v1/ask", "ask"), ("/v1/ask/", "ask"), ("/v1//ask/x/y", "ask"), ("/v1/asks", "v1"), ("/v1", "v1"),
+        ("/v1/models", "v1"), ("/v10", "all"), ("/", "all"), ("", "all"), ("*", "all"),
+    ],
+)  # fmt: skip
+def test_a_url_belongs_to_the_api_with_the_longest_beginning_of_its_path(path: str, expected: str) -> None:
+    tables: Any = ({"/v1/ask": "ask"}, {"": "all", "/v1": "v1"})
+    door = Door(lambda *_: [], *tables, SimpleNamespace(settings=Settings()))  # type: ignore[arg-type]
+    assert door.api({"PATH_INFO": path}) == expected
 
 
 @pytest.mark.parametrize("url", ["/v1//chat/completions", "//v1/responses", "/v1/chat/completions/", "/v1/responses/"])
