@@ -194,6 +194,10 @@ def post_worker_init(worker):
     worker.wsgi.extensions["runtime"].start()
 
 
+def child_exit(server, worker):
+    worker.shares.remove(worker.age)  # in the master: it may have been killed
+
+
 def worker_exit(server, worker):
     application = getattr(worker, "wsgi", None)
     if application is not None:

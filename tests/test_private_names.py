@@ -17,8 +17,7 @@ from tests.documents import ROOT
 MODULES = sorted(module.name for module in pkgutil.walk_packages(app.__path__, "app."))
 DOCUMENTED = {
     "_srcfile",  # the logging HOWTO, "Optimization"
-    "_make",  # named tuples
-    "_fields",
+    *("_make", "_fields", "_asdict", "_replace"),  # named tuples
     "_deserialize",  # marshmallow, "Custom Fields"
     "_meta",  # peewee, "Model options"
 }

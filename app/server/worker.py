@@ -12,6 +12,7 @@ from http import HTTPStatus
 
 import gevent
 import gevent.socket
+from gevent.pool import Pool
 from gunicorn import util
 from gunicorn.config import Config
 from gunicorn.http import errors
@@ -22,6 +23,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from app.descriptors import NONE_LEFT, limits
 from app.server.exchange import Response, environ_of
 from app.server.senders import HeadDeadline, Senders, TimedBody, read_rest
+from app.server.sharing import FairServer, Shares
 
 _RECOVERED_S = 10.0  # without a connection that could not be accepted
 _CODECS = ("idna", "utf-8-sig", "unicode_escape")  # of host names, bodies, the page
@@ -49,6 +51,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     """
 
     cfg: Config
+    shares = Shares()  # made in the master, when this module is loaded
 
     def __init__(self, *arguments: object, **options: object) -> None:
         super().__init__(*arguments, **options)
@@ -61,6 +64,11 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         hub.handle_error = partial(self._hub_error, hub.handle_error)
         self.cfg = CachedSettings(self.cfg)
         super().run()
+
+    def server_class(self, listener: socket.socket, *, spawn: Pool, **options: object) -> FairServer:
+        """Return what accepts connections at a socket."""
+        tls = {"ssl_context": options["ssl_context"]} if "ssl_context" in options else {}
+        return FairServer(listener, partial(self.handle, listener), self.shares, self.age, spawn=spawn, **tls)
 
     def handle(self, listener: socket.socket, client: socket.socket, addr: Address) -> None:
         """Serve one connection, up to its end."""

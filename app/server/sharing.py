@@ -1,0 +1,78 @@
+"""Workers share new connections evenly.
+
+All workers wait at the same socket, and the one that wakes first would take most of a burst: 32 connections could all
+be served by one worker while the other had nothing to do.
+"""
+
+from __future__ import annotations
+
+import mmap
+import socket
+from collections.abc import Callable
+
+import gevent
+from gevent.server import StreamServer
+
+_MAX_WORKERS = 128  # twice what LLR_WORKERS allows: after a reload the old ones finish beside the new ones
+_PAUSE_S = 0.001
+_MAX_PAUSES = 5  # then a worker takes the connection although it has more than another one, which may be busy
+
+
+class Shares:
+    """Count the connections of each worker, in memory that the master and all workers share."""
+
+    def __init__(self) -> None:
+        self._numbers = memoryview(mmap.mmap(-1, 4 * _MAX_WORKERS)).cast("I")  # 0 = no worker, else connections + 1
+
+    def put(self, worker: int, connections: int) -> None:
+        self._numbers[worker % _MAX_WORKERS] = connections + 1
+
+    def remove(self, worker: int) -> None:
+        """Forget a worker that accepts nothing more."""
+        self._numbers[worker % _MAX_WORKERS] = 0
+
+    def is_ahead(self, worker: int) -> bool:
+        """Return whether a worker has more connections than another one."""
+        own = self._numbers[worker % _MAX_WORKERS]
+        return any(0 < other < own for other in self._numbers)
+
+
+class FairServer(StreamServer):  # type: ignore[misc]  # gevent has no types
+    """Accept connections, and leave one for a moment to workers that have fewer."""
+
+    def __init__(
+        self, listener: socket.socket, handle: Callable[..., None], shares: Shares, worker: int, **options: object
+    ) -> None:
+        super().__init__(listener, handle, **options)
+        self.max_accept = 1  # in one turn of the event loop
+        self._shares = shares
+        self._worker = worker
+        self._pauses = 0
+        shares.put(worker, 0)
+
+    def do_read(self) -> tuple[socket.socket, object] | None:
+        if self._pauses < _MAX_PAUSES and self._shares.is_ahead(self._worker):
+            self._pauses += 1
+            self.stop_accepting()
+            gevent.spawn_later(_PAUSE_S, self._go_on)
+            return None
+        self._pauses = 0
+        accepted: tuple[socket.socket, object] | None = super().do_read()
+        return accepted
+
+    def do_handle(self, *accepted: object) -> None:
+        super().do_handle(*accepted)
+        self._shares.put(self._worker, len(self.pool))
+
+    def do_close(self, *accepted: object) -> None:
+        super().do_close(*accepted)
+        if self.started:
+            self._shares.put(self._worker, len(self.pool) - 1)  # this connection still counts there
+
+    def close(self) -> None:
+        self._shares.remove(self._worker)
+        super().close()
+
+    def _go_on(self) -> None:
+        if self.started:
+            self.start_accepting()
