@@ -114,6 +114,8 @@ def metrics_prune(days: float | None, as_json: bool) -> None:
     deleted = 0
     with database_errors(), contextlib.closing(Store(rt.settings.db)) as store:
         rt.store.source()  # raises when there is no database, because a command makes none
+        while store.catch_up():
+            pass  # only rows that are in the totals are deleted
         while step := store.prune(before):
             deleted += step
             if sys.stderr.isatty():

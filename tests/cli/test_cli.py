@@ -16,6 +16,8 @@ from click.testing import Result
 
 from app import create_app, policy
 from app.cli import surroundings
+from app.metrics import rollup
+from app.metrics import window as windows
 from app.metrics.store import Store
 from app.policy.docs import reference
 from app.settings import Settings
@@ -582,6 +584,22 @@ def test_metrics_prune(good: Run, tmp_path: Path) -> None:
         line = source_line(first_row(tmp_path / "metrics.db"))
         assert (result.exit_code, result.stdout) == (0, f"{line}\n{said}\n")
         assert rows(tmp_path / "metrics.db") == left
+
+
+def test_a_database_that_nobody_summed_up(good: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older version, or another program, wrote its rows."""
+    fill(tmp_path / "metrics.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "metrics.db")) as database, database:
+        database.execute("DELETE FROM llr_sums")
+        database.execute("DELETE FROM llr_state WHERE name = 'rolled_to'")
+        database.execute("INSERT INTO llr_state VALUES ('rolled_to', 0)")
+    with monkeypatch.context() as patch:
+        patch.setattr(windows, "_EXACT_ROWS", 10)
+        patch.setattr(rollup, "_FRESH_ROWS", 10)
+        summary = good("metrics", "summary", "--since", "60d").stdout
+    assert "the numbers hold 0.7% of the calls, those since " in " ".join(summary.split())
+    assert good("metrics", "prune").exit_code == 0
+    assert rows(tmp_path / "metrics.db") == 5
 
 
 @pytest.mark.parametrize("days", ["0", "-3", "x", "nan", "inf", "1e300"])

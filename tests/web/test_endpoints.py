@@ -12,8 +12,11 @@ from urllib.parse import quote
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.storage import now_ms
+from app.metrics import rollup
+from app.metrics import window as windows
+from app.storage import Storage, now_ms
 from app.version import VERSION
+from app.words import utc
 from tests import build
 from tests.fakes.backends import FakeBackend, FakeStream, config, whole
 from tests.web.conftest import ECHO, Client
@@ -456,3 +459,29 @@ def test_more_slashes_open_no_door(client: Client) -> None:
     guarded = client(LLR_API_KEYS="abc")
     for path in ("/v1//models", "//", "/v1/metrics//"):
         assert guarded.get(path, base_url="http://localhost").status_code in (401, 403, 404), path
+
+
+def test_reports_say_how_far_an_upgraded_database_is_summed_up(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "_EXACT_ROWS", 10)
+    monkeypatch.setattr(rollup, "_FRESH_ROWS", 25)
+    monkeypatch.setattr(rollup, "_STEP_ROWS", 50)
+    made = client()
+    now = now_ms()
+    with Storage(str(tmp_path / "metrics.db")).transaction() as database:
+        insert = "INSERT INTO metrics (ts, backend, latency_ms, ok, shadow) VALUES (?, 'old', 10, 1, 0)"
+        for minutes in reversed(range(100)):
+            database.execute_sql(insert, (now - minutes * 60_000,))
+    summary, page, text = (made.get(path) for path in ("/v1/metrics", "/", "/metrics"))
+    since = utc(now - 25 * 60_000 + 1)
+    assert (summary.json["summed"], summary.json["total"]["calls"]) == ({"share": 0.25, "since": since}, 25)
+    assert f"hold 25\u00a0% of the calls in the last 24 hours: those since {since}." in page.text
+    assert "llr_rows_unsummed 75.0" in text.text and "llr_backend_calls_total{" not in text.text
+    store = made.application.extensions["runtime"].store
+    while store.catch_up():
+        pass
+    summary, page, text = (made.get(path) for path in ("/v1/metrics", "/", "/metrics"))
+    assert summary.json["total"]["calls"] == 100 and "summed" not in summary.json
+    assert "of the calls in the last 24 hours: those since" not in page.text
+    assert "llr_rows_unsummed 0.0" in text.text and 'llr_backend_calls_total{backend="old"} 100.0' in text.text
