@@ -8,6 +8,7 @@ import re
 from types import SimpleNamespace
 from typing import Any
 
+import flask
 import pytest
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
@@ -133,6 +134,21 @@ def test_what_a_backend_does_looks_the_same_both_ways(client: Client, url: str, 
     raw = json.dumps(document(url, stream=stream)).encode()
     status, *_ = compare(app, "POST", url, {"X-LLR-Explain": "1"}, raw)
     assert len(fake.calls) == 2 and status != "404 NOT FOUND"
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_flask_is_not_on_the_way_through_the_door(client: Client, url: str) -> None:
+    contexts: list[bool] = []
+
+    def answer() -> Any:
+        contexts.append(flask.has_app_context())
+        return whole()
+
+    app = client(ECHO, LLR_API_KEYS="key").application
+    fake = FakeBackend(config("parrot"), answer)
+    object.__setattr__(app.extensions["runtime"].upstreams["parrot"], "backend", fake)
+    compare(app, "POST", url, {}, json.dumps(document(url)).encode())
+    assert contexts == [False, True]
 
 
 @pytest.mark.parametrize(
