@@ -215,7 +215,7 @@ def test_the_key_is_asked_for_once(serve: Callable[..., Router], browser: Callab
     seen.picture(f"key-390-{scheme}")
     assert seen.audit() == []
     seen.find("key").send_keys("wrong", ENTER)
-    seen.wait(lambda: "none of its keys" in seen.driver.page_source)
+    seen.wait(lambda: "key is not valid" in seen.driver.page_source)
     seen.find("key").send_keys(KEY, ENTER)
     seen.wait(lambda: "Backends" in seen.driver.page_source)
     seen.open(f"{running.url}/?hours=168")

@@ -17,8 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.cli.table import shortened
 from app.storage import now_ms
 from app.types import CallRecord
-from app.web.dashboard import figures
+from app.web.dashboard import formats
 from app.web.dashboard.charts import count
+from app.web.dashboard.tables import Health, state
 from tests import build
 from tests.web.conftest import Client
 
@@ -145,8 +146,8 @@ def test_numbers_are_those_of_the_other_reports(client: Client) -> None:
         1,
     )
     assert shown.tile("Requests") == "63" and "64 calls to backends" in shown.said
-    assert shown.tile("Answered well") == figures.percent(total["success_rate"]).replace("\u00a0", " ") == "98.4 %"
-    assert shown.tile("Kept local") == "96.8 %" and total["local_share"] == 0.9677
+    assert shown.tile("Success") == formats.percent(total["success_rate"]).replace("\u00a0", " ") == "98.4 %"
+    assert shown.tile("Local") == "96.8 %" and total["local_share"] == 0.9677
     assert shown.tile("Fallback") == "1.6 %" and shown.tile("Spill") == "1.6 %"
     assert shown.tile("Latency") == f"{total['p50_latency']} ms" and shown.tile("First byte") == "55 ms"
     assert shown.tile("Cost") == "$0.003" and total["cost_usd"] == 0.003
@@ -162,30 +163,35 @@ def test_numbers_are_those_of_the_other_reports(client: Client) -> None:
 FAILED = {"backend": "cloud", "outcome": "error", "error": "timeout"}
 TOLD = {"input_tokens": 1000, "output_tokens": 100}
 COSTS: dict[str, tuple[list[dict[str, Any]], str, str, str]] = {
-    "all calls failed": ([FAILED] * 3, "$0", "as far as tokens are known", "0 / 0"),
+    "all calls failed": ([FAILED] * 3, "$0", "of the calls with known tokens", "0 / 0"),
     "a backend without a price, whose calls failed": (
         [{**FAILED, "backend": "other"}, {"backend": "cloud", "cost_usd": 0.5, **TOLD}],
         "$0.50",
-        "as far as tokens are known",
+        "of the calls with known tokens",
         "1,000 / 100",
     ),
     "a priced backend that tells no tokens": (
         [{"backend": "cloud"}] * 2,
         "unknown",
-        "as far as tokens are known",
+        "of the calls with known tokens",
         "unknown",
     ),
     "one of two tells its tokens": (
         [{"backend": "cloud"}, {"backend": "cloud", "cost_usd": 0.5, **TOLD}],
         "$0.50",
-        "told for 1 of 2 answers",
+        "reported for 1 of 2 replies",
         "1,000 / 100",
     ),
-    "tokens without a price": ([{"backend": "other", **TOLD}], "unknown", "known part; other: no price", "1,000 / 100"),
+    "tokens without a price": (
+        [{"backend": "other", **TOLD}],
+        "unknown",
+        "the known part; no price: other",
+        "1,000 / 100",
+    ),
     "some without a price": (
         [{"backend": "other", **TOLD}, {"backend": "cloud", "cost_usd": 0.5, **TOLD}],
         "$0.50",
-        "known part; other: no price",
+        "the known part; no price: other",
         "2,000 / 200",
     ),
 }
@@ -250,10 +256,10 @@ def test_page_json_prometheus_and_terminal_agree(client: Client, hours: int, mon
                 str(entry["p95_latency"]), *tokens, f"{entry['cost_usd']:g}",
             ]  # fmt: skip
             on_page = (
-                *(str(entry["calls"]), figures.percent(share), figures.percent(entry["fallback_rate"])),
-                *(figures.ms(entry[member]) for member in ("p50_latency", "p95_latency", "p50_ttfb")),
+                *(str(entry["calls"]), formats.percent(share), formats.percent(entry["fallback_rate"])),
+                *(formats.ms(entry[member]) for member in ("p50_latency", "p95_latency", "p50_ttfb")),
                 " / ".join(count(entry[f"{way}_tokens"]) for way in ("input", "output")),
-                figures.usd(entry["cost_usd"]),
+                formats.usd(entry["cost_usd"]),
             )
             assert shown[entry[name]][-8:] == [text.replace("\u00a0", " ") for text in on_page]
     samples = {
@@ -291,21 +297,21 @@ def test_backends_and_what_is_wrong_with_them(client: Client) -> None:
     assert "gone not local no longer in the policy" in said
     for _ in range(3):
         browser.post("/v1/chat/completions", json={"model": "other", "messages": [{"role": "user", "content": "x"}]})
-    assert "cooling down circuit open" in page(browser).said
+    assert "unhealthy circuit open" in page(browser).said
 
 
 @pytest.mark.parametrize(
-    "live, words",
+    "health, words",
     [
-        (figures.Live(answers=True), ("up", "good")),
-        (figures.Live(), ("ready", "plain")),
-        (figures.Live(answers=False), ("does not answer", "bad")),
-        (figures.Live(answers=True, cooling=1), ("cooling down", "bad")),
-        (figures.Live(key_missing="A_KEY"), ("key missing", "bad")),
+        (Health(replies=True), ("up", "good")),
+        (Health(), ("ready", "plain")),
+        (Health(replies=False), ("down", "bad")),
+        (Health(replies=True, open_circuits=1), ("unhealthy", "bad")),
+        (Health(missing_key="A_KEY"), ("key missing", "bad")),
     ],
 )
-def test_states(live: figures.Live, words: tuple[str, str]) -> None:
-    assert figures.state(live) == words
+def test_states(health: Health, words: tuple[str, str]) -> None:
+    assert state(health) == words
 
 
 def test_the_last_calls_say_how_they_ended_and_why_there(client: Client) -> None:
@@ -339,7 +345,10 @@ def test_other_windows(client: Client, hours: str, words: str) -> None:
 def test_a_database_that_cannot_be_read(client: Client, tmp_path: Path) -> None:
     (tmp_path / "no.db").write_text("no database " * 100)
     found = page(client(LLR_DB=str(tmp_path / "no.db")))
-    assert "The metrics database cannot be read now" in found.said and found.tile("Requests") == "0"
+    assert (
+        "The metrics database cannot be read, so this page has no numbers" in found.said
+        and found.tile("Requests") == "0"
+    )
 
 
 def test_no_model_is_set_up(client: Client) -> None:
@@ -420,7 +429,7 @@ def test_the_mark_opens_the_page_and_nothing_else(client: Client) -> None:
 def test_wrong_keys(client: Client, key: str) -> None:
     response = client(LLR_API_KEYS=KEYS).post("/", data={"key": key}, headers=BROWSER)
     assert response.status_code == 401
-    assert "That is none of its keys." in response.text and "Set-Cookie" not in response.headers
+    assert "This key is not valid." in response.text and "Set-Cookie" not in response.headers
 
 
 @pytest.mark.parametrize("form", [{"prompt": "hello"}, {"leave": "1"}, {}])

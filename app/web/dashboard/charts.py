@@ -1,7 +1,7 @@
-"""Charts as plain SVG, drawn on the server.  Pure.
+"""Draw charts as SVG on the server.  Pure.
 
-The drawing is stretched to the width there is; all words (scale, times, legend) are HTML around it, so that they stay
-readable on a telephone.  Colours are classes: the style sheet gives them for light and dark.
+The page stretches the drawing to its width.  All text (scale, times, legend) is HTML outside the drawing, so that it
+stays readable on a telephone.  The style sheet sets the colours of the classes, for light and for dark pages.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ _HEIGHT = 100
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line, or one layer of the bars.  `values` has one number a step, None where nothing is known."""
+    """One line, or one layer of the bars.  `values` has a number for each step, or None when it is unknown."""
 
     name: str
-    look: str  # its class in the style sheet
+    look: str  # a class of the style sheet
     values: Sequence[float | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
     title: str
-    summary: str  # what it shows, for those who cannot see it
+    summary: str  # the text for screen readers
     svg: Markup
-    ticks: tuple[str, ...]  # of the vertical scale, from the top down to 0
+    ticks: tuple[str, ...]  # of the vertical scale, from the top to 0
     legend: tuple[tuple[str, str], ...]  # look and name
     empty: bool
 
 
 def bars(title: str, series: Sequence[Series], times: Sequence[str]) -> Chart:
-    """Layers on top of each other: counts."""
+    """Return a chart of counts, as layers on top of each other."""
     totals = [sum(one.values[at] or 0 for one in series) for at in range(len(times))]
     top = nice_top(max(totals, default=0), whole=True)
     pieces = []
@@ -55,9 +55,9 @@ def bars(title: str, series: Sequence[Series], times: Sequence[str]) -> Chart:
 
 
 def lines(title: str, series: Sequence[Series], times: Sequence[str]) -> Chart:
-    """Milliseconds.  A line is interrupted where there is nothing to show."""
-    known = [value for one in series for value in one.values if value is not None]
-    top = nice_top(max(known, default=0))
+    """Return a chart of milliseconds.  A line has a gap where its value is unknown."""
+    values = [value for one in series for value in one.values if value is not None]
+    top = nice_top(max(values, default=0))
     pieces = []
     for one in series:
         for kind, path in (("line", _path(one.values, top)), ("dot", _dots(one.values, top))):
@@ -67,25 +67,25 @@ def lines(title: str, series: Sequence[Series], times: Sequence[str]) -> Chart:
 
 
 def _path(values: Sequence[float | None], top: float) -> str:
-    """Move to the first of neighbours, line to the others."""
+    """Return the path of a line: it moves to the first of several neighbours and draws to the others."""
     steps = []
     for at, value in enumerate(values):
-        if value is not None and not _is_lonely(values, at):
-            joined = at > 0 and values[at - 1] is not None
-            steps.append(f"{'L' if joined else 'M'}{at * _STEP + _STEP / 2:g} {_y(value, top):.2f}")
+        if value is not None and not _is_alone(values, at):
+            has_neighbour = at > 0 and values[at - 1] is not None
+            steps.append(f"{'L' if has_neighbour else 'M'}{at * _STEP + _STEP / 2:g} {_y(value, top):.2f}")
     return "".join(steps)
 
 
 def _dots(values: Sequence[float | None], top: float) -> str:
-    """A value without neighbours is a line without length, drawn thick."""
+    """Return the path of the values without neighbours: each is a thick line without length."""
     return "".join(
         f"M{at * _STEP + _STEP / 2:g} {_y(value, top):.2f}h0"
         for at, value in enumerate(values)
-        if value is not None and _is_lonely(values, at)
+        if value is not None and _is_alone(values, at)
     )
 
 
-def _is_lonely(values: Sequence[float | None], at: int) -> bool:
+def _is_alone(values: Sequence[float | None], at: int) -> bool:
     return all(one is None for one in (*values[max(0, at - 1) : at], *values[at + 1 : at + 2]))
 
 
@@ -112,25 +112,25 @@ def _chart(
 
 
 def _hit(at: int, series: Sequence[Series], time: str, words: Callable[[float], str]) -> str:
-    """What a pointer finds over a step; nothing where nothing happened."""
-    said = [f"{one.name} {words(value)}" for one in series if (value := one.values[at])]
-    if not said:
+    """Return the area that shows the values of a step to a pointer, or "" for a step without values."""
+    texts = [f"{one.name} {words(value)}" for one in series if (value := one.values[at])]
+    if not texts:
         return ""
-    text = escape(f"{time}: {', '.join(said)}")
+    text = escape(f"{time}: {', '.join(texts)}")
     return f'<rect class="hit" x="{at * _STEP}" y="0" width="{_STEP}" height="{_HEIGHT}"><title>{text}</title></rect>'
 
 
 def _summary(series: Sequence[Series], words: Callable[[float], str]) -> str:
     parts = []
     for one in series:
-        known = [value for value in one.values if value is not None]
-        if any(known):
-            parts.append(f"{one.name}: from {words(min(known))} to {words(max(known))}, last {words(known[-1])}")
+        values = [value for value in one.values if value is not None]
+        if any(values):
+            parts.append(f"{one.name}: from {words(min(values))} to {words(max(values))}, last {words(values[-1])}")
     return "; ".join(parts) or "nothing yet"
 
 
 def nice_top(value: float, *, whole: bool = False) -> float:
-    """The end of a scale: 1, 2 or 5 times a power of ten, at or above the value (and even, for whole numbers)."""
+    """Return the end of a scale: 1, 2 or 5 times a power of ten, at or above the value; whole numbers end at 2 or more."""
     if value <= 0:
         return 2.0 if whole else 1.0
     decade = 10.0 ** math.floor(math.log10(value))
@@ -143,7 +143,7 @@ def _y(value: float, top: float) -> float:
 
 
 def count(number: float) -> str:
-    """`950`, `1.2k`, `12.5M`"""
+    """Return a number as `950`, `1.2k` or `12.5M`."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if number >= limit:
             return f"{number / (1e3 if unit == 'k' else limit):.3g}{unit}"

@@ -1,47 +1,47 @@
-// Refreshes the page in place, and tries prompts without leaving it.  The page works without this.
+// Refresh the page in place, and explain prompts without a reload.  The page works without this script.
 "use strict";
 const EVERY_MS = 10000;
-const again = document.getElementById("again");
-const told = document.getElementById("told");
-const box = document.getElementById("try");
+const refreshing = document.getElementById("again");
+const notice = document.getElementById("told");
+const form = document.getElementById("try");
 
-const why = (error) => error instanceof TypeError ? "The router does not answer." : error.message;
+const message = (error) => error instanceof TypeError ? "The router does not answer." : error.message;
 
 async function load(options) {
-  const answer = await fetch(location.href, { cache: "no-store", ...options });
-  if (answer.status === 401) location.reload();  // the key was changed: ask for it
-  if (!answer.headers.get("Content-Type").startsWith("text/html")) throw new Error((await answer.json()).error.message);
-  return new DOMParser().parseFromString(await answer.text(), "text/html");
+  const response = await fetch(location.href, { cache: "no-store", ...options });
+  if (response.status === 401) location.reload();  // the key changed: show the form for it
+  if (!response.headers.get("Content-Type").startsWith("text/html")) throw new Error((await response.json()).error.message);
+  return new DOMParser().parseFromString(await response.text(), "text/html");
 }
 
 function swap(old, fresh) {
   if (!fresh || old.contains(document.activeElement) || old.innerHTML === fresh.innerHTML) return;
-  const open = [...old.querySelectorAll("details")].map((one) => one.open);
-  const scrolled = [...old.querySelectorAll(".scroll")].map((one) => one.scrollLeft);
+  const open = [...old.querySelectorAll("details")].map((details) => details.open);
+  const scrolled = [...old.querySelectorAll(".scroll")].map((box) => box.scrollLeft);
   old.replaceChildren(...fresh.childNodes);
-  old.querySelectorAll("details").forEach((one, at) => { one.open = Boolean(open[at]); });
-  old.querySelectorAll(".scroll").forEach((one, at) => { one.scrollLeft = scrolled[at] || 0; });
+  old.querySelectorAll("details").forEach((details, at) => { details.open = Boolean(open[at]); });
+  old.querySelectorAll(".scroll").forEach((box, at) => { box.scrollLeft = scrolled[at] || 0; });
 }
 
 async function refresh() {
-  if (document.hidden || !again.checked) return;
+  if (document.hidden || !refreshing.checked) return;
   try {
     const page = await load({});
     for (const old of document.querySelectorAll("[data-live]")) swap(old, page.getElementById(old.id));
-    told.textContent = "";
+    notice.textContent = "";
   } catch (error) {
-    told.textContent = why(error);
+    notice.textContent = message(error);
   }
 }
 
-box.addEventListener("submit", async (event) => {
+form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const answer = document.getElementById("answer");
   try {
-    const page = await load({ method: "POST", body: new URLSearchParams(new FormData(box)) });
+    const page = await load({ method: "POST", body: new URLSearchParams(new FormData(form)) });
     answer.replaceChildren(...page.getElementById("answer").childNodes);
   } catch (error) {
-    answer.textContent = why(error);
+    answer.textContent = message(error);
   }
 });
 

@@ -1,0 +1,194 @@
+"""The tiles and the rows of the tables on the page.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from app.metrics.aggregates import Aggregate, Key
+from app.metrics.queries import ShownCall
+from app.metrics.summary import metrics_summary
+from app.routing.expected import expected_ms
+from app.routing.locality import is_local
+from app.routing.names import model_for
+from app.types import JsonDict, JsonObject, Kind, Observations, Outcome, Policy, Reason, Target
+from app.web.dashboard.charts import count
+from app.web.dashboard.formats import NO_BREAK, age, ms, percent, usd
+
+NO_CALLS = metrics_summary({Key("", "", "none", Kind.LIVE): Aggregate()}, 24, {})["routes"][0]
+
+# --- tiles --------------------------------------------------------------------------------------
+
+
+def tiles(summary: JsonObject) -> list[dict[str, str]]:
+    """Return the tiles at the top of the page: name, value, note."""
+    total, savings = summary["total"], summary["savings"]
+    p95, first_p95 = ms(total["p95_latency"]), ms(total["p95_ttfb"])
+    rows = [
+        ("Requests", f"{total['requests']:,}", f"{total['calls']:,} calls to backends"),
+        (
+            "Success",
+            percent(total["success_rate"]),
+            f"{total['errors']:,} failed, {total['cancelled']:,} cancelled by the client",
+        ),
+        ("Local", percent(total["local_share"]), "of the successful calls"),
+        ("Fallback", percent(total["fallback_rate"]), "of the calls replaced a failed backend"),
+        (
+            "Spill",
+            percent(total["spill_rate"]),
+            "of the requests skipped the route’s first backend: it was too slow, or its circuit was open",
+        ),
+        ("Latency", ms(total["p50_latency"]), f"p50 of the calls; p95{NO_BREAK}{p95}"),
+        ("First byte", ms(total["p50_ttfb"]), f"p50 of the streams; p95{NO_BREAK}{first_p95}"),
+        ("Tokens", *_tokens(total)),
+        ("Cost", *_cost(total)),
+    ]
+    if refusals := summary["refusals"]:
+        codes = ", ".join(f"{number:,} {code}" for code, number in refusals.items())
+        rows.append(("Refused", f"{sum(refusals.values()):,}", f"before any call: {codes}"))
+    if savings:
+        unpriced = f"; no price: {', '.join(savings['unpriced'])}" if savings["unpriced"] else ""
+        saved = usd(savings["saved_usd"]) if total["calls"] else "–"
+        rows.append(("Saved", saved, f"against {savings['against']}{unpriced}"))
+    return [dict(zip(("name", "value", "note"), row, strict=True)) for row in rows]
+
+
+def _tokens(total: JsonObject) -> tuple[str, str]:
+    counted, replies = total["counted_calls"], total["calls"] - total["errors"]
+    if not counted and replies:
+        return "unknown", "no backend reported them"
+    note = f"in / out, reported for {counted:,} of {replies:,} replies" if counted < replies else "in / out"
+    return f"{count(total['input_tokens'])} / {count(total['output_tokens'])}", note
+
+
+def _cost(total: JsonObject) -> tuple[str, str]:
+    """Return the cost and its note, which names the backends with tokens but without a price."""
+    unpriced = ", ".join(total["unpriced"])
+    note = f"the known part; no price: {unpriced}" if unpriced else "of the calls with known tokens"
+    return usd(total["cost_usd"]) if total["calls"] else "–", note
+
+
+# --- backends and routes ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """The state of a backend now, which the database does not hold."""
+
+    open_circuits: int = 0  # workers in which its circuit is open
+    workers: int = 1
+    replies: bool | None = None  # to the last question for its models; None = the router does not ask it
+    missing_key: str = ""  # the variable that is not set
+
+
+def state(health: Health) -> tuple[str, str]:
+    """Return the state of a backend and its look: good, bad or plain."""
+    if health.missing_key:
+        return "key missing", "bad"
+    if health.replies is False:
+        return "down", "bad"
+    if health.open_circuits:
+        return "unhealthy", "bad"
+    return ("up", "good") if health.replies else ("ready", "plain")
+
+
+def circuit(health: Health) -> str:
+    if not health.open_circuits:
+        return "circuit closed"
+    return "circuit open" + (f" in {health.open_circuits} of {health.workers} workers" if health.workers > 1 else "")
+
+
+def remedy(health: Health, endpoint: str) -> str:
+    """Return what the operator has to do, or ""."""
+    if health.missing_key:
+        return f"set {health.missing_key} for the router’s process and restart it."
+    return f"there is no reply from {endpoint}: start the server." if health.replies is False else ""
+
+
+def backend_rows(
+    policy: Policy,
+    observations: Observations,
+    replies: Mapping[str, bool],
+    missing_keys: Mapping[str, str],
+    summary: JsonObject,
+    workers: Mapping[str, JsonObject],
+) -> Iterator[JsonDict]:
+    """Yield the backends of the policy, then those that only the database has.  `workers` has the workers' reports."""
+    sums = {entry["backend"]: entry for entry in summary["backends"]}
+
+    def over_workers(member: str, name: str) -> int:
+        return sum(report.get(member, {}).get(name, 0) for report in workers.values())
+
+    for name, config in policy.backends.items():
+        health = Health(
+            open_circuits=over_workers("circuit_open", name),
+            workers=max(1, len(workers)),
+            replies=replies.get(name),
+            missing_key=missing_keys.get(name, ""),
+        )
+        target = Target(name, model_for(config, "any", observations))
+        label, look = state(health)
+        yield {
+            "name": name,
+            "type": config.type,
+            "local": is_local(target, observations),
+            "remote": {model: host for model, host in observations.model_hosts.get(name, {}).items() if host},
+            "state": label,
+            "look": look,
+            "circuit": circuit(health),
+            "remedy": remedy(health, config.endpoint),
+            "in_flight": over_workers("in_flight", name),
+            "waiting": over_workers("waiting", name),
+            "expected": expected_ms(target, config, observations),
+            "sums": sums.pop(name, NO_CALLS),
+        }
+    for name, entry in sums.items():
+        former = {"name": name, "type": "", "local": False, "state": "no longer in the policy", "look": "plain"}
+        yield {**former, "circuit": "", "in_flight": 0, "waiting": 0, "expected": None, "sums": entry}
+
+
+_OTHER_ROUTES = {"pin": "the backend that the client named", "continuation": "the backend that keeps the conversation"}
+
+
+def route_rows(policy: Policy, summary: JsonObject) -> Iterator[JsonDict]:
+    """Yield the routes of the policy, then those that only the database has."""
+    sums = {entry["route"]: entry for entry in summary["routes"]}
+    for route in policy.routes:
+        targets = ", then ".join((route.backend, *route.fallbacks))
+        yield {"name": route.label, "targets": targets, "sums": sums.pop(route.label, NO_CALLS)}
+    for name, entry in sums.items():
+        yield {"name": name, "targets": _OTHER_ROUTES.get(name, "no longer in the policy"), "sums": entry}
+
+
+# --- calls --------------------------------------------------------------------------------------
+
+_REASONS: Mapping[str, str] = {
+    Reason.PIN: "the client named it",
+    Reason.CONTINUATION: "it keeps the conversation",
+    Reason.SPILL: "the first backend was too slow",
+    Reason.FIT: "the prompt was too long for the first backend",
+    Reason.COOLING: "the circuit of {} was open",
+    Reason.FALLBACK: "{} failed",
+    Reason.SHADOW: "shadow call of the A/B trial",
+    Reason.PROBE: "probe, to measure it",
+}
+_LOOKS: Mapping[str, str] = {Outcome.OK: "good", Outcome.ERROR: "bad"}
+
+
+def call_row(call: ShownCall, now_ms: int) -> JsonDict:
+    """Return a call as the page shows it.  The row holds no text of a prompt, and so the page has none."""
+    outcome = call.outcome or (Outcome.OK if call.ok else Outcome.ERROR)
+    tokens = (call.input_tokens, call.output_tokens)
+    return {
+        "ago": age(now_ms - call.ts),
+        "backend": call.backend,
+        "model": call.model or "",
+        "outcome": f"{outcome}: {call.error}" if call.error and outcome == Outcome.ERROR else outcome,
+        "look": _LOOKS.get(outcome, "plain"),
+        "route": call.route or "",
+        "tags": ", ".join(tag for tag in (call.task, call.complexity) if tag),
+        "latency": call.latency_ms,
+        "ttfb": call.ttfb_ms,
+        "tokens": "–" if tokens == (None, None) else " / ".join("–" if n is None else f"{n:,}" for n in tokens),
+        "reason": _REASONS.get(call.reason or "", "").format(call.fallback_for or "the first backend"),
+    }
