@@ -130,7 +130,7 @@ def _summary(series: Sequence[Series], words: Callable[[float], str]) -> str:
 
 
 def nice_top(value: float, *, whole: bool = False) -> float:
-    """Return the end of a scale: 1, 2 or 5 times a power of ten, at or above the value; whole numbers end at 2 or more."""
+    """Return the end of a scale: the next 1, 2 or 5 times a power of ten; at least 2 for whole numbers."""
     if value <= 0:
         return 2.0 if whole else 1.0
     decade = 10.0 ** math.floor(math.log10(value))
