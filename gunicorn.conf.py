@@ -5,8 +5,6 @@ worker patches it.  For the same reason the policy is checked in a process of it
 """
 
 import contextlib
-import ctypes
-import gc
 import os
 import select
 import socket
@@ -19,14 +17,12 @@ _HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(_HERE))  # gunicorn may be started from any folder
 
 from app import descriptors as _descriptors  # noqa: E402
+from app import tuning as _tuning  # noqa: E402
 from app.server import worker as _worker  # noqa: E402
 
 _POLICY_TEXT = "_LLR_POLICY_TEXT"  # read by app/factory.py
 _PLACES_FD = "_LLR_PLACES_FD"  # read by app/backends/places.py
 _UNREAD_MS = 120_000  # a client that takes nothing for so long has left; its place at the backend is wanted
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
-_KEPT_BYTES = 8 * 1024 * 1024
-_BIG_BYTES = 4 * 1024 * 1024
 _POLICY_BYTES = 1_000_000  # more than the check lets pass; LLR_POLICY may name a file without end
 _LOOPBACK = ("127.", "localhost", "::1", "[::1]")
 
@@ -167,30 +163,13 @@ def on_reload(server):
         server.log.error("the policy was NOT reloaded; the old one keeps serving")
 
 
-def _tune_memory():
-    """Tell glibc how to keep memory; elsewhere this does nothing.
-
-    By default each thread gets an arena of its own, which grows with what its largest work took and stays.  And the
-    memory of a large body goes back to the system after each step, to be cleared and mapped anew for the next one: half
-    of the time that a conversation of 800 kB took.  Now up to 8 MiB stay, and blocks from 4 MiB on go back at once.
-    """
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_ARENA_MAX, 1)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_MMAP_THRESHOLD, _BIG_BYTES)
-
-
 def post_fork(server, worker):
-    _tune_memory()
+    _tuning.keep_freed_memory()
     worker.cfg.set("graceful_timeout", _grace_s)  # in this process: when it cuts off what is still in flight
 
 
 def post_worker_init(worker):
-    # A large body is a hundred thousand objects; by default Python would search them all for garbage again and again.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 10, 5)
+    _tuning.collect_garbage_less()
     worker.wsgi.extensions["runtime"].start()
 
 

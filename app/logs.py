@@ -12,6 +12,8 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 
+from app import tuning
+
 _MOST_WAITING = 10_000  # lines; beyond that the oldest are dropped
 
 
@@ -54,9 +56,7 @@ class Log(logging.StreamHandler):  # type: ignore[type-arg]
 def set_up(level: str) -> None:
     """Lines of the loggers `llr…` from `level` up."""
     log = logging.getLogger("llr")
-    # What no line of ours tells is not looked up for each (the logging HOWTO, "Optimization").
-    logging.logThreads = logging.logMultiprocessing = False
-    logging._srcfile = None
+    tuning.log_without_threads()
     log.setLevel(level.upper())
     log.propagate = False
     if not log.handlers:

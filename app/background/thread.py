@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar, cast
 
 from gevent.threadpool import ThreadPool
 
-_SWITCH_S = 0.0005  # so often the thread gives way to the event loop; at 5 ms, Python's own, streams would stutter
+from app import tuning
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -21,7 +20,7 @@ class WorkerThread:
         self._thread: ThreadPool | None = None
 
     def start(self) -> None:
-        sys.setswitchinterval(_SWITCH_S)
+        tuning.switch_threads_often()
         self._thread = ThreadPool(1)
 
     def run(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:

@@ -16,6 +16,8 @@ from app.types import Basis, Observations, Policy, Target
 _NAME = re.compile(r"[A-Za-z0-9][\w.:/@+-]{0,99}")
 _MAX_CHARS = 200
 _latest: tuple[Observations, Policy | None, str, Observations] = (Observations(), None, "", Observations())
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder for each call
+_latest_dump: tuple[Observations, str] = (Observations(), "")
 
 
 def storable_name(model: str, *, is_known: bool, private: bool) -> str | None:
@@ -75,18 +77,32 @@ def _remote_hosts(models: Iterable[str], hosts: Mapping[str, str]) -> dict[str, 
 
 def dump(basis: Basis) -> str:
     """Return one short JSON document, without `policy` and `asked_model`.  Empty members are left out."""
-    observations = basis.observations
-    document = {
-        "targets": [f"{target.backend}/{target.model}" for target in basis.targets],
-        "out": basis.output_tokens,
-        "ms": {"/".join(target): median for target, median in sorted(observations.latency_ms.items())},
-        "cooling": sorted(observations.unhealthy),
-        "local": sorted(observations.local),
-        "models": observations.models,
-        "hosts": observations.model_hosts,
-        "measured": basis.measured,
-    }
-    return json.dumps({name: value for name, value in document.items() if value}, separators=(",", ":"))
+    own: dict[str, object] = {"targets": [f"{target.backend}/{target.model}" for target in basis.targets]}
+    if basis.output_tokens:
+        own["out"] = basis.output_tokens
+    if basis.measured:
+        own["measured"] = True
+    return f"{{{_members(own)}{_dump_observations(basis.observations)}}}"
+
+
+def _dump_observations(observations: Observations) -> str:
+    """Return further members of a document.  They are kept, because most requests share their observations."""
+    global _latest_dump
+    if _latest_dump[0] is not observations:
+        document = {
+            "ms": {"/".join(target): median for target, median in sorted(observations.latency_ms.items())},
+            "cooling": sorted(observations.unhealthy),
+            "local": sorted(observations.local),
+            "models": observations.models,
+            "hosts": observations.model_hosts,
+        }
+        members = _members({name: value for name, value in document.items() if value})
+        _latest_dump = (observations, f",{members}" if members else "")
+    return _latest_dump[1]
+
+
+def _members(document: Mapping[str, object]) -> str:
+    return _encode(document)[1:-1]
 
 
 def load(policy: str, asked_model: str | None, text: str) -> Basis:

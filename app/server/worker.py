@@ -20,6 +20,7 @@ from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers.ggevent import GeventWorker
 
+from app import tuning
 from app.descriptors import NONE_LEFT, limits
 from app.server.exchange import Response, environ_of
 from app.server.senders import HeadDeadline, Senders, TimedBody, read_rest
@@ -62,7 +63,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         hub = gevent.get_hub()
         _load_all(hub)
         hub.handle_error = partial(self._hub_error, hub.handle_error)
-        self.cfg = CachedSettings(self.cfg)
+        self.cfg = tuning.CachedSettings(self.cfg)
         super().run()
 
     def server_class(self, listener: socket.socket, *, spawn: Pool, **options: object) -> FairServer:
@@ -159,18 +160,6 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             line = "no file descriptors left (ulimit -n %d): new connections wait"
             gevent.spawn(self.log.error, line, limits()[0])  # the hub itself may wait for nothing
         self._full_at = time.monotonic()
-
-
-class CachedSettings:
-    """Look up each of gunicorn's settings once.  gunicorn looks up a dozen for each request, a microsecond each."""
-
-    def __init__(self, settings: Config) -> None:
-        self._settings = settings
-
-    def __getattr__(self, name: str) -> object:
-        value = getattr(self._settings, name)
-        setattr(self, name, value)  # found without this method from now on
-        return value
 
 
 def _is_here(request: Request) -> bool:
