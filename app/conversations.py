@@ -31,7 +31,7 @@ _TRIM_ROWS = 256  # removed in one step
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """Hold one request and its response.  A native turn is kept by its backend: here are its owner, and the ids of the
+    """Hold one request and its response.  Of a turn that its backend keeps, here are the owner, and the ids of the
     items in its response, which a client may refer to."""
 
     owner: str = ""  # "" = no keys are set
@@ -40,7 +40,7 @@ class Turn:
     previous_id: str | None
     backend: str
     model: str
-    native: bool
+    kept_by_backend: bool
     private: bool
     input: tuple[JsonDict, ...] = ()
     response: JsonDict | None = None
@@ -138,7 +138,7 @@ class Conversations:
                 )
             size = _checked(size + turn.size_bytes, "previous_response_id")
             chain.append(turn)
-            next_id = None if turn.native else turn.previous_id
+            next_id = None if turn.kept_by_backend else turn.previous_id
         return chain[::-1]
 
     def items(self, ids: Iterable[str], owner: str = "") -> dict[str, tuple[JsonDict | None, Turn]]:
@@ -227,7 +227,7 @@ def _new(turn: Turn) -> NewTurn:
         previous_id=turn.previous_id,
         backend=turn.backend,
         model=plain(turn.model),
-        native=turn.native,
+        native=turn.kept_by_backend,
         private=turn.private,
         size_bytes=len(input_text) + len(response_text) + turns.ITEM_BYTES * len(item_ids),
         input=input_text,
@@ -244,7 +244,7 @@ def _turn(row: TurnRow) -> Turn:
         previous_id=row.previous_id,
         backend=row.backend,
         model=row.model,
-        native=bool(row.native),
+        kept_by_backend=bool(row.native),
         private=bool(row.private),
         input=tuple(json.loads(row.input)),
         response=json.loads(row.response),

@@ -130,7 +130,14 @@ def test_finding_items_of_conversations_is_linear_in_their_number(tmp_path: Path
 
     def find(count: int) -> Callable[[], None]:
         items = [{"type": "message", "role": "user", "content": "x", "id": f"{count}-{n}"} for n in range(count)]
-        fields = {"backend": "b", "model": "m", "native": False, "private": False, "previous_id": None, "ts_ms": 1000}
+        fields = {
+            "backend": "b",
+            "model": "m",
+            "kept_by_backend": False,
+            "private": False,
+            "previous_id": None,
+            "ts_ms": 1000,
+        }
         kept.keep(Turn(id=f"resp_{count}", input=tuple(items), **fields))
         return lambda: check(kept.items([item["id"] for item in items]), items)
 

@@ -72,7 +72,7 @@ class _Past:
         if request.previous_response_id:
             turns = ask_store(services, services.conversations.chain, request.previous_response_id, owner)
             self.history = [item for turn in turns for item in turn.items]
-        elsewhere = turns[-1:] if turns and turns[-1].native else []
+        elsewhere = turns[-1:] if turns and turns[-1].kept_by_backend else []
         if request.references:
             items = ask_store(services, services.conversations.items, request.references, owner)
             self.stored = {name: item for name, (item, _) in items.items() if item is not None}
@@ -137,20 +137,20 @@ class ResponsesExchange(Exchange):
         """Keep the turn before the client gets its end, because the client may continue at once, at another worker."""
         assert isinstance(self.request.body, ResponsesBody)
         items = tuple(kept_items(self.request.body.input, _new_id))
-        response["store"] = self._keep_turn(reply, self._id, native=False, items=items, response=response)
+        response["store"] = self._keep_turn(reply, self._id, kept_by_backend=False, items=items, response=response)
 
     def _keep_theirs(self, reply: Reply, response: JsonDict) -> None:
         """Keep the owner of a response.  Its backend keeps the turn itself."""
         name = response.get("id")
         if self._wanted.store and is_id(name):
-            self._keep_turn(reply, str(name), native=True, their_items=item_ids(response))
+            self._keep_turn(reply, str(name), kept_by_backend=True, their_items=item_ids(response))
 
     def _keep_turn(
         self,
         reply: Reply,
         name: str,
         *,
-        native: bool,
+        kept_by_backend: bool,
         items: tuple[JsonDict, ...] = (),
         response: JsonDict | None = None,
         their_items: tuple[str, ...] = (),
@@ -163,7 +163,7 @@ class ResponsesExchange(Exchange):
             previous_id=self._wanted.previous_response_id,
             backend=reply.target.backend,
             model=reply.target.model,
-            native=native,
+            kept_by_backend=kept_by_backend,
             private=reply.private,
             input=items,
             response=response,

@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 @blueprint.view("GET", "/v1/responses/<name>")
 def retrieve(environ: Environ, services: Runtime, name: str) -> Response:
     turn = _turn(environ, services, name)
-    if turn.native:
+    if turn.kept_by_backend:
         return _at_backend(environ, services, turn, "GET")
     return json_response(turn.response)
 
@@ -33,7 +33,7 @@ def retrieve(environ: Environ, services: Runtime, name: str) -> Response:
 @blueprint.view("DELETE", "/v1/responses/<name>")
 def delete(environ: Environ, services: Runtime, name: str) -> Response:
     turn = _turn(environ, services, name)
-    if turn.native:
+    if turn.kept_by_backend:
         return _at_backend(environ, services, turn, "DELETE", document=lambda _: _delete(services, turn))
     return Response(200, {"Content-Type": JSON}, _delete(services, turn))
 
@@ -41,7 +41,7 @@ def delete(environ: Environ, services: Runtime, name: str) -> Response:
 @blueprint.view("GET", "/v1/responses/<name>/input_items")
 def input_items(environ: Environ, services: Runtime, name: str) -> Response:
     turn = _turn(environ, services, name)
-    if turn.native:
+    if turn.kept_by_backend:
         return _at_backend(environ, services, turn, "GET", "/input_items")
     return json_response(input_list(turn.input))
 

@@ -191,7 +191,7 @@ def test_conversations_are_shared(location: str) -> None:
     one, other = (Conversations(location, ResponsesRules(), lambda: NOW) for _ in range(2))
     item = {"id": "msg_1", "type": "message", "content": "nul \x00 and ü"}
     first = Turn(
-        id="resp_1", ts_ms=NOW, previous_id=None, backend="local", model="m", native=False, private=False,
+        id="resp_1", ts_ms=NOW, previous_id=None, backend="local", model="m", kept_by_backend=False, private=False,
         input=(item,), response={"id": "resp_1", "output": []},
     )  # fmt: skip
     one.keep(first)
@@ -234,7 +234,7 @@ def test_stored_responses_of_an_older_version_get_an_owner(location: str) -> Non
     for number in (2, 3):
         kept.keep(
             Turn(
-                id=f"resp_{number}", ts_ms=NOW + number, previous_id=None, backend="b", model="m", native=False,
+                id=f"resp_{number}", ts_ms=NOW + number, previous_id=None, backend="b", model="m", kept_by_backend=False,
                 private=False, owner="a",
             )
         )  # fmt: skip
@@ -249,7 +249,7 @@ def test_bounds_hold_while_several_machines_write(location: str) -> None:
         for number in range(50):
             response = {"id": f"resp_{which}_{number}", "output": []}
             turn = Turn(
-                id=str(response["id"]), ts_ms=NOW + number, previous_id=None, backend="b", model="m", native=False,
+                id=str(response["id"]), ts_ms=NOW + number, previous_id=None, backend="b", model="m", kept_by_backend=False,
                 private=False, response=response, owner=str(which),
             )  # fmt: skip
             ours[which].keep(turn)

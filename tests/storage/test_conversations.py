@@ -27,7 +27,14 @@ Make = Callable[..., Conversations]
 def turn(name: str, size: int = 0, **fields: Any) -> Turn:
     """A turn whose JSON is `size` bytes longer than that of an empty one."""
     response = {"id": name, "text": "x" * size, "output": []}
-    known = {"ts_ms": NOW, "previous_id": None, "backend": "b", "model": "m", "native": False, "private": False}
+    known = {
+        "ts_ms": NOW,
+        "previous_id": None,
+        "backend": "b",
+        "model": "m",
+        "kept_by_backend": False,
+        "private": False,
+    }
     return Turn(**{"id": name, "response": response, **known, **fields})
 
 
@@ -222,7 +229,7 @@ def test_a_turn_that_is_too_large_is_not_kept_which_is_told_once(
 
 def test_items_count_too(make: Make) -> None:
     many = tuple(f"msg_{number:040}" for number in range(100))
-    assert not make(max_turn_bytes=20_000).keep(turn("resp_1", native=True, their_items=many))
+    assert not make(max_turn_bytes=20_000).keep(turn("resp_1", kept_by_backend=True, their_items=many))
 
 
 def test_a_history_is_bounded(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
