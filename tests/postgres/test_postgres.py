@@ -234,8 +234,8 @@ def test_stored_responses_of_an_older_version_get_an_owner(location: str) -> Non
     for number in (2, 3):
         kept.keep(
             Turn(
-                id=f"resp_{number}", ts_ms=NOW + number, previous_id=None, backend="b", model="m", kept_by_backend=False,
-                private=False, owner="a",
+                id=f"resp_{number}", ts_ms=NOW + number, previous_id=None, backend="b", model="m",
+                kept_by_backend=False, private=False, owner="a",
             )
         )  # fmt: skip
     assert kept.turn("resp_1") is None and kept.turn("resp_2", "a") and kept.turn("resp_3", "a")
@@ -249,8 +249,8 @@ def test_bounds_hold_while_several_machines_write(location: str) -> None:
         for number in range(50):
             response = {"id": f"resp_{which}_{number}", "output": []}
             turn = Turn(
-                id=str(response["id"]), ts_ms=NOW + number, previous_id=None, backend="b", model="m", kept_by_backend=False,
-                private=False, response=response, owner=str(which),
+                id=str(response["id"]), ts_ms=NOW + number, previous_id=None, backend="b", model="m",
+                kept_by_backend=False, private=False, response=response, owner=str(which),
             )  # fmt: skip
             ours[which].keep(turn)
 
