@@ -130,10 +130,10 @@ PATTERNS = {
     "app/wire/json_body.py _end_of_member": Listed(called, ONE_PLACE, (" ", ", ")),
     "app/wire/sse.py EVENT_END": Listed(all_matches, BOUNDED, ("\n", "\r", "\n\r", "a"), raw=True),
     "app/wire/sse.py _LINE_END": Listed(all_matches, BOUNDED, ("\n", "\r", "a"), raw=True),
-    "app/wire/reply_facts.py _MEMBER": Listed(
+    "app/wire/chat/stream.py _MEMBER": Listed(
         all_matches, POSSESSIVE, ('"content"', '"content":"', '"content" ', "\\", '"text":"\\'), raw=True
     ),
-    "app/wire/reply_facts.py _ESCAPE": Listed(all_matches, BOUNDED, ("\\", "\\u", "\\u00"), raw=True),
+    "app/wire/chat/stream.py _ESCAPE": Listed(all_matches, BOUNDED, ("\\", "\\u", "\\u00"), raw=True),
 }
 # Checks of a candidate read the candidate and what stands around it: a few hundred bytes, whatever the text.
 WINDOWED = {

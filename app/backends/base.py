@@ -133,11 +133,12 @@ class Backend:
                 answer = chunks
                 return answer
             body, document = self._document(response, begun)
-            if lack := form.lack_of(document):
-                raise BackendProtocol(f"answered 200 without {lack}")
-            if reason := form.given_up(document):
-                raise BackendServerError(gave_up(reason), kind="gave_up")
-            return Whole(body, document, outgoing.wire)
+            whole = Whole(body, document, outgoing.wire)
+            if whole.lack:
+                raise BackendProtocol(f"answered 200 without {whole.lack}")
+            if whole.finish_failure:
+                raise BackendServerError(gave_up(whole.finish_failure), kind="gave_up")
+            return whole
         finally:
             if answer is None:
                 response.close()

@@ -30,12 +30,14 @@ class Whole:
     """Hold a whole reply: its bytes, and the same parsed."""
 
     def __init__(self, body: bytes, document: JsonObject, wire: Wire = Wire.CHAT) -> None:
-        form = WIRES[wire]
+        reading = WIRES[wire].read(document)
         self.body = body
         self.document = document
         self.wire = wire
-        self.input_tokens, self.output_tokens = form.tokens_of(document)
-        self.facts = form.facts_of(document)
+        self.input_tokens, self.output_tokens = reading.input_tokens, reading.output_tokens
+        self.facts = reading.facts
+        self.lack = reading.lack
+        self.finish_failure = reading.failure
 
     def close(self) -> None:
         """Nothing is open any more."""

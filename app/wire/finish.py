@@ -6,11 +6,6 @@ Mistral (model_length), Anthropic, Gemini, Bedrock, Cohere and Zhipu, which gate
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from app.types import JsonObject
-
 # Reason in lower case -> why the answer is incomplete, in the words of the Responses API.
 _CUTS = {
     **dict.fromkeys(
@@ -81,17 +76,8 @@ def cut_of(reason: str) -> str | None:
 
 
 def is_failure(reason: str) -> bool:
-    """Return whether the backend gave its answer up."""
+    """Return whether the backend gave up its reply."""
     return _folded(reason) in _FAILURES
-
-
-def failure_in(document: JsonObject | None) -> str:
-    """Return the finish reason of the first choice that the backend gave up; "" when it gave up none."""
-    choices: Any = (document or {}).get("choices")
-    for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, Mapping) and is_failure(reason := reason_of(choice.get("finish_reason"))):
-            return reason
-    return ""
 
 
 def _folded(reason: str) -> str:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from app.types import JsonObject
 from app.wire import sse
-from app.wire.reply_facts import ReplyFacts
+from app.wire.reply_facts import ReplyFacts, ReplyReading
 
 
 class Refusal(Protocol):
@@ -59,10 +59,7 @@ def _no_other_body(refusal: Refusal, body: bytes) -> None:  # noqa: ARG001
 class WireForm:
     """Hold the functions that read the replies of one wire form."""
 
-    tokens_of: Callable[[JsonObject], tuple[int | None, int | None]]  # (input, output) of a whole reply
-    facts_of: Callable[[JsonObject], ReplyFacts]
-    lack_of: Callable[[JsonObject], str]  # what a document lacks to be a reply: "a choice"; "" = nothing
-    given_up: Callable[[JsonObject], str]  # the backend's word for a reply that it gave up; "" = it did not
+    read: Callable[[JsonObject], ReplyReading]  # a whole reply
     watch: Callable[[], Watch]
     is_document: Callable[[bytes, str], bool] = sse.is_document  # (first bytes, Content-Type) of what is no stream
     other_body: Callable[[Refusal, bytes], bytes | None] = _no_other_body  # what may be sent after a refusal

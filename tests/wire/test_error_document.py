@@ -10,6 +10,7 @@ import pytest
 from app.errors import error_fields
 from app.types import JsonObject
 from app.wire import finish, sse
+from app.wire.chat.reply import read_reply
 from app.wire.chat.stream import StreamWatch
 from app.wire.error_document import error_in, error_of
 from app.wire.responses.stream import ResponsesWatch
@@ -193,8 +194,8 @@ def test_a_word_of_the_answer_is_no_finish_reason() -> None:
     watch = StreamWatch()
     watch.feed(sse.event(delta(tool_calls=[{"index": 0, "function": {"name": "f", "arguments": arguments}}])))
     assert not watch.gave_up
-    assert finish.failure_in({"choices": [{"message": {"content": "error"}, "finish_reason": "stop"}, 3]}) == ""
-    assert finish.failure_in({"choices": "error"}) == finish.failure_in(None) == ""
+    assert not read_reply({"choices": [{"message": {"content": "error"}, "finish_reason": "stop"}, 3]}).failure
+    assert not read_reply({"choices": "error"}).failure and not read_reply({}).failure
 
 
 # --- what is missing behind an event --------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from app.wire.chat import reply as chat_reply
+from app.wire.chat.stream import StreamWatch
 from app.wire.reply_facts import ReplyFacts
 from app.wire.responses import reply as responses_reply
 from app.wire.responses.stream import ResponsesWatch
@@ -39,7 +40,7 @@ MESSAGES: dict[str, tuple[dict[str, Any], str | None, ReplyFacts]] = {
 @pytest.mark.parametrize("name", MESSAGES)
 def test_a_whole_answer(name: str) -> None:
     message, reason, facts = MESSAGES[name]
-    assert chat_reply.facts_of({"choices": [{"message": message, "finish_reason": reason}]}) == facts
+    assert chat_reply.read_reply({"choices": [{"message": message, "finish_reason": reason}]}).facts == facts
 
 
 @pytest.mark.parametrize("spaces", [(",", ":"), (", ", ": "), (" , ", " : ")], ids=["tight", "usual", "wide"])
@@ -47,17 +48,18 @@ def test_a_whole_answer(name: str) -> None:
 @pytest.mark.parametrize("name", MESSAGES)
 def test_its_stream(name: str, spaces: tuple[str, str], ascii_only: bool) -> None:
     message, reason, facts = MESSAGES[name]
-    streamed = ReplyFacts()
+    watch = StreamWatch()
     for choice in ({"delta": message, "finish_reason": None}, {"delta": {}, "finish_reason": reason}):
         text = json.dumps({"choices": [choice]}, separators=spaces, ensure_ascii=ascii_only)
-        streamed.add(text.replace("\\ud83d\\ude00", "\\u263a").encode())  # two escapes of one character count as two
-    assert streamed == facts
+        text = text.replace("\\ud83d\\ude00", "\\u263a")  # two escapes of one character count as two
+        watch.feed(b"data: " + text.encode() + b"\n\n")
+    assert watch.facts == facts
 
 
 def test_a_refusal_that_has_begun_is_not_yet_an_end() -> None:
-    facts = ReplyFacts()
-    facts.add(b'{"choices":[{"delta":{"refusal":"I can"},"finish_reason":null}]}')
-    assert facts == ReplyFacts(5, None)
+    watch = StreamWatch()
+    watch.feed(b'data: {"choices":[{"delta":{"refusal":"I can"},"finish_reason":null}]}\n\n')
+    assert watch.facts == ReplyFacts(5, None)
 
 
 NO_ANSWERS: tuple[dict[str, Any], ...] = (
@@ -70,7 +72,7 @@ NO_ANSWERS: tuple[dict[str, Any], ...] = (
 
 @pytest.mark.parametrize("document", NO_ANSWERS)
 def test_what_is_no_answer_has_no_length(document: dict[str, Any]) -> None:
-    assert chat_reply.facts_of(document) == ReplyFacts(0, None)
+    assert chat_reply.read_reply(document).facts == ReplyFacts(0, None)
 
 
 TEXT = {"type": "message", "content": [{"type": "output_text", "text": "abcd"}]}
@@ -103,7 +105,7 @@ RESPONSES: dict[str, tuple[dict[str, Any], ReplyFacts]] = {
 @pytest.mark.parametrize("name", RESPONSES)
 def test_a_response_and_its_stream(name: str) -> None:
     response, facts = RESPONSES[name]
-    assert responses_reply.facts_of(response) == facts
+    assert responses_reply.read_reply(response).facts == facts
     watch = ResponsesWatch()
     watch.feed(event({"type": "response.output_text.delta", "delta": "x"}, "response.output_text.delta"))
     watch.feed(event({"type": "response.completed", "response": response}, "response.completed"))

@@ -1,50 +1,59 @@
-"""Chat completions: what a whole one says, and what it looks like as the one chunk of a stream."""
+"""Chat completions: what a whole one says, and its form as the one chunk of a stream."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-from app.types import JsonObject
-from app.wire.reply_facts import REFUSAL, ReplyFacts, objects_in, text_of, token_count, word_of
+from app.types import JsonDict, JsonObject
+from app.wire import finish
+from app.wire.reply_facts import REFUSAL, ReplyFacts, ReplyReading, text_of, token_count
 from app.wire.tool_calls import numbered
 
 
+def read_reply(document: JsonObject) -> ReplyReading:
+    """Return what a chat completion says; of several choices the last tells why it ended."""
+    choices, facts, failure = document.get("choices"), ReplyFacts(), ""
+    for choice in choices if isinstance(choices, list) else ():
+        if not isinstance(choice, Mapping):
+            continue
+        reason, message = finish.reason_of(choice.get("finish_reason")), choice.get("message")
+        facts.finish = reason.lower() or None
+        failure = failure or (reason if finish.is_failure(reason) else "")
+        if isinstance(message, Mapping):
+            facts.chars += _chars_of(message)
+            facts.finish = REFUSAL if text_of(message.get("refusal")) else facts.finish
+    input_tokens, output_tokens = usage_of(document)
+    lack = "" if choices else "a choice"
+    return ReplyReading(facts=facts, input_tokens=input_tokens, output_tokens=output_tokens, lack=lack, failure=failure)
+
+
 def usage_of(document: JsonObject) -> tuple[int | None, int | None]:
-    """(input, output) tokens of an answer or a chunk; None where it does not say."""
+    """Return the input and output tokens of a reply or a chunk; None where it does not say."""
     usage = document.get("usage")
     if not isinstance(usage, Mapping):
         return None, None
     return token_count(usage.get("prompt_tokens")), token_count(usage.get("completion_tokens"))
 
 
-def lack_of(document: JsonObject) -> str:
-    """Return what a document lacks to be a chat completion; "" when it is one."""
-    return "" if document.get("choices") else "a choice"
+def _chars_of(message: JsonObject) -> int:
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "".join(text_of(part.get("text")) for part in content if isinstance(part, Mapping))
+    calls = message.get("tool_calls")
+    calls = [*calls] if isinstance(calls, list) else []
+    if message.get("function_call"):
+        calls.append({"function": message["function_call"]})
+    return len(text_of(content)) + len(text_of(message.get("refusal"))) + sum(map(_chars_of_call, calls))
 
 
-def facts_of(document: JsonObject) -> ReplyFacts:
-    """Return the facts of a whole chat completion."""
-    facts = ReplyFacts()
-    for choice in objects_in(document.get("choices")):
-        message = choice.get("message")
-        facts.finish = word_of(choice.get("finish_reason"))
-        if isinstance(message, Mapping):
-            facts.chars += sum(map(len, _message_texts(message)))
-            facts.finish = REFUSAL if text_of(message.get("refusal")) else facts.finish
-    return facts
-
-
-def _message_texts(message: Mapping[str, Any]) -> Iterator[str]:
-    yield text_of(message.get("content"))
-    for part in objects_in(message.get("content")):
-        yield text_of(part.get("text"))
-    yield text_of(message.get("refusal"))
-    for call in (*objects_in(message.get("tool_calls")), {"function": message.get("function_call")}):
-        for member in ("function", "custom"):
-            called = call.get(member)
-            if isinstance(called, Mapping):
-                yield text_of(called.get("arguments")) or text_of(called.get("input"))
+def _chars_of_call(call: object) -> int:
+    members = [call.get("function"), call.get("custom")] if isinstance(call, Mapping) else []
+    texts = (
+        text_of(member.get("arguments")) or text_of(member.get("input"))
+        for member in members
+        if isinstance(member, Mapping)
+    )
+    return sum(map(len, texts))
 
 
 def first_choice(chunk: JsonObject) -> JsonObject:
@@ -56,7 +65,7 @@ def first_choice(chunk: JsonObject) -> JsonObject:
     return {}
 
 
-def message_of(chat: JsonObject) -> tuple[JsonObject, dict[str, Any]] | None:
+def message_of(chat: JsonObject) -> tuple[JsonObject, JsonDict] | None:
     """(choice, message) of a whole chat answer; None when it holds no answer."""
     choice = first_choice(chat)
     message = choice.get("message")
@@ -65,7 +74,7 @@ def message_of(chat: JsonObject) -> tuple[JsonObject, dict[str, Any]] | None:
     return choice, {**message, "tool_calls": numbered(message)}
 
 
-def as_chunk(document: Mapping[str, Any]) -> dict[str, Any]:
+def as_chunk(document: JsonObject) -> JsonDict:
     """A whole completion as the one chunk of a stream, for a backend that ignored `stream: true`."""
     chunk = {name: value for name, value in document.items() if name != "choices"}
     chunk["object"] = "chat.completion.chunk"
@@ -78,7 +87,7 @@ def as_chunk(document: Mapping[str, Any]) -> dict[str, Any]:
     return chunk
 
 
-def _delta(message: object) -> dict[str, Any]:
+def _delta(message: object) -> JsonDict:
     if not isinstance(message, Mapping):
         return {}
     delta = dict(message)

@@ -6,12 +6,17 @@ import re
 
 from app.types import JsonObject
 from app.wire import finish, sse
-from app.wire.chat.reply import usage_of
+from app.wire.chat.reply import read_reply, usage_of
 from app.wire.error_document import error_in
-from app.wire.reply_facts import ReplyFacts
+from app.wire.reply_facts import REFUSAL, ReplyFacts, word_of
 
 # An event longer than this passes through unread; no usage or error event comes near it.
 _MAX_READ_BYTES = 4 * 1024 * 1024
+# Possessive, and so linear in the event.  Quotes inside a JSON text are escaped: no text can look like a member.
+_MEMBER = re.compile(
+    rb'"(content|text|arguments|refusal|finish_reason)"\s*+:\s*+"([^"\\]*+(?:\\.[^"\\]*+)*+)', re.DOTALL
+)
+_ESCAPE = re.compile(rb"\\(?:u[0-9A-Fa-f]{4}|.)", re.DOTALL)
 _LAST_DONE = re.compile(rb"^data: ?\[DONE\].*\Z", re.MULTILINE | re.DOTALL)
 
 
@@ -28,6 +33,7 @@ class StreamWatch:
         self.begun = False
         self.done = False
         self.facts = ReplyFacts()
+        self._has_refusal = False
         self.error: JsonObject | None = None
         self.error_told = False
         self.gave_up = ""  # a finish_reason that says so
@@ -71,17 +77,35 @@ class StreamWatch:
             self.done = True
             return
         self.begun = True
-        self.facts.add(data)
+        self._measure(data)
         if self.facts.finish and finish.is_failure(self.facts.finish):
-            self.gave_up = self.gave_up or finish.failure_in(sse.json_of(data))
+            self.gave_up = self.gave_up or read_reply(sse.json_of(data) or {}).failure
         # Only the few events that can matter are parsed: a part of an answer holds choices.
         if name == b"error" or b'"error"' in data or b'"choices"' not in data:
             self._fail(event, name, data)
         if b'"usage"' in data and (document := sse.json_of(data)) and (usage := usage_of(document)) != (None, None):
             self.input_tokens, self.output_tokens = usage
 
+    def _measure(self, data: bytes) -> None:
+        """Add the data of one event to the facts, from its bytes: parsing it would cost more than all else here."""
+        for member, text in _MEMBER.findall(data):
+            if member == b"finish_reason":
+                if word := word_of(text.decode("utf-8", "replace")):
+                    self.facts.finish = REFUSAL if self._has_refusal else word
+                continue
+            self.facts.chars += _length(text)
+            if member == b"refusal" and text:
+                self._has_refusal = True
+
     def _fail(self, event: bytes, name: bytes, data: bytes) -> None:
         """Note the error in an event, when there is one."""
         if (error := error_in(name, data)) is not None:
             self.begun = True
             self.error, self._error_event, self.error_told = error, event, bool(error.get("error"))
+
+
+def _length(text: bytes) -> int:
+    """Return the characters of a JSON text; an escape is one."""
+    if b"\\" in text:
+        text = _ESCAPE.sub(b"x", text)
+    return len(text) if text.isascii() else len(text.decode("utf-8", "replace"))

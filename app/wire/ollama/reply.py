@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from app.types import JsonDict, JsonObject
 from app.wire import finish
-from app.wire.reply_facts import ReplyFacts, objects_in, text_of, token_count, word_of
+from app.wire.reply_facts import ReplyFacts, ReplyReading, objects_in, text_of, token_count, word_of
 from app.wire.translator import ReplyContext
 
 
@@ -79,9 +79,16 @@ def tokens_of(document: JsonObject) -> tuple[int | None, int | None]:
     return token_count(document.get("prompt_eval_count")), token_count(document.get("eval_count"))
 
 
-def facts_of(document: JsonObject) -> ReplyFacts:
-    """Return the facts of a whole reply."""
-    return ReplyFacts(chars_of(document), finish_reason(document, calls=has_calls(document)))
+def read_reply(document: JsonObject) -> ReplyReading:
+    """Return what a whole reply says."""
+    read, written = tokens_of(document)
+    return ReplyReading(
+        facts=ReplyFacts(chars_of(document), finish_reason(document, calls=has_calls(document))),
+        input_tokens=read,
+        output_tokens=written,
+        lack="" if isinstance(document.get("message"), Mapping) else "a message",
+        failure=given_up(document),
+    )
 
 
 def chars_of(document: JsonObject) -> int:
@@ -96,11 +103,6 @@ def chars_of(document: JsonObject) -> int:
 def has_calls(document: JsonObject) -> bool:
     message = document.get("message")
     return isinstance(message, Mapping) and bool(message.get("tool_calls"))
-
-
-def lack_of(document: JsonObject) -> str:
-    """Return what a document lacks to be a reply; "" when it is one."""
-    return "" if isinstance(document.get("message"), Mapping) else "a message"
 
 
 def given_up(document: JsonObject) -> str:

@@ -9,7 +9,16 @@ from app.errors import BackendProtocol
 from app.types import JsonObject
 from app.wire import finish
 from app.wire.chat.reply import message_of
-from app.wire.reply_facts import MOST_COUNTED, REFUSAL, ReplyFacts, objects_in, text_of, token_count, word_of
+from app.wire.reply_facts import (
+    MOST_COUNTED,
+    REFUSAL,
+    ReplyFacts,
+    ReplyReading,
+    objects_in,
+    text_of,
+    token_count,
+    word_of,
+)
 from app.wire.responses.assembler import Assembler
 from app.wire.responses.request import ResponsesRequest, is_id
 
@@ -31,9 +40,10 @@ def from_chat(
     if answer is None:
         raise BackendProtocol("The backend's answer holds no message.")
     choice, message = answer
-    if given_up := finish.failure_in(chat):
-        raise BackendProtocol(f"The backend gave its answer up (finish_reason {given_up[:40]!r}).")
-    reason = finish.cut_of(finish.reason_of(choice.get("finish_reason")))
+    finish_reason = finish.reason_of(choice.get("finish_reason"))
+    if finish.is_failure(finish_reason):
+        raise BackendProtocol(f"The backend gave its answer up (finish_reason {finish_reason[:40]!r}).")
+    reason = finish.cut_of(finish_reason)
     items = Assembler(request, new_id)  # a whole answer is a stream of one delta
     items.read(message, choice.get("logprobs"))
     items.finish(cut=reason is not None)
@@ -114,16 +124,18 @@ def _count(counts: Any, name: str) -> int:
 # --- of a backend that speaks the Responses API itself
 
 
-def usage_of(response: JsonObject) -> tuple[int | None, int | None]:
-    """(input, output) tokens of a Response object."""
+def read_reply(response: JsonObject) -> ReplyReading:
+    """Return what a Response says.  One that failed says so by its status, which the client reads."""
     usage = response.get("usage")
-    if not isinstance(usage, Mapping):
-        return None, None
-    return token_count(usage.get("input_tokens")), token_count(usage.get("output_tokens"))
+    usage = usage if isinstance(usage, Mapping) else {}
+    return ReplyReading(
+        facts=_facts_of(response),
+        input_tokens=token_count(usage.get("input_tokens")),
+        output_tokens=token_count(usage.get("output_tokens")),
+    )
 
 
-def facts_of(response: JsonObject) -> ReplyFacts:
-    """Return the facts of a Response object."""
+def _facts_of(response: JsonObject) -> ReplyFacts:
     facts = ReplyFacts()
     details = response.get("incomplete_details")
     if response.get("status") == "completed":
@@ -141,7 +153,5 @@ def facts_of(response: JsonObject) -> ReplyFacts:
 
 
 def item_ids(response: JsonObject) -> tuple[str, ...]:
-    """The ids of the items in a Response."""
-    output = response.get("output")
-    items = [item for item in output if isinstance(item, Mapping)] if isinstance(output, list) else []
-    return tuple(item["id"] for item in items if is_id(item.get("id")))
+    """Return the ids of the items in a Response."""
+    return tuple(item["id"] for item in objects_in(response.get("output")) if is_id(item.get("id")))

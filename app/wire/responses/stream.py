@@ -14,7 +14,7 @@ from app.wire.error_document import error_in, error_of
 from app.wire.responses.assembler import Assembler
 from app.wire.responses.errors import ErrorFields, backend_error
 from app.wire.responses.items import Event
-from app.wire.responses.reply import facts_of, response_object, usage_object, usage_of
+from app.wire.responses.reply import read_reply, response_object, usage_object
 from app.wire.responses.request import ResponsesRequest
 
 
@@ -234,8 +234,8 @@ class ResponsesWatch(StreamWatch):
         if kind == "response.failed" and self.error is None:
             self.error = {"error": response.get("error") or {"message": "the response failed"}}
             self.error_event, self.error_told = event, True
-        self.input_tokens, self.output_tokens = usage_of(response)
-        self.facts = facts_of(response)
+        reading = read_reply(response)
+        self.input_tokens, self.output_tokens, self.facts = reading.input_tokens, reading.output_tokens, reading.facts
 
 
 def response_in(event: bytes, *, ends_only: bool) -> JsonObject | None:
