@@ -125,9 +125,9 @@ PATTERNS = {
     "app/wire/json_end.py _IN_STRING": Listed(first_match, CLASS, ("a", "\\")),
     "app/wire/json_body.py _TOKEN": Listed(all_matches, POSSESSIVE, ('"', '"a', "\\", '"\\', "[", "a"), raw=True),
     "app/wire/json_body.py _skip_space": Listed(called, CLASS, (" ", "\n")),
-    "app/wire/json_body.py _plain_name": Listed(called, ONE_PLACE, (" ", '"', '"a', 'a" ')),
+    "app/wire/json_body.py _first_plain_member": Listed(called, ONE_PLACE, (" ", "{", '{"', '{"a', '{"a" ', "{ ")),
+    "app/wire/json_body.py _next_plain_member": Listed(called, ONE_PLACE, (" ", ",", ',"', ',"a', ',"a" ', ", ")),
     "app/wire/json_body.py _first_comma": Listed(first_match, ONE_PLACE, (" ", "{", " {", "{ ")),
-    "app/wire/json_body.py _end_of_member": Listed(called, ONE_PLACE, (" ", ", ")),
     "app/wire/sse.py EVENT_END": Listed(all_matches, BOUNDED, ("\n", "\r", "\n\r", "a"), raw=True),
     "app/wire/sse.py _LINE_END": Listed(all_matches, BOUNDED, ("\n", "\r", "a"), raw=True),
     "app/wire/chat/stream.py _MEMBER": Listed(

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, NoReturn
 
 from app.errors import RequestError
-from app.types import JsonObject
+from app.types import JsonDict, JsonObject
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -25,9 +25,9 @@ _TOKEN = re.compile(rb'[\[{,]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _value_at = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 _pairs_of = json.JSONDecoder(object_pairs_hook=tuple).decode
 _skip_space = re.compile(r"[ \t\n\r]*").match
-_plain_name = re.compile(r'[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*').match  # and the colon behind it
+_first_plain_member = re.compile(r'[ \t\n\r]*\{[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*').match
+_next_plain_member = re.compile(r'[ \t\n\r]*,[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*').match
 _first_comma = re.compile(r"\A([ \t\n\r]*\{[ \t\n\r]*),[ \t\n\r]*")  # left by a first member that was taken out
-_end_of_member = re.compile(r"[ \t\n\r]*([,}])[ \t\n\r]*").match
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class JsonBody:
     """A JSON object as it was received, and where its members' values stand in the text."""
 
     text: str
-    document: dict[str, Any]
+    document: JsonDict
     spans: tuple[tuple[str, int, int], ...]  # (member, start, end) of each value, in order of appearance
     repeated: bool = False  # an object, here or deeper, has a name twice: the document lacks a value
 
@@ -91,7 +91,7 @@ def read_object(raw: bytes) -> JsonBody:
     if _holds_too_much(raw):
         raise RequestError(f"The request body holds more than {MOST_TOKENS} strings, lists, objects and commas.")
     try:
-        body = scan_object(raw.decode("utf-8-sig"))
+        body = scan_object(raw.decode("utf-8").removeprefix("\ufeff"))
     except UnicodeDecodeError as error:
         raise RequestError(f"The request body is not UTF-8 (byte {error.start}).") from None
     except RecursionError:
@@ -131,31 +131,47 @@ def _is_too_deep(document: JsonObject) -> bool:
 
 
 def scan_object(text: str) -> JsonBody:
-    """json.loads for one object that also keeps where its members' values stand; of a repeated name the last counts."""
-    at = _space(text, 0)
-    if text[at : at + 1] != "{":
-        _value_at(text, at)
-        raise json.JSONDecodeError("The top level must be an object", text, at)
-    document: dict[str, Any] = {}
+    """Read one JSON object as `json.loads` does, and note where the values of its members stand.  Of a repeated name
+    the last value counts.  Raise ValueError."""
+    document: JsonDict = {}
     spans: list[tuple[str, int, int]] = []
     objects = _Objects()
     value_at = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=objects).raw_decode
-    at = _space(text, at + 1)
-    closed = text[at : at + 1] == "}"
-    at += closed
-    while not closed:
-        name, start = _name_at(text, at)
-        document[name], end = value_at(text, start)
-        spans.append((name, start, end))
+    plain = _first_plain_member(text)
+    name, at = (plain[1], plain.end()) if plain else _member_behind("{", text, 0)
+    while name is not None:
+        document[name], end = value_at(text, at)
+        spans.append((name, at, end))
         if len(spans) > _MOST_MEMBERS:
             raise RequestError(f"The request body has more than {_MOST_MEMBERS} members.")
-        found = _end_of_member(text, end)
-        if not found:
-            raise json.JSONDecodeError("Expecting ','", text, _space(text, end))
-        closed, at = found[1] == "}", found.end()
+        plain = _next_plain_member(text, end)
+        name, at = (plain[1], plain.end()) if plain else _member_behind(",", text, end)
     if (end := _space(text, at)) != len(text):
         raise json.JSONDecodeError("Extra text", text, end)
     return JsonBody(text, document, tuple(spans), objects.repeated or len(document) < len(spans))
+
+
+def _member_behind(mark: str, text: str, at: int) -> tuple[str | None, int]:
+    """Return the name of the member behind `{` or `,`, and where its value begins.  At the end of the object return
+    None, and the place behind it."""
+    at = _space(text, at)
+    if mark == "," and text.startswith("}", at):
+        return None, at + 1
+    if not text.startswith(mark, at):
+        if mark == "{":
+            _value_at(text, at)  # raises where there is no JSON at all
+            raise json.JSONDecodeError("The top level must be an object", text, at)
+        raise json.JSONDecodeError("Expecting ','", text, at)
+    at = _space(text, at + 1)
+    if mark == "{" and text.startswith("}", at):
+        return None, at + 1
+    name, end = _value_at(text, at)
+    if not isinstance(name, str):
+        raise json.JSONDecodeError("Expecting a member name in double quotes", text, at)
+    end = _space(text, end)
+    if not text.startswith(":", end):
+        raise json.JSONDecodeError("Expecting ':'", text, end)
+    return name, _space(text, end + 1)
 
 
 class _Objects:
@@ -164,24 +180,11 @@ class _Objects:
     def __init__(self) -> None:
         self.repeated = False
 
-    def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def __call__(self, pairs: list[tuple[str, Any]]) -> JsonDict:
         made = dict(pairs)
         if len(made) < len(pairs):
             self.repeated = True
         return made
-
-
-def _name_at(text: str, at: int) -> tuple[str, int]:
-    """A member's name, and where its value begins."""
-    if found := _plain_name(text, at):
-        return found[1], found.end()
-    name, end = _value_at(text, _space(text, at))
-    if not isinstance(name, str):
-        raise json.JSONDecodeError("Expecting a member name in double quotes", text, at)
-    end = _space(text, end)
-    if text[end : end + 1] != ":":
-        raise json.JSONDecodeError("Expecting ':'", text, end)
-    return name, _space(text, end + 1)
 
 
 def _space(text: str, at: int) -> int:
