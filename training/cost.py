@@ -1,7 +1,7 @@
-"""The difficulty weights: chosen from a small grid, judged by leaving whole data sets out.
+"""Choose the difficulty weights from a small grid; evaluate them with whole data sets left out.
 
 APGR is RouteLLM's average performance gap recovered (https://arxiv.org/abs/2406.18665): 0.5 for a random router, 1 for
-one that sends the strong model exactly the prompts where it gains most.
+a router that sends to the strong model exactly the prompts for which it is most useful.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GRID = {
 
 
 def results(row: dict[str, Any]) -> dict[str, tuple[float, float]]:
-    """Pair -> how the weak and the strong model did."""
+    """Return for each pair the results of the weak and of the strong model."""
     if "weak" in row:
         return {next(iter(PAIRS)): (row["weak"], row["strong"])}
     return {pair: (row["scores"][weak], row["scores"][STRONG]) for pair, weak in PAIRS.items() if weak}
@@ -41,22 +41,22 @@ def dataset(row: dict[str, Any]) -> str:
 
 
 def apgr(score: np.ndarray, weak: np.ndarray, strong: np.ndarray) -> float:
-    """Prompts of one score share a step, as if their order were random."""
+    """Return the APGR.  Prompts with equal scores share a step, as if their order were random."""
     values, group = np.unique(-score, return_inverse=True)
     calls = np.concatenate([[0], np.bincount(group).cumsum() / len(score)])
-    gained = np.concatenate([[0], np.bincount(group, weights=strong - weak, minlength=len(values)).cumsum()])
-    recovered = np.interp(np.linspace(0, 1, 11), calls, gained) / gained[-1]
+    gain = np.concatenate([[0], np.bincount(group, weights=strong - weak, minlength=len(values)).cumsum()])
+    recovered = np.interp(np.linspace(0, 1, 11), calls, gain) / gain[-1]
     return float((recovered[:-1] + recovered[1:]).sum() / 20)
 
 
 class Cost:
-    """The rows as arrays: signs, and results by pair."""
+    """Hold the rows as arrays: the signs, and the results by pair."""
 
     def __init__(
         self, rows: Sequence[dict[str, Any]], signs: Sequence[dict[str, float]], fixed: dict[str, float]
     ) -> None:
         self.sets = np.array([dataset(row) for row in rows])
-        self._signs = {name: np.array([found[name] for found in signs]) for name in (*GRID, *fixed)}
+        self._signs = {name: np.array([row[name] for row in signs]) for name in (*GRID, *fixed)}
         self._fixed = sum((self._signs[name] * weight for name, weight in fixed.items()), np.zeros(len(rows)))
         self._pairs = {}
         for pair in PAIRS:
@@ -67,23 +67,23 @@ class Cost:
     def score(self, weights: dict[str, float]) -> np.ndarray:
         return sum((self._signs[name] * weight for name, weight in weights.items()), self._fixed)
 
-    def apgr(self, score: np.ndarray, kept: np.ndarray) -> dict[str, float]:
-        """By pair, over the rows kept."""
+    def apgr(self, score: np.ndarray, rows: np.ndarray) -> dict[str, float]:
+        """Return the APGR of each pair over some rows."""
         return {
-            pair: apgr(score[here & kept], weak[kept[here]], strong[kept[here]])
+            pair: apgr(score[here & rows], weak[rows[here]], strong[rows[here]])
             for pair, (here, weak, strong) in self._pairs.items()
-            if (here & kept).any()
+            if (here & rows).any()
         }
 
-    def choose(self, kept: np.ndarray) -> dict[str, float]:
-        """The weights of the grid with the best mean APGR; the first of equals."""
+    def choose(self, rows: np.ndarray) -> dict[str, float]:
+        """Return the weights of the grid with the best mean APGR over some rows; the first of equals."""
         grid = [dict(zip(GRID, values, strict=True)) for values in product(*GRID.values())]
-        return max(grid, key=lambda weights: round(float(np.mean([*self.apgr(self.score(weights), kept).values()])), 6))
+        return max(grid, key=lambda weights: round(float(np.mean([*self.apgr(self.score(weights), rows).values()])), 6))
 
     def left_out(self) -> dict[str, float]:
-        """APGR by pair when each data set is scored by weights chosen without it."""
+        """Return the APGR of each pair when every data set is scored by weights that were chosen without it."""
         score = np.zeros(len(self.sets))
         for name in sorted(set(self.sets)):
-            held = self.sets == name
-            score[held] = self.score(self.choose(~held))[held]
+            test = self.sets == name
+            score[test] = self.score(self.choose(~test))[test]
         return self.apgr(score, np.ones(len(self.sets), dtype=bool))

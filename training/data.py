@@ -1,4 +1,4 @@
-"""The training data: public prompts from a folder given by the caller, and our own from seeds.txt."""
+"""Read the training data: public prompts from a folder, and our own from seeds.txt."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 SEED_COPIES = 5
-_SLOT = re.compile(r"\{(\w+)\}")
-# Collections whose rows come under many names: all of them are one source.
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+# Collections whose rows have many names: each collection is one source.
 _FAMILIES = {
     "FLAN": "FLAN templates",
     "CLINC": "CLINC150",
@@ -21,19 +21,19 @@ _FAMILIES = {
     "Natural Questions": "Natural Questions",
     "Snips": "Snips",
 }
-_TEXTS = {"dolly": "dolly", "super-ni": "super-ni", "qmsum": "QMSum"}  # "FLAN template x dolly": whose texts
+_TEXTS = {"dolly": "dolly", "super-ni": "super-ni", "qmsum": "QMSum"}  # "FLAN template x dolly" has the texts of dolly
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
     text: str
     task: str
-    source: str  # held out as a whole
-    touches: frozenset[str]  # every source that the text stems from
+    source: str  # left out as a whole in the evaluation
+    touches: frozenset[str]  # every source of the text
 
 
 def public_prompts(folder: Path) -> list[Prompt]:
-    """The rows of task_dev.jsonl."""
+    """Return the prompts of task_dev.jsonl."""
     return [
         Prompt(row["text"], row["label"], _source(row["source"]), _touches(row["source"]))
         for row in _rows(folder / "task_dev.jsonl")
@@ -41,31 +41,33 @@ def public_prompts(folder: Path) -> list[Prompt]:
 
 
 def cost_rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of cost_quality_dev.jsonl."""
+    """Return the rows of cost_quality_dev.jsonl."""
     return _rows(folder / "cost_quality_dev.jsonl")
 
 
 def own_prompts(path: Path, seed: int) -> list[Prompt]:
-    """seeds.txt; a template with slots comes a few times, filled differently."""
+    """Return the prompts of seeds.txt.  A template with placeholders gives several prompts with different values."""
     rng = random.Random(seed)
-    slots: dict[str, list[str]] = {}
+    values_of: dict[str, list[str]] = {}
     prompts: list[Prompt] = []
     section = ""
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("[") and line.endswith("]"):
             section = line[1:-1]
-        elif section == "slots" and " = " in line:
+        elif section == "placeholders" and " = " in line:
             name, values = line.split(" = ", 1)
-            slots[name] = values.split(" | ")
+            values_of[name] = values.split(" | ")
         elif section and line:
-            filled = {_fill(line, slots, rng) for _ in range(SEED_COPIES if _SLOT.search(line) else 1)}
+            filled = {_fill(line, values_of, rng) for _ in range(SEED_COPIES if _PLACEHOLDER.search(line) else 1)}
             prompts += [Prompt(text, section, "own", frozenset({"own"})) for text in sorted(filled)]
     return prompts
 
 
-def _fill(template: str, slots: dict[str, list[str]], rng: random.Random) -> str:
-    filled = _SLOT.sub(lambda slot: rng.choice(slots[slot[1]]) if slot[1] in slots else slot[0], template)
-    return filled.replace("\\n", "\n")
+def _fill(template: str, values_of: dict[str, list[str]], rng: random.Random) -> str:
+    def value(match: re.Match[str]) -> str:
+        return rng.choice(values_of[match[1]]) if match[1] in values_of else match[0]
+
+    return _PLACEHOLDER.sub(value, template).replace("\\n", "\n")
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The task model: multinomial logistic regression over feature names, judged by leaving whole sources out."""
+"""Train the task model: a multinomial logistic regression over feature names; evaluate it with sources left out."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sklearn.linear_model import LogisticRegression
 LABELS = ("code", "web_search", "summarisation", "classification", "general")
 C = 0.5
 MIN_ROWS = 4
-MIN_SOURCES = {"word": 4, "other": 2}  # a word that few sources use tells the source, not the task
-# How far a kind of feature is trusted; a smaller scale is a stronger pull towards 0.
+MIN_SOURCES = {"word": 4, "other": 2}  # a word that few sources use identifies the source, not the task
+# The regularisation of each kind of feature: a smaller scale pulls its weights more strongly towards 0.
 SCALES = {"word": 0.35, "pair": 0.3, "shape": 0.3, "list": 1.0}
-# Natural chat holds more talk than the sets do, and calling talk code sends it to a model that talks badly.
+# Real traffic has more chat than the data, and chat that counts as code goes to a model that is bad at chat.
 BIAS = {"code": -0.3, "web_search": -0.25, "classification": 0.1, "general": 0.1}
-# Known, though the sets hardly show it: (feature, label, points).
+# Facts that the data hardly show: (feature, label, points).
 PRIOR = (("#fence", "code", 1.5),)
 
 Matrix = csr_matrix
@@ -33,23 +33,23 @@ class Fitted:
     bias: np.ndarray
 
     def points(self, names: Names) -> np.ndarray:
-        rows = [[self.weights[:, self.columns[n]] for n in found if n in self.columns] for found in names]
+        rows = [[self.weights[:, self.columns[name]] for name in row if name in self.columns] for row in names]
         return np.array([np.sum(row, axis=0) + self.bias if row else self.bias for row in rows])
 
 
 def kind(name: str) -> str:
-    """Which sort of feature a name stands for."""
+    """Return the kind of a feature by its name."""
     if "=" in name and name[0] in "=<":
         return "word"
     if name == "#fence":
-        return "list"  # decides by itself, unlike other shapes
+        return "list"  # it is enough to decide, unlike other shapes
     if name[0] == "#":
         return "shape"
     return "pair" if "+" in name else "list"
 
 
 def fit(prompts: Sequence[Prompt], names: Names) -> Fitted:
-    """Every source counts by the root of its size, every label the same."""
+    """Train the model.  A source counts by the square root of its size; all labels have the same weight."""
     columns = _columns(prompts, names)
     scales = np.array([SCALES[kind(name)] for name in columns])
     counts = Counter((p.source, p.task) for p in prompts)
@@ -68,29 +68,29 @@ def fit(prompts: Sequence[Prompt], names: Names) -> Fitted:
 
 
 def left_out(prompts: Sequence[Prompt], own: Sequence[Prompt], names: Names, own_names: Names) -> np.ndarray:
-    """Points for every public prompt from a model that saw nothing of its source."""
+    """Return the points of every public prompt by a model that was trained without its source."""
     points = np.zeros((len(prompts), len(LABELS)))
     for source in sorted({p.source for p in prompts}):
-        seen = [i for i, p in enumerate(prompts) if source not in p.touches]
-        held = [i for i, p in enumerate(prompts) if p.source == source]
-        model = fit([*(prompts[i] for i in seen), *own], [*(names[i] for i in seen), *own_names])
-        points[held] = model.points([names[i] for i in held])
+        training = [i for i, p in enumerate(prompts) if source not in p.touches]
+        test = [i for i, p in enumerate(prompts) if p.source == source]
+        model = fit([*(prompts[i] for i in training), *own], [*(names[i] for i in training), *own_names])
+        points[test] = model.points([names[i] for i in test])
     return points
 
 
 def report(prompts: Sequence[Prompt], points: np.ndarray) -> list[str]:
-    """Confusion, F1 and accuracy by source, as lines of Markdown."""
-    said = points.argmax(axis=1)
+    """Return the confusion matrix, F1 and the accuracy by source, as lines of Markdown."""
+    predicted = points.argmax(axis=1)
     truth = np.array([LABELS.index(p.task) for p in prompts])
-    lines = ["| true \\ said | " + " | ".join(LABELS) + " | precision | recall | F1 |", "|---|" + "---|" * 8]
+    lines = ["| true \\ predicted | " + " | ".join(LABELS) + " | precision | recall | F1 |", "|---|" + "---|" * 8]
     scores = []
     for task, label in enumerate(LABELS):
-        hits = int(((truth == task) & (said == task)).sum())
-        precision, recall = hits / max(1, int((said == task).sum())), hits / max(1, int((truth == task).sum()))
+        hits = int(((truth == task) & (predicted == task)).sum())
+        precision, recall = hits / max(1, int((predicted == task).sum())), hits / max(1, int((truth == task).sum()))
         scores.append(2 * precision * recall / max(1e-9, precision + recall))
-        row = [str(int(((truth == task) & (said == other)).sum())) for other in range(len(LABELS))]
+        row = [str(int(((truth == task) & (predicted == other)).sum())) for other in range(len(LABELS))]
         lines.append(f"| {label} | {' | '.join(row)} | {precision:.3f} | {recall:.3f} | {scores[-1]:.3f} |")
-    accuracy = (said == truth).mean()
+    accuracy = (predicted == truth).mean()
     lines += [
         "",
         f"macro-F1 {np.mean(scores):.3f}, accuracy {accuracy:.3f}",
@@ -99,29 +99,29 @@ def report(prompts: Sequence[Prompt], points: np.ndarray) -> list[str]:
     ]
     lines.append("|---|---|---|")
     for source in sorted({p.source for p in prompts}):
-        held = np.array([p.source == source for p in prompts])
-        lines.append(f"| {source} | {held.sum()} | {(said[held] == truth[held]).mean():.3f} |")
+        test = np.array([p.source == source for p in prompts])
+        lines.append(f"| {source} | {test.sum()} | {(predicted[test] == truth[test]).mean():.3f} |")
     return lines
 
 
 def _columns(prompts: Sequence[Prompt], names: Names) -> dict[str, int]:
     rows: Counter[str] = Counter()
     sources: defaultdict[str, set[str]] = defaultdict(set)
-    for prompt, found in zip(prompts, names, strict=True):
-        rows.update(found)
-        for name in found:
+    for prompt, features in zip(prompts, names, strict=True):
+        rows.update(features)
+        for name in features:
             sources[name].add(prompt.source)
-    kept = [
+    columns = [
         name
         for name in sorted(rows)
         if rows[name] >= MIN_ROWS and len(sources[name]) >= MIN_SOURCES.get(kind(name), MIN_SOURCES["other"])
     ]
-    return {name: column for column, name in enumerate(kept)}
+    return {name: column for column, name in enumerate(columns)}
 
 
 def _matrix(names: Names, columns: dict[str, int], scales: np.ndarray) -> Matrix:
     indptr, indices = [0], []
-    for found in names:
-        indices += sorted(columns[name] for name in found if name in columns)
+    for features in names:
+        indices += sorted(columns[name] for name in features if name in columns)
         indptr.append(len(indices))
     return csr_matrix((scales[indices], indices, indptr), shape=(len(names), len(columns)))

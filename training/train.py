@@ -1,4 +1,4 @@
-"""Builds app/routing/weights.json from a data folder and prints the figures of the model card.
+"""Build app/routing/weights.json from a data folder, and print the figures of the model card.
 
     python training/train.py DATA_FOLDER [--figures]
 
@@ -26,14 +26,14 @@ from app.routing import difficulty, features  # noqa: E402
 
 SEED = 1
 ARTEFACT = HOME / "app" / "routing" / "weights.json"
-STEPS = 127  # a weight is a whole number in -127..127
+STEPS = 127  # a weight is an integer from -127 to 127
 MIN_STEPS = 2  # smaller weights are left out
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder with task_dev.jsonl and cost_quality_dev.jsonl")
-    parser.add_argument("--figures", action="store_true", help="leave sources out and print the figures, too")
+    parser.add_argument("--figures", action="store_true", help="also print the figures with sources left out")
     arguments = parser.parse_args()
     with threadpool_limits(1):
         build(arguments.data, arguments.figures)
@@ -56,23 +56,24 @@ def build(folder: Path, figures: bool) -> None:
     if figures:
         print(*report(public, left_out(public, own, names, own_names)), sep="\n")
         print("\n| pair | APGR, data set left out | APGR, all |\n|---|---|---|")
-        held, seen = cost.left_out(), cost.apgr(cost.score(weights), np.ones(len(rows), dtype=bool))
-        for pair, value in held.items():
-            print(f"| {pair} | {value:.3f} | {seen[pair]:.3f} |")
-        print(f"| mean | {np.mean([*held.values()]):.3f} | {np.mean([*seen.values()]):.3f} |")
+        left_out_apgr, all_apgr = cost.left_out(), cost.apgr(cost.score(weights), np.ones(len(rows), dtype=bool))
+        for pair, value in left_out_apgr.items():
+            print(f"| {pair} | {value:.3f} | {all_apgr[pair]:.3f} |")
+        print(f"| mean | {np.mean([*left_out_apgr.values()]):.3f} | {np.mean([*all_apgr.values()]):.3f} |")
 
 
 def is_code(row: dict[str, object]) -> bool:
-    """The difficulty weights are chosen with the true task, so that they do not hang on the task model."""
+    """Return the true task: the difficulty weights must not depend on the task model."""
     return row["group"] in ("mbpp", "human_eval")
 
 
 def artefact(model: Fitted, difficulty_weights: dict[str, float]) -> str:
-    """JSON with one feature a line, so that a change of the model can be read as a diff."""
+    """Return JSON with one feature a line, so that a change of the model is a readable diff."""
     unit = float(np.abs(model.weights).max()) / STEPS
     steps = np.rint(model.weights / unit).astype(int)
-    kept = {name: steps[:, i].tolist() for name, i in model.columns.items() if abs(steps[:, i]).max() >= MIN_STEPS}
-    lines = [f"{json.dumps(name, ensure_ascii=False)}: {json.dumps(weight)}" for name, weight in kept.items()]
+    columns = {name: steps[:, column] for name, column in model.columns.items()}
+    by_name = {name: column.tolist() for name, column in columns.items() if abs(column).max() >= MIN_STEPS}
+    lines = [f"{json.dumps(name, ensure_ascii=False)}: {json.dumps(weight)}" for name, weight in by_name.items()]
     bias = np.rint(model.bias / unit).astype(int).tolist()
     head = f'"labels": {json.dumps(LABELS)}, "unit": {unit:.6f}, "bias": {bias}'
     weights = ",\n".join(lines)

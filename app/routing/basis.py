@@ -30,18 +30,18 @@ def storable_name(model: str, *, is_known: bool, private: bool) -> str | None:
     return model if not private and model.lower() != "auto" and _NAME.fullmatch(model) else ""
 
 
-def relevant_observations(observations: Observations, policy: Policy, asked: str, meaning: Meaning) -> Observations:
+def relevant_observations(observations: Observations, policy: Policy, model: str, meaning: Meaning) -> Observations:
     """Return the part of the observations that the decision can depend on: it stays small whatever was observed.
 
     Most requests ask for the same model while the observations stay the same: then they share one result."""
     global _latest
-    if _latest[0] is not observations or _latest[1] is not policy or _latest[2] != asked:
-        _latest = (observations, policy, asked, _relevant(observations, policy, asked, meaning))
+    if _latest[0] is not observations or _latest[1] is not policy or _latest[2] != model:
+        _latest = (observations, policy, model, _relevant(observations, policy, model, meaning))
     return _latest[3]
 
 
-def _relevant(observations: Observations, policy: Policy, asked: str, meaning: Meaning) -> Observations:
-    wanted = {asked, *(target.model for target in (meaning.name.targets if meaning.name else ()))}
+def _relevant(observations: Observations, policy: Policy, model: str, meaning: Meaning) -> Observations:
+    wanted = {model, *(target.model for target in (meaning.name.targets if meaning.name else ()))}
     models: dict[str, tuple[str, ...]] = {}
     latency: dict[tuple[str, str], float] = {}
     hosts: dict[str, dict[str, str]] = {}
