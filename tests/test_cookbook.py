@@ -29,7 +29,7 @@ PROMPTS = yaml.safe_load((Path(__file__).parent / "cookbook_prompts.yaml").read_
 SECTIONS = {
     text.partition("\n")[0]: Document(PAGE.path, text) for text in PAGE.text.split("\n## ")[1:] if "```yaml" in text
 }
-ROWS = [(title, *row) for title, section in SECTIONS.items() for row in section.rows("asked", "goes to")]
+ROWS = [(title, *row) for title, section in SECTIONS.items() for row in section.rows("request", "goes to")]
 IMAGE = [
     {"type": "text", "text": "What is in this picture?"},
     {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}},
@@ -72,7 +72,7 @@ def test_there_are_ten_and_each_is_listed_on_top() -> None:
 @pytest.mark.parametrize("title", SECTIONS)
 def test_it_is_fit_to_serve(title: str) -> None:
     assert loaded(title).warnings == ()
-    assert SECTIONS[title].rows("asked", "goes to")
+    assert SECTIONS[title].rows("request", "goes to")
 
 
 @pytest.mark.parametrize("title, asked, goes_to", ROWS)
@@ -192,9 +192,9 @@ def test_behind_an_air_gap_nothing_is_hosted() -> None:
     assert all(config.local for config in served("Air-gapped")[0].backends.values())
 
 
-def test_easy_questions_cost_nothing_and_only_code_reaches_the_dear_one() -> None:
+def test_easy_questions_cost_nothing_and_only_code_reaches_the_strong_one() -> None:
     title = "Cost first"
     for prompt in PROMPTS["easy"]:
         assert decided(title, prompt).targets[0].backend == "local", prompt
     for prompt in (*PROMPTS["prose"], *PROMPTS["news"], *PROMPTS["personal"], *PROMPTS["easy"]):
-        assert "dear" not in [target.backend for target in decided(title, prompt).targets], prompt
+        assert "strong" not in [target.backend for target in decided(title, prompt).targets], prompt
