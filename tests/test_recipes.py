@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -26,6 +27,8 @@ CHECKED = (  # what is run in the copy: the checks that look at more than one pl
     "tests/routing/test_decide.py", "tests/routing/test_detect.py", "tests/policy/test_policy.py",
     "tests/routing/test_explain.py", "tests/cli/test_route.py",
     "tests/metrics/test_replay.py", "tests/storage", "tests/cli/test_doctor_hour.py::test_every_check_is_in_the_table",
+    "tests/cli/test_cli.py::test_about", "tests/cli/test_cli.py::test_every_command_is_listed_and_explains_itself",
+    "tests/web/test_page.py::test_aliases_have_a_section",
     "tests/test_recipes.py::test_the_policy_knows_the_type",  # it must not mind that the recipe was followed
 )  # fmt: skip
 
@@ -144,12 +147,12 @@ def all_done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def named(title: str) -> set[str]:
     """The files that a recipe names, in backticks or as links."""
     text = recipe(title).text
-    return {*re.findall(r"`([\w./<>-]+\.(?:py|md|yaml))`", text), *re.findall(r"\]\(([\w./]+\.md)\)", text)}
+    return {*re.findall(r"`([\w./<>-]+\.(?:py|md|yaml|html))`", text), *re.findall(r"\]\(([\w./]+\.md)\)", text)}
 
 
 @pytest.mark.parametrize("title", DONE)
 def test_a_recipe_names_every_file_that_it_changes(title: str):
-    changes = {re.sub(r"(?<=/)(clock|lines|tiny)\b", "<name>", name) for name in DONE[title]}
+    changes = {re.sub(r"(?<=/)(about|clock|lines|tiny)\b", "<name>", name) for name in DONE[title]}
     assert changes <= named(title)
 
 
@@ -251,4 +254,5 @@ def test_what_the_recipes_made_is_there(all_done: Path):
     )
     found: dict[str, Any] = json.loads(run(all_done, "flask", "route", "explain", "--json", "word " * 5000).stdout)
     assert (found["classification"]["length"], found["route"]) == ("long", "length=long")
+    assert json.loads(run(all_done, "flask", "about", "--json").stdout)["python"] == platform.python_version()
     assert "| `lmstudio` | http://localhost:1234/v1 |" in (all_done / "docs/policy.md").read_text("utf-8")
