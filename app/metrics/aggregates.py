@@ -1,7 +1,8 @@
 """Count calls in aggregates that can be added up.  Pure.
 
-Percentiles come from a histogram of fixed bounds (the R20 series: 20 a decade, so at most 7 % off), which is what
-makes aggregates of different times, workers and machines addable; one of few calls also keeps the exact values.
+Percentiles come from a histogram with fixed bounds (the R20 series: 20 bins a decade, so the error is at most 7 %).
+So aggregates of different times, workers and machines can be added up.  An aggregate of a few calls also keeps the
+exact values.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Key(NamedTuple):
 
 
 class CallRow(NamedTuple):
-    """Hold what aggregates are made of: columns of one row of `metrics`."""
+    """Hold the columns of one row of `metrics` that aggregates need."""
 
     id: int
     ts: int
@@ -55,7 +56,8 @@ class CallRow(NamedTuple):
 
     @property
     def key(self) -> Key:
-        """Return the key of its aggregate.  Clients may name any model: one that is not there gets none of its own."""
+        """Return the key of its aggregate.  A model that does not exist has no aggregate of its own, because clients
+        can name any model."""
         model = "" if self.error == "http_404" else self.model or ""
         return Key(self.backend, model, self.route or "", self.kind or (Kind.SHADOW if self.shadow else Kind.LIVE))
 
@@ -124,7 +126,7 @@ class Spread:
 
 
 def _middle(index: int) -> float:
-    """Return the value that stands for one bin: as far, in per cent, from its lower bound as from its upper one."""
+    """Return the value that represents one bin: the harmonic mean of its bounds."""
     if index in (0, len(BOUNDS_MS)):
         return BOUNDS_MS[min(index, len(BOUNDS_MS) - 1)]
     low, high = BOUNDS_MS[index - 1], BOUNDS_MS[index]
@@ -137,10 +139,10 @@ class Aggregate:
 
     calls: int = 0
     requests: int = 0  # calls that were the first of their request
-    spills: int = 0  # of them those that another backend got, because the first was too slow or its circuit open
+    spills: int = 0  # requests that another backend got first, because the route's was too slow or its circuit open
     successes: int = 0
     cancelled: int = 0
-    fallbacks: int = 0  # calls that stood in for another backend
+    fallbacks: int = 0  # calls instead of another backend
     input_tokens: int = 0
     output_tokens: int = 0
     counted: int = 0  # calls whose tokens are known

@@ -14,13 +14,13 @@ from app.storage.model import Metric
 from app.types import Classification, JsonDict
 from app.words import utc
 
-_PAGE_ROWS = 500  # of a long read: it keeps no transaction open and little in memory, and larger ones are no faster
-_MOST_SHADOWS = 2000  # newest shadow calls that an A/B report reads: it costs the same on any history
+_PAGE_ROWS = 500  # of a long read: small pages need little memory and no long transaction; larger ones are no faster
+_MOST_SHADOWS = 2000  # newest shadow calls that an A/B report reads, so that its cost does not grow with the history
 _BETWEEN_MS = 5000  # at most, between the end of a live call and the beginning of its shadow call
 
 
 class TimedCall(NamedTuple):
-    """Hold what medians are made of, of one row."""
+    """Hold the columns of one row that medians need."""
 
     id: int
     request_id: str | None
@@ -40,12 +40,12 @@ class Source(NamedTuple):
     newest_ms: int | None
 
     def document(self) -> dict[str, str | None]:
-        """Return the members of a JSON report that name it."""
+        """Return the members of a JSON report that name the source."""
         return {"database": self.database, "rows_since": None if self.oldest_ms is None else utc(self.oldest_ms)}
 
 
 class ShownCall(NamedTuple):
-    """Hold what the page shows of one call."""
+    """Hold the columns of one call that the page shows."""
 
     ts: int
     backend: str
@@ -65,7 +65,7 @@ class ShownCall(NamedTuple):
 
 
 class SentCall(NamedTuple):
-    """Hold what the egress ledger says of one call."""
+    """Hold the columns of one call that the egress ledger shows."""
 
     id: int
     ts: int
@@ -82,7 +82,7 @@ class SentCall(NamedTuple):
 
 
 class PastCall(NamedTuple):
-    """Hold what a replay reads of one live call."""
+    """Hold the columns of one live call that a replay reads."""
 
     id: int
     ts: int
@@ -107,14 +107,14 @@ _TAGS = tuple(tag.name for tag in fields(Classification))
 
 
 class CallGroup(NamedTuple):
-    """Count live calls that are alike: `flask doctor` reads them of the last hour."""
+    """Count the live calls that share these values, for `flask doctor`."""
 
     backend: str
     route: str | None
     reason: str | None
     outcome: str
     error: str | None
-    is_away: bool  # they left for a backend that is not local
+    is_away: bool  # the calls went to a backend that is not local
     asked_model: str | None  # of pins that left
     calls: int
     first_ms: int
@@ -122,7 +122,7 @@ class CallGroup(NamedTuple):
 
 
 class SampledCall(NamedTuple):
-    """Hold what an A/B report reads of one call."""
+    """Hold the columns of one call that an A/B report reads."""
 
     backend: str
     model: str | None
@@ -141,7 +141,7 @@ class Pair(NamedTuple):
 
 
 def calls_after(database: peewee.Database, row_id: int, since_ms: int, most: int) -> tuple[int, list[TimedCall]]:
-    """Return the last row id there is, and the newest successful live and probe calls behind `row_id`, oldest first."""
+    """Return the id of the last row, and the newest successful live calls and probes after `row_id`, oldest first."""
     last = Metric.select(peewee.fn.MAX(Metric.id)).scalar(database) or 0
     after = max(row_id, last - most)
     where = f"id > {after:d} AND ts >= {since_ms:d} AND ok AND kind IN ('live', 'probe') AND model IS NOT NULL"
@@ -178,14 +178,14 @@ def pairs(database: peewee.Database, since_ms: int) -> list[Pair]:
     half = len(SampledCall._fields)
     cursor = database.execute_sql(sql.replace("?", database.param), (since_ms, now_ms() + AHEAD_MS))
     by_calls = {}
-    for row in cursor:  # an id that two requests have: the later call of a backend counts
+    for row in cursor:  # when two requests have the same id, the later call of a backend counts
         live, shadow = SampledCall(*row[:half]), SampledCall(*row[half:-1])
         by_calls[row[-1], live.backend] = Pair(live, shadow)
     return list(by_calls.values())
 
 
 def groups(database: peewee.Database, since_ms: int) -> list[CallGroup]:
-    """Count the live calls since then, those that are alike together."""
+    """Count the live calls since then, in groups of equal values."""
     away = "destination IS NOT NULL"
     alike = (
         "backend", "route", "reason", "COALESCE(outcome, CASE WHEN ok THEN 'ok' ELSE 'error' END)", "error", away,
@@ -206,7 +206,7 @@ def ends(database: peewee.Database) -> tuple[int | None, int | None]:
 
 
 def egress(storage: Storage, since_ms: int) -> Iterator[list[SentCall]]:
-    """Yield every call since then that went beyond the local backends, oldest first, in pages."""
+    """Yield every call since then to a target that is not local, oldest first, in pages."""
     at, after, more = since_ms, 0, True  # the place behind the last row read, in the order of the index
     while more:
         behind = (Metric.ts > at) | ((Metric.ts == at) & (Metric.id > after))
@@ -220,7 +220,8 @@ def egress(storage: Storage, since_ms: int) -> Iterator[list[SentCall]]:
 
 
 def live_calls(storage: Storage, since_ms: int) -> Iterator[tuple[float, list[PastCall]]]:
-    """Yield every live call since then that is there now, oldest first, in pages: the share read so far, and calls."""
+    """Yield the live calls since then, oldest first, in pages: the share that was read so far, and the calls.  Calls
+    that end meanwhile are left out."""
     with storage.reading() as database:
         outer = Metric.select(peewee.fn.MIN(Metric.id), peewee.fn.MAX(Metric.id)).where(Metric.ts >= since_ms)
         first, last = outer.scalar(database, as_tuple=True)

@@ -15,10 +15,10 @@ log = logging.getLogger("llr.metrics")
 
 
 class Recorder:
-    """Keep records until they are written.  A database that cannot be written costs memory, never a request."""
+    """Keep records until they are written.  When the database cannot be written, memory grows, but no request fails."""
 
     def __init__(self, store: Store, most: int = 20_000) -> None:
-        """Let `most` rows wait; of more, the oldest are dropped and counted."""
+        """Hold up to `most` rows.  When there are more, drop and count the oldest."""
         self._store = store
         self._most = most
         self._queue: deque[CallRecord] = deque()
@@ -42,8 +42,7 @@ class Recorder:
         self._refused.append((now_ms // 1000 // BUCKET_S * BUCKET_S, code))
 
     def flush(self) -> bool:
-        """Write the records that wait.  Return False when the database cannot be written: they are kept for the next
-        turn."""
+        """Write the records that wait.  Return False when the database cannot be written: they go on waiting."""
         self._count_refusals()
         while self._queue or self._dropped or self._refusals:
             batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
@@ -58,7 +57,7 @@ class Recorder:
                 self.cannot_write(error)
                 return False
             except Exception:
-                self._dropped += dropped + len(batch)  # not to be tried again: it would fail for ever
+                self._dropped += dropped + len(batch)  # a second try would fail in the same way
                 raise
             if self._failing:
                 log.info("metrics can be written again")
@@ -66,7 +65,7 @@ class Recorder:
         return True
 
     def cannot_write(self, error: StoreError) -> None:
-        """Log why the database takes nothing, once until it takes something again."""
+        """Log once why the database cannot be written, until it can be written again."""
         if not self._failing:
             log.error("metrics cannot be written and wait in memory: %s. `flask doctor` says how to mend it", error)
         self._failing = True

@@ -1,4 +1,4 @@
-"""Count requests that were refused before any call, by code: of ten minutes and of all time."""
+"""Count requests that were refused before any call, by code, for every ten minutes and for all time."""
 
 from __future__ import annotations
 

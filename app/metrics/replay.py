@@ -1,8 +1,9 @@
-"""Decide past requests again by another policy: which would go elsewhere, and what that would cost, take and give away.
+"""Decide past requests again by another policy: find those that would go elsewhere, and compute the change of cost,
+latency and privacy.
 
 A request is decided from the row of its first call, which keeps the tags and the `Basis` of the decision.
-Texts are not kept: whether a request was private stays as it was, and only `complexity` is cut anew.  Of a policy that
-is the one decided by, everything stays as it was, so that nothing changes.
+The database has no texts, so private requests stay private, and only `complexity` is computed again.  With the
+policy that made the decisions, no decision changes.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from app.types import (
 from app.wire.chat.request import ChatBody
 from app.wire.json_body import JsonBody
 
-_MOST_WAITING = 10_000  # first calls that failed, whose request a later row may answer
+_MOST_WAITING = 10_000  # requests whose first call failed; a later row may hold a call that succeeded
 _MOST_GROUPS = 500
 _MOST_VERSIONS = 20
 _EXAMPLES = 3
@@ -47,7 +48,7 @@ class Change(StrEnum):
 
     UNCHANGED = "unchanged"
     ELSEWHERE = "elsewhere"  # another first target
-    ORDER = "order"  # other targets behind it
+    ORDER = "order"  # other fallbacks
     RULE = "rule"  # another route, the same targets
     REFUSED = "refused"
 
@@ -92,7 +93,8 @@ class Verdict:
 
 @dataclass(slots=True)
 class Effect:
-    """Count requests that change, and of those that go elsewhere cost and latency: measured then, expected now."""
+    """Count the requests that change, and add up cost and latency of those that go elsewhere: measured then,
+    expected now."""
 
     requests: int = 0
     then_known: int = 0  # requests whose cost then is known
@@ -135,7 +137,7 @@ class Replay:
         self._total = Effect()
         self._groups: dict[Group, Effect] = {}
         self._privacy = dict.fromkeys(("leaves", "comes_home", "private_refused"), 0)
-        self._not_replayed = 0  # requests of versions that kept too little
+        self._not_replayed = 0  # requests of versions that stored too little
 
     def take(self, calls: Iterable[PastCall]) -> Iterator[Verdict]:
         """Yield the verdicts on the requests that these calls complete."""
@@ -179,7 +181,7 @@ class Replay:
     # --- inside ---
 
     def _judge(self, first: PastCall, answer: PastCall | None) -> Iterator[Verdict]:
-        """Yield the verdict on a request; nothing when its row keeps too little."""
+        """Yield the verdict on a request; nothing when its row has too little data."""
         if first.tags is None or first.asked_model is None or first.basis is None:
             self._not_replayed += 1
             return
@@ -196,7 +198,7 @@ class Replay:
         return basis.policy == self._policy.version
 
     def _observations(self, basis: Basis) -> Observations:
-        """Return the observations of then.  What is local depends on the policy."""
+        """Return the observations at that time.  The policy decides which backends are local."""
         then = basis.observations
         return then if self._same_policy(basis) else replace(then, local=self._local)
 
@@ -207,7 +209,9 @@ class Replay:
             tags = replace(tags, complexity=complexity)
         keeper = basis.targets[0] if past.first.route == "continuation" else None
         if keeper and not self._keeps_conversations(keeper.backend):
-            raise RouterError("The backend that keeps the conversation is gone.", code="previous_response_not_found")
+            raise RouterError(
+                "The backend that keeps the conversation is not in the policy.", code="previous_response_not_found"
+            )
         request = ChatRequest(
             request_id=past.first.request_id,
             surface=past.first.surface,

@@ -1,7 +1,6 @@
-"""Fold rows into the aggregates that the database keeps: of ten minutes, hours, days and all time.
-
-Rows are folded as they are written.  Where many are found that nobody folded (an upgraded database of an older version,
-or another program's) they are set aside as the backlog, which is folded in small steps, the newest rows first.
+"""Fold rows into the aggregates in the database: for ten minutes, hours, days and all time.  Rows are folded when
+they are written.  Many rows without aggregates (from an older version or another program) become the backlog, which
+is folded in small steps, the newest rows first.
 """
 
 from __future__ import annotations
@@ -17,26 +16,26 @@ from app.storage import portions
 from app.storage.model import BACKLOG_AFTER, BACKLOG_TO, ROLLED_TO, Metric, State
 
 BUCKET_S = 600
-SPANS_S = (BUCKET_S, 3600, 86_400)  # what calls are summed up by; each a multiple of the one before
+SPANS_S = (BUCKET_S, 3600, 86_400)  # the spans of aggregates; each is a multiple of the one before
 _FRESH_ROWS = 5_000  # rows folded with the next write, and read one by one until then; more become the backlog
 _STEP_ROWS = 1_000  # rows of the backlog folded in one transaction, some 20 ms: other writers and reports wait for it
-_MOST_MODELS = 1000  # of a backend, with aggregates of their own: some answer to any name that a client thinks of
+_MOST_MODELS = 1000  # of a backend with aggregates of their own: some backends accept any name that a client sends
 
 _COLUMNS = ("span", "bucket", "backend", "model", "route", "kind", *COUNTS, "latency", "ttfb")
 
 
 class Bucket(NamedTuple):
-    """Name a stretch of time: `span` seconds from `begin_s` (Unix s) on."""
+    """Name a span of time: `span` seconds from `begin_s` (Unix s) on."""
 
     span: int
     begin_s: int
 
 
-ALL_TIME = Bucket(0, 0)  # of the aggregates that only ever grow
+ALL_TIME = Bucket(0, 0)  # the aggregates that never become smaller
 
 
 class Stored(NamedTuple):
-    """Hold a stored aggregate as Aggregate.merge_dump takes it."""
+    """Hold a stored aggregate in the form that Aggregate.merge_dump reads."""
 
     bucket: Bucket
     key: Key
@@ -49,7 +48,7 @@ class Stored(NamedTuple):
 
 
 class Backlog(NamedTuple):
-    """Bound the rows that are in no aggregate yet, though newer ones are: after < id <= to."""
+    """Hold the range of rows that are in no aggregate yet, although newer ones are: after < id <= to."""
 
     after: int = 0
     to: int = 0
@@ -80,8 +79,8 @@ def stored(database: peewee.Database, where: str, *values: int | str) -> Iterato
 
 
 def progress(database: peewee.Database) -> Progress:
-    """Return which rows are folded.  Many new ones count as backlog even before a writer set them aside; while there is
-    an older backlog apart from them, they do not."""
+    """Return which rows are folded.  Many new rows count as the backlog before a writer has marked them, unless
+    there is an older backlog."""
     values = Counter[str](dict(database.execute_sql("SELECT name, value FROM llr_state")))
     rolled_to, backlog = values[ROLLED_TO], Backlog(values[BACKLOG_AFTER], values[BACKLOG_TO])
     fresh_after = last_id(database) - _FRESH_ROWS
@@ -96,7 +95,8 @@ def last_id(database: peewee.Database) -> int:
 
 
 def lock(database: peewee.Database) -> Progress:
-    """Make other writers wait, so that rows become visible in the order of their ids.  Set many new rows aside."""
+    """Make other writers wait, so that rows become visible in the order of their ids.  When there are many new rows,
+    mark them as the backlog."""
     State.update(value=State.value).where(State.name == ROLLED_TO).execute(database)
     now = progress(database)
     if now.backlog.rows:
@@ -105,7 +105,7 @@ def lock(database: peewee.Database) -> Progress:
 
 
 def fold(database: peewee.Database, now: Progress) -> None:
-    """Add the rows behind `rolled_to` to their aggregates, a bounded number a turn."""
+    """Add the rows after `rolled_to` to their aggregates, a limited number at a time."""
     rows = list(call_rows(database, f"id > ? ORDER BY id LIMIT {_FRESH_ROWS}", now.rolled_to))
     if rows:
         _add(database, rows)
@@ -160,7 +160,7 @@ def _by_ten_minutes(database: peewee.Database, rows: Iterable[CallRow]) -> dict[
 
 
 def _put(database: peewee.Database, values: Sequence[Sequence[float | str]]) -> None:
-    """Write aggregates, in place of what there was."""
+    """Write aggregates, in place of the old ones."""
     row = f"({', '.join([database.param] * len(_COLUMNS))})"
     update = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[6:])
     for some in portions(values):

@@ -15,7 +15,7 @@ from app.storage.model import Metric
 from app.types import CallRecord, Classification, Kind, Outcome
 
 MOST_CHARS = 200  # kept of a text that a client or a backend wrote
-_MOST = 2**31 - 1  # what an integer column holds; nobody counted further
+_MOST = 2**31 - 1  # the largest value of an integer column
 _OWN = ("ts", "live_ts", "ok", "shadow", "policy", "asked_model", "basis")  # columns that are no field of a record
 
 
@@ -38,7 +38,7 @@ COLUMNS = (*_OWN, *(field.rpartition(".")[2] for field in _FIELDS), *_TAGS)
 
 
 def insert(database: peewee.Database, calls: Sequence[CallRecord]) -> None:
-    """Add one row a call.  In SQL of our own: peewee's insert_many takes twenty times as long to write the
+    """Add one row a call.  The SQL is our own, because peewee's insert_many needs twenty times as long to write the
     statement."""
     names, row = ", ".join(COLUMNS), f"({', '.join([database.param] * len(COLUMNS))})"
     for some in portions(calls):
@@ -56,8 +56,8 @@ def flat(call: CallRecord) -> tuple[object, ...]:
 
 
 def _storable(value: object) -> object:
-    """Cut a value to what every database takes, so that a name from a client or a count from a backend never costs
-    the whole batch."""
+    """Cut a value to a size that every database accepts, so that a long name of a client or a large count of a
+    backend cannot make the whole batch fail."""
     if type(value) is int:
         return None if value > _MOST else value
     return plain(value[:MOST_CHARS]) if isinstance(value, str) else value

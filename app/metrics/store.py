@@ -22,7 +22,7 @@ from app.types import CallRecord, JsonDict, JsonObject
 
 class Store:
     def __init__(self, location: str, *, read_only: bool = False) -> None:
-        """`location` is LLR_DB.  Nothing is opened yet.  A `read_only` one makes and changes no database."""
+        """`location` is LLR_DB.  Nothing is opened yet.  A `read_only` store creates and changes no database."""
         self._storage = Storage(location, read_only=read_only)
 
     # --- writing ---
@@ -30,8 +30,8 @@ class Store:
     def write(
         self, calls: Sequence[CallRecord], dropped: int = 0, refusals: Mapping[tuple[int, str], int] | None = None
     ) -> None:
-        """Add one row a call, and sum up what is new, in one transaction.  `refusals` are numbers of refused requests
-        by the begin of their ten minutes (Unix s) and by code."""
+        """Add one row a call, and add the new rows to the aggregates, in one transaction.  `refusals` has the
+        numbers of refused requests by the begin of their ten minutes (Unix s) and by code."""
         with self._storage.transaction() as database:
             progress = rollup.lock(database)
             if calls:
@@ -43,8 +43,8 @@ class Store:
             rollup.fold(database, progress)
 
     def catch_up(self) -> bool:
-        """Sum up some of the rows that are in no aggregate yet: of an older version, of another program, of a killed
-        worker.  Return True when there may be more of them."""
+        """Fold some of the rows that are in no aggregate yet: those of an older version, of another program or of a
+        killed worker.  Return True when there may be more of them."""
         with self._storage.reading() as database:
             rolled_to, backlog = rollup.progress(database)
             if rollup.last_id(database) <= rolled_to and not backlog.rows:
@@ -56,7 +56,7 @@ class Store:
 
     def prune(self, before_ms: int, most: int = 1000) -> int:
         """Delete at most `most` of the rows older than `before_ms`, and their aggregates.  The newest row stays, so
-        that ids go on rising.  Return how many went."""
+        that no id is used twice.  Return the number of deleted rows."""
         with self._storage.transaction() as database:
             rolled_to, backlog = rollup.lock(database)
             summed = (Metric.id < rolled_to) & ~Metric.id.between(backlog.after + 1, backlog.to)
@@ -80,12 +80,13 @@ class Store:
     # --- reading ---
 
     def calls_after(self, row_id: int, since_ms: int, most: int = 5000) -> tuple[int, list[TimedCall]]:
-        """Return the last row id there is, and the newest successful live and probe calls behind `row_id`."""
+        """Return the id of the last row, and the newest successful live calls and probes after `row_id`."""
         with self._storage.reading() as database:
             return queries.calls_after(database, row_id, since_ms, most)
 
     def window(self, since_ms: int, step_s: int = 0) -> Window:
-        """Return what the calls since then amount to, over time in steps of a multiple of BUCKET_S (0: no steps)."""
+        """Return the aggregates of the calls since then, also over time in steps of a multiple of BUCKET_S (0: no
+        steps)."""
         with self._storage.snapshot() as database:
             return read_window(database, since_ms, step_s)
 
@@ -100,12 +101,12 @@ class Store:
             return queries.pairs(database, since_ms)
 
     def groups(self, since_ms: int) -> list[CallGroup]:
-        """Count the live calls since then, those that are alike together."""
+        """Count the live calls since then, in groups of equal values."""
         with self._storage.reading() as database:
             return queries.groups(database, since_ms)
 
     def totals(self) -> dict[Key, Aggregate]:
-        """Return the aggregates of all calls ever made, of pruned rows too, without the rows that `unsummed` counts."""
+        """Return the aggregates of all calls, also of pruned rows, but without the rows that `unsummed` counts."""
         aggregates: dict[Key, Aggregate] = defaultdict(Aggregate)
         with self._storage.reading() as database:
             for stored in rollup.stored(database, "span = 0"):
@@ -113,17 +114,17 @@ class Store:
         return aggregates
 
     def unsummed(self) -> int:
-        """Return the number of rows that wait to be summed up in the background, after an upgrade."""
+        """Return the number of rows that wait to be folded in the background, after an upgrade."""
         with self._storage.reading() as database:
             return rollup.progress(database).backlog.rows
 
     def source(self) -> Source:
-        """Return which database this is, and from when to when it has calls."""
+        """Return the name of the database, and the times of its first and last call."""
         with self._storage.reading() as database:
             return Source(self._storage.name, *queries.ends(database))
 
     def dropped(self) -> int:
-        """Return the number of rows that never reached the database because the queue was full."""
+        """Return the number of rows that were dropped because the queue was full."""
         with self._storage.reading() as database:
             return int(State.select(State.value).where(State.name == DROPPED).scalar(database) or 0)
 
@@ -135,20 +136,20 @@ class Store:
             return count_refusals(database, since_s)
 
     def workers(self, now_ms: int, within_ms: int) -> dict[str, JsonDict]:
-        """Return the reports of the workers heard of lately."""
+        """Return the latest reports of the workers."""
         with self._storage.reading() as database:
             return workers.reports(database, now_ms, within_ms)
 
     def egress(self, since_ms: int) -> Iterator[list[SentCall]]:
-        """Yield every call since then that went beyond the local backends, oldest first, in pages."""
+        """Yield every call since then to a target that is not local, oldest first, in pages."""
         return queries.egress(self._storage, since_ms)
 
     def live_calls(self, since_ms: int) -> Iterator[tuple[float, list[PastCall]]]:
-        """Yield every live call since then, oldest first, in pages: the share read so far, and calls."""
+        """Yield every live call since then, oldest first, in pages: the share that was read so far, and the calls."""
         return queries.live_calls(self._storage, since_ms)
 
     def exists(self) -> bool:
-        """Tell whether anything was ever written there."""
+        """Return True when the database exists."""
         return self._storage.exists()
 
     def check_writable(self) -> None:

@@ -27,8 +27,8 @@ def window_hours(raw: str | None) -> float:
 
 
 def metrics_summary(aggregates: Mapping[Key, Aggregate], hours: float, extra: JsonObject) -> JsonDict:
-    """Return the document of `/v1/metrics`.  Latencies in ms, cost in USD; null = unknown.  Only live calls count, but
-    for `shadow_calls`."""
+    """Return the document of `/v1/metrics`.  Latencies in ms, cost in USD; null = unknown.  Only live calls count,
+    except in `shadow_calls`."""
     live = _of_kind(aggregates, Kind.LIVE)
     backends = _merged_by(live, lambda key: key.backend)
     shadows = _merged_by(_of_kind(aggregates, Kind.SHADOW), lambda key: key.backend)
@@ -51,7 +51,7 @@ def metrics_summary(aggregates: Mapping[Key, Aggregate], hours: float, extra: Js
 
 
 def overview(aggregates: Mapping[Key, Aggregate], policy: Policy, observations: Observations) -> JsonDict:
-    """Return `total` and `savings` of `/v1/metrics`: what belongs to no backend alone."""
+    """Return `total` and `savings` of `/v1/metrics`: the figures over all backends."""
     live = _of_kind(aggregates, Kind.LIVE)
     backends, total = _merged_by(live, lambda key: key.backend), merged(live.values())
     local = merged(calls for key, calls in live.items() if is_local(Target(key.backend, key.model), observations))
@@ -74,7 +74,7 @@ def unpriced(backends: Mapping[str, Aggregate]) -> list[str]:
 
 
 def savings(backends: Mapping[str, Aggregate], policy: Policy) -> JsonDict | None:
-    """Return what the same tokens would have cost at the backend that the policy compares with; None without one.
+    """Return the cost of the same tokens at the backend that the policy compares with; None without one.
 
     Only calls whose tokens are known count.  `saved_usd` is null while a price that it needs is unknown."""
     if policy.savings_against is None:
@@ -99,7 +99,7 @@ def savings(backends: Mapping[str, Aggregate], policy: Policy) -> JsonDict | Non
 
 def ab_report(pairs: Iterable[Pair], ab: ABTest, hours: float, echoes: Collection[str] = ()) -> JsonDict:
     """Return the document of `/v1/ab`, which compares each primary with its candidate on the same requests.  `echoes`
-    names the backends that are no model."""
+    names the backends that are not models."""
     by_backends: dict[tuple[str, str], list[Pair]] = defaultdict(list)
     for pair in pairs:
         by_backends[pair.live.backend, pair.shadow.backend].append(pair)
@@ -132,8 +132,8 @@ def _entry(aggregate: Aggregate) -> JsonDict:
 
 
 def _cost(aggregate: Aggregate) -> float | None:
-    """Return the USD of the calls whose cost is known.  Calls that all failed cost nothing; None = there are answers,
-    and the cost of none is known."""
+    """Return the USD of the calls whose cost is known.  The cost is 0 when all calls failed, and None when calls
+    succeeded but no cost is known."""
     answers = aggregate.successes or aggregate.cancelled or aggregate.counted
     unknown = not aggregate.calls or (answers and not aggregate.priced)
     return None if unknown else round(aggregate.cost_usd, 6)

@@ -1,7 +1,7 @@
 """Compare a primary with its candidate on the same requests.  Pure.
 
-Nobody judges the quality of an answer here.  What is counted (failures, empty, cut and refused answers, length) can
-speak against a candidate; in its favour the report says no more than that it is faster.
+The quality of replies is not judged.  The counts (failures, empty, cut and refused replies, length) can be reasons
+against a candidate.  The only reason for a candidate is that it is faster.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ ENOUGH_SAMPLES = 20
 INSUFFICIENT, HOLD = "insufficient-data", "hold"
 FASTER, SLOWER = "faster; quality not judged", "slower; quality not judged"
 
-_CUT, _REFUSED = "max_output_tokens", "content_filter"  # what app/wire/finish.py calls them
+_CUT, _REFUSED = "max_output_tokens", "content_filter"  # as in app/wire/finish.py
 _TOOL_CALLS = frozenset(("tool_calls", "function_call"))
-_FEWEST_FAILURES = 3  # fewer are no pattern
-_SHORT = 0.5  # answers of less than half the length take less time for that alone
+_FEWEST_FAILURES = 3  # fewer may be chance
+_SHORT = 0.5  # shorter replies take less time in any case
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class _Advice:
 
 
 def compared(primary: str, candidate: str, sampled: Sequence[Pair], echoes: Collection[str]) -> JsonDict:
-    """Return the entry of one pair of backends in `/v1/ab`.  `echoes` names what is no model."""
+    """Return the entry of one pair of backends in `/v1/ab`.  `echoes` names the backends that are not models."""
     both = [pair for pair in sampled if pair.live.outcome == pair.shadow.outcome == Outcome.OK]
     first = _Side([pair.live for pair in sampled], [pair.live for pair in both])
     second = _Side([pair.shadow for pair in sampled], [pair.shadow for pair in both])
@@ -133,7 +133,7 @@ def _failed(side: _Side) -> float:
 
 
 def _length_ratio(pairs: Iterable[Pair]) -> float | None:
-    """Return the median over the pairs: the candidate's length through the primary's."""
+    """Return the median over the pairs of the candidate's length divided by the primary's."""
     ratios = [second / first for first, second in map(_lengths, pairs) if first and second is not None]
     return median(ratios) if ratios else None
 
@@ -145,6 +145,6 @@ def _lengths(pair: Pair) -> tuple[int | None, int | None]:
 
 
 def _share(hits: Iterable[bool]) -> float | None:
-    """Return the share of the true ones; None when there are none at all."""
+    """Return the share of the true values; None when there are no values."""
     counted = list(hits)
     return round(sum(counted) / len(counted), 4) if counted else None

@@ -1,4 +1,4 @@
-"""Add up the calls of a window: from the rows where they are few, from stored aggregates where they are many."""
+"""Add up the calls of a window: from its rows when there are few, else from stored aggregates."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from app.storage.model import Metric
 from app.types import JsonDict, Kind
 from app.words import utc
 
-_EXACT_ROWS = 5_000  # windows of up to so many rows are summed up from the rows themselves, 10 ms of CPU at the most
-AHEAD_MS = 60_000  # as far as clocks of machines differ
+_EXACT_ROWS = 5_000  # smaller windows are added up from their rows, which takes 10 ms of CPU at most
+AHEAD_MS = 60_000  # the clocks of machines may differ by this
 
 Steps = Mapping[int, Mapping[tuple[str, str], Aggregate]]  # begin, Unix s -> (backend, model) -> live calls
 
 
 class Summed(NamedTuple):
-    """Tell how much of a window is summed up: less than all of it while there is a backlog after an upgrade."""
+    """Tell which part of a window the aggregates include: not all of it while there is a backlog after an upgrade."""
 
     share: float = 1.0  # of its calls
-    since_ms: int | None = None  # Unix time from which on all calls are; None = from the begin of the window on
+    since_ms: int | None = None  # Unix time since when all calls are included; None = the begin of the window
 
     def document(self) -> JsonDict:
-        """Return the member `summed` of a JSON report, which is there while there is less than all."""
+        """Return the member `summed` of a JSON report; nothing when the window is complete."""
         return {} if self.since_ms is None else {"summed": {"share": self.share, "since": utc(self.since_ms)}}
 
 
@@ -41,11 +41,10 @@ class Window(NamedTuple):
 
 
 def read_window(database: peewee.Database, since_ms: int, step_s: int) -> Window:
-    """Return the aggregates of the calls since then, over time in steps of a multiple of BUCKET_S (0: no steps).  Few
-    rows are summed up exactly; of many, all but the edges of the window come from stored aggregates.  Calls from the
-    future, of a time when a clock was wrong, would be in every window: they are left out.
-
-    `database` shows one moment to all queries."""
+    """Return the aggregates of the calls since then, over time in steps of a multiple of BUCKET_S (0: no steps).  A
+    few rows are added up exactly.  When there are many, only the edges of the window come from rows, and the rest
+    from stored aggregates.  Calls from the future, written while a clock was wrong, would be in every window, so
+    they are left out.  All queries must see the database at one moment."""
     sums, until_ms = _Sums(step_s), now_ms() + AHEAD_MS
     until_s = until_ms // 1000
     inside = Metric.ts.between(since_ms, until_ms)
@@ -54,7 +53,7 @@ def read_window(database: peewee.Database, since_ms: int, step_s: int) -> Window
         sums.add(call_rows(database, "ts >= ? AND ts <= ?", since_ms, until_ms))
         return sums.window(Summed())
     begin_s = begin = max(1, -(-since_ms // 1000 // BUCKET_S)) * BUCKET_S
-    spans = [span for span in SPANS_S if step_s % span == 0]  # a longer one does not fit into a step
+    spans = [span for span in SPANS_S if step_s % span == 0]  # a longer span does not fit into a step
     for span, coarser in zip(spans, (*spans[1:], None), strict=True):
         end = min(-(-begin // coarser) * coarser if coarser else until_s, until_s)
         sums.merge(stored(database, "span = ? AND bucket >= ? AND bucket < ?", span, begin, end))
@@ -67,7 +66,7 @@ def read_window(database: peewee.Database, since_ms: int, step_s: int) -> Window
 
 
 def _summed(database: peewee.Database, backlog: Backlog, since_ms: int) -> Summed:
-    """Return how much of a window is summed up.  Ids stand for calls, because they rise with time."""
+    """Return which part of a window the aggregates include.  Ids rise with time, so they are used to count calls."""
     rows = Metric.select(Metric.ts).where((Metric.id > backlog.after) & (Metric.id <= backlog.to))
     newest_ms = rows.order_by(Metric.id.desc()).limit(1).scalar(database)
     if newest_ms is None or newest_ms < since_ms:

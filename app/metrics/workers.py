@@ -1,4 +1,4 @@
-"""Publish and read what each worker process reports of itself, so that every worker can show all of them."""
+"""Write and read the reports of all worker processes, so that every worker can show all of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class _Report(NamedTuple):
 
 
 def report(database: peewee.Database, name: str, now_ms: int, document: JsonObject) -> None:
-    """Write a worker's report in place of its last one; remove reports of more than a day ago or ahead."""
+    """Write a worker's report in place of its last one.  Remove reports that are more than a day old, or a day in
+    the future."""
     values = {"ts": now_ms, "document": json.dumps(document)}
     insert = Worker.insert(name=name, **values)
     insert.on_conflict(conflict_target=[Worker.name], update=values).execute(database)
@@ -33,7 +34,8 @@ def forget(database: peewee.Database, name: str) -> None:
 
 
 def reports(database: peewee.Database, now_ms: int, within_ms: int) -> dict[str, JsonDict]:
-    """Return the latest reports by worker.  A report from further ahead is of a time when a clock was wrong."""
+    """Return the latest reports by worker.  A report from the future was written while a clock was wrong; it is left
+    out."""
     lately = Worker.ts.between(now_ms - within_ms, now_ms + within_ms)
     query = Worker.select(*columns(Worker, _Report)).where(lately)
     return {row.name: json.loads(row.document) for row in fetch(_Report, query, database)}
