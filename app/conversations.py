@@ -1,8 +1,8 @@
 """Keep turns of conversations for /v1/responses: for `previous_response_id`, `item_reference` and retrieval.
 
-All workers share them through the database.  A turn belongs to its owner, the client's key that made it: to all others
-it does not exist.  A turn that cannot be written waits in this worker's memory: the request it belongs to never fails
-for it.  Methods block (background/thread.py).
+All workers share them through the database.  A turn belongs to its owner, the client's key that created it; other
+keys cannot see it.  When a turn cannot be written, it waits in the memory of this worker, and its request does not
+fail.  The methods block (background/thread.py).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ log = logging.getLogger("llr.conversations")
 _MOST_WAITING = 200  # turns kept in memory while the database cannot be written
 _MOST_WAITING_BYTES = 33_554_432
 _MOST_TURNS = 1000  # of one conversation
-_MOST_HISTORY_BYTES = 33_554_432  # of one request: as much as one may send by default (LLR_MAX_BODY_BYTES)
+_MOST_HISTORY_BYTES = 33_554_432  # of one request: the default limit of a body (LLR_MAX_BODY_BYTES)
 _TRIM_ROWS = 256  # removed in one step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """Hold one request and its response.  Of a turn that its backend keeps, here are the owner, and the ids of the
-    items in its response, which a client may refer to."""
+    """Hold one request and its response.  When the backend stores the turn itself, hold only its owner and the ids
+    of the items in its response, because a client can refer to them."""
 
     owner: str = ""  # "" = no keys are set
     id: str
@@ -45,11 +45,11 @@ class Turn:
     input: tuple[JsonDict, ...] = ()
     response: JsonDict | None = None
     their_items: tuple[str, ...] = ()
-    size_bytes: int = field(default=0, compare=False)  # known once it is kept
+    size_bytes: int = field(default=0, compare=False)  # set when the turn is stored
 
     @property
     def items(self) -> list[JsonDict]:
-        """Return input and output items, in order: the turn as history."""
+        """Return the input and output items in order, as they belong into the history."""
         return [*self.input, *(self.response or {}).get("output", ())]
 
     @property
@@ -69,10 +69,9 @@ class Conversations:
         self._too_large_logged = False
 
     def keep(self, turn: Turn) -> bool:
-        """Keep a turn; visible to every worker when this returns, unless the database cannot be written.  Then it is
-        left to later calls of `flush`: each try may take seconds, and here a request waits.
-
-        Return False for one that is larger than the policy allows."""
+        """Store a turn.  After the return, every worker can read it, unless the database cannot be written.  Then
+        later calls of `flush` write it, because a try may take seconds and a request waits here.  Return False when
+        the turn is larger than the policy allows."""
         new = _new(turn)
         if new.row.size_bytes > min(self._rules.max_turn_bytes, self._rules.max_bytes):
             self._report_too_large(new.row.size_bytes)
@@ -99,7 +98,7 @@ class Conversations:
             self._failing = True
             return
         except Exception:
-            self._forget_waiting()  # not to be tried again: it would fail for ever
+            self._forget_waiting()  # a second try would fail in the same way
             raise
         self._forget_waiting()
         if self._failing:
@@ -114,18 +113,19 @@ class Conversations:
             return self._drop_oldest(database) == _TRIM_ROWS
 
     def turn(self, response_id: str, owner: str = "") -> Turn | None:
-        """Return a kept turn of `owner`.  Raise StoreError."""
+        """Return a stored turn of `owner`. Raise StoreError."""
         if waiting := self._waiting.get((owner, response_id)):
             return _turn(waiting.row)
         if not response_id.isprintable():
-            return None  # and no database would take it
+            return None  # no database would accept it
         with self._storage.reading() as database:
             row = turns.read(database, owner, response_id, self._oldest_ms())
         return _turn(row) if row else None
 
     def chain(self, response_id: str, owner: str = "") -> list[Turn]:
-        """Return the conversation up to and with a response, oldest turn first.  Raise RequestError when part of it is
-        not kept (any more), or belongs to another owner, or when it is too long, StoreError."""
+        """Return the conversation up to a response, with this response, oldest turn first.  Raise RequestError when
+        a part of it is not stored, has expired or belongs to another owner, or when it is too long.  Raise
+        StoreError."""
         chain: list[Turn] = []
         size, next_id = 0, response_id or None
         while next_id is not None and len(chain) < _MOST_TURNS:
@@ -142,8 +142,8 @@ class Conversations:
         return chain[::-1]
 
     def items(self, ids: Iterable[str], owner: str = "") -> dict[str, tuple[JsonDict | None, Turn]]:
-        """Return kept items of `owner` by id, each with its turn; None for one that a backend keeps; an unknown id is
-        left out.  Raise RequestError when their turns are too large, StoreError."""
+        """Return stored items of `owner` by id, each with its turn.  The item is None when a backend stores it; an
+        unknown id is left out.  Raise RequestError when their turns are too large, and StoreError."""
         names = set(filter(str.isprintable, ids))
         with self._storage.reading() as database:
             holders = turns.holders(database, owner, names)
@@ -159,7 +159,7 @@ class Conversations:
         return {name: (items[holder].get(name), by_id[holder]) for name, holder in holders.items() if holder in by_id}
 
     def delete(self, response_id: str, owner: str = "") -> bool:
-        """Forget a turn of `owner`.  Return False when it was not there.  Raise StoreError."""
+        """Delete a turn of `owner`. Return False when there is none.  Raise StoreError."""
         waiting = self._waiting.pop((owner, response_id), None)
         self._waiting_bytes -= waiting.row.size_bytes if waiting else 0
         with self._storage.transaction() as database:
@@ -199,13 +199,14 @@ class Conversations:
         return size.turns > self._rules.max_rows or size.size_bytes > self._rules.max_bytes
 
     def _drop_oldest(self, database: peewee.Database) -> int:
-        """Remove the oldest turns until the rules hold, `_TRIM_ROWS` at most.  Return how many went."""
+        """Remove the oldest turns until the limits of the policy hold, `_TRIM_ROWS` at most.  Return the number of
+        removed turns."""
         limit = Size(self._rules.max_rows, self._rules.max_bytes)
         return turns.drop_oldest(database, self._oldest_ms(), limit, _TRIM_ROWS)
 
 
 def _checked(size_bytes: int, param: str) -> int:
-    """Return the size of a history.  Raise RequestError when it is more than a worker should hold for one request."""
+    """Return the size of a history.  Raise RequestError when it is too large for one request."""
     if size_bytes > _MOST_HISTORY_BYTES:
         raise RequestError(
             f"The stored turns that this request goes on from hold more than {_MOST_HISTORY_BYTES} bytes. Begin a new "
@@ -217,7 +218,7 @@ def _checked(size_bytes: int, param: str) -> int:
 
 
 def _new(turn: Turn) -> NewTurn:
-    """Return a turn as it is written."""
+    """Return a turn in the form in which it is written."""
     input_text, response_text = json.dumps(turn.input), json.dumps(turn.response)
     item_ids = tuple(dict.fromkeys(turn.item_ids))
     row = TurnRow(

@@ -1,6 +1,5 @@
-"""Open the database, upgrade it, run transactions.  Only metrics and conversations use it, and peewee.
-
-Everything here may block and may raise StoreError; nothing of it runs on the event loop (see background/thread.py).
+"""Open the database, upgrade it, run transactions.  Only metrics and conversations use this package and peewee.
+Every function may block and may raise StoreError, so none runs on the event loop (see background/thread.py).
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ Row = TypeVar("Row", bound=NamedTuple)
 
 log = logging.getLogger("llr.storage")
 
-_BUSY_MS = 200  # wait for another writer; what could not be written is kept for the next turn
+_BUSY_MS = 200  # the wait for another writer; rows that could not be written wait for the next try
 
 _MISSING = -1  # for an inode
 
 
-# A PostgreSQL that is far away or gone must not hold the thread for long.  Seconds to connect; milliseconds for a
-# statement, for a lock another machine holds, and for bytes that nobody acknowledges.
+# A slow or dead PostgreSQL must not block the thread for long.  Seconds to connect; milliseconds for a statement, for a
+# lock of another machine, and for bytes that are not acknowledged.
 _POSTGRES: dict[str, object] = {
     "connect_timeout": 5,
     "tcp_user_timeout": 10_000,
@@ -43,19 +42,20 @@ _NO_WRITES = "-c default_transaction_read_only=on"
 
 
 class StoreError(Exception):
-    """Say in one line why the database cannot be used now."""
+    """Report in one line why the database cannot be used now."""
 
 
 class NoDatabase(StoreError):
-    """Say that there is nothing to read at LLR_DB, or that this user may not read it, and what to do."""
+    """Report that LLR_DB does not exist, or that this user may not read it, and what to do."""
 
 
 class Storage:
-    """Hold one connection to LLR_DB, opened at first use and again after every failure, for one thread at a time."""
+    """Hold one connection to LLR_DB for one thread at a time.  It is opened at the first use, and again after a
+    failure."""
 
     def __init__(self, location: str, *, read_only: bool = False) -> None:
-        """`location` is LLR_DB: an SQLite path, or a database URL.  A `read_only` one makes no database, changes none
-        and upgrades none: of an older file it reads a copy."""
+        """`location` is LLR_DB: an SQLite path, or a database URL.  A `read_only` storage creates, changes and
+        upgrades no database; it reads a copy of an older file."""
         self.location = location
         self.name = _shown(location)  # without a password, which a URL may hold
         self._read_only = read_only
@@ -72,7 +72,7 @@ class Storage:
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[peewee.Database]:
-        """Run several queries that see the database as of one moment."""
+        """Run several queries that see the database at one moment."""
         with self.reading() as database:
             level = {} if isinstance(database, peewee.SqliteDatabase) else {"isolation_level": "REPEATABLE READ"}
             with database.atomic(**level):
@@ -80,7 +80,7 @@ class Storage:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[peewee.Database]:
-        """Give an open, current database.  Any failure closes it, so that the next use starts afresh."""
+        """Yield an open, current database.  A failure closes it, so that the next use opens it again."""
         try:
             yield self._open()
         except (peewee.PeeweeException, sqlite3.Error, OSError, UnicodeDecodeError) as error:
@@ -89,11 +89,11 @@ class Storage:
             raise StoreError(f"{self.name}: {reason}") from error
 
     def exists(self) -> bool:
-        """Tell whether there is a database; opening one that is not there would make it."""
+        """Return True when there is a database.  Opening a missing database would create it."""
         return not _is_file(self.location) or Path(self.location).exists()
 
     def check_writable(self) -> None:
-        """Take the lock that a writer needs, and give it back: nothing is changed.  Raise StoreError."""
+        """Take the lock of a writer and release it, without a change.  Raise StoreError."""
         with self.reading() as database:
             if isinstance(database, peewee.SqliteDatabase):
                 database.execute_sql("PRAGMA query_only = 0")
@@ -152,13 +152,13 @@ class Storage:
         return copy
 
     def _moved(self) -> bool:
-        """Tell whether a file was deleted or replaced, or the write-ahead log: SQLite would go on writing into what
-        nobody will ever read.  Deleted perhaps while it was being opened."""
+        """Return True when the file or its write-ahead log was deleted or replaced, perhaps while it was being
+        opened.  SQLite would continue to write into a deleted file."""
         return self._files is not None and (_MISSING in self._files or self._inodes() != self._files)
 
     def _drop_old_log(self) -> None:
-        """Remove the write-ahead log of a database that is no longer there.  SQLite would take it for the log of the
-        file in its place, and ruin that; its index (-shm) would be shared with those that still use the old one."""
+        """Remove the write-ahead log of a deleted database.  SQLite would use it for the new file at the same path,
+        and destroy that.  Its index (-shm) would be shared with processes that still use the old file."""
         now = self._inodes()
         if self._files is None or now is None or now[0] == self._files[0] or now[1] != self._files[1]:
             return
@@ -166,7 +166,8 @@ class Storage:
             Path(f"{self.location}{end}").unlink(missing_ok=True)
 
     def _inodes(self) -> tuple[int, ...] | None:
-        """Return the inodes of the database and of its write-ahead log, which is there as long as we are connected."""
+        """Return the inodes of the database and of its write-ahead log, which exists while this process is
+        connected."""
         if not _is_file(self.location) or self._read_only:
             return None
         return _inode(self.location), _inode(f"{self.location}-wal")
@@ -206,7 +207,7 @@ def _upgraded_copy(database: peewee.Database) -> peewee.Database:
 
 
 def connect(location: str, *, read_only: bool = False) -> peewee.Database:
-    """Return a database that is not open yet.  Raise StoreError for one that cannot work."""
+    """Return a database that is not open yet.  Raise StoreError when it cannot work."""
     if problem := database_problem(location):
         raise StoreError(f"LLR_DB: {problem}")
     if "://" in location:
@@ -215,7 +216,7 @@ def connect(location: str, *, read_only: bool = False) -> peewee.Database:
             location, unquote_password=True, unquote_user=True, thread_safe=False, **limits
         )
         return database
-    if read_only:  # mode=ro would leave the log behind; mode=rw makes no file, and query_only changes none
+    if read_only:  # mode=ro would not remove the log; mode=rw creates no file, and query_only prevents changes
         uri = f"file:{quote(location)}?mode=rw"
         return peewee.SqliteDatabase(
             uri, uri=True, pragmas={"query_only": 1}, timeout=_BUSY_MS / 1000, thread_safe=False
@@ -238,16 +239,15 @@ def columns(table: type[peewee.Model], row: type[NamedTuple]) -> list[peewee.Fie
 
 
 def fetch(row: type[Row], query: peewee.Select, database: peewee.Database) -> list[Row]:
-    """Return the rows of a query, whose columns are the fields of `row`; SQLite's booleans are numbers.
-
-    Peewee's own named tuples are of a new class for every query, which keeps its rows until garbage is collected.
+    """Return the rows of a query, whose columns are the fields of `row`. SQLite's booleans are numbers.  Peewee
+    would create a class for every query, and its rows would stay in memory until the next garbage collection.
     """
     return list(map(row._make, database.execute(query)))
 
 
 def portions(items: Sequence[T], most: int = 256) -> Iterator[Sequence[T]]:
-    """Cut items into powers of two, so that there are few different statements.  Python keeps the last 128 of a
-    connection ready, and one of a hundred rows takes half a megabyte."""
+    """Split items into groups whose sizes are powers of two, so that there are few different statements.  Python
+    caches the last 128 statements of a connection, and one of a hundred rows needs half a megabyte."""
     at = 0
     while left := len(items) - at:
         size = min(most, 1 << (left.bit_length() - 1))
@@ -256,7 +256,7 @@ def portions(items: Sequence[T], most: int = 256) -> Iterator[Sequence[T]]:
 
 
 def plain(text: str) -> str:
-    """Return text that every database takes: clients also send lone surrogates and NUL."""
+    """Return text that every database accepts: clients also send lone surrogates and NUL."""
     return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
 
 

@@ -13,13 +13,12 @@ _OTHERS = 0o077
 
 
 def keep_private(location: str) -> str | None:
-    """Make the database with mode 0600 where there is none, and take the rights of others away where there is one.
-
-    SQLite gives the log and its index the mode of the database.  Returns a line for the log when a mode was changed,
-    or could not be.
+    """Create the database with mode 0600 when it is missing, else remove the rights of other users.  SQLite gives
+    the log and its index the mode of the database.  Return a line for the log when a mode was changed, or could not
+    be changed.
     """
     path = os.path.realpath(location)  # SQLite too puts the log beside the file that a link leads to
-    with contextlib.suppress(OSError):  # there is one, or SQLite says why there can be none
+    with contextlib.suppress(OSError):  # the file exists, or SQLite will report why it cannot be created
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _OWNER_ONLY))
     changed = [file for part in PARTS if (file := Path(f"{path}{part}")) and _is_open(file)]
     foreign = [file for file in changed if not _close(file)]
@@ -31,7 +30,7 @@ def keep_private(location: str) -> str | None:
 
 
 def _is_open(file: Path) -> bool:
-    """Tell whether others than its owner have rights on a file."""
+    """Return True when other users than the owner have rights on a file."""
     with contextlib.suppress(OSError):
         status = file.stat()
         return stat.S_ISREG(status.st_mode) and bool(status.st_mode & _OTHERS)

@@ -1,9 +1,9 @@
 """Define the tables, and upgrade older databases.
 
 `metrics` has one row a call; its first columns are those of the original program, whose databases are upgraded in
-place.  `llr_sums` holds the same calls summed up, so that a summary costs the same on a million rows.
-`llr_responses` keeps what /v1/responses needs for continuation.
-Queries name their database themselves: no model is bound to one.
+place.  `llr_sums` holds aggregates of the same calls, so that a summary of a million rows costs no more than one of
+few.  `llr_responses` holds the data that /v1/responses needs to continue conversations.  No model is bound to a
+database: each query names its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from playhouse.sqlite_ext import AutoIncrementField
 
 
 class _RowId(AutoIncrementField):  # type: ignore[misc]
-    """Number rows upwards, and use no number twice.  PostgreSQL needs no word for it: there it is always so."""
+    """Number rows in ascending order, and use no number twice.  PostgreSQL always does so; SQLite needs a keyword."""
 
     def ddl(self, ctx: Context) -> object:
         postgres = isinstance(self.model._meta.database, PostgresqlDatabase)
@@ -48,7 +48,9 @@ class Metric(Model):
     ok = BooleanField()
     error = TextField(null=True)
     fallback_for = TextField(null=True)
-    shadow = BooleanField(default=False)  # everything but live calls, so that the original's queries stay right
+    shadow = BooleanField(
+        default=False
+    )  # True for all calls but live ones, so that queries of the original program stay correct
     model = TextField(null=True)
     route = TextField(null=True)
     surface = TextField(null=True)
@@ -72,7 +74,9 @@ class Metric(Model):
     difficulty = DoubleField(null=True)
     confidence = DoubleField(null=True)
     sensitivity_reason = TextField(null=True)  # header | detector:NAME | pattern:patterns[N] | conversation
-    policy = TextField(null=True)  # these three on the first call of a request: what its decision was made from
+    policy = TextField(
+        null=True
+    )  # these three columns are set for the first call of a request: the facts of its decision
     asked_model = TextField(null=True)
     basis = TextField(null=True)  # JSON, as routing/basis.py writes it
     finish = TextField(null=True)  # why the answer ended: stop | length | tool_calls | content_filter | refusal | …
@@ -126,9 +130,9 @@ class Refusals(Model):
 
 
 class State(Model):
-    """Hold numbers: `rolled_to` (the last row that is in the sums), `backlog_after` and `backlog_to` (ids of
-    the rows up to it that are not yet), `dropped` (rows lost to a full queue), `stored_rows` and `stored_bytes` (what
-    `llr_responses` holds)."""
+    """Hold numbers: `rolled_to` (the last row in the aggregates), `backlog_after` and `backlog_to` (the range of
+    rows before it that are not in them yet), `dropped` (rows lost because the queue was full), `stored_rows` and
+    `stored_bytes` (the size of `llr_responses`)."""
 
     name = TextField(primary_key=True)
     value = BigIntegerField(default=0)
@@ -151,14 +155,16 @@ class Worker(Model):
 class StoredResponse(Model):
     """Keep one turn of a conversation, for `previous_response_id` and retrieval."""
 
-    owner = TextField(default="")  # who made it: the id of a client's key; "" = no keys were set
+    owner = TextField(default="")  # the id of the client's key; "" = no keys were set
     id = TextField()
     ts = BigIntegerField(index=True)  # Unix ms
-    size_bytes = BigIntegerField(default=0)  # before the long columns: SQLite reads a row from its beginning
+    size_bytes = BigIntegerField(
+        default=0
+    )  # stands before the long columns, because SQLite reads a row from its beginning
     previous_id = TextField(null=True)
     backend = TextField()
     model = TextField()
-    native = BooleanField()  # the backend keeps the turn itself; then `input` and `response` are empty
+    native = BooleanField()  # the backend stores the turn itself; then `input` and `response` are empty
     private = BooleanField()
     input = TextField()  # JSON array: this turn's input items
     response = TextField()  # JSON: the Response object
@@ -169,7 +175,7 @@ class StoredResponse(Model):
 
 
 class StoredItem(Model):
-    """Tell which turn holds an item, which a client may refer to by its id."""
+    """Hold the turn of each item, because a client can refer to an item by its id."""
 
     owner = TextField(default="")
     id = TextField()
@@ -189,7 +195,7 @@ _TABLES = (Metric, StoredAggregate, State, Worker, StoredResponse, StoredItem)
 
 
 def _v1_tables(database: Database) -> None:
-    """Add our columns to the table of the original program, and make the other tables."""
+    """Add the new columns to the table of the original program, and create the other tables."""
     with database.bind_ctx(_TABLES):
         if Metric.table_exists():
             _add_missing_columns(database)
@@ -240,15 +246,14 @@ def _v4_owners(database: Database) -> None:
 
 
 def _rebuild(database: Database, model: type[Model], values: Mapping[str, str]) -> None:
-    """Copy a table without owners into one with the columns and the key of `model`: SQLite changes no key in place.
-
-    `values` has SQL for columns that the old table lacks; the others get their default."""
+    """Copy a table without owners into a table with the columns and the key of `model`, because SQLite cannot change
+    a key in place.  `values` has SQL for columns that the old table lacks; the other columns get their default."""
     table = model._meta.table_name
     columns = [column.name for column in database.get_columns(table)]
     if "owner" in columns:
         return
     for index in database.get_indexes(table):
-        if not index.unique:  # else the new table's own would have a name that is taken
+        if not index.unique:  # the new table needs an index with the same name
             database.execute_sql(f'DROP INDEX "{index.name}"')
     database.execute_sql(f"ALTER TABLE {table} RENAME TO {table}_old")
     model.create_table()
@@ -287,7 +292,7 @@ def upgrade(database: Database) -> None:
 
 
 def is_current(database: Database) -> bool:
-    """Tell whether every migration has been run."""
+    """Return True when every migration has run."""
     return _version(database) >= len(MIGRATIONS)
 
 

@@ -1,6 +1,6 @@
 """Write and read turns of conversations: the tables `llr_responses` and `llr_response_items`.
 
-What every turn takes is in SQL of our own: peewee needs many times as long to write it."""
+The SQL for every turn is our own, because peewee needs many times as long to write it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import peewee
 from app.storage import columns, fetch, portions
 from app.storage.model import STORED_BYTES, STORED_ROWS, StoredItem, StoredResponse
 
-ITEM_BYTES = 250  # an item's row and its places in two indexes, measured in SQLite with ids of 45 characters
+ITEM_BYTES = 250  # an item's row and its entries in two indexes, measured in SQLite with ids of 45 characters
 
 
 class TurnRow(NamedTuple):
-    """Hold a turn as the table does."""
+    """Hold a row of the table."""
 
     owner: str
     id: str
@@ -41,19 +41,19 @@ class NewTurn(NamedTuple):
 
 
 class Size(NamedTuple):
-    """Hold a number of turns, and their bytes."""
+    """Hold the number of some turns, and their bytes."""
 
     turns: int
     size_bytes: int
 
 
 def write(database: peewee.Database, new: NewTurn) -> Size:
-    """Write a turn in place of what there was of it.  Return what this adds."""
+    """Write a turn, in place of an older one with the same id.  Return the change of the size."""
     row = new.row
     before = size_of(database, row.owner, row.id)
     database.execute_sql(_upsert("llr_responses", TurnRow._fields, 1, database.param), row)
     for some in portions(new.item_ids):
-        # An item that comes again is held by the newest turn, which is removed last.
+        # An item that occurs again belongs to the newest turn, which is removed last.
         items = [value for name in some for value in (row.owner, name, row.id)]
         sql = _upsert("llr_response_items", ("owner", "id", "response_id"), len(some), database.param)
         database.execute_sql(sql, items)
@@ -91,7 +91,7 @@ def size_of(database: peewee.Database, owner: str, response_id: str) -> int | No
 
 
 def remove(database: peewee.Database, owner: str, ids: list[str], size_bytes: int) -> None:
-    """Delete turns of one owner; `size_bytes` is what they hold."""
+    """Delete turns of one owner; `size_bytes` is their size."""
     for some in portions(ids):
         items = (StoredItem.owner == owner) & StoredItem.response_id.in_(some)
         StoredItem.delete().where(items).execute(database)
@@ -108,8 +108,8 @@ class _OldTurn(NamedTuple):
 
 
 def drop_oldest(database: peewee.Database, before_ms: int, limit: Size, most: int) -> int:
-    """Remove the oldest turns, `most` at most, until none is older than `before_ms` and the rest is within the limit.
-    Return how many went."""
+    """Remove the oldest turns, `most` at most, until none is older than `before_ms` and the rest is within the
+    limit.  Return the number of removed turns."""
     left = counted(database)
     query = StoredResponse.select(*columns(StoredResponse, _OldTurn)).order_by(StoredResponse.ts).limit(most)
     oldest, dropped = fetch(_OldTurn, query, database), []
@@ -122,12 +122,12 @@ def drop_oldest(database: peewee.Database, before_ms: int, limit: Size, most: in
         group = list(some)
         remove(database, owner, [row.id for row in group], sum(row.size_bytes for row in group))
     if len(dropped) == len(oldest) < most and any(left):
-        count(database, Size(-left.turns, -left.size_bytes))  # no turn is left: these were counted, and deleted by hand
+        count(database, Size(-left.turns, -left.size_bytes))  # no turn is left: the counted rows were deleted by hand
     return len(dropped)
 
 
 def counted(database: peewee.Database) -> Size:
-    """Return how many turns there are, and their bytes, without reading them."""
+    """Return the number of turns and their bytes, without reading them."""
     sql = f"SELECT name, value FROM llr_state WHERE name IN ('{STORED_ROWS}', '{STORED_BYTES}')"
     counts = dict(database.execute_sql(sql))
     return Size(int(counts[STORED_ROWS]), int(counts[STORED_BYTES]))
@@ -139,7 +139,7 @@ def lock(database: peewee.Database) -> None:
 
 
 def count(database: peewee.Database, added: Size) -> None:
-    """Add to the counts.  From here to the end of the transaction other writers wait, so that the counts stay true."""
+    """Add to the counts.  Other writers then wait until the end of the transaction, so that the counts stay correct."""
     turns, size_bytes = added
     sql = (
         f"UPDATE llr_state SET value = value + CASE name WHEN '{STORED_ROWS}' THEN {turns:d} ELSE {size_bytes:d} END "
