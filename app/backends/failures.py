@@ -1,4 +1,4 @@
-"""What a failed call means: the one map from transport exceptions and HTTP statuses to our error tree."""
+"""The one map from transport exceptions and HTTP statuses to our error tree."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import Any
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
@@ -34,19 +34,19 @@ from app.errors import (
     redact,
 )
 from app.routing.locality import is_address, is_local_address, is_loopback_name
-from app.types import BackendConfig, Target
+from app.types import BackendConfig, JsonDict, JsonObject, Target
 from app.wire import sse
 
 TRANSPORT_ERRORS = (urllib3.exceptions.HTTPError, OSError)
-"""All that sending and reading may raise."""
+"""The exceptions that sending and reading may raise."""
 
 AUTHORITIES = "REQUESTS_CA_BUNDLE"  # the variable's name is requests' own
-MOST_ERROR_BYTES = 64 * 1024  # of an error's body that are read; what is longer is no document any more
+MOST_ERROR_BYTES = 64 * 1024  # of an error's body that are read; a longer one is no JSON document any more
 _TEMPORARY = (408, 409, 425)
 
 
 class AuthoritiesError(OSError):
-    """The file of trusted authorities cannot be used.  The message names it and says why."""
+    """Say that the file of trusted authorities cannot be used: the message names it and says why."""
 
 
 class SendTimeout(TimeoutError):
@@ -59,7 +59,7 @@ class HandshakeTimeout(TimeoutError):
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a failure of the system means.  `words` may name the address ({at}), the host, and what to do ({hint})."""
+    """Say what a failure of the system means.  `words` may name {at} (the address), {host}, and {hint} (what to do)."""
 
     words: str
     kind: str
@@ -94,7 +94,7 @@ ERRNOS: Mapping[int, Meaning] = {
     errno.ESHUTDOWN: _CUT,
     errno.ENOTCONN: _CUT,
 }
-"""What an error number means, and whose fault it is: that of the class."""
+"""The meaning of each error number; the class says whose fault it is."""
 
 NAMES: Mapping[int, Meaning] = {
     socket.EAI_NONAME: Meaning("no such host: {host}", "dns", proxy=True),
@@ -126,19 +126,20 @@ _WANTS_TLS = (
     b"SSL-enabled server port",
 )
 _TLS_PORTS = (443, 8443)
+Cause = TypeVar("Cause", bound=BaseException)
 _OUT_OF_DATE = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 
 
 def transport_error(error: Exception, config: BackendConfig, hint: str = "", proxy: str = "") -> BackendError:
-    """Our error for one of urllib3's or the socket's, which all nest.  `hint` says what to do; `proxy` names a variable
-    whose proxy is not used."""
+    """Return our error for one of urllib3's or the socket's, which all nest.  `hint` says what to do; `proxy` names a
+    variable whose proxy is not used."""
     nested = list(causes(error))
 
-    def first(*kinds: type[BaseException]) -> Any:
+    def first(*kinds: type[Cause]) -> Cause | None:
         return next((cause for cause in nested if isinstance(cause, kinds)), None)
 
-    known = next((cause for cause in nested if isinstance(cause, OSError) and cause.errno in ERRNOS), None)
-    meaning = ERRNOS[known.errno or 0] if known else None
+    number = next((cause.errno for cause in nested if isinstance(cause, OSError) and cause.errno in ERRNOS), None)
+    meaning = ERRNOS[number] if number is not None else None
     if meaning is not None and meaning.error is RouterExhausted:
         return _worded(meaning, config, hint, proxy)
     if problem := first(AuthoritiesError):
@@ -147,7 +148,7 @@ def transport_error(error: Exception, config: BackendConfig, hint: str = "", pro
         return BackendUnavailable(_SPEAKS_TLS.format(at=config.endpoint), kind="tls")
     if name := first(socket.gaierror):
         full = name.errno in (socket.EAI_AGAIN, socket.EAI_SYSTEM) and none_left()
-        return _worded(ERRNOS[errno.EMFILE] if full else NAMES.get(name.errno, _NO_NAME), config, hint, proxy)
+        return _worded(ERRNOS[errno.EMFILE] if full else NAMES.get(name.errno or 0, _NO_NAME), config, hint, proxy)
     if first(urllib3.exceptions.LocationValueError):
         return _worded(_NO_NAME, config, hint, proxy)
     if failure := first(ssl.SSLError) or first(urllib3.exceptions.SSLError):
@@ -160,8 +161,8 @@ def transport_error(error: Exception, config: BackendConfig, hint: str = "", pro
     if meaning is not None:
         return _worded(meaning, config, hint, proxy)
     if first(urllib3.exceptions.NewConnectionError):
-        said = next((cause.strerror for cause in nested if isinstance(cause, OSError) and cause.strerror), "")
-        return BackendUnavailable(f"cannot connect to {config.endpoint}: {said.lower()}{hint}", kind="unreachable")
+        reason = next((cause.strerror for cause in nested if isinstance(cause, OSError) and cause.strerror), "")
+        return BackendUnavailable(f"cannot connect to {config.endpoint}: {reason.lower()}{hint}", kind="unreachable")
     if first(urllib3.exceptions.ConnectTimeoutError):
         late = f"no connection within {config.timeouts.connect_s:g} s at {{at}}"
         return _worded(Meaning(late, "timeout", ConnectTimeout, proxy=True), config, hint, proxy)
@@ -206,7 +207,7 @@ def unused_proxy(endpoint: str, environ: Mapping[str, str]) -> str:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and all it wraps: urllib3 nests its own in args, `reason` and the context."""
+    """Yield the error and all it wraps: urllib3 nests its own in args, `reason` and the context."""
     todo: list[object] = [error]
     seen: set[int] = set()
     while todo:
@@ -220,7 +221,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 def refusal(
     status: int, retry_after: str | None, body: bytes, target: Target, config: BackendConfig, key: str
 ) -> BackendError:
-    """The error for a status of 300 and up.  `key` is ours and never appears in it."""
+    """Return the error for a status of 300 and up.  `key` is ours and never appears in it."""
     kind, message = f"http_{status}", f"answered {status}"
     if status == 400 and config.endpoint.startswith("http:") and any(words in body for words in _WANTS_TLS):
         return BackendUnavailable(_SPEAKS_TLS.format(at=config.endpoint), kind="tls")
@@ -238,23 +239,23 @@ def refusal(
     if status >= 500 or status in _TEMPORARY:
         return BackendServerError(message, kind=kind, said=text, retry_after_s=wait)
     if status == 404 and not target.client_named:
-        asked = f"; is the model {target.model} there?" if target.model else ""
-        return BackendDenied(message + asked, kind=kind, said=text)
+        question = f"; is the model {target.model} there?" if target.model else ""
+        return BackendDenied(message + question, kind=kind, said=text)
     named = {name: value for name, value in error_fields(document).items() if name != "message"}
     return BackendRejected(message, kind=kind, status=status, document=document, said=text, retry_after_s=wait, **named)
 
 
-def said(document: Mapping[str, Any], key: str) -> str | None:
-    """The message of a backend's error document, shortened, keys taken out."""
+def said(document: JsonObject, key: str) -> str | None:
+    """Return the message of a backend's error document, shortened, with keys taken out."""
     message = error_fields(document)["message"]
     return excerpt(message, (key,)) if message else None
 
 
-def _error_document(status: int, body: bytes, key: str) -> dict[str, Any]:
-    """An error body in OpenAI's shape, whichever shape it came in (object, bare string, text, HTML)."""
+def _error_document(status: int, body: bytes, key: str) -> JsonDict:
+    """Return an error body in OpenAI's shape, whichever shape it came in (object, bare string, text, HTML)."""
     text = body[:MOST_ERROR_BYTES].decode("utf-8", "replace").strip()
     document = sse.json_of(redact(text, (key,)).encode("utf-8", "replace")) or {}
-    fields: dict[str, Any] = dict(error_fields(document))
+    fields: JsonDict = dict(error_fields(document))
     if not document and not text.startswith("<"):
         fields["message"] = excerpt(text, (key,)) or None
     if isinstance(error := document.get("error"), dict):
@@ -266,7 +267,7 @@ def _error_document(status: int, body: bytes, key: str) -> dict[str, Any]:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """Seconds of a Retry-After header, which holds seconds or a date; at most a day."""
+    """Return the seconds of a Retry-After header, which holds seconds or a date; at most a day."""
     if not retry_after:
         return None
     wait = None

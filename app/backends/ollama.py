@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from app.backends.base import V1_PATHS, Backend, entries_of
 from app.backends.model_hosts import ModelHosts
 from app.errors import BackendDenied, BackendRejected, PrivacyViolation
 from app.routing.locality import host_of, is_cloud_model, model_key
-from app.types import BackendConfig, Dialect
+from app.types import BackendConfig, Dialect, JsonObject
 
 _NUM_CTX = re.compile(r"^num_ctx\s+(\d{1,12})\b", re.MULTILINE)
 _MOST_HOST_CHARS = 100
@@ -56,16 +55,16 @@ class OllamaBackend(Backend):
         names = self.model_names(document)
         return tuple(sorted(names, key=lambda name: is_cloud_model(name) or bool(hosts[model_key(name)])))
 
-    def model_names(self, document: Mapping[str, Any]) -> tuple[str, ...]:
+    def model_names(self, document: JsonObject) -> tuple[str, ...]:
         return tuple(str(entry["name"]) for entry in _named(document))
 
     def runs_with(self, model: str) -> int | None:
-        """Of a loaded model what it was loaded with, else what its Modelfile says."""
+        """Return the size with which a loaded model was loaded, else the size in its Modelfile."""
         for entry in entries_of(self.ask("/api/ps"), "models"):
             if entry.get("name") == model and isinstance(entry.get("context_length"), int):
                 return int(entry["context_length"])
-        found = _NUM_CTX.search(str(self.ask("/api/show", {"model": model}).get("parameters") or ""))
-        return int(found[1]) if found else None
+        parameter = _NUM_CTX.search(str(self.ask("/api/show", {"model": model}).get("parameters") or ""))
+        return int(parameter[1]) if parameter else None
 
     def _ask_for_host(self, model: str) -> str:
         """Ask where a model runs.  A version that answers 404, or names no host, hands no model on."""
@@ -79,21 +78,24 @@ class OllamaBackend(Backend):
         return ""
 
     def _has_aliases(self) -> bool:
-        """Some versions (0.17 is one) lead a name that they do not hold to another model, but not in /api/show."""
+        """Return whether a name that the server does not hold may lead to another model.
+
+        Versions with aliases (0.17 is one) follow them in the chat API, but not in /api/show.
+        """
         try:
             return bool(entries_of(self.ask("/api/experimental/aliases", private=True), "aliases"))
         except (BackendDenied, BackendRejected):  # it knows no such thing
             return False
 
 
-def _named(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _named(document: JsonObject) -> list[JsonObject]:
     return [entry for entry in entries_of(document, "models") if entry.get("name")]
 
 
-def host_said(said: Mapping[str, Any]) -> str:
-    """Return host:port where a model runs by what /api/tags or /api/show says of it; "" = at the server itself."""
-    host = said.get("remote_host")
-    if not host and not said.get("remote_model"):
+def host_said(description: JsonObject) -> str:
+    """Return the host:port that runs a model, by its description in /api/tags or /api/show; "" = the server itself."""
+    host = description.get("remote_host")
+    if not host and not description.get("remote_model"):
         return ""
     url = host.strip() if isinstance(host, str) else ""
     name = host_of(url if "://" in url else f"http://{url}").rpartition("@")[2][:_MOST_HOST_CHARS]
