@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import gc
 import logging
+import socket
 import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
@@ -55,6 +56,13 @@ def log_without_threads() -> None:
     """Let log records leave out what no line of ours shows (the logging HOWTO, "Optimization")."""
     logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
     logging._srcfile = None
+
+
+def send(sock: socket.socket, data: bytes) -> None:
+    """Send all of it.  gevent's `sendall` alone asks the kernel each time how large its buffer is; most data fits."""
+    sent = sock.send(data)
+    if sent < len(data):
+        sock.sendall(memoryview(data)[sent:])
 
 
 class CachedSettings:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import gevent.monkey
 from urllib3.connection import HTTPConnection
 
+from app import tuning
 from app.backends.failures import HandshakeTimeout, SendTimeout
 from app.backends.response import Response
 from app.errors import PrivacyViolation
@@ -119,7 +120,7 @@ class Connection:
         sock.settimeout(self._server.deadlines.send_s)
         try:
             if len(message) <= _SENT_AT_ONCE_BYTES:
-                sock.sendall(message)
+                tuning.send(sock, message)
             else:
                 self._send_in_pieces(sock, memoryview(message), response)
         except TimeoutError:

@@ -18,6 +18,8 @@ from urllib.parse import unquote_to_bytes
 from gunicorn.http import errors
 from gunicorn.http.message import Request
 
+from app import tuning
+
 _JOINED_BYTES = 64 * 1024  # a longer first piece is sent behind the head, not copied
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -112,10 +114,10 @@ class Response:
         head, self._head = self._head, b""
         self.is_begun = True
         if head and len(data) > _JOINED_BYTES:
-            self._sock.sendall(head)
+            tuning.send(self._sock, head)
             head = b""
         if head or data:
-            self._sock.sendall(head + data)
+            tuning.send(self._sock, head + data)
 
 
 @lru_cache(maxsize=1)
