@@ -19,9 +19,9 @@ from app.errors import NoPolicy, PolicyError, excerpt
 from app.policy import yaml_source
 from app.policy.build import Resolve, build
 from app.policy.cross_check import CrossCheck
-from app.policy.fields import MOST_PROBLEMS
 from app.policy.schema import PolicySchema
 from app.policy.services import Services, make_services
+from app.policy.values import MOST_PROBLEMS
 from app.routing.detect import PatternError
 from app.settings import Settings
 from app.types import JsonDict, Policy

@@ -8,7 +8,7 @@ from app.backends import BACKEND_TYPES
 from app.errors import redact
 from app.policy import yaml_source
 from app.policy.build import Resolve, verdict
-from app.policy.fields import MOST_PROBLEMS, name_list, nearest, quote
+from app.policy.values import MOST_PROBLEMS, name_list, nearest, quote
 from app.routing.locality import is_cloud_model
 from app.routing.names import AUTO, fold, spellings_of
 from app.types import JsonObject, Sensitivity

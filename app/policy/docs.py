@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from marshmallow import Schema, fields
 
 from app.backends import BACKEND_TYPES
+from app.policy.detector_fields import DetectorNames, Patterns
 from app.policy.fields import Choice, Condition, Endpoint, EnvName, Flag, NameList, Names, Number, Text, Windows
-from app.policy.schema import BackendSchema, DetectorNames, MatchSchema, Patterns, PolicySchema, RouteSchema
+from app.policy.schema import BackendSchema, MatchSchema, PolicySchema, RouteSchema
 from app.routing.detect import DETECTORS, RECOMMENDED
 from app.routing.private import national_ids
 

@@ -11,9 +11,8 @@ from marshmallow import Schema, ValidationError, fields, validates_schema
 
 from app.backends import BACKEND_TYPES
 from app.backends.base import Backend
-from app.errors import excerpt
+from app.policy.detector_fields import DetectorNames, Patterns
 from app.policy.fields import (
-    MOST_PROBLEMS,
     CheckedField,
     Choice,
     Condition,
@@ -26,9 +25,7 @@ from app.policy.fields import (
     StrictSchema,
     Text,
     Windows,
-    nearest,
 )
-from app.routing.detect import CHOICES, DETECTORS, MOST_BYTES, TOO_MUCH, PatternError, check_detector, check_pattern
 from app.types import (
     COMPLEXITIES,
     FAMILIES,
@@ -208,56 +205,6 @@ class ABSchema(StrictSchema):
         metadata=_help("the share of requests that is sent to the candidate too, 0 to 1", f"{_AB.sample_rate}"),
     )
     candidates = Names(load_default=dict, metadata=_help("the candidate of each primary, as `primary: candidate`"))
-
-
-class Patterns(CheckedField[tuple[str, ...]]):
-    """Regular expressions in RE2's syntax.  RE2 needs linear time, so that no pattern can stall a worker."""
-
-    def check(self, value: object) -> tuple[str, ...]:
-        if not isinstance(value, list):
-            raise ValidationError("must be a list of patterns")
-        problems: dict[int, list[str]] = {}
-        size = 0
-        for index, pattern in enumerate(value):
-            try:
-                size += check_pattern(pattern)
-            except PatternError as error:
-                problems[index] = [
-                    f"{excerpt(str(error), most=200)}; correct it (the syntax: github.com/google/re2/wiki/Syntax)"
-                ]
-            if size > MOST_BYTES:
-                raise ValidationError(TOO_MUCH)
-            if len(problems) > MOST_PROBLEMS:
-                break  # compiling takes time, and a message prints no more lines
-        if problems:
-            raise ValidationError(problems)
-        return tuple(value)
-
-
-class DetectorNames(CheckedField[tuple[str, ...]]):
-    """The word `recommended`, or a list of detectors that may contain it."""
-
-    def check(self, value: object) -> tuple[str, ...]:
-        if value == "recommended":
-            return ("recommended",)
-        if not isinstance(value, list):
-            raise ValidationError(f"must be `recommended`, or a list with any of {_DETECTORS}")
-        problems = {index: [problem] for index, name in enumerate(value) if (problem := self._problem(name))}
-        if problems:
-            raise ValidationError(problems)
-        return tuple(value)
-
-    def _problem(self, name: object) -> str | None:
-        if name not in CHOICES:
-            return f"{name!r:.60} is not one of {_DETECTORS}{nearest(str(name), CHOICES)}"
-        try:
-            check_detector(str(name))
-        except PatternError as error:
-            return str(error)
-        return None
-
-
-_DETECTORS = f"recommended, {', '.join(DETECTORS)}, or a national id such as id_de"
 
 
 class SensitivitySchema(StrictSchema):
