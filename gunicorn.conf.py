@@ -170,7 +170,7 @@ def post_fork(server, worker):
 
 def post_worker_init(worker):
     _tuning.collect_garbage_less()
-    worker.wsgi.extensions["runtime"].start()
+    worker.wsgi.extensions["background"].start()
 
 
 def child_exit(server, worker):
@@ -180,4 +180,4 @@ def child_exit(server, worker):
 def worker_exit(server, worker):
     application = getattr(worker, "wsgi", None)
     if application is not None:
-        application.extensions["runtime"].stop()
+        application.extensions["background"].stop()

@@ -1,41 +1,28 @@
-"""Tries targets in order.  The only code that calls backends for a request, that falls back, and that times and records
-calls."""
+"""The only door to a backend: it tries the targets of a plan in order, falls back, and times and records every call."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import TypeVar
 
-from app.backends.base import Backend
-from app.backends.places import Places
 from app.backends.reply import Stream, Whole
-from app.circuits import Circuits
-from app.errors import (
-    AllBackendsFailed,
-    BackendError,
-    PrivacyViolation,
-    StreamInterrupted,
-    causes,
-)
+from app.errors import AllBackendsFailed, BackendError, PrivacyViolation, RouterError, StreamInterrupted, causes
 from app.routing.locality import host_of, judge_target
+from app.services import Services
 from app.types import (
     Basis,
     Buffered,
     CallRecord,
-    ChatRequest,
-    Classification,
     Decision,
     Egress,
     Ending,
     Kind,
-    Observations,
     Outcome,
-    Price,
+    Plan,
     Reason,
     Reply,
     Step,
-    StoredRequest,
     Streamed,
     Target,
     Times,
@@ -43,179 +30,120 @@ from app.types import (
     Why,
 )
 
-Record = Callable[[CallRecord], None]
-Request = ChatRequest | StoredRequest
+Failures = list[tuple[str, BackendError]]  # backend, and why its call failed
+E = TypeVar("E", bound=RouterError)
 
 
-@dataclass(frozen=True, slots=True)
-class Upstream:
-    """One backend with its places."""
+def dispatch(plan: Plan, services: Services) -> Reply:
+    """Return the reply of the first target that has one.  Until then a fallback is invisible; after it there is none.
 
-    backend: Backend
-    places: Places
-
-
-@dataclass(frozen=True, slots=True)
-class Dispatcher:
-    """What dispatching needs of the runtime."""
-
-    upstreams: Mapping[str, Upstream]
-    circuits: Circuits
-    observations: Callable[[], Observations]
-    record: Record
-
-
-def dispatch(
-    request: Request, tags: Classification | None, decision: Decision, via: Dispatcher, record: Record
-) -> Reply:
-    """The first target that answers.  Until it has, a fallback is invisible; after it there is none.  Only requests to
-    models have tags.
-
-    `record` gets the CallRecord of every call, that of a stream when it ends.  Raises BackendRejected (the
-    client's own mistake) and AllBackendsFailed.
+    Raises BackendRejected (the client's own mistake) and AllBackendsFailed.
     """
-    failures: list[tuple[str, BackendError]] = []
-    for target in _admitted(request, decision, via):
-        why = _why(request, target, decision, failures)
-        basis = None if failures else decision.basis
-        upstream = via.upstreams[target.backend]
-        call = Call(request, target, why, upstream, record, kind=request.kind, tags=tags, basis=basis)
+    failures: Failures = []
+    for target in _admitted(plan, services):
+        why, basis = _why(plan, target, failures), None if failures else plan.decision.basis
+        call = Call(plan, target, why, services, kind=plan.request.kind, basis=basis)
         try:
-            answer = call_target(request, target, call, via, private=decision.private)
+            reply = call.make()
         except BackendError as error:
             if not error.next_target:
-                if decision.private:
-                    error = error.in_our_words()
-                error.target = (target.backend, target.model)
-                raise error from None
+                raise _refused(error, plan.decision, target) from None
             # Its frames hold the request, and theirs this list: memory that only the garbage collector would free.
             error.__traceback__ = error.__context__ = None
             failures.append((target.backend, error))
             continue
-        if isinstance(answer, Whole):
-            call.succeed(answer)
-            return Buffered(
-                target=target,
-                route=decision.route,
-                body=answer.body,
-                document=answer.document,
-                fallback_for=why.fallback_for,
-                failed=causes(failures),
-                trace=_trace(decision, failures),
-                private=decision.private,
-                private_because=decision.private_because,
-                pin_refused=decision.pin_refused,
-                wire=answer.wire,
-            )
-        call.first_byte()
-        via.circuits.answered(target.backend, request.request_id)
-        chunks = _Recorded(answer, call)
-        return Streamed(
-            target=target,
-            route=decision.route,
-            chunks=chunks,
-            fallback_for=why.fallback_for,
-            failed=causes(failures),
-            trace=_trace(decision, failures),
-            private=decision.private,
-            private_because=decision.private_because,
-            pin_refused=decision.pin_refused,
-            wire=answer.wire,
-        )
-    raise _all_failed(failures, decision, target)
+        return _routed(reply, call, plan.decision, failures)
+    raise _all_failed(failures, plan.decision, target)
 
 
-def _all_failed(failures: list[tuple[str, BackendError]], decision: Decision, last: Target) -> AllBackendsFailed:
-    failed = AllBackendsFailed(failures, private=decision.private)
-    failed.trace = _trace(decision, failures)
-    failed.target = (last.backend, last.model)
-    return failed
+def _admitted(plan: Plan, services: Services) -> Iterator[Target]:
+    """Return the targets in order, unhealthy ones last: those are tried when no other had a reply."""
+    unhealthy = []
+    for target in plan.decision.targets:
+        if services.circuits.admit(target.backend, plan.request.request_id):
+            yield target
+        else:
+            unhealthy.append(target)
+    yield from unhealthy
 
 
-def _trace(decision: Decision, failures: Sequence[tuple[str, BackendError]]) -> tuple[Step, ...]:
-    return (*decision.trace, *(Step("call", f"{name} failed: {error.kind}") for name, error in failures))
-
-
-def _why(request: Request, target: Target, decision: Decision, failures: list[tuple[str, BackendError]]) -> Why:
+def _why(plan: Plan, target: Target, failures: Failures) -> Why:
     """Return the reasons for a call.  A target that goes first for its latency or its window is no fallback."""
+    decision = plan.decision
     moved = decision.reason in (Reason.SPILL, Reason.FIT)
     first = decision.targets[0].backend if moved else decision.primary
     is_first = target.backend == first
-    reason = Reason.FALLBACK if failures else decision.reason if is_first else Reason.COOLING
     return Why(
         route=decision.route,
-        reason=reason,
+        reason=Reason.FALLBACK if failures else decision.reason if is_first else Reason.COOLING,
         fallback_for=None if is_first else first,
-        sensitivity_reason=request.private_because,
+        sensitivity_reason=plan.request.private_because,
     )
 
 
-def call_target(request: Request, target: Target, call: Call, via: Dispatcher, *, private: bool) -> Whole | Stream:
-    """One call: the privacy gate, a place, the gate's question to the server, the backend.  On failure the call is
-    recorded and BackendError raised; on success finishing (and recording) `call` is the caller's.
-
-    The question comes last, because waiting for a place may take longer than its answer holds."""
-    upstream = via.upstreams[target.backend]
-    verdict = judge_target(target, via.observations())
-    local = verdict.local is not False
-    try:
-        if private and not local:
-            raise _forbidden(verdict.reason)
-        call.take_place()
-        outgoing = upstream.backend.prepare(request, target, stream=call.stream)
-        if private and (host := upstream.backend.host_of_model(target.model)):
-            raise _forbidden(f"hands {target.model} on to {host}")
-        endpoint = upstream.backend.config.endpoint
-        call.sending(len(outgoing.body), None if local else verdict.remote_host or host_of(endpoint))
-        answer = upstream.backend.open(outgoing, target, stream=call.stream, private=private)
-    except BackendError as error:
-        call.fail(error)
-        raise
-    except BaseException as error:
-        call.abort(error)
-        raise
-    return answer
-
-
-def _forbidden(reason: str) -> PrivacyViolation:
-    return PrivacyViolation(f"the request is private and this backend {reason}: not called")
+def _routed(reply: Whole | Stream, call: Call, decision: Decision, failures: Failures) -> Reply:
+    """Return a reply with how it was chosen.  A whole one ends its call now, a stream when it is over."""
+    failed, trace = (causes(failures), _trace(decision, failures)) if failures else ("", decision.trace)
+    if isinstance(reply, Whole):
+        call.succeed(reply)
+        return Buffered(
+            target=call.target,
+            decision=decision,
+            fallback_for=call.why.fallback_for,
+            failed=failed,
+            trace=trace,
+            body=reply.body,
+            document=reply.document,
+            wire=reply.wire,
+        )
+    call.begin()
+    return Streamed(
+        target=call.target,
+        decision=decision,
+        fallback_for=call.why.fallback_for,
+        failed=failed,
+        trace=trace,
+        chunks=_Recorded(reply, call),
+        wire=reply.wire,
+    )
 
 
-def _admitted(request: Request, decision: Decision, via: Dispatcher) -> Iterator[Target]:
-    """The targets in order, those whose circuit is open last: they are tried when nothing else answered."""
-    waiting = []
-    for target in decision.targets:
-        if via.circuits.admit(target.backend, request.request_id):
-            yield target
-        else:
-            waiting.append(target)
-    yield from waiting
+def _refused(error: BackendError, decision: Decision, target: Target) -> BackendError:
+    """Return the error that a client gets when a backend found the request itself wrong."""
+    if decision.private:
+        error = error.in_our_words()
+    return _described(error, decision, target, decision.trace)
+
+
+def _all_failed(failures: Failures, decision: Decision, target: Target) -> AllBackendsFailed:
+    error = AllBackendsFailed(failures, private=decision.private)
+    return _described(error, decision, target, _trace(decision, failures))
+
+
+def _described(error: E, decision: Decision, target: Target, trace: tuple[Step, ...]) -> E:
+    """Return the error with what the headers and the log tell of it."""
+    error.target = (target.backend, target.model)
+    error.route, error.trace, error.pin_refused = decision.route, trace, decision.pin_refused
+    return error
+
+
+def _trace(decision: Decision, failures: Failures) -> tuple[Step, ...]:
+    return (*decision.trace, *(Step("call", f"{name} failed: {error.kind}") for name, error in failures))
 
 
 class Call:
-    """One call to one target: takes its times, holds its place, makes its one record."""
+    """One call to one target.  It holds a place while it lasts, and makes one record when it ends."""
 
     def __init__(
-        self,
-        request: Request,
-        target: Target,
-        why: Why,
-        upstream: Upstream,
-        record: Record,
-        *,
-        kind: Kind,
-        tags: Classification | None,
-        basis: Basis | None = None,
+        self, plan: Plan, target: Target, why: Why, services: Services, *, kind: Kind, basis: Basis | None = None
     ) -> None:
-        """Only live calls stream."""
-        self.stream = request.stream and kind == Kind.LIVE
-        self._request = request
-        self._target = target
-        self._why = why
-        self._upstream = upstream
-        self._record = record
+        self.target = target
+        self.why = why
+        self._plan = plan
+        self._services = services
+        self._upstream = services.upstreams[target.backend]
         self._kind = kind
-        self._tags = tags
+        self._stream = plan.request.stream and kind == Kind.LIVE  # no client waits for the others
         self._basis = basis
         self._egress = Egress()
         self._started = time.monotonic()
@@ -223,89 +151,111 @@ class Call:
         self._place: int | None = None
         self._finished = False
 
-    def take_place(self) -> None:
-        """Wait for a place under the backend's `maxConcurrency`.  Raises BackendBusy."""
-        self._place = self._upstream.places.acquire(self._upstream.backend.config.timeouts.first_byte_s)
-
-    def sending(self, size_bytes: int, destination: str | None) -> None:
-        """Note what is sent, and to where when that is not local: from here on something may have left."""
-        self._egress = Egress(size_bytes, destination)
-
-    def first_byte(self) -> None:
-        self._first_byte = time.monotonic()
-
-    def succeed(self, answer: Whole | Stream) -> None:
-        self._finish(_ending(Outcome.OK, answer), answer)
-
-    def fail(self, error: BackendError) -> None:
-        self._finish(
-            Ending(
-                outcome=Outcome.ERROR,
-                error=error.kind,
-                backend_failed=error.backend_failed,
-                retry_after_s=error.retry_after_s,
+    def make(self) -> Whole | Stream:
+        """Return the backend's reply, or a stream whose first event has come.  The caller ends the call when it has
+        what it wants of the reply; a call that fails ends here, and raises BackendError."""
+        try:
+            return self._open()
+        except BackendError as error:
+            kind, is_its_fault = error.kind, error.backend_failed
+            self._finish(
+                Ending(
+                    outcome=Outcome.ERROR, error=kind, backend_failed=is_its_fault, retry_after_s=error.retry_after_s
+                )
             )
-        )
+            raise
+        except Exception:
+            self._finish(Ending(outcome=Outcome.ERROR, error="internal"))
+            raise
+        except BaseException:  # from outside: the client left, or the worker stops
+            self._finish(Ending(outcome=Outcome.CANCELLED))
+            raise
 
-    def interrupt(self, error: StreamInterrupted, answer: Stream) -> None:
-        """Finish a call whose stream broke."""
-        self._finish(_ending(Outcome.ERROR, answer, error=error.kind, failed=True), answer)
+    def _open(self) -> Whole | Stream:
+        """The privacy gate, a place, the gate's question to the server, the backend.
 
-    def abort(self, error: BaseException) -> None:
-        """Finish a call that ended from outside: what is no Exception says that the client left or the worker stops."""
-        is_bug = isinstance(error, Exception)
-        self._finish(Ending(outcome=Outcome.ERROR, error="internal") if is_bug else Ending(outcome=Outcome.CANCELLED))
+        The question comes last, because waiting for a place may take longer than its answer holds."""
+        backend, target, private = self._upstream.backend, self.target, self._plan.decision.private
+        verdict = judge_target(target, self._services.beliefs.observations())
+        is_local = verdict.local is not False
+        if private and not is_local:
+            raise _forbidden(verdict.reason)
+        self._place = self._upstream.places.acquire(backend.config.timeouts.first_byte_s)
+        outgoing = backend.prepare(self._plan.request, target, stream=self._stream)
+        if private and (host := backend.host_of_model(target.model)):
+            raise _forbidden(f"hands {target.model} on to {host}")
+        destination = None if is_local else verdict.remote_host or host_of(backend.config.endpoint)
+        self._egress = Egress(len(outgoing.body), destination)  # from here on something may have left
+        return backend.open(outgoing, target, stream=self._stream, private=private)
 
-    def cancel(self, answer: Stream) -> None:
-        """Finish a call whose client left."""
-        self._finish(_ending(Outcome.CANCELLED, answer), answer)
+    def begin(self) -> None:
+        """Note that the first event of a stream has come."""
+        self._first_byte = time.monotonic()
+        self._services.circuits.answered(self.target.backend, self._plan.request.request_id)
 
-    def _finish(self, ending: Ending, answer: Whole | Stream | None = None) -> None:
-        """Free the place and make the record.  Later calls of it do nothing."""
+    def succeed(self, reply: Whole | Stream) -> None:
+        self._finish(_ending(reply, Outcome.OK), reply)
+
+    def interrupt(self, error: StreamInterrupted, reply: Stream) -> None:
+        """End the call of a stream that broke."""
+        self._finish(_ending(reply, Outcome.ERROR, error.kind), reply)
+
+    def cancel(self, reply: Stream) -> None:
+        """End the call of a stream whose client left."""
+        self._finish(_ending(reply, Outcome.CANCELLED), reply)
+
+    def _finish(self, ending: Ending, reply: Whole | Stream | None = None) -> None:
+        """Free the place and make the record.  Only the first end of a call counts."""
         if self._finished:
             return
         self._finished = True
         if self._place is not None:
             self._upstream.places.release(self._place)
-        now = time.monotonic()
-        self._record(
-            CallRecord(
-                request_id=self._request.request_id,
-                kind=self._kind,
-                surface=self._request.surface,
-                stream=self.stream,
-                target=self._target,
-                why=self._why,
-                times=Times(
-                    ts_ms=int(time.time() * 1000),
-                    latency_ms=round((now - self._started) * 1000),
-                    ttfb_ms=round((self._first_byte - self._started) * 1000) if self._first_byte else None,
-                ),
-                ending=ending,
-                usage=_usage(answer, self._upstream.backend.config.price) if answer else Usage(),
-                egress=self._egress,
-                tags=self._tags,
-                basis=self._basis,
-            )
+        now, price = time.monotonic(), self._upstream.backend.config.price
+        read, written = (reply.input_tokens, reply.output_tokens) if reply else (None, None)
+        record = CallRecord(
+            request_id=self._plan.request.request_id,
+            kind=self._kind,
+            surface=self._plan.request.surface,
+            stream=self._stream,
+            target=self.target,
+            why=self.why,
+            times=Times(
+                ts_ms=int(time.time() * 1000),
+                latency_ms=round((now - self._started) * 1000),
+                ttfb_ms=round((self._first_byte - self._started) * 1000) if self._first_byte else None,
+            ),
+            ending=ending,
+            usage=Usage(read, written, price.cost_usd(read, written) if price else None),
+            egress=self._egress,
+            tags=self._plan.tags,
+            basis=self._basis,
         )
+        self._services.record(record)
+        self._services.shadows.offer(self._plan, record, self._services)
 
 
-def _ending(outcome: Outcome, answer: Whole | Stream, error: str | None = None, failed: bool = False) -> Ending:
-    facts = answer.facts
-    return Ending(outcome=outcome, error=error, finish=facts.finish, answer_chars=facts.chars, backend_failed=failed)
+def _forbidden(reason: str) -> PrivacyViolation:
+    return PrivacyViolation(f"the request is private and this backend {reason}: not called")
 
 
-def _usage(answer: Whole | Stream, price: Price | None) -> Usage:
-    read, written = answer.input_tokens, answer.output_tokens
-    return Usage(read, written, price.cost_usd(read, written) if price else None)
+def _ending(reply: Whole | Stream, outcome: Outcome, error: str | None = None) -> Ending:
+    facts = reply.facts
+    return Ending(
+        outcome=outcome,
+        error=error,
+        finish=facts.finish,
+        answer_chars=facts.chars,
+        backend_failed=outcome == Outcome.ERROR,
+    )
 
 
 class _Recorded:
-    """Finish the call when its stream ends, breaks or is closed."""
+    """End the call when its stream ends, breaks or is closed."""
 
-    def __init__(self, answer: Stream, call: Call) -> None:
+    def __init__(self, stream: Stream, call: Call) -> None:
         self.failure: str | None = None
-        self._answer = answer
+        self._stream = stream
         self._call = call
 
     def __iter__(self) -> Iterator[bytes]:
@@ -313,13 +263,13 @@ class _Recorded:
 
     def __next__(self) -> bytes:
         try:
-            return next(self._answer)
+            return next(self._stream)
         except StopIteration:
-            self._call.succeed(self._answer)
+            self._call.succeed(self._stream)
             raise
         except StreamInterrupted as error:
             self.failure = error.kind
-            self._call.interrupt(error, self._answer)
+            self._call.interrupt(error, self._stream)
             raise
         except BaseException:
             self.close()
@@ -327,5 +277,5 @@ class _Recorded:
 
     def close(self) -> None:
         """End the stream early, because the client left."""
-        self._answer.close()
-        self._call.cancel(self._answer)
+        self._stream.close()
+        self._call.cancel(self._stream)

@@ -9,16 +9,16 @@ from app import pipeline
 from app.routing.classify import evidence
 from app.routing.expected import estimate
 from app.routing.locality import is_local
-from app.runtime import Runtime
+from app.services import Services
 from app.types import (
     ChatRequest,
     CircuitState,
-    Classification,
     Decision,
     DryRun,
     Evidence,
     Kind,
     Observations,
+    Plan,
     PlannedCall,
     Policy,
     Target,
@@ -28,46 +28,43 @@ _NOT_FOR_PRIVATE = "the request is private and it is not local"
 _OTHERS = {"pin": "the client named another", "continuation": "the conversation is kept elsewhere"}
 
 
-def dry_run(request: ChatRequest, rt: Runtime) -> tuple[Evidence, Decision, DryRun]:
+def dry_run(request: ChatRequest, services: Services) -> tuple[Evidence, Decision, DryRun]:
     """Run the flow up to the decision, and return the evidence for the tags and the calls that would be made.  The
     evidence can hold words of the prompt: show it, never store it."""
-    request = pipeline.detect(request, rt.detectors)
-    tags, decision = pipeline.plan(request, rt)
-    reasons = dataclasses.replace(evidence(request, rt.policy.complexity), tags=tags)
-    return reasons, decision, _calls(request, tags, decision, rt)
+    request = pipeline.detect(request, services.detectors)
+    plan = pipeline.make_plan(request, services)
+    reasons = evidence(request, services.policy.complexity)
+    if plan.tags is not None:
+        reasons = dataclasses.replace(reasons, tags=plan.tags)
+    return reasons, plan.decision, _calls(request, plan, services)
 
 
-def _calls(request: ChatRequest, tags: Classification, decision: Decision, rt: Runtime) -> DryRun:
-    observations = rt.observations()
-    calls = tuple(_planned(request, tags, decision, target, rt) for target in decision.targets)
+def _calls(request: ChatRequest, plan: Plan, services: Services) -> DryRun:
+    decision, observations = plan.decision, services.beliefs.observations()
+    calls = tuple(_planned(request, plan, target, Kind.LIVE, 1.0, services) for target in decision.targets)
     shadows = tuple(
-        _planned(request, tags, decision, target, rt, kind, share)
-        for target, kind, share in rt.shadow.planned(request, tags, decision)
+        _planned(request, plan, target, kind, share, services)
+        for target, kind, share in services.shadows.planned(plan, services)
     )
     reached = frozenset(call.target.backend for call in (*calls, *shadows))
-    return DryRun(calls=calls, shadows=shadows, never=never(rt.policy, decision, observations, reached))
+    others = never(services.policy, decision, observations, reached)
+    return DryRun(calls=calls, shadows=shadows, never=others)
 
 
 def _planned(
-    request: ChatRequest,
-    tags: Classification,
-    decision: Decision,
-    target: Target,
-    rt: Runtime,
-    kind: Kind = Kind.LIVE,
-    share: float = 1.0,
+    request: ChatRequest, plan: Plan, target: Target, kind: Kind, share: float, services: Services
 ) -> PlannedCall:
     time.sleep(0)  # the other requests' turn: to write a large body takes milliseconds
-    observations, backend = rt.observations(), rt.upstreams[target.backend].backend
+    observations, backend = services.beliefs.observations(), services.upstreams[target.backend].backend
     outgoing = backend.prepare(request, target, stream=request.stream and kind == Kind.LIVE)
-    output_tokens = decision.basis.output_tokens if decision.basis else 0
+    output_tokens = plan.decision.basis.output_tokens if plan.decision.basis else 0
     return PlannedCall(
         target=target,
         kind=kind,
         share=share,
         local=is_local(target, observations),
-        circuit=rt.circuits.states().get(target.backend, CircuitState.CLOSED),
-        estimate=estimate(target, backend.config, observations, tags.tokens, output_tokens),
+        circuit=services.circuits.states().get(target.backend, CircuitState.CLOSED),
+        estimate=estimate(target, backend.config, observations, plan.tags.tokens if plan.tags else 0, output_tokens),
         url=backend.url(outgoing),
         body=outgoing.form(request),
         sent_bytes=len(outgoing.body),

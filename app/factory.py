@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import os
+import random
+import socket
+import time
 from collections.abc import Mapping
 
 from flask import Flask, Request
 from werkzeug.routing import MapAdapter
 
 from app import cli, logs, policy, settings, web
+from app.background.disconnects import Disconnects
+from app.background.life import Background
+from app.background.shadows import ShadowCalls
+from app.background.thread import WorkerThread
+from app.beliefs import Beliefs
+from app.circuits import Circuits
+from app.conversations import Conversations
 from app.errors import PolicyError
-from app.runtime import Runtime
+from app.metrics.recorder import Recorder
+from app.metrics.store import Store
+from app.policy import Loaded
+from app.services import Services, Shadows, with_places
+from app.settings import Settings
+from app.storage import now_ms
 from app.web import headers
 
 POLICY_TEXT = "_LLR_POLICY_TEXT"  # the policy as gunicorn's master last found it good; absent = read the file
@@ -27,10 +42,10 @@ class Router(Flask):
 
 
 def create_app(environ: Mapping[str, str] | None = None) -> Flask:
-    """The WSGI application.  Starts nothing: gunicorn's worker hooks call `extensions["runtime"].start()`.
+    """Return the WSGI application.  Starts nothing: gunicorn's worker hooks call `extensions["background"].start()`.
 
     Raises PolicyError for a wrong policy or LLR_ variable; under the `flask` command the application then has its
-    commands and nothing else, so that `flask init` and `flask policy check` can mend it.
+    commands and nothing else, so that `flask init` and `flask policy check` can fix it.
     """
     environ = os.environ if environ is None else environ
     app = Router(__name__, static_folder=None)
@@ -51,5 +66,32 @@ def _wire(app: Flask, environ: Mapping[str, str], is_command: bool) -> None:
     text = environ.get(POLICY_TEXT) or policy.read(configured.policy)
     loaded = policy.load(text, configured.policy, configured, environ=environ)
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    services = app.extensions["runtime"] = Runtime(configured, loaded.services, environ)
+    shadows = ShadowCalls(loaded.policy, random.random)
+    services = make_services(configured, loaded, shadows, environ)
+    app.extensions["services"] = services
+    app.extensions["background"] = Background(services, shadows)
     web.register(app, services)
+
+
+def make_services(configured: Settings, loaded: Loaded, shadows: Shadows, environ: Mapping[str, str]) -> Services:
+    """Return the services of one worker process.  Nothing is opened or started."""
+    circuits = Circuits(time.monotonic, configured.cooldown_s)
+    store = Store(configured.db)
+    return Services(
+        settings=configured,
+        policy=loaded.policy,
+        detectors=loaded.detectors,
+        upstreams=with_places(loaded.backends, environ),
+        circuits=circuits,
+        beliefs=Beliefs(loaded.policy.backends, loaded.backends, circuits),
+        shadows=shadows,
+        disconnects=Disconnects(),
+        store=store,
+        recorder=Recorder(store, immediate=True),
+        conversations=Conversations(configured.db, loaded.policy.responses, now_ms),
+        metrics_thread=WorkerThread(),
+        state_thread=WorkerThread(),
+        log_thread=WorkerThread(),
+        started_at=time.time(),
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+    )

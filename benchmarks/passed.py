@@ -53,7 +53,7 @@ def trace_a_chat() -> tuple[int, int]:
             f"backends: {{local: {{type: vllm, endpoint: '{endpoint}', models: [m]}}}}\nroutes: [{{default: local}}]\n"
         )
         application = app.create_app({"LLR_POLICY": str(policy), "LLR_DB": str(Path(folder, "m.db"))})
-        running = application.extensions["runtime"]
+        running = application.extensions["background"]
         running.start()  # else each request would write its own rows
         client = application.test_client()
         body = {"model": "auto", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}

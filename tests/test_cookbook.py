@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from app import policy
-from app.background.observe import Locality
+from app.beliefs.local import LocalBackends
 from app.errors import ContextTooLong, UnknownModel
 from app.pipeline import detect
 from app.routing.classify import classify
@@ -45,9 +45,9 @@ def loaded(title: str) -> policy.Loaded:
 @cache
 def served(title: str) -> tuple[Policy, Detectors, Observations]:
     rules = loaded(title).policy
-    locality = Locality(rules.backends)
+    locality = LocalBackends(rules.backends)
     locality.refresh(lambda _: ["127.0.0.1"])
-    return rules, Detectors(rules.sensitivity), Observations(local=locality.local)
+    return rules, Detectors(rules.sensitivity), Observations(local=locality.names)
 
 
 def decided(title: str, body: dict[str, Any] | str, model: str = "auto", sensitivity: str = "normal") -> Decision:

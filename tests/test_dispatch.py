@@ -28,7 +28,7 @@ from app.errors import (
     PrivacyViolation,
     StreamInterrupted,
 )
-from app.types import Buffered, Classification, Decision, Price, Reply, StoredRequest, Streamed, Target, Wire
+from app.types import Buffered, Classification, Decision, Plan, Price, Reply, StoredRequest, Streamed, Target, Wire
 from app.wire.chat.errors import error_document
 from tests import build
 from tests.fakes.backends import FakeStream, Stage, whole
@@ -44,7 +44,7 @@ def decision(*names: str, private: bool = False, primary: str | None = None, rea
 
 def run(stage: Stage, *names: str, stream: bool = False, **fields: Any) -> Reply:
     """`fields` are those of `decision`."""
-    return dispatch(build.request(stream=stream), TAGS, decision(*names, **fields), stage.via, stage.record)
+    return dispatch(Plan(build.request(stream=stream), TAGS, decision(*names, **fields)), stage.services)
 
 
 def lines(stage: Stage) -> list[tuple[Any, ...]]:
@@ -66,7 +66,7 @@ def look_up(stage: Stage, request: StoredRequest = LOOKUP) -> Reply:
     kept = Decision(
         route="stored", targets=(request.keeper,), trace=(), primary="a", reason="continuation", private=request.private
     )
-    return dispatch(request, None, kept, stage.via, stage.record)
+    return dispatch(Plan(request, None, kept), stage.services)
 
 
 def test_a_lookup_is_a_call_with_a_record_of_its_own_kind() -> None:
@@ -129,7 +129,7 @@ def test_the_first_target_answers_and_no_other_is_asked() -> None:
     reply = run(stage, "a", "b")
     assert isinstance(reply, Buffered)
     assert (reply.body, reply.document) == (answer.body, answer.document)
-    assert (reply.target, reply.route, reply.fallback_for) == (Target("a", "a-model"), "r1", None)
+    assert (reply.target, reply.decision.route, reply.fallback_for) == (Target("a", "a-model"), "r1", None)
     assert stage.called == ["a"]
     assert lines(stage) == [("a", "ok", None, None)]
 
@@ -417,7 +417,7 @@ def test_a_private_request_reaches_no_backend_that_is_not_local() -> None:
     stage = Stage({"cloud": [], "home": []}, local=frozenset({"home"}))
     reply = run(stage, "cloud", "home", private=True)
     assert reply.target.backend == "home"
-    assert reply.private
+    assert reply.decision.private
     assert stage.called == ["home"]
     assert lines(stage) == [("cloud", "error", "privacy", None), ("home", "ok", None, "cloud")]
     assert not stage.records[0].backend_failed
@@ -447,7 +447,7 @@ def test_a_cloud_model_of_a_local_backend_is_not_called_either() -> None:
         route="r", targets=(Target("home", "gpt-oss:120b-cloud"),), trace=(), primary="home", private=True
     )  # fmt: skip
     with pytest.raises(AllBackendsFailed):
-        dispatch(build.request(), TAGS, there, stage.via, stage.record)
+        dispatch(Plan(build.request(), TAGS, there), stage.services)
     assert stage.called == []
 
 
@@ -455,7 +455,7 @@ def to(stage: Stage, *models: str, private: bool = True) -> Any:
     """A request for these models of `home`, in this order."""
     targets = tuple(Target("home", model) for model in models)
     decision = Decision(route="r", targets=targets, trace=(), primary="home", private=private)
-    return dispatch(build.request(), TAGS, decision, stage.via, stage.record)
+    return dispatch(Plan(build.request(), TAGS, decision), stage.services)
 
 
 def test_a_private_request_asks_the_server_last_and_goes_on_to_the_next_target() -> None:
@@ -586,14 +586,14 @@ def test_after_the_cooldown_one_request_is_the_trial() -> None:
     seen = []
 
     def meanwhile() -> Any:
-        other = dispatch(build.request(request_id="other"), TAGS, decision("a", "b"), stage.via, stage.record)
+        other = dispatch(Plan(build.request(request_id="other"), TAGS, decision("a", "b")), stage.services)
         seen.append(other.target.backend)
         return FakeStream(b"1")
 
     stage.backends["a"].answers = [meanwhile, whole()]
     open_circuit(stage, "a")
     stage.now += 10
-    trial = dispatch(build.request(request_id="trial", stream=True), TAGS, decision("a", "b"), stage.via, stage.record)
+    trial = dispatch(Plan(build.request(request_id="trial", stream=True), TAGS, decision("a", "b")), stage.services)
     assert (trial.target.backend, seen) == ("a", ["b"])
     assert run(stage, "a", "b").target.backend == "a"  # the trial's stream has begun: that is answer enough
     drained(trial)
@@ -603,7 +603,7 @@ def test_a_trial_stream_that_breaks_opens_the_circuit_again() -> None:
     stage = Stage({"a": [FakeStream(b"1", StreamInterrupted("broke"))], "b": []})
     open_circuit(stage, "a")
     stage.now += 10
-    trial = dispatch(build.request(request_id="trial", stream=True), TAGS, decision("a", "b"), stage.via, stage.record)
+    trial = dispatch(Plan(build.request(request_id="trial", stream=True), TAGS, decision("a", "b")), stage.services)
     with pytest.raises(StreamInterrupted):
         drained(trial)
     assert stage.circuits.states()["a"] == "open"

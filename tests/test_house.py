@@ -502,20 +502,20 @@ def test_the_architecture_page_names_every_module():
 
 
 def test_there_is_one_flow():
-    """Only the pipeline dispatches live calls: nobody else imports `dispatch` but what wires and what mirrors."""
+    """Only the pipeline dispatches live calls; shadow calls go through the same door."""
     importers = {
         str(source.relative_to(ROOT / "app"))
         for source, tree in trees()
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.module == "app.dispatch"
     }
-    assert importers == {"pipeline.py", "runtime.py", "background/shadow.py"}
+    assert importers == {"pipeline.py", "background/shadows.py"}
 
 
 GENERIC = ("access", "door", "errors", "headers", "reply", "request_log", "response", "stream", "surface", "views")
 # Methods of a Backend that send something, and who may call them: dispatch alone for a request; what asks a server for
 # its models and windows, in the background and from the command line, is no request.
-ASKERS = {"background/observe.py", "cli/backends.py", "cli/inspection.py", "cli/surroundings.py"}
+ASKERS = {"background/discovery.py", "cli/backends.py", "cli/inspection.py", "cli/surroundings.py"}
 DOORS = {
     "open": ({"private"}, {"dispatch.py"}),
     "_open": ({"private"}, set()),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import click
 from flask.cli import AppGroup
 
-from app.cli.common import counted, percent, print_json, runtime
+from app.cli.common import counted, get_services, percent, print_json
 from app.cli.options import Span, as_json, since_option
 from app.cli.report import database_errors, no_rows, source_line
 from app.cli.table import folded, table
@@ -43,10 +43,10 @@ def ab_show(since: Span, as_json: bool) -> None:
     hold               a reason against the candidate follows
     insufficient-data  the candidate got fewer than 20 requests
     """
-    rt, begin_ms = runtime(), now_ms() - since.ms
+    services, begin_ms = get_services(), now_ms() - since.ms
     with database_errors():
-        source = rt.store.source()
-        report = ab_report(rt.store.pairs(begin_ms), rt.policy.ab, since.hours, rt.policy.echoes)
+        source = services.store.source()
+        report = ab_report(services.store.pairs(begin_ms), services.policy.ab, since.hours, services.policy.echoes)
     if as_json:
         print_json({**source.document(), **report})
         return

@@ -11,8 +11,8 @@ from flask.cli import AppGroup
 
 from app.backends import BACKEND_TYPES
 from app.backends.base import Backend
-from app.background.observe import resolve
-from app.cli.common import cells, counted, print_json, runtime
+from app.beliefs.local import resolve
+from app.cli.common import cells, counted, get_services, print_json
 from app.cli.options import as_json
 from app.cli.table import table
 from app.errors import BackendError
@@ -29,12 +29,12 @@ def backends_list(as_json: bool) -> None:
     """List the backends, whether they are local, and whether their key is set.
 
     Asks each local Ollama server which of its models run at another host.  Such models are not local."""
-    rt = runtime()
-    rt.look_up_names(resolve)
-    local = rt.observations().local
+    services = get_services()
+    services.beliefs.local.refresh(resolve)
+    local = services.beliefs.observations().local
     rows: list[JsonDict] = []
     remote: dict[str, dict[str, str]] = {}
-    for name, config in rt.policy.backends.items():
+    for name, config in services.policy.backends.items():
         key = "none needed" if not config.api_key_env else "set" if os.environ.get(config.api_key_env) else "NOT SET"
         entry = {"backend": name, "type": config.type, "endpoint": config.endpoint, "local": name in local, "key": key}
         rows.append(entry)
@@ -65,7 +65,7 @@ def _remote_models(config: BackendConfig) -> dict[str, str]:
 @as_json
 def backends_probe(as_json: bool) -> None:
     """Ask every backend for its models, and print the time in ms.  The exit status is 1 when one does not reply."""
-    rows = [_probe(name, upstream.backend) for name, upstream in runtime().upstreams.items()]
+    rows = [_probe(name, upstream.backend) for name, upstream in get_services().upstreams.items()]
     if as_json:
         print_json(rows)
     else:

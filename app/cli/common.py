@@ -1,28 +1,28 @@
-"""The runtime of a command, and the words that commands print."""
+"""The services of a command, and the words that commands print."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 import click
 from flask import current_app
 
 from app.cli.report import store_to_read
-from app.runtime import Runtime
+from app.services import Services
 
-PROBLEM = "policy_error"  # extensions: the error when there is no runtime
+PROBLEM = "policy_error"  # extensions: the error when there are no services
 
 
-def runtime() -> Runtime:
-    """Return the runtime with its metrics opened for reading, so that a report changes no database.
+def get_services() -> Services:
+    """Return the services with their metrics opened for reading, so that a report changes no database.
 
-    Raises ClickException with every problem of the policy when there is no runtime."""
+    Raises ClickException with every problem of the policy when there are no services."""
     if PROBLEM in current_app.extensions:
         raise click.ClickException(current_app.extensions[PROBLEM].message)
-    rt: Runtime = current_app.extensions["runtime"]
-    rt.store = store_to_read(rt.settings.db)
-    return rt
+    services: Services = current_app.extensions["services"]
+    return replace(services, store=store_to_read(services.settings.db))
 
 
 def print_json(document: object) -> None:

@@ -33,7 +33,7 @@ def doctor(as_json: bool) -> None:
     if PROBLEM in current_app.extensions:
         problems = _policy_problems(current_app.extensions[PROBLEM])
     else:
-        problems = findings(inspect(current_app.extensions["runtime"], os.environ))
+        problems = findings(inspect(current_app.extensions["services"], os.environ))
     if as_json:
         print_json({"ok": not problems, "findings": [dataclasses.asdict(problem) for problem in problems]})
     else:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import click
 from flask.cli import with_appcontext
 
-from app.cli.common import counted, print_json, runtime
+from app.cli.common import counted, get_services, print_json
 from app.cli.options import Span, as_json, since_option
 from app.cli.report import database_errors, no_rows, source_line
 from app.cli.table import table
@@ -40,7 +40,7 @@ def egress(since: Span, every: bool, as_json: bool) -> None:
       shadow        it is a shadow call of the A/B trial
       continuation  the backend keeps the conversation
     """
-    store, ledger, begin_ms = runtime().store, Ledger(), now_ms() - since.ms
+    store, ledger, begin_ms = get_services().store, Ledger(), now_ms() - since.ms
     calls: deque[JsonDict] = deque(maxlen=None if every or as_json else _LATEST)
     with database_errors():
         source = store.source()

@@ -19,7 +19,7 @@ from requests.utils import should_bypass_proxies
 from app import policy
 from app.backends import BACKEND_TYPES
 from app.backends.base import Backend
-from app.background.observe import resolve
+from app.beliefs.local import resolve
 from app.cli.checks import Discovery, Facts
 from app.cli.checks.backends import key_problem
 from app.cli.records import open_circuits, read
@@ -27,7 +27,7 @@ from app.descriptors import limits
 from app.errors import BackendError
 from app.policy import yaml_source
 from app.routing.locality import host_name, is_address, is_loopback_name
-from app.runtime import Runtime
+from app.services import Services
 from app.settings import Settings
 from app.storage import now_ms
 from app.storage.mounts import MOUNTS, network_file_system
@@ -40,10 +40,10 @@ _OPEN_FILES = re.compile(r"^Max open files\s+(\d+)", re.MULTILINE)  # of /proc/p
 _PROXIES = tuple(name for low in ("http_proxy", "https_proxy", "all_proxy") for name in (low.upper(), low))
 
 
-def inspect(rt: Runtime, environ: Mapping[str, str]) -> Facts:
+def inspect(services: Services, environ: Mapping[str, str]) -> Facts:
     """Collect all facts; ask all backends in parallel, each for a few seconds at most."""
-    backends = rt.policy.backends
-    missing_keys = {name: key for name, up in rt.upstreams.items() if (key := up.backend.missing_key)}
+    backends = services.policy.backends
+    missing_keys = {name: key for name, up in services.upstreams.items() if (key := up.backend.missing_key)}
     reachable = {
         name: BACKEND_TYPES[config.type](dataclasses.replace(config, timeouts=_TIMEOUTS), environ)
         for name, config in backends.items()
@@ -53,28 +53,28 @@ def inspect(rt: Runtime, environ: Mapping[str, str]) -> Facts:
         discoveries = dict(zip(reachable, pool.map(_discover, reachable.values()), strict=True))
         addresses = dict(zip(backends, pool.map(_addresses, backends.values()), strict=True))
         exposed_at = dict(zip(reachable, pool.map(_exposed_at, (backends[name] for name in reachable)), strict=True))
-    records = read(rt.settings.db)
+    records = read(services.settings.db)
     return Facts(
-        settings=rt.settings,
-        policy=rt.policy,
+        settings=services.settings,
+        policy=services.policy,
         discoveries=discoveries,
         missing_keys=missing_keys,
         addresses=addresses,
-        local_keys=_local_keys(rt.settings),
+        local_keys=_local_keys(services.settings),
         exposed_at={name: address for name, address in exposed_at.items() if address},
         latency_ms=records.latency_ms,
         database_problem=records.problem,
         newest_row_ms=records.newest_ms,
         is_database_missing=records.is_missing,
         now_ms=now_ms(),
-        running_policy=_running_policy(rt.settings),
+        running_policy=_running_policy(services.settings),
         calls=records.calls,
         refusals=records.refusals,
         workers=len(records.workers),
         open_circuits=open_circuits(records.workers),
-        malformed_keys=_malformed_keys(backends.values(), rt.settings, environ),
+        malformed_keys=_malformed_keys(backends.values(), services.settings, environ),
         unused_proxies=_unused_proxies(backends, environ),
-        network_file_system=_network_file_system(rt.settings.db),
+        network_file_system=_network_file_system(services.settings.db),
         descriptors=_descriptors(records.workers),
     )
 

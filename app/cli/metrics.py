@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import click
 from flask.cli import AppGroup
 
-from app.background.observe import resolve
-from app.cli.common import counted, percent, print_json, runtime
+from app.beliefs.local import resolve
+from app.cli.common import counted, get_services, percent, print_json
 from app.cli.options import PositiveNumber, Span, as_json, since_option
 from app.cli.report import database_errors, no_rows, source_line
 from app.cli.table import folded, shortened, table, usd
@@ -40,12 +40,12 @@ def metrics_show(since: Span, as_json: bool) -> None:
                     backend of the route was too slow or its circuit was open
     route pin       the client named a backend or a model
     """
-    rt, now = runtime(), now_ms()
+    services, now = get_services(), now_ms()
     begin_ms = now - since.ms
     with database_errors():
-        source = rt.store.source()
-        rt.look_up_names(resolve)
-        summary, _ = read_summary(rt.store, rt.policy, rt.observations(), since.hours, now)
+        source = services.store.source()
+        services.beliefs.local.refresh(resolve)
+        summary, _ = read_summary(services.store, services.policy, services.beliefs.observations(), since.hours, now)
     if as_json:
         print_json(summary)
         return
@@ -108,19 +108,19 @@ def _refusals(summary: JsonObject) -> Iterator[str]:
 @as_json
 def metrics_prune(days: float | None, as_json: bool) -> None:
     """Delete rows that are older than DAYS, in small steps.  The totals of /metrics stay."""
-    rt = runtime()
-    days = days or rt.settings.retention_days
+    services = get_services()
+    days = days or services.settings.retention_days
     before = now_ms() - int(days * 86_400_000)
     deleted = 0
-    with database_errors(), contextlib.closing(Store(rt.settings.db)) as store:
-        rt.store.source()  # raises when there is no database, because a command makes none
+    with database_errors(), contextlib.closing(Store(services.settings.db)) as store:
+        services.store.source()  # raises when there is no database, because a command makes none
         while store.catch_up():
             pass  # only rows that are in the totals are deleted
         while step := store.prune(before):
             deleted += step
             if sys.stderr.isatty():
                 click.echo(f"\r{deleted} rows", nl=False, err=True)
-        source = rt.store.source()
+        source = services.store.source()
     if sys.stderr.isatty():
         click.echo("\r", nl=False, err=True)
     if as_json:

@@ -8,8 +8,8 @@ import click
 from flask.cli import AppGroup
 
 from app import policy
-from app.background.observe import resolve
-from app.cli.common import counted, print_json, runtime
+from app.beliefs.local import resolve
+from app.cli.common import counted, get_services, print_json
 from app.cli.options import as_json
 from app.cli.replay import policy_replay
 from app.cli.table import table
@@ -49,7 +49,7 @@ def policy_check(file: str | None, as_json: bool) -> None:
 @as_json
 def policy_show(as_json: bool) -> None:
     """Print the policy as the router uses it, with all defaults."""
-    rules = runtime().policy
+    rules = get_services().policy
     if as_json:
         print_json(
             policy.as_document(

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from app.background.observe import Medians
+from app.beliefs.medians import Medians
 from app.cli.report import store_to_read
 from app.metrics.queries import CallGroup
 from app.metrics.store import Store
-from app.runtime import WORKER_STALE_MS
+from app.services import WORKER_STALE_MS
 from app.storage import StoreError, now_ms
 from app.types import JsonObject
 
@@ -57,9 +57,7 @@ def _write_problem(store: Store) -> str:
 
 def _last_hour(store: Store) -> Records:
     medians, now = Medians(), now_ms()
-    for row in store.calls_after(0, now - _HOUR_MS)[1]:
-        ttfb = row.ttfb_ms if row.stream else None
-        medians.add(row.request_id or f"row {row.id}", row.ts, (row.backend, row.model), row.latency_ms, ttfb)
+    medians.read(store.calls_after(0, now - _HOUR_MS)[1])
     return Records(
         newest_ms=store.source().newest_ms,
         latency_ms=medians.current(now),

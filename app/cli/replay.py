@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import click
 
 from app import settings
-from app.background.observe import Locality
+from app.beliefs.local import LocalBackends
 from app.cli.common import counted, print_json
 from app.cli.options import Span, as_json, since_option
 from app.cli.report import database_errors, no_rows, source_line, store_to_read
@@ -45,10 +45,10 @@ def policy_replay(file: str, since: Span, every: bool, as_json: bool) -> None:
         store = store_to_read(settings.load(os.environ).db)
     except PolicyError as error:
         raise click.ClickException(f"the policy has problems\n{error.message}") from None
-    locality = Locality(policy.backends)
+    local = LocalBackends(policy.backends)
     resolve = resolver(_RESOLVE_S)
-    locality.refresh(lambda host: list(resolve(host)))
-    replay = Replay(policy, locality.local)
+    local.refresh(lambda host: list(resolve(host)))
+    replay = Replay(policy, local.names)
     begin_ms = now_ms() - since.ms
     with database_errors():
         source = store.source()

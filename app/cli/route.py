@@ -12,8 +12,8 @@ from flask import current_app
 from flask.cli import AppGroup
 
 from app import pipeline
-from app.background.observe import resolve
-from app.cli.common import PROBLEM, print_json, runtime
+from app.beliefs.local import resolve
+from app.cli.common import PROBLEM, get_services, print_json
 from app.cli.options import as_json
 from app.cli.table import folded
 from app.dry_run import dry_run
@@ -44,13 +44,13 @@ def route_explain(prompt: str, model: str, sensitivity: str, as_json: bool) -> N
 
     Calls no backend.  The expected times are those of the latest calls.
     """
-    rt = runtime()
-    rt.look_up_names(resolve)
-    if rt.store.exists():
-        rt.read_latencies()
+    services = get_services()
+    services.beliefs.local.refresh(resolve)
+    if services.store.exists():
+        services.beliefs.read_calls(services.store, services.metrics_thread)
     try:
         request = _request(chat.of_text(prompt), model=chat.model_name(model), sensitivity=Sensitivity(sensitivity))
-        document = explanation(*dry_run(request, rt))
+        document = explanation(*dry_run(request, services))
     except RouterError as error:
         raise click.ClickException(error.message) from None
     if as_json:
@@ -114,8 +114,8 @@ def route_classify(lines: BinaryIO, _: bool) -> None:
 def _rules() -> tuple[Cuts, Detectors]:
     if isinstance(current_app.extensions.get(PROBLEM), NoPolicy):
         return Cuts(), Detectors(SensitivityRules())
-    rt = runtime()
-    return rt.policy.complexity, rt.detectors
+    services = get_services()
+    return services.policy.complexity, services.detectors
 
 
 def _tagged(line: bytes, cuts: Cuts, detectors: Detectors) -> bytes:

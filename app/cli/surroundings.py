@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from app.backends import BACKEND_TYPES
 from app.backends.base import Backend, entries_of
 from app.backends.ollama import host_said
-from app.background.observe import resolve
+from app.beliefs.local import resolve
 from app.errors import BackendError
 from app.routing.locality import host_name, is_cloud_model
 from app.types import BackendConfig, JsonObject, Timeouts

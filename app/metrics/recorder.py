@@ -17,8 +17,10 @@ log = logging.getLogger("llr.metrics")
 class Recorder:
     """Keep records until they are written.  When the database cannot be written, memory grows, but no request fails."""
 
-    def __init__(self, store: Store, most: int = 20_000) -> None:
-        """Hold up to `most` rows.  When there are more, drop and count the oldest."""
+    def __init__(self, store: Store, most: int = 20_000, *, immediate: bool = False) -> None:
+        """Hold up to `most` rows.  When there are more, drop and count the oldest.  `immediate`: nothing writes in the
+        background, so each record is written as it comes."""
+        self.immediate = immediate
         self._store = store
         self._most = most
         self._queue: deque[CallRecord] = deque()
@@ -31,15 +33,20 @@ class Recorder:
     def queued(self) -> int:
         return len(self._queue)
 
-    def record(self, call: CallRecord) -> None:
+    def note(self, call: CallRecord) -> None:
+        """Keep the record of a call until it is written."""
         self._queue.append(call)
         if len(self._queue) > self._most:
             self._queue.popleft()
             self._dropped += 1
+        if self.immediate:
+            self.flush()
 
     def refuse(self, code: str, now_ms: int) -> None:
         """Count a request that was refused before any call."""
         self._refused.append((now_ms // 1000 // BUCKET_S * BUCKET_S, code))
+        if self.immediate:
+            self.flush()
 
     def flush(self) -> bool:
         """Write the records that wait.  Return False when the database cannot be written: they go on waiting."""

@@ -15,14 +15,15 @@ from types import MappingProxyType
 
 from marshmallow import ValidationError
 
+from app.backends import BACKEND_TYPES
+from app.backends.base import Backend
 from app.errors import NoPolicy, PolicyError, excerpt
 from app.policy import yaml_source
 from app.policy.build import Resolve, build
 from app.policy.cross_check import CrossCheck
 from app.policy.schema import PolicySchema
-from app.policy.services import Services, make_services
 from app.policy.values import MOST_PROBLEMS
-from app.routing.detect import PatternError
+from app.routing.detect import Detectors, PatternError
 from app.settings import Settings
 from app.types import JsonDict, Policy
 
@@ -32,9 +33,13 @@ _MAX_LINE = 700  # characters of one problem
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
+    """A policy, and everything that a worker makes of it and that can fail: so a policy that passes the check cannot
+    stop a worker.  Nothing is opened or started yet."""
+
     policy: Policy
     warnings: tuple[str, ...]
-    services: Services
+    detectors: Detectors
+    backends: Mapping[str, Backend]
 
 
 def read(path: str) -> str:
@@ -69,7 +74,7 @@ def load(
     resolve: Resolve | None = None,
     environ: Mapping[str, str] = MappingProxyType({}),
 ) -> Loaded:
-    """Return the policy of `text` and its services.  Raises PolicyError with every problem.
+    """Return the policy of `text` and what is made of it.  Raises PolicyError with every problem.
 
     Messages call the file `name`.  `resolve` resolves host names, which proves more backends to be local or not;
     without it nothing does I/O.  `environ` holds the keys of the backends.
@@ -103,10 +108,11 @@ def _load(
         raise PolicyError(sorted(problems, key=source.line))
     policy = build(data, settings, hashlib.sha256(text.encode()).hexdigest()[:12])
     try:
-        services = make_services(policy, environ)
+        detectors = Detectors(policy.sensitivity)
     except PatternError as error:
         raise PolicyError([source.problem(("sensitivity", "patterns"), str(error))]) from None
-    return Loaded(policy, tuple(check.warnings), services)
+    backends = {name: BACKEND_TYPES[config.type](config, environ) for name, config in policy.backends.items()}
+    return Loaded(policy, tuple(check.warnings), detectors, backends)
 
 
 def _first(problems: Sequence[str]) -> list[str]:

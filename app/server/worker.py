@@ -134,7 +134,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         kind = type(error).__name__
         status = _REFUSALS.get(type(error), 400)
         self.log.warning("refused a request that cannot be read: %s", kind)
-        self.wsgi.extensions["runtime"].count_refusal(HTTPStatus(status).name.lower())
+        self.wsgi.extensions["services"].count_refusal(HTTPStatus(status).name.lower())
         message = f"This cannot be read as an HTTP request: {kind}."
         document = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
         body = json.dumps({"error": document})

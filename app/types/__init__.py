@@ -5,7 +5,7 @@ milliseconds.  Nothing here does I/O, and nothing here imports another package o
 """
 
 from app.types.aliases import Environ, JsonDict, JsonObject
-from app.types.decision import Basis, Decision, DryRun, Estimate, Observations, PlannedCall, Step
+from app.types.decision import Basis, Decision, DryRun, Estimate, Observations, Plan, PlannedCall, Step
 from app.types.policy import (
     PINS,
     UNKNOWN_MODELS,
@@ -23,7 +23,7 @@ from app.types.policy import (
 )
 from app.types.record import CallRecord, Egress, Ending, Times, Usage, Why
 from app.types.reply import Buffered, Chunks, Outgoing, Reply, Streamed
-from app.types.request import Body, ChatRequest, Dialect, Loading, StoredRequest, Target
+from app.types.request import Body, ChatRequest, Dialect, Loading, Request, StoredRequest, Target
 from app.types.states import CircuitState, Kind, Operation, Outcome, Reason, Sensitivity, Wire
 from app.types.tags import (
     COMPLEXITIES,
@@ -72,12 +72,14 @@ __all__ = [
     "Operation",
     "Outcome",
     "Outgoing",
+    "Plan",
     "PlannedCall",
     "Policy",
     "Price",
     "Range",
     "Reason",
     "Reply",
+    "Request",
     "ResponsesRules",
     "Route",
     "Sensitivity",

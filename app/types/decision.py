@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from app.types.policy import Price
-from app.types.request import Target
+from app.types.request import Request, Target
 from app.types.states import CircuitState, Kind, Reason
+from app.types.tags import Classification
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,15 @@ class Decision:
         default_factory=dict
     )  # backends the route or pin names, that may not be used: why
     basis: Basis | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A request with its tags, and the decision about it."""
+
+    request: Request
+    tags: Classification | None  # None: nothing is asked of a model
+    decision: Decision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from app.types.aliases import JsonObject
-from app.types.decision import Step
+from app.types.decision import Decision, Step
 from app.types.request import ChatRequest, Target
 from app.types.states import Wire
 
@@ -46,14 +46,11 @@ class _Routed:
     """Hold the target that a reply came from, and how it was chosen."""
 
     target: Target
-    route: str
+    decision: Decision
     wire: Wire  # the form in which the backend sent it
     fallback_for: str | None = None
     failed: str = ""  # the calls that failed before this one: `local:refused,spare:http_503`
     trace: tuple[Step, ...] = ()  # the decision's steps, and the failures since
-    private: bool = False
-    private_because: str | None = None
-    pin_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from app.types.aliases import JsonObject
-from app.types.states import Kind, Sensitivity, Wire
+from app.types.states import Kind, Operation, Sensitivity, Wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,7 @@ class ChatRequest:
     sensitivity_reason: str = "header"  # what made it high: header, detector:NAME, pattern:patterns[N], conversation
     large: bool = True  # each step with it may take milliseconds: the others get a turn between them
     continues: Target | None = None  # the backend that keeps the conversation: no other can go on with it
+    operation: ClassVar[Operation] = Operation.CHAT
     kind: ClassVar[Kind] = Kind.LIVE  # of the calls that its client waits for
 
     @property
@@ -107,9 +108,13 @@ class StoredRequest:
     surface: ClassVar[str] = "responses"
     wire: ClassVar[Wire] = Wire.RESPONSES  # the only API with responses that a backend keeps
     stream: ClassVar[bool] = False
+    operation: ClassVar[Operation] = Operation.STORED
     kind: ClassVar[Kind] = Kind.STORED
 
     @property
     def private_because(self) -> str | None:
         """Name what made the request private, as ChatRequest does."""
         return "conversation" if self.private else None
+
+
+Request = ChatRequest | StoredRequest

@@ -9,7 +9,7 @@ import flask
 from flask import request as http
 from werkzeug.exceptions import HTTPException
 
-from app.runtime import Runtime
+from app.services import Services
 from app.web import chat, errors, explain, health, metrics, models, reply, responses, stored_responses
 from app.web.dashboard import page
 from app.web.door import Door
@@ -33,7 +33,7 @@ BLUEPRINTS = (
 )
 
 
-def register(app: flask.Flask, services: Runtime) -> None:
+def register(app: flask.Flask, services: Services) -> None:
     """Serve every URL: the door stands in front of Flask, and Flask calls it for what it serves itself."""
     door = Door(app.wsgi_app, SURFACES, APIS, services)
     app.wsgi_app = door  # type: ignore[method-assign]  # Flask's own way to put something in front

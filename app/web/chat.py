@@ -6,7 +6,7 @@ import secrets
 import time
 
 from app.errors import RouterError
-from app.runtime import Runtime
+from app.services import Services
 from app.types import ChatRequest, Environ, Reply, Wire
 from app.web import headers
 from app.web.openai import OpenAI
@@ -24,7 +24,7 @@ class ChatSurface(OpenAI):
     name = "chat"
     wire = Wire.CHAT
 
-    def read(self, environ: Environ, body: bytes, services: Runtime) -> ChatExchange:  # noqa: ARG002
+    def read(self, environ: Environ, body: bytes, services: Services) -> ChatExchange:  # noqa: ARG002
         """Return the chat request of an HTTP request.  Raise RequestError."""
         sensitivity = headers.sensitivity(environ)
         parsed = chat.parse(body)

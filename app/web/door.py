@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from wsgiref.types import StartResponse, WSGIApplication
 
 from app.errors import RouterError
-from app.runtime import Runtime
+from app.services import Services
 from app.types import Environ
 from app.web import errors, headers, reply
 from app.web.access import AccessControl
@@ -23,7 +23,7 @@ class Door:
     """Serve the POSTs of the surfaces as a WSGI application in front of Flask's."""
 
     def __init__(
-        self, flask: WSGIApplication, surfaces: Mapping[str, Surface], apis: Mapping[str, Api], services: Runtime
+        self, flask: WSGIApplication, surfaces: Mapping[str, Surface], apis: Mapping[str, Api], services: Services
     ) -> None:
         """`surfaces` are found by their URLs, `apis` by the beginning of a path; one of them is ""."""
         self.flask = flask

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from app.errors import NotFound, RequestError, RouterError
-from app.runtime import Runtime
+from app.services import Services
 from app.types import Environ
 from app.web import headers, request_log
 from app.web.response import Response
@@ -19,7 +19,7 @@ from app.web.surface import Api
 log = logging.getLogger("llr.web")
 
 
-def render(error: RouterError, api: Api, url: str, environ: Environ, services: Runtime) -> Response:
+def render(error: RouterError, api: Api, url: str, environ: Environ, services: Services) -> Response:
     """Return the response for an error, and count the error when it is a refusal.  `url` is for the log."""
     request_id = headers.request_id(environ)
     services.refused(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.dry_run import dry_run
 from app.routing.explain import explanation
-from app.runtime import Runtime
+from app.services import Services
 from app.types import Environ
 from app.web import chat, headers, responses
 from app.web.response import Response, json_response
@@ -15,7 +15,7 @@ blueprint = Blueprint("explain", __name__)
 
 
 @blueprint.view("POST", "/v1/route")
-def route(environ: Environ, services: Runtime) -> Response:
+def route(environ: Environ, services: Services) -> Response:
     """Take a Responses body, which has `input` or goes on from a response, or a chat body."""
     body = headers.body(environ, services.settings.max_body_bytes)
     members = read_object(body).document.keys()

@@ -129,11 +129,12 @@ def reply_headers(request_id: str, reply: Reply | None, environ: Environ) -> dic
     if isinstance(reply, (Buffered, Streamed)):
         headers["X-LLR-Backend"] = reply.target.backend
         headers["X-LLR-Model"] = printable(reply.target.model)
-        headers["X-LLR-Route"] = printable(reply.route)
+        headers["X-LLR-Route"] = printable(reply.decision.route)
         if reply.fallback_for:
             headers["X-LLR-Fallback-For"] = reply.fallback_for
-        if reply.private_because or reply.pin_refused:
-            headers |= reason_headers(reply.private_because, pin_refused=reply.pin_refused)
+        private_because, pin_refused = reply.decision.private_because, reply.decision.pin_refused
+        if private_because or pin_refused:
+            headers |= reason_headers(private_because, pin_refused=pin_refused)
         if _EXPLAIN in environ:
             headers |= _explained(reply.trace, environ)
     return headers

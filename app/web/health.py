@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from app.runtime import Runtime
+from app.services import Services
 from app.types import Environ
 from app.version import VERSION
 from app.web.response import Response, json_response
@@ -14,7 +14,7 @@ blueprint = Blueprint("health", __name__)
 
 
 @blueprint.view("GET", "/health")
-def health(_environ: Environ, services: Runtime) -> Response:
+def health(_environ: Environ, services: Services) -> Response:
     return json_response(
         {
             "ok": True,

@@ -14,7 +14,7 @@ from app.metrics.egress import ledger_text
 from app.metrics.prometheus import Snapshot, exposition
 from app.metrics.report import read_summary
 from app.metrics.summary import ab_report, window_hours
-from app.runtime import WORKER_STALE_MS, Runtime
+from app.services import WORKER_STALE_MS, Services
 from app.storage import StoreError, now_ms
 from app.types import Environ, JsonDict
 from app.web.response import JSON, Response, json_response
@@ -29,17 +29,17 @@ Result = TypeVar("Result")
 
 
 @blueprint.view("GET", "/v1/metrics")
-def summary(environ: Environ, services: Runtime) -> Response:
+def summary(environ: Environ, services: Services) -> Response:
     return json_response(_read(services, _summary, services, _hours(environ)))
 
 
 @blueprint.view("GET", "/v1/ab")
-def ab(environ: Environ, services: Runtime) -> Response:
+def ab(environ: Environ, services: Services) -> Response:
     return json_response(_read(services, _trial, services, _hours(environ)))
 
 
 @blueprint.view("GET", "/v1/egress")
-def egress(environ: Environ, services: Runtime) -> Response:
+def egress(environ: Environ, services: Services) -> Response:
     hours = _hours(environ)
     pages, source = services.store.egress(_since(hours)), _read(services, services.store.source)
     first = _read(services, next, pages)  # while the client can still get an error
@@ -48,7 +48,7 @@ def egress(environ: Environ, services: Runtime) -> Response:
 
 
 @blueprint.view("GET", "/metrics")
-def prometheus(_environ: Environ, services: Runtime) -> Response:
+def prometheus(_environ: Environ, services: Services) -> Response:
     return Response(200, {"Content-Type": _EXPOSITION}, _read(services, _exposition, services))
 
 
@@ -57,7 +57,7 @@ def _hours(environ: Environ) -> float:
     return window_hours(Request(environ).args.get("hours"))
 
 
-def _read(services: Runtime, query: Callable[..., Result], *arguments: object) -> Result:
+def _read(services: Services, query: Callable[..., Result], *arguments: object) -> Result:
     """Return the result of a query, which runs beside the event loop.  Raise RouterError when the database cannot be
     read."""
     try:
@@ -68,7 +68,7 @@ def _read(services: Runtime, query: Callable[..., Result], *arguments: object) -
     return result
 
 
-def _read_on(services: Runtime, pieces: Iterator[str]) -> Iterator[bytes]:
+def _read_on(services: Services, pieces: Iterator[str]) -> Iterator[bytes]:
     """Yield the pieces, each made beside the event loop.  When the database fails the document has no end."""
     try:
         while piece := services.read(next, pieces, ""):
@@ -77,16 +77,16 @@ def _read_on(services: Runtime, pieces: Iterator[str]) -> Iterator[bytes]:
         log.error("a report was cut off: %s", error)
 
 
-def _summary(services: Runtime, hours: float) -> JsonDict:
-    return read_summary(services.store, services.policy, services.observations(), hours, now_ms())[0]
+def _summary(services: Services, hours: float) -> JsonDict:
+    return read_summary(services.store, services.policy, services.beliefs.observations(), hours, now_ms())[0]
 
 
-def _trial(services: Runtime, hours: float) -> JsonDict:
+def _trial(services: Services, hours: float) -> JsonDict:
     report = ab_report(services.store.pairs(_since(hours)), services.policy.ab, hours, services.policy.echoes)
     return {**services.store.source().document(), **report}
 
 
-def _exposition(services: Runtime) -> bytes:
+def _exposition(services: Services) -> bytes:
     """Return the text for Prometheus.  Totals that are not whole are left out: it would take their rise for traffic,
     and their fall from what an older version published for a restart."""
     store = services.store

@@ -6,7 +6,7 @@ from __future__ import annotations
 from app.routing.decide import unknown_model
 from app.routing.locality import remote_host
 from app.routing.names import Name, is_usable, names_of, resolve, usable
-from app.runtime import Runtime
+from app.services import Services
 from app.types import Environ, JsonDict
 from app.web.response import Response, json_response
 from app.web.views import Blueprint
@@ -15,23 +15,23 @@ blueprint = Blueprint("models", __name__)
 
 
 @blueprint.view("GET", "/v1/models")
-def models(_environ: Environ, services: Runtime) -> Response:
+def models(_environ: Environ, services: Services) -> Response:
     return json_response({"object": "list", "data": list(listed(services).values())})
 
 
 @blueprint.view("GET", "/v1/models/<path:name>")
-def model(_environ: Environ, services: Runtime, name: str) -> Response:
+def model(_environ: Environ, services: Services, name: str) -> Response:
     return json_response(_entry(_listed(name.strip(), services), services))
 
 
-def listed(services: Runtime) -> dict[str, JsonDict]:
+def listed(services: Services) -> dict[str, JsonDict]:
     """Return an entry for each name that a request may send, by its id."""
-    return {name.text: _entry(name, services) for name in usable(services.policy, services.observations())}
+    return {name.text: _entry(name, services) for name in usable(services.policy, services.beliefs.observations())}
 
 
-def _listed(text: str, services: Runtime) -> Name:
+def _listed(text: str, services: Services) -> Name:
     """Return the name that a client wrote as `text`.  Raise UnknownModel."""
-    observations = services.observations()
+    observations = services.beliefs.observations()
     meaning = resolve(text, "any", services.policy, observations)
     names = names_of(services.policy, observations)
     if meaning.name is None or not names.is_listed(text) or not is_usable(meaning.name, services.policy, observations):
@@ -39,7 +39,7 @@ def _listed(text: str, services: Runtime) -> Name:
     return meaning.name
 
 
-def _entry(name: Name, services: Runtime) -> JsonDict:
+def _entry(name: Name, services: Services) -> JsonDict:
     entry = {"id": name.text, "object": "model", "created": int(services.started_at), "owned_by": name.owner}
-    host = remote_host(name.targets[0], services.observations()) if name.targets else ""
+    host = remote_host(name.targets[0], services.beliefs.observations()) if name.targets else ""
     return {**entry, "remote_host": host} if host else entry

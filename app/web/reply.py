@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from app import pipeline
 from app.errors import ClientGone, RouterError
-from app.runtime import Runtime
+from app.services import Services
 from app.types import Buffered, ChatRequest, Environ, StoredRequest
 from app.web import headers, stream
 from app.web.request_log import RequestLog
@@ -14,7 +14,7 @@ from app.web.response import Response
 from app.web.surface import Surface
 
 
-def answer(surface: Surface, environ: Environ, services: Runtime) -> Response:
+def answer(surface: Surface, environ: Environ, services: Services) -> Response:
     """Read a request, run it, and return its response.  Raise RouterError before anything was sent."""
     body = headers.body(environ, services.settings.max_body_bytes)
     exchange = surface.read(environ, body, services)
@@ -28,7 +28,7 @@ def buffered(
     document: Callable[[Buffered], bytes],
     content_type: str,
     environ: Environ,
-    services: Runtime,
+    services: Services,
 ) -> Response:
     """Run a request and return its response, whose body `document` writes.  Raise RouterError."""
     log, sock = RequestLog(request), environ.get("gunicorn.socket")

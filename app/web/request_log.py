@@ -25,7 +25,7 @@ class RequestLog:
             error.logged = True
         if not log.isEnabledFor(logging.INFO):
             return
-        route = reply.route if reply else error.route if error else None
+        route = reply.decision.route if reply else error.route if error else None
         backend, model = (reply.target.backend, reply.target.model) if reply else (error and error.target) or ("-", "-")
         ms = (time.monotonic() - self._started) * 1000
         line = "%s %s route=%s backend=%s model=%s status=%d ms=%.0f%s"

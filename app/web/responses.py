@@ -11,7 +11,7 @@ from functools import partial
 
 from app.conversations import Turn
 from app.errors import RequestError, RouterError
-from app.runtime import Runtime
+from app.services import Services
 from app.storage import now_ms
 from app.types import ChatRequest, Environ, JsonDict, Reply, Sensitivity, Target, Wire
 from app.web import headers
@@ -36,7 +36,7 @@ class ResponsesSurface(OpenAI):
     name = "responses"
     wire = Wire.RESPONSES
 
-    def read(self, environ: Environ, body: bytes, services: Runtime) -> ResponsesExchange:
+    def read(self, environ: Environ, body: bytes, services: Services) -> ResponsesExchange:
         """Return the Responses request of an HTTP request.  Raise RequestError, and RouterError when what it continues
         cannot be read now."""
         sensitivity, owner = headers.sensitivity(environ), owner_of(environ)
@@ -65,7 +65,7 @@ SURFACE = ResponsesSurface()
 class _Past:
     """Hold what a request continues: the chain of turns, the items it refers to, and the backend that keeps them."""
 
-    def __init__(self, services: Runtime, request: ResponsesRequest, owner: str) -> None:
+    def __init__(self, services: Services, request: ResponsesRequest, owner: str) -> None:
         self.history: list[JsonDict] = []
         self.stored: dict[str, JsonDict] = {}
         turns: list[Turn] = []
@@ -82,7 +82,7 @@ class _Past:
         self.private = any(turn.private for turn in turns)
 
 
-def _keeper(services: Runtime, turns: list[Turn]) -> Target | None:
+def _keeper(services: Services, turns: list[Turn]) -> Target | None:
     """Return the backend that keeps these turns: no other can continue them."""
     if not turns:
         return None
@@ -102,7 +102,7 @@ def _keeper(services: Runtime, turns: list[Turn]) -> Target | None:
 class ResponsesExchange(Exchange):
     """Write replies for Responses clients, and keep them."""
 
-    def __init__(self, services: Runtime, request: ChatRequest, wanted: ResponsesRequest, owner: str) -> None:
+    def __init__(self, services: Services, request: ChatRequest, wanted: ResponsesRequest, owner: str) -> None:
         """`owner` is whose responses are kept: the id of the client's key."""
         super().__init__(request)
         self._services = services
@@ -118,7 +118,7 @@ class ResponsesExchange(Exchange):
         if reply.wire is Wire.RESPONSES:
             return self._written_with(reply.target.model, partial(self._keep_theirs, reply))
         rules = self._services.policy.responses
-        if self._wanted.store and rules.store and (rules.store_private or not reply.private):
+        if self._wanted.store and rules.store and (rules.store_private or not reply.decision.private):
             return self._written_with(reply.target.model, partial(self._keep, reply))
         return replace(self._written_with(reply.target.model), stored=False)
 
@@ -164,7 +164,7 @@ class ResponsesExchange(Exchange):
             backend=reply.target.backend,
             model=reply.target.model,
             kept_by_backend=kept_by_backend,
-            private=reply.private,
+            private=reply.decision.private,
             input=items,
             response=response,
             their_items=their_items,

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from app.conversations import Turn
 from app.errors import NotFound, RouterError
-from app.runtime import Runtime
+from app.services import Services
 from app.storage import StoreError
 from app.types import Buffered, Environ, Sensitivity, StoredRequest, Target, Wire
 from app.web import headers, reply
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 
 @blueprint.view("GET", "/v1/responses/<name>")
-def retrieve(environ: Environ, services: Runtime, name: str) -> Response:
+def retrieve(environ: Environ, services: Services, name: str) -> Response:
     turn = _turn(environ, services, name)
     if turn.kept_by_backend:
         return _at_backend(environ, services, turn, "GET")
@@ -31,7 +31,7 @@ def retrieve(environ: Environ, services: Runtime, name: str) -> Response:
 
 
 @blueprint.view("DELETE", "/v1/responses/<name>")
-def delete(environ: Environ, services: Runtime, name: str) -> Response:
+def delete(environ: Environ, services: Services, name: str) -> Response:
     turn = _turn(environ, services, name)
     if turn.kept_by_backend:
         return _at_backend(environ, services, turn, "DELETE", document=lambda _: _delete(services, turn))
@@ -39,14 +39,14 @@ def delete(environ: Environ, services: Runtime, name: str) -> Response:
 
 
 @blueprint.view("GET", "/v1/responses/<name>/input_items")
-def input_items(environ: Environ, services: Runtime, name: str) -> Response:
+def input_items(environ: Environ, services: Services, name: str) -> Response:
     turn = _turn(environ, services, name)
     if turn.kept_by_backend:
         return _at_backend(environ, services, turn, "GET", "/input_items")
     return json_response(input_list(turn.input))
 
 
-def ask_store(services: Runtime, query: Callable[..., Result], *arguments: object) -> Result:
+def ask_store(services: Services, query: Callable[..., Result], *arguments: object) -> Result:
     """Return the result of a query about conversations.  Raise RouterError when the database cannot be read."""
     try:
         result: Result = services.state_thread.run(query, *arguments)
@@ -56,7 +56,7 @@ def ask_store(services: Runtime, query: Callable[..., Result], *arguments: objec
     return result
 
 
-def _turn(environ: Environ, services: Runtime, name: str) -> Turn:
+def _turn(environ: Environ, services: Services, name: str) -> Turn:
     """Return a turn of the client.  Raise NotFound, both when there is none and when it is another client's."""
     turn = ask_store(services, services.conversations.turn, name, owner_of(environ))
     if turn is None:
@@ -64,7 +64,7 @@ def _turn(environ: Environ, services: Runtime, name: str) -> Turn:
     return turn
 
 
-def _delete(services: Runtime, turn: Turn) -> bytes:
+def _delete(services: Services, turn: Turn) -> bytes:
     """Delete a turn here, and return the document that says so."""
     ask_store(services, services.conversations.delete, turn.id, turn.owner)
     return json.dumps({"id": turn.id, "object": "response", "deleted": True}).encode()
@@ -72,7 +72,7 @@ def _delete(services: Runtime, turn: Turn) -> bytes:
 
 def _at_backend(
     environ: Environ,
-    services: Runtime,
+    services: Services,
     turn: Turn,
     method: str,
     below: str = "",

@@ -13,7 +13,7 @@ import gevent.queue
 
 from app import pipeline
 from app.errors import ClientGone, RouterError
-from app.runtime import Runtime
+from app.services import Services
 from app.types import Environ, Reply, Streamed
 from app.web import errors, headers
 from app.web.request_log import RequestLog
@@ -24,7 +24,7 @@ SILENCE_S = 10.0
 _AHEAD = 8  # pieces read ahead of a slow client: then the backend is no longer read
 
 
-def respond(exchange: Exchange, surface: Surface, environ: Environ, services: Runtime) -> Response:
+def respond(exchange: Exchange, surface: Surface, environ: Environ, services: Services) -> Response:
     """Run a request and return its response as soon as its head can be sent.  Raise RouterError before that."""
     feed = Feed(exchange, surface, services, environ.get("gunicorn.socket"))
     try:
@@ -45,7 +45,7 @@ def respond(exchange: Exchange, surface: Surface, environ: Environ, services: Ru
 class Feed:
     """Yield the bytes of one streamed reply, as the WSGI server reads them."""
 
-    def __init__(self, exchange: Exchange, surface: Surface, services: Runtime, sock: socket.socket | None) -> None:
+    def __init__(self, exchange: Exchange, surface: Surface, services: Services, sock: socket.socket | None) -> None:
         self._exchange = exchange
         self._surface = surface
         self._services = services

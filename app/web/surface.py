@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from app.errors import RouterError
-from app.runtime import Runtime
+from app.services import Services
 from app.types import Buffered, ChatRequest, Environ, Reply, Wire
 from app.wire import translator as translator_of
 from app.wire.translator import ReplyContext
@@ -37,7 +37,7 @@ class Surface(Api, Protocol):
     stream_type: str  # Content-Type of a stream
     keep_alive: bytes  # sent while the backend is silent, between events; clients pass over it.  b"" = there is none
 
-    def read(self, environ: Environ, body: bytes, services: Runtime) -> Exchange:
+    def read(self, environ: Environ, body: bytes, services: Services) -> Exchange:
         """Return what a request asks.  Raise RouterError."""
 
     def missing_end(self, sent: bytes) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import flask
 
-from app.runtime import Runtime
+from app.services import Services
 from app.web.response import Response
 
 View = Callable[..., Response]  # (environ, services, **parts of the URL)
@@ -30,12 +30,12 @@ def for_flask(view: View) -> Callable[..., flask.Response]:
     """Return a view as Flask calls it."""
 
     def call(**parts: str) -> flask.Response:
-        return view(flask.request.environ, services(), **parts).for_flask()
+        return view(flask.request.environ, get_services(), **parts).for_flask()
 
     return call
 
 
-def services() -> Runtime:
+def get_services() -> Services:
     """Return what this process owns."""
-    runtime: Runtime = flask.current_app.extensions["runtime"]
-    return runtime
+    made: Services = flask.current_app.extensions["services"]
+    return made

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.backends import BACKEND_TYPES
-from app.background.observe import models_of
+from app.background.discovery import models_of
 from app.types import BackendConfig, Timeouts
 from tests.fakes.replies import reply
 from tests.fakes.upstream import Upstream

@@ -11,7 +11,7 @@ from app.backends.base import Backend
 from app.backends.places import Places
 from app.backends.reply import Whole
 from app.circuits import Circuits
-from app.dispatch import Dispatcher, Upstream
+from app.services import Upstream
 from app.types import BackendConfig, CallRecord, ChatRequest, Observations, Outgoing, Price, Target, Timeouts, Wire
 from app.wire.reply_facts import ReplyFacts
 from tests import build
@@ -92,7 +92,7 @@ def config(name: str = "a", *, first_byte_s: float = 0.001, **fields: Any) -> Ba
 
 
 class Stage:
-    """A dispatcher over fake backends, with every record it made."""
+    """Services over fake backends, with every record of a call."""
 
     def __init__(
         self,
@@ -114,7 +114,13 @@ class Stage:
             name: Upstream(backend, Places((limits or {}).get(name, 0), 0, None))
             for name, backend in self.backends.items()
         }
-        self.via = Dispatcher(self.upstreams, self.circuits, self.observations, self.record)
+        self.services: Any = SimpleNamespace(  # those that dispatching uses
+            upstreams=self.upstreams,
+            circuits=self.circuits,
+            beliefs=SimpleNamespace(observations=self.observations),
+            record=self.record,
+            shadows=SimpleNamespace(offer=lambda *_: None),
+        )
 
     def observations(self) -> Observations:
         return Observations(local=self.local, unhealthy=self.circuits.unhealthy(), model_hosts=self.model_hosts)

@@ -134,7 +134,7 @@ def test_any_headers(client: FlaskClient) -> None:
 
 
 def backend(client: FlaskClient, name: str, *answers: Any) -> None:
-    runtime = client.application.extensions["runtime"]
+    runtime = client.application.extensions["services"]
     runtime.circuits._circuits.clear()
     object.__setattr__(runtime.upstreams[name], "backend", FakeBackend(config(name), *answers))
 

@@ -31,7 +31,7 @@ class Bench:
 
     def record(self, *numbers: int) -> None:
         for number in numbers:
-            self.recorder.record(build.record(request_id=f"r{number}"))
+            self.recorder.note(build.record(request_id=f"r{number}"))
 
     def repair(self) -> None:
         self.file.parent.mkdir()
@@ -149,7 +149,7 @@ def test_one_odd_value_costs_no_other_row(tmp_path: Path, odd: dict[str, object]
     bench = Bench(tmp_path, 10)
     bench.repair()
     bench.record(1)
-    bench.recorder.record(build.record(request_id="odd", **odd))
+    bench.recorder.note(build.record(request_id="odd", **odd))
     bench.record(2)
     assert bench.recorder.flush() is True
     assert rows(bench.file) == ["r1", "odd", "r2"]
@@ -160,7 +160,7 @@ def test_one_odd_value_costs_no_other_row(tmp_path: Path, odd: dict[str, object]
 def test_rows_that_can_never_be_written_count_as_dropped(tmp_path: Path) -> None:
     bench = Bench(tmp_path, 10)
     bench.repair()
-    bench.recorder.record(build.record(ts_ms=10**30))
+    bench.recorder.note(build.record(ts_ms=10**30))
     with pytest.raises(OverflowError):
         bench.recorder.flush()
     bench.record(1)

@@ -40,5 +40,5 @@ def client(tmp_path: Path) -> Iterator[Client]:
 
     yield make
     for made in clients:
-        for upstream in made.application.extensions["runtime"].upstreams.values():
+        for upstream in made.application.extensions["services"].upstreams.values():
             upstream.backend.close()

@@ -93,7 +93,7 @@ def sent(app: Any, serve: Any, method: str, url: str, headers: dict[str, str], r
     known = {"Authorization": "Bearer key", "Content-Type": "application/json", "Host": "localhost:3030", **headers}
     environ = EnvironBuilder("/", method=method, headers=known, input_stream=io.BytesIO(raw)).get_environ()
     environ |= {"CONTENT_LENGTH": str(len(raw)), "PATH_INFO": url}
-    runtime = app.extensions["runtime"]
+    runtime = app.extensions["services"]
     before = sum(runtime.store.refusals().values())
     with captured("llr") as lines:
         pieces, status, found = run_wsgi_app(serve, environ)
@@ -130,7 +130,7 @@ def test_what_a_backend_does_looks_the_same_both_ways(client: Client, url: str, 
     stream, answer = ANSWERS[name]
     app = client(ECHO, LLR_API_KEYS="key").application
     fake = FakeBackend(config("parrot"), answer)
-    object.__setattr__(app.extensions["runtime"].upstreams["parrot"], "backend", fake)
+    object.__setattr__(app.extensions["services"].upstreams["parrot"], "backend", fake)
     raw = json.dumps(document(url, stream=stream)).encode()
     status, *_ = compare(app, "POST", url, {"X-LLR-Explain": "1"}, raw)
     assert len(fake.calls) == 2 and status != "404 NOT FOUND"
@@ -146,7 +146,7 @@ def test_flask_is_not_on_the_way_through_the_door(client: Client, url: str) -> N
 
     app = client(ECHO, LLR_API_KEYS="key").application
     fake = FakeBackend(config("parrot"), answer)
-    object.__setattr__(app.extensions["runtime"].upstreams["parrot"], "backend", fake)
+    object.__setattr__(app.extensions["services"].upstreams["parrot"], "backend", fake)
     compare(app, "POST", url, {}, json.dumps(document(url)).encode())
     assert contexts == [False, True]
 

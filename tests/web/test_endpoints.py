@@ -27,7 +27,7 @@ NOTE = "[echo: no model is set up, this is your own text] "
 
 def replace_backend(made: Any, name: str, *answers: Any) -> FakeBackend:
     """Puts a fake at our own seam in the place of a backend."""
-    runtime = made.application.extensions["runtime"]
+    runtime = made.application.extensions["services"]
     fake = FakeBackend(config(name), *answers)
     object.__setattr__(runtime.upstreams[name], "backend", fake)
     return fake
@@ -253,7 +253,7 @@ def test_a_dry_run_of_a_responses_body_says_what_becomes_of_it(client: Client) -
 
 def test_a_dry_run_knows_medians_circuits_and_who_is_measured(client: Client) -> None:
     made = client(OFFICE.replace("fallback: cloud", "fallback: cloud\n    latencyBudgetMs: 2000"))
-    runtime = made.application.extensions["runtime"]
+    runtime = made.application.extensions["services"]
     for number in range(6):
         runtime.record(build.record(request_id=f"r{number}", ts_ms=now_ms(), model="m", latency_ms=2500))
     for _ in range(3):
@@ -336,7 +336,7 @@ def test_what_left_this_machine(client: Client) -> None:
 def test_a_ledger_of_any_length_is_whole(client: Client, count: int) -> None:
     """It is read in pages of 2,000."""
     made = client()
-    store, now = made.application.extensions["runtime"].store, int(time.time() * 1000)
+    store, now = made.application.extensions["services"].store, int(time.time() * 1000)
     away = {"backend": "cloud", "destination": "api.example:443", "sent_bytes": 2, "ts_ms": now}
     calls = [build.record(request_id=f"r{number}", **away) for number in range(count)]
     for begin in range(0, count, 500):
@@ -478,7 +478,7 @@ def test_reports_say_how_far_an_upgraded_database_is_summed_up(
     assert (summary.json["summed"], summary.json["total"]["calls"]) == ({"share": 0.25, "since": since}, 25)
     assert f"hold 25\u00a0% of the calls in the last 24 hours: those since {since}." in page.text
     assert "llr_rows_unsummed 75.0" in text.text and "llr_backend_calls_total{" not in text.text
-    store = made.application.extensions["runtime"].store
+    store = made.application.extensions["services"].store
     while store.catch_up():
         pass
     summary, page, text = (made.get(path) for path in ("/v1/metrics", "/", "/metrics"))

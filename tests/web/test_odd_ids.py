@@ -32,7 +32,7 @@ def test_an_odd_id_of_an_item(client: Client, odd: Any) -> None:
     assert isinstance(kept["id"], str) and kept["id"]
     answer = client().post("/v1/responses", json={"input": [{"type": "item_reference", "id": kept["id"]}]})
     assert answer.status_code == 200, answer.json
-    assert made.application.extensions["runtime"].conversations._waiting == {}
+    assert made.application.extensions["services"].conversations._waiting == {}
     goes_on(client)
 
 
@@ -52,13 +52,13 @@ def test_an_odd_model(client: Client, model: str) -> None:
     answer = made.post("/v1/responses", json={"input": "x", "model": model})
     assert answer.status_code == 200
     assert client().get(f"/v1/responses/{answer.json['id']}").status_code == 200
-    assert made.application.extensions["runtime"].conversations._waiting == {}
+    assert made.application.extensions["services"].conversations._waiting == {}
     goes_on(client)
 
 
 def test_what_cannot_be_written_is_not_tried_for_ever(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     made = client()
-    conversations = made.application.extensions["runtime"].conversations
+    conversations = made.application.extensions["services"].conversations
     with monkeypatch.context() as patch:
         patch.setattr(turns, "write", lambda *_: 1 / 0)
         assert made.post("/v1/responses", json={"input": "x"}).status_code == 200

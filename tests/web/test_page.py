@@ -90,7 +90,7 @@ def page(client: FlaskClient, **options: Any) -> Page:
 
 
 def fill(client: FlaskClient, *calls: Any) -> None:
-    client.application.extensions["runtime"].store.write(calls)
+    client.application.extensions["services"].store.write(calls)
 
 
 def explained(client: FlaskClient, **form: str) -> Page:

@@ -31,7 +31,7 @@ from app.web.dashboard import figures, formats, tables
 from app.web.dashboard.charts import count
 from app.web.models import listed
 from app.web.openai import OpenAI
-from app.web.views import services
+from app.web.views import get_services
 from app.wire.chat import request as chat
 
 blueprint = Blueprint("dashboard", __name__, template_folder=".")
@@ -99,7 +99,7 @@ def _ask_for_key(refusal: NotAllowed) -> AnyResponse:
 def _sign_in(key: str) -> AnyResponse:
     mark = _access().mark_for(key)
     if mark is None:
-        services().count_refusal("invalid_api_key")
+        get_services().count_refusal("invalid_api_key")
         return _html("login.html", 401, is_wrong_key=True)
     response = redirect("/", 303)
     response.set_cookie(
@@ -124,16 +124,17 @@ def _html(template: str, status: int = 200, **values: object) -> Response:
 
 
 def _page(preview: JsonObject) -> Response:
-    rt, hours, now = services(), window_hours(http.args.get("hours")), now_ms()
-    observations = rt.observations()
+    services, hours, now = get_services(), window_hours(http.args.get("hours")), now_ms()
+    observations = services.beliefs.observations()
     problem, workers = "", {}
     try:
-        read = rt.read(figures.gather, rt.store, rt.policy, observations, hours, now)
-        workers = rt.workers()
+        read = services.read(figures.gather, services.store, services.policy, observations, hours, now)
+        workers = services.workers()
     except StoreError as error:
-        read, problem = figures.empty(rt.policy, observations, hours), str(error)
+        read, problem = figures.empty(services.policy, observations, hours), str(error)
     moments = figures.moments(read.steps, observations, hours, now)
-    missing_keys = {name: upstream.backend.missing_key for name, upstream in rt.upstreams.items()}
+    answers = services.beliefs.answers
+    missing_keys = {name: upstream.backend.missing_key for name, upstream in services.upstreams.items()}
     return _html(
         "page.html",
         percent=formats.percent, ms=formats.ms, usd=formats.usd, count=count,
@@ -142,16 +143,16 @@ def _page(preview: JsonObject) -> Response:
         problem=problem, summary=read.summary, total=read.summary["total"], savings=read.summary["savings"],
         tiles=tables.tiles(read.summary), ab=read.ab,
         backends=list(
-            tables.backend_rows(rt.policy, observations, rt.answers(), missing_keys, read.summary, workers)
+            tables.backend_rows(services.policy, observations, answers, missing_keys, read.summary, workers)
         ),
-        routes=list(tables.route_rows(rt.policy, read.summary)),
+        routes=list(tables.route_rows(services.policy, read.summary)),
         charts=figures.charts(moments), moments=moments, zone=time.strftime("%Z"),
         calls=[tables.call_row(call, now) for call in read.latest],
-        only_echo=rt.policy.echoes == rt.policy.backends.keys(),
-        models=list(listed(rt)), preview={"model": "auto", **preview},
+        only_echo=services.policy.echoes == services.policy.backends.keys(),
+        models=list(listed(services)), preview={"model": "auto", **preview},
         base_url=f"{http.host_url}v1", wants_key=_access().wants_key,
         enough=ENOUGH_SAMPLES, faster=FASTER,
-        version=VERSION, policy_version=rt.policy.version, workers=max(1, len(workers)),
+        version=VERSION, policy_version=services.policy.version, workers=max(1, len(workers)),
         queued=sum(worker.get("queued", 0) for worker in workers.values()),
     )  # fmt: skip
 
@@ -169,7 +170,7 @@ def _explain(form: Mapping[str, str]) -> JsonDict:
             stream=False,
             sensitivity=Sensitivity.HIGH if values["private"] else Sensitivity.NORMAL,
         )
-        document = explanation(*dry_run(request, services()))
+        document = explanation(*dry_run(request, get_services()))
     except RouterError as error:
         return {**values, "refusal": error}
     tags = [(name, tag) for name, tag in document["classification"].items() if isinstance(tag, (str, int, float))]

@@ -10,7 +10,6 @@ import pytest
 from app import policy
 from app.errors import PolicyError
 from app.factory import POLICY_TEXT, create_app
-from app.policy.services import make_services
 from app.settings import Settings
 from tests.policy.hostile import GOOD, WRONG
 from tests.policy.test_policy import MISTAKES, WHOLE_FILES
@@ -43,19 +42,18 @@ def test_what_is_no_policy_ends_in_some_clear_lines(name: str) -> None:
 @pytest.mark.parametrize("name", GOOD)
 def test_what_passes_the_check_can_be_served(name: str, tmp_path: Path) -> None:
     loaded = policy.load(GOOD[name], "policy.yaml", Settings())
-    assert loaded.services.policy is loaded.policy
-    assert loaded.services.backends.keys() == loaded.policy.backends.keys()
+    assert loaded.backends.keys() == loaded.policy.backends.keys()
     app = create_app({POLICY_TEXT: GOOD[name], "LLR_DB": str(tmp_path / "metrics.db")})
-    runtime = app.extensions["runtime"]
+    runtime = app.extensions["services"]
     runtime.detectors.find({"text": "nothing private"})
-    assert make_services(loaded.policy, {}).detectors.find({"text": "-"}) is None
+    assert loaded.detectors.find({"text": "-"}) is None
 
 
 def test_keys_of_backends_come_from_the_environment() -> None:
     text = "backends: {cloud: {type: openai, model: m}}\nroutes: [default: cloud]\n"
     for environ, missing in (({}, "OPENAI_API_KEY"), ({"OPENAI_API_KEY": "k"}, "")):
         loaded = policy.load(text, "policy.yaml", Settings(), environ=environ)
-        assert loaded.services.backends["cloud"].missing_key == missing
+        assert loaded.backends["cloud"].missing_key == missing
 
 
 def messages() -> list[str]:

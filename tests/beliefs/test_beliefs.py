@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from app.background.observe import Locality, Medians, asked, models_of, resolve
+from app.background.discovery import models_of, to_ask
+from app.beliefs.local import LocalBackends, resolve
+from app.beliefs.medians import Medians
 from app.errors import BackendTimeout, BackendUnavailable
 from app.routing.locality import host_name
 from app.types import Target
@@ -172,23 +174,23 @@ ADDRESSES = {
 
 
 def test_until_names_are_resolved_only_what_the_policy_says_is_local() -> None:
-    assert Locality(CONFIGS).local == {"sworn"}
+    assert LocalBackends(CONFIGS).names == {"sworn"}
 
 
 def test_a_name_is_local_when_all_its_addresses_are_inside() -> None:
-    locality, asked = Locality(CONFIGS), []
+    locality, asked = LocalBackends(CONFIGS), []
 
     def look_up(host: str) -> list[str]:
         asked.append(host)
         return ADDRESSES.get(host, [])
 
     locality.refresh(look_up)
-    assert locality.local == {"sworn", "lan"}
+    assert locality.names == {"sworn", "lan"}
     assert sorted(asked) == ["both.example", "lan.example", "late.example", "web.example"]
 
 
 def test_locality_follows_the_names_both_ways() -> None:
-    locality, addresses = Locality(CONFIGS), {}
+    locality, addresses = LocalBackends(CONFIGS), {}
     with captured("llr.background") as said:
         for found, expected in (
             ({"late.example": ["172.16.0.9"]}, {"sworn", "late"}),
@@ -198,25 +200,25 @@ def test_locality_follows_the_names_both_ways() -> None:
         ):
             addresses = found
             locality.refresh(lambda host: addresses.get(host, []))  # noqa: B023
-            assert locality.local == expected
+            assert locality.names == expected
     assert said == ["INFO local backends now: late, sworn", "INFO local backends now: sworn"]
 
 
 def test_a_loopback_name_is_looked_up_like_any_other_and_first() -> None:
     names = ("late.example", "localhost", "x.localhost", "bad.localhost")
-    locality = Locality({name: config(name, local=None, endpoint=f"http://{name}:1") for name in names})
-    assert locality.local == frozenset()
+    locality = LocalBackends({name: config(name, local=None, endpoint=f"http://{name}:1") for name in names})
+    assert locality.names == frozenset()
     asked: list[str] = []
 
     def look_up(host: str) -> list[str]:
         asked.append(host)
         if host == "late.example":
-            assert locality.local == {"localhost", "x.localhost"}, "the others do not wait for it"
+            assert locality.names == {"localhost", "x.localhost"}, "the others do not wait for it"
         return ["93.184.216.34"] if host == "bad.localhost" else ["127.0.0.1"]
 
     locality.refresh(look_up)
     assert asked[-1] == "late.example"
-    assert locality.local == {"late.example", "localhost", "x.localhost"}
+    assert locality.names == {"late.example", "localhost", "x.localhost"}
 
 
 @pytest.mark.parametrize(
@@ -262,7 +264,7 @@ def test_local_backends_are_asked_for_their_models_and_nobody_else() -> None:
         "down": FakeBackend(config("down", models=("e",)), BackendUnavailable("connection refused")),
         "slow": FakeBackend(config("slow", models=("f",)), BackendTimeout("late")),
     }
-    ask = asked(backends, frozenset({"home", "hosted", "down", "slow"}))
+    ask = to_ask(backends, frozenset({"home", "hosted", "down", "slow"}))
     assert {name: models_of(backend) for name, backend in ask.items()} == {
         "home": ("a", "b"),
         "down": None,

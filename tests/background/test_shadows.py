@@ -9,9 +9,9 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from app.background.shadow import Shadow
+from app.background.shadows import ShadowCalls
 from app.errors import BackendTimeout
-from app.types import ABTest, CallRecord, Classification, Decision, Policy, Route, Target
+from app.types import ABTest, CallRecord, Classification, Decision, Plan, Policy, Route, Target
 from tests import build
 from tests.fakes.backends import Stage, config, whole
 
@@ -36,16 +36,17 @@ class Bench:
         self.stage = Stage({"a": [whole()], "b": list(answers)}, local=frozenset(local))
         self.now = 50.0
         self.dice = dice
-        self.shadow = Shadow(rules or policy(), self.stage.via, lambda: self.dice, lambda: self.now)
+        self.shadow = ShadowCalls(rules or policy(), lambda: self.dice, lambda: self.now)
 
     def offer(self, *, call: CallRecord | None = None, tags: Classification = TAGS, **fields: Any) -> list[str]:
         request = build.request(stream=True)
         done = call or build.record(backend="a", request_id="req-1")
-        self.shadow.offer(request, tags, decision(**fields), done)
+        self.shadow.offer(Plan(request, tags, decision(**fields)), done, self.stage.services)
         return self.stage.called
 
     def measure(self, skipped: Target | None = Target("b", "bm"), **fields: Any) -> list[CallRecord]:  # noqa: B008
-        self.shadow.measure(build.request(stream=True), TAGS, decision(skipped=skipped, **fields))
+        plan = Plan(build.request(stream=True), TAGS, decision(skipped=skipped, **fields))
+        self.shadow.probe(plan, self.stage.services)
         return self.stage.records
 
 
@@ -192,20 +193,20 @@ class Blocked:
         return whole()
 
 
-def test_at_most_four_at_once_and_the_rest_is_dropped_and_counted() -> None:
+def test_at_most_four_at_once_and_the_rest_is_dropped() -> None:
     blocked = Blocked()
     bench = Bench(None, blocked)
     bench.shadow.start()
     for _ in range(10):
         bench.offer()
         gevent.idle()
-    assert (blocked.waiting, bench.shadow.dropped, bench.stage.records) == (4, 6, [])
+    assert (blocked.waiting, bench.stage.records) == (4, [])
     blocked.go.set()
     gevent.wait(timeout=10)
     assert len(bench.stage.records) == 4
     bench.offer()
     gevent.wait(timeout=10)
-    assert (len(bench.stage.records), bench.shadow.dropped) == (5, 6)
+    assert len(bench.stage.records) == 5
     bench.shadow.stop()
 
 

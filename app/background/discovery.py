@@ -1,0 +1,55 @@
+"""Ask the local backends for their models."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import gevent
+import gevent.event
+
+from app.backends.base import Backend
+from app.beliefs import Beliefs
+from app.beliefs.local import resolve
+from app.errors import BackendError
+
+log = logging.getLogger("llr.background")
+
+_TELL_S = 10.0  # that a server may take to name its models
+
+
+class Discovery:
+    """Tell the beliefs which models the backends hold."""
+
+    def __init__(self, backends: Mapping[str, Backend], beliefs: Beliefs) -> None:
+        self._backends = backends
+        self._beliefs = beliefs
+        self.done = gevent.event.Event()  # set when all backends were asked once
+
+    def run(self) -> None:
+        """Ask all at once: a backend that hangs keeps the router from learning the models of no other."""
+        self._beliefs.local.refresh(resolve)
+        asked = to_ask(self._backends, self._beliefs.local.names)
+        self._beliefs.forget_answers(asked)
+        gevent.joinall([gevent.spawn(self._ask, name, backend) for name, backend in asked.items()])
+        self.done.set()
+
+    def _ask(self, name: str, backend: Backend) -> None:
+        models = None
+        with gevent.Timeout(_TELL_S, False):
+            models = models_of(backend)
+        self._beliefs.learn_models(name, models)
+
+
+def to_ask(backends: Mapping[str, Backend], local: frozenset[str]) -> dict[str, Backend]:
+    """Return the backends to ask for their models.  Hosted ones are not asked: no operator ordered that traffic."""
+    return {name: backend for name, backend in backends.items() if name in local and not backend.hosted}
+
+
+def models_of(backend: Backend) -> tuple[str, ...] | None:
+    """Return the models that a backend holds; None when it does not name them."""
+    try:
+        return backend.discover()
+    except BackendError as error:
+        log.debug("%s: %s", backend.config.name, error.message)
+        return None

@@ -1,0 +1,121 @@
+"""Shadow calls and probes: calls that no client waits for.
+
+A shadow call repeats a sample of live calls at the A/B candidate; a probe measures a local primary that is being passed
+over.  Both are buffered, in the background, bounded, and dropped when busy.  They go through the same door as live
+calls, and so through the same privacy gate.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import gevent.pool
+
+from app.dispatch import Call
+from app.errors import BackendError
+from app.routing.locality import is_local
+from app.routing.names import model_for
+from app.services import Services
+from app.types import CallRecord, ChatRequest, Kind, Outcome, Plan, Policy, Reason, Target, Why
+
+_AT_ONCE = 4
+_PROBE_EVERY_S = 2.0
+
+
+class ShadowCalls:
+    def __init__(
+        self, policy: Policy, random: Callable[[], float], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`random` gives numbers from 0 to 1, `clock` monotonic seconds."""
+        self._policy = policy
+        self._ab = policy.ab
+        self._random = random
+        self._clock = clock
+        self._pool: gevent.pool.Pool | None = None  # None = in place (unstarted)
+        self._probed_at: dict[str, float] = {}  # backend -> monotonic s when its last probe began
+        self._probing: set[str] = set()  # backends being probed now
+
+    def start(self) -> None:
+        self._pool = gevent.pool.Pool(_AT_ONCE)
+
+    def stop(self) -> None:
+        if self._pool is not None:
+            self._pool.kill()
+            self._pool = None
+
+    def offer(self, plan: Plan, call: CallRecord, services: Services) -> None:
+        """Repeat a live call at the A/B candidate when the policy samples it."""
+        if not self._ab.enabled or call.kind != Kind.LIVE or call.ending.outcome != Outcome.OK:
+            return
+        if call.target.backend != plan.decision.primary or _is_kept_elsewhere(plan):
+            return
+        target = self._candidate(plan, services) if self._random() < self._ab.sample_rate else None
+        if target is not None:
+            self._run(_call, plan, target, Kind.SHADOW, services, call.times.ts_ms)
+
+    def _candidate(self, plan: Plan, services: Services) -> Target | None:
+        """Return the target that gets a sample of what the primary answers; None when there is none, or none may."""
+        decision, tags = plan.decision, plan.tags
+        name = self._ab.candidates.get(decision.primary) if self._ab.enabled else None
+        if name is None or tags is None:
+            return None
+        config, observations = self._policy.backends[name], services.beliefs.observations()
+        target = Target(name, model_for(config, tags.family, observations))
+        window = config.context_window(target.model)
+        fits = window is None or tags.tokens <= window
+        may = not decision.private or is_local(target, observations)
+        return target if target.model and fits and may else None
+
+    def planned(self, plan: Plan, services: Services) -> Iterator[tuple[Target, Kind, float]]:
+        """Return the calls that would be made beside a request: target, kind, share of such requests."""
+        decision = plan.decision
+        if decision.skipped is not None:
+            yield decision.skipped, Kind.PROBE, 1.0
+        sampled = self._candidate(plan, services) if self._ab.sample_rate and not _is_kept_elsewhere(plan) else None
+        if sampled is not None and any(target.backend == decision.primary for target in decision.targets):
+            yield sampled, Kind.SHADOW, self._ab.sample_rate
+
+    def probe(self, plan: Plan, services: Services) -> None:
+        """Measure a local primary that was passed over, so that its recovery is noticed."""
+        target = plan.decision.skipped
+        if target is None or target.backend in self._probing:
+            return
+        now = self._clock()
+        if now - self._probed_at.get(target.backend, -_PROBE_EVERY_S) < _PROBE_EVERY_S:
+            return
+        self._probed_at[target.backend] = now
+        self._run(self._probe, plan, target, services)
+
+    def _probe(self, plan: Plan, target: Target, services: Services) -> None:
+        self._probing.add(target.backend)
+        try:
+            _call(plan, target, Kind.PROBE, services)
+        finally:
+            self._probing.discard(target.backend)
+
+    def _run(self, work: Callable[..., None], *arguments: object) -> None:
+        if self._pool is None:
+            work(*arguments)
+        elif self._pool.free_count() > 0:
+            self._pool.spawn(work, *arguments)
+
+
+def _is_kept_elsewhere(plan: Plan) -> bool:
+    """Return whether a backend keeps the conversation: then no other has what came before."""
+    return not isinstance(plan.request, ChatRequest) or plan.request.continues is not None
+
+
+def _call(plan: Plan, target: Target, kind: Kind, services: Services, live_ts_ms: int | None = None) -> None:
+    why = Why(
+        route=plan.decision.route,
+        reason=Reason(kind),
+        sensitivity_reason=plan.request.private_because,
+        live_ts_ms=live_ts_ms,
+    )
+    call = Call(plan, target, why, services, kind=kind)
+    try:
+        reply = call.make()
+    except BackendError:
+        return  # the call has its record
+    call.succeed(reply)

@@ -1,0 +1,82 @@
+"""Beliefs: what one worker has learned about the backends, for decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from app.backends.base import Backend
+from app.background.thread import WorkerThread
+from app.beliefs.local import LocalBackends
+from app.beliefs.medians import Medians
+from app.circuits import Circuits
+from app.metrics.store import Store
+from app.storage import StoreError, now_ms
+from app.types import BackendConfig, CallRecord, Observations, Target
+
+_HOUR_MS = 3_600_000
+
+
+class Beliefs:
+    """The medians, the models that backends hold, which backends are local, and which hosts run their models."""
+
+    def __init__(
+        self, configs: Mapping[str, BackendConfig], backends: Mapping[str, Backend], circuits: Circuits
+    ) -> None:
+        self.local = LocalBackends(configs)
+        self.answers: Mapping[str, bool] = {}  # did a backend name its models when last asked?  Absent = never asked
+        self.immediate = True  # nothing reads medians in the background: each call counts as it ends
+        self._circuits = circuits
+        self._medians = Medians()
+        self._latency_ms: Mapping[tuple[str, str], float] = {}
+        self._models: Mapping[str, tuple[str, ...]] = {}
+        self._with_hosts = tuple((name, one) for name, one in backends.items() if one.model_hosts is not None)
+        self._latest = Observations()
+        self._last_row = 0  # of the database, that the medians know
+
+    def observations(self) -> Observations:
+        """Return what the router believes now.  It is the same object until something changes."""
+        latest, local, unhealthy = self._latest, self.local.names, self._circuits.unhealthy()
+        is_same = latest.latency_ms is self._latency_ms and latest.models is self._models and latest.local is local
+        if is_same and latest.unhealthy == unhealthy and self._hosts_are(latest.model_hosts):
+            return latest
+        self._latest = Observations(
+            latency_ms=self._latency_ms,
+            unhealthy=unhealthy,
+            local=local,
+            models=self._models,
+            model_hosts={name: hosts for name, one in self._with_hosts if (hosts := one.model_hosts) is not None},
+        )
+        return self._latest
+
+    def _hosts_are(self, model_hosts: Mapping[str, Mapping[str, str]]) -> bool:
+        return all(model_hosts.get(name) is backend.model_hosts for name, backend in self._with_hosts)
+
+    def note(self, call: CallRecord) -> None:
+        """Learn how long a call of this worker took."""
+        self._medians.note(call)
+        if self.immediate:
+            self._latency_ms = self._medians.current(now_ms())
+
+    def claim_trial(self, target: Target) -> bool:
+        """Return whether this request may measure a primary that is being skipped."""
+        return self._medians.claim_trial(target, now_ms())
+
+    def read_calls(self, store: Store, thread: WorkerThread) -> None:
+        """Bring the medians up to the calls in the database, those of other workers among them."""
+        now = now_ms()
+        try:
+            self._last_row, rows = thread.run(store.calls_after, self._last_row, now - _HOUR_MS)
+            self._medians.read(rows)
+        except StoreError:
+            pass  # this worker's own calls still count; the writer says what is wrong
+        self._latency_ms = self._medians.current(now)
+
+    def learn_models(self, backend: str, models: tuple[str, ...] | None) -> None:
+        """Note the models that a backend named; None when it did not name them."""
+        self.answers = {**self.answers, backend: models is not None}
+        if models is not None:
+            self._models = {**self._models, backend: models}
+
+    def forget_answers(self, asked: Mapping[str, Backend]) -> None:
+        """Forget the answers of all backends but those that are asked."""
+        self.answers = {name: answer for name, answer in self.answers.items() if name in asked}

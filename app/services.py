@@ -1,0 +1,118 @@
+"""Services: everything that one worker process serves requests with.
+
+factory.py makes it; background/life.py starts and stops what runs beside requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import ParamSpec, Protocol, TypeVar
+
+from app.backends.base import Backend
+from app.backends.places import PLACES_FD, Places
+from app.background.disconnects import Disconnects
+from app.background.thread import WorkerThread
+from app.beliefs import Beliefs
+from app.circuits import Circuits
+from app.conversations import Conversations
+from app.errors import RouterError
+from app.metrics.recorder import Recorder
+from app.metrics.store import Store
+from app.routing.detect import Detectors
+from app.settings import Settings
+from app.storage import now_ms
+from app.types import CallRecord, CircuitState, JsonDict, Kind, Plan, Policy, Target
+
+WORKER_STALE_MS = 10_000  # a worker that has not reported for so long is gone
+_PLACES_PER_BACKEND = 100_000  # bytes of the shared file that belong to one backend
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """One backend with its places."""
+
+    backend: Backend
+    places: Places
+
+
+class Shadows(Protocol):
+    """Make calls that no client waits for (background/shadows.py)."""
+
+    def probe(self, plan: Plan, services: Services) -> None:
+        """Measure a local primary that was passed over, so that its recovery is noticed."""
+
+    def offer(self, plan: Plan, call: CallRecord, services: Services) -> None:
+        """Repeat a live call at the A/B candidate when the policy samples it."""
+
+    def planned(self, plan: Plan, services: Services) -> Iterator[tuple[Target, Kind, float]]:
+        """Return the calls that would be made beside a request: target, kind, share of such requests."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Until Background starts it works in immediate mode: rows are written as calls end, shadow calls run in place."""
+
+    settings: Settings
+    policy: Policy
+    detectors: Detectors
+    upstreams: Mapping[str, Upstream]
+    circuits: Circuits
+    beliefs: Beliefs
+    shadows: Shadows
+    disconnects: Disconnects
+    store: Store
+    recorder: Recorder
+    conversations: Conversations
+    metrics_thread: WorkerThread
+    state_thread: WorkerThread  # for conversations: requests wait for them, and must not wait for a summary
+    log_thread: WorkerThread  # standard error may be a pipe that nobody reads
+    started_at: float  # Unix s
+    worker: str  # host:PID, the name of its reports
+
+    def record(self, call: CallRecord) -> None:
+        """Pass on a finished call to all that learn from it."""
+        self.circuits.note(call)
+        self.beliefs.note(call)
+        self.recorder.note(call)
+
+    def refused(self, error: RouterError) -> None:
+        """Count the request that this error ends, if the request was refused before any call."""
+        if error.refusal is not None:
+            self.recorder.refuse(error.refusal, now_ms())
+
+    def count_refusal(self, code: str) -> None:
+        """Count a request that was refused with `code`, which is a word of ours."""
+        self.recorder.refuse(code, now_ms())
+
+    def read(self, query: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Return the result of a store query, which runs beside the event loop.  Raises StoreError."""
+        return self.metrics_thread.run(query, *arguments, **named)
+
+    def report(self) -> JsonDict:
+        """Return what this worker has under way."""
+        states, closed = self.circuits.states(), CircuitState.CLOSED
+        return {
+            "in_flight": {name: upstream.places.in_flight for name, upstream in self.upstreams.items()},
+            "waiting": {name: upstream.places.waiting for name, upstream in self.upstreams.items()},
+            "circuit_open": {name: int(states.get(name, closed) != closed) for name in self.upstreams},
+            "queued": self.recorder.queued,
+        }
+
+    def workers(self) -> dict[str, JsonDict]:
+        """Return the latest reports of all workers.  Raises StoreError."""
+        if self.recorder.immediate:
+            return {self.worker: self.report()}
+        return self.read(self.store.workers, now_ms(), WORKER_STALE_MS)
+
+
+def with_places(backends: Mapping[str, Backend], environ: Mapping[str, str]) -> dict[str, Upstream]:
+    """Return each backend with its places, in the file that the master opened if there is one."""
+    fd = int(environ[PLACES_FD]) if PLACES_FD in environ else None
+    return {
+        name: Upstream(backend, Places(backend.config.max_concurrency, index * _PLACES_PER_BACKEND, fd))
+        for index, (name, backend) in enumerate(backends.items())
+    }
