@@ -1,4 +1,4 @@
-"""One HTTP call to one backend: what is sent, deadlines, and the wait for the first event.
+"""Make one HTTP call to one backend: write the request, heed the deadlines, wait for the first event.
 
 Calls go through a pool of our own, not a requests.Session, so there is no cookie jar, no netrc, no proxy from the
 environment, and no redirect is followed.
@@ -41,7 +41,7 @@ V1_PATHS = {Wire.CHAT: "/v1/chat/completions", Wire.RESPONSES: "/v1/responses"} 
 
 
 class Backend:
-    """A named upstream that speaks the OpenAI chat API.  Subclasses set a few class attributes; see CONTRIBUTING.md."""
+    """Call a named server.  Subclasses set a few class attributes; see CONTRIBUTING.md."""
 
     type: ClassVar[str]
     hosted: ClassVar[bool] = True  # a hosted kind is remote unless the policy says `local: true`
@@ -71,16 +71,16 @@ class Backend:
 
     @property
     def missing_key(self) -> str:
-        """The variable that should hold this backend's key and does not; "" when all is well."""
+        """Return the variable that should hold this backend's key and does not; "" when all is well."""
         return self.config.api_key_env or "" if not self._key else ""
 
     @property
     def wires(self) -> tuple[Wire, ...]:
-        """The wire forms that the server speaks; clients of another form are translated to the last."""
+        """Return the wire forms that the server speaks; clients of another form are translated to the last."""
         return self.config.wires
 
     def dialect_for(self, model: str) -> Dialect:  # noqa: ARG002
-        """The dialect in which the server wants to be asked for a model."""
+        """Return the dialect in which the server wants requests for a model."""
         return self.dialect
 
     @classmethod
@@ -106,8 +106,8 @@ class Backend:
         return self.config.endpoint + outgoing.path
 
     def open(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Whole | Stream:
-        """Sends it.  Returns the whole answer, or a stream whose first event has come and is no error.  A word of a
-        dialect that the server refuses is left out, once.  Raises BackendError."""
+        """Send a request.  Return the whole reply, or a stream whose first event has come and is no error..  A request
+        that the server refuses for a word of its wire form is sent once more without it.  Raise BackendError."""
         try:
             return self._open(outgoing, target, stream=stream, private=private)
         except BackendRejected as refused:
@@ -117,7 +117,7 @@ class Backend:
         return self._open(dataclasses.replace(outgoing, body=body), target, stream=stream, private=private)
 
     def _open(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Whole | Stream:
-        """One try of `open`."""
+        """Try once to `open`."""
         response = self._send(outgoing.method, outgoing.path, outgoing.body or None, private)
         form = WIRES[outgoing.wire]
         answer = None
@@ -144,12 +144,14 @@ class Backend:
                 response.close()
 
     def discover(self) -> tuple[str, ...]:
-        """Names of the models it holds, as far as a request can name them.  Raises BackendError."""
+        """Return the names of the models that the server holds, as far as a request can name them.  Raise
+        BackendError."""
         names = self.model_names(self.ask(self.models_path))
         return tuple(islice((name for name in names if len(name) <= MOST_MODEL_CHARS), _MOST_MODELS))
 
     def runs_with(self, model: str) -> int | None:  # noqa: ARG002
-        """Tokens of context that the server really gives a model; None when it does not say.  Raises BackendError."""
+        """Return the tokens of context that the server really gives a model; None when it does not say.  Raise
+        BackendError."""
         return None
 
     @property
@@ -164,8 +166,8 @@ class Backend:
         return ""
 
     def ask(self, path: str, question: Mapping[str, Any] | None = None, *, private: bool = False) -> Mapping[str, Any]:
-        """What the server tells about itself: the document at a path, or its answer to a question posted there.
-        The first-byte deadline holds for the whole of it.  Raises BackendError."""
+        """Return a document in which the server describes itself: the one at a path, or its reply to a question posted
+        there.  The first-byte deadline holds for all of it.  Raise BackendError."""
         body = None if question is None else json.dumps(question).encode()
         deadline = time.monotonic() + self.config.timeouts.first_byte_s
         response = self._send("GET" if body is None else "POST", path, body, private)
@@ -178,7 +180,7 @@ class Backend:
             response.close()
 
     def model_names(self, document: Mapping[str, Any]) -> tuple[str, ...]:
-        """Model names in the answer at `models_path`."""
+        """Return the names of models in the document at `models_path`."""
         return tuple(str(entry["id"]) for entry in entries_of(document, "data") if entry.get("id"))
 
     def close(self) -> None:
@@ -253,6 +255,6 @@ class Backend:
 
 
 def entries_of(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    """The objects in a list that a document should hold."""
+    """Return the objects in a list that a document should hold."""
     entries = document.get(name)
     return [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []

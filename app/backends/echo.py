@@ -1,6 +1,6 @@
-"""A backend that needs nothing and is no model: it answers with the words it was sent.
+"""Reply with the words of the request: a backend that needs nothing and is no model.
 
-For the first minute after an installation, and for tests of clients.
+It serves the first minute after an installation, and tests of clients.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class EchoBackend(Backend):
 
 
 class EchoStream:
-    """The same answer word by word."""
+    """Yield the same reply word by word."""
 
     wire = Wire.CHAT
 
@@ -83,7 +83,7 @@ def _events(head: Mapping[str, Any], text: str, usage: Mapping[str, int] | None)
 
 
 def _last_text(chat: JsonObject) -> str:
-    """The text of the last user message."""
+    """Return the text of the last user message."""
     for message in reversed(chat.get("messages") or ()):
         if isinstance(message, Mapping) and message.get("role") == "user":
             content = message.get("content")

@@ -1,4 +1,4 @@
-"""Finds out which models of a server run at another host.
+"""Find out which models of a server run at another host.
 
 An Ollama hands some of its models on to another host, whatever their names say, and `ollama cp` changes that at any
 time.  So the server is asked just before each private request.  Its answer holds for a second, and requests that want
@@ -21,11 +21,11 @@ _MOST_ANSWERS = 1000  # clients can name any model
 
 
 class ModelHosts:
-    """Keeps what one server says about the hosts that run its models."""
+    """Hold the answers of one server about the hosts that run its models."""
 
     def __init__(self, ask: Callable[[str], str], clock: Callable[[], float] = time.monotonic) -> None:
-        """`ask` returns the host that runs a model, "" for the server itself, or raises BackendError; `clock` gives
-        monotonic seconds."""
+        """Take `ask`, which returns the host that runs a model, "" for the server itself, or raises BackendError, and
+        `clock`, which returns monotonic seconds."""
         self.known: Mapping[str, str] = {}  # by model_key; swapped whole, so that others can tell that it changed
         self._ask = ask
         self._clock = clock
@@ -76,7 +76,8 @@ class ModelHosts:
 
 
 class _Question:
-    """A question to the server.  When it is over with neither `host` nor `error`, the client of the asker left."""
+    """Hold a question to the server.  When it is over with neither `host` nor `error`, the client that asked it
+    left."""
 
     def __init__(self) -> None:
         self.over = Event()

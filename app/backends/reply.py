@@ -1,4 +1,4 @@
-"""The reply of a backend: whole, or a stream that is still coming."""
+"""Hold the reply of a backend: whole, or a stream that is still coming."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Whole:
         self.finish_failure = reading.failure
 
     def close(self) -> None:
-        """Nothing is open any more."""
+        """Do nothing: the connection was returned already."""
 
 
 class StoredDocument(Whole):
@@ -71,7 +71,8 @@ class Stream:
         private: bool = False,
         begun: Sequence[bytes] = (),
     ) -> None:
-        """`begun` holds what was read of the body already.  Errors of a private request are worded by us."""
+        """Take the pieces that were read of the body already in `begun`.  Errors of a private request are worded by
+        us."""
         self.wire = wire
         self._response = response
         self._config = config
@@ -96,8 +97,8 @@ class Stream:
         return self._watch.facts
 
     def wait_for_first(self, deadline: float) -> None:
-        """Reads until the first event, comments aside.  Raises BackendError when it is an error, when there is
-        none, or when it has not come by `deadline` (monotonic seconds)."""
+        """Read until the first event, comments aside.  Raise BackendError when it is an error, when there is none, or
+        when it has not come by `deadline` (monotonic seconds)."""
         watch, size = self._watch, 0
         while not watch.begun:
             left = deadline - time.monotonic()
@@ -150,7 +151,7 @@ class Stream:
         return piece or next(self)
 
     def _check(self) -> None:
-        """Raise StreamInterrupted when the backend said that its answer failed."""
+        """Raise StreamInterrupted when an event says that the reply failed."""
         watch = self._watch
         if watch.error is not None:
             message, more = "the backend reported an error in its stream", {}
@@ -176,7 +177,7 @@ class Stream:
         return self._watch.closing
 
     def _keep_connection(self) -> None:
-        """Reads the end of the body when it is there at once: then the connection is kept."""
+        """Read the end of the body when it is there at once: then the connection is kept."""
         self._over = True
         with contextlib.suppress(*TRANSPORT_ERRORS):
             self._response.read(_DRAIN_S)
@@ -209,8 +210,8 @@ def first_bytes(response: Response, deadline: float, config: BackendConfig) -> l
 
 
 def read_body(response: Response, timeout_s: float, begun: Sequence[bytes] = (), deadline: float = inf) -> bytes:
-    """The whole body, decoded; `begun` was read already.  `timeout_s` bounds each wait, `deadline` (monotonic seconds)
-    all of them.  Raises transport errors, and BackendProtocol for one that does not end."""
+    """Return the whole body, decoded; `begun` was read already.  `timeout_s` bounds each wait, `deadline` (monotonic
+    seconds) all of them.  Raise transport errors, and BackendProtocol for a body that does not end."""
     pieces, size = [*begun], sum(map(len, begun))
     while piece := response.read(min(timeout_s, deadline - time.monotonic())):
         pieces.append(piece)

@@ -1,4 +1,4 @@
-"""The one test for errors in what a backend sends with status 200: a first event, a later one, a whole answer."""
+"""Find errors in replies that came with status 200: in a first event, in a later one, in a whole reply."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the finish reasons of chat servers mean: one table for both APIs.
+"""The meaning of the finish reasons of chat servers: one table for all APIs.
 
 Beside OpenAI's words these are the words of vLLM (abort), DeepSeek (insufficient_system_resource), OpenRouter (error),
 Mistral (model_length), Anthropic, Gemini, Bedrock, Cohere and Zhipu, which gateways pass on untranslated.

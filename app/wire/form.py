@@ -1,4 +1,4 @@
-"""A wire form, as the backends that speak it use it: how their replies are read from the side."""
+"""Describe a wire form to the code that calls backends: how a reply in that form is read from the side."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.wire.reply_facts import ReplyFacts, ReplyReading
 
 
 class Refusal(Protocol):
-    """What a backend said against a request."""
+    """Describe why a backend refused a request."""
 
     status: int
     message: str
@@ -35,11 +35,11 @@ class Watch(Protocol):
 
     @property
     def ended_well(self) -> bool:
-        """The reply is whole, as far as its events say."""
+        """Return whether the events say that the reply is whole."""
 
     @property
     def closing(self) -> bytes:
-        """The bytes that a body lacks at its end; known after `end`."""
+        """Return the bytes that a body lacks at its end; known after `end`."""
 
     def feed(self, piece: bytes) -> None:
         """Read more bytes, however they were cut."""
@@ -62,4 +62,4 @@ class WireForm:
     read: Callable[[JsonObject], ReplyReading]  # a whole reply
     watch: Callable[[], Watch]
     is_document: Callable[[bytes, str], bool] = sse.is_document  # (first bytes, Content-Type) of what is no stream
-    other_body: Callable[[Refusal, bytes], bytes | None] = _no_other_body  # what may be sent after a refusal
+    other_body: Callable[[Refusal, bytes], bytes | None] = _no_other_body  # to be sent once more after a refusal

@@ -1,4 +1,4 @@
-"""A request body as JSON: read once, with the places of its members, and written again with few values replaced."""
+"""Read a request body as JSON once, with the places of its members, and write it again with few values replaced."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _first_comma = re.compile(r"\A([ \t\n\r]*\{[ \t\n\r]*),[ \t\n\r]*")  # left by a
 
 @dataclass(frozen=True, slots=True)
 class JsonBody:
-    """A JSON object as it was received, and where its members' values stand in the text."""
+    """Hold a JSON object as it was received, and the places of its members' values in the text."""
 
     text: str
     document: JsonDict
@@ -40,8 +40,8 @@ class JsonBody:
     repeated: bool = False  # an object, here or deeper, has a name twice: the document lacks a value
 
     def with_members(self, members: Mapping[str, str], without: Collection[str] = ()) -> bytes:
-        """The body with the named members' values replaced by raw JSON text, or put in front when they are absent, and
-        those of `without` left out.  Every other byte stays as it came.
+        """Return the body with the named members' values replaced by raw JSON text, or put in front when they are
+        absent, and without the members named in `without`.  Every other byte stays as it came.
 
         `Model` counts as `model`: some servers (those in Go) read names so, and the last one counts for them.
         """
@@ -70,7 +70,7 @@ class JsonBody:
         return [member for member, _, _ in self.spans if member.casefold() == name] in ([], [name])
 
     def raw(self, name: str) -> str:
-        """The JSON text of a member; of a repeated name the last counts."""
+        """Return the JSON text of a member; of a repeated name the last counts."""
         return next(self.text[start:end] for member, start, end in reversed(self.spans) if member == name)
 
     def pairs(self) -> Any:
@@ -85,7 +85,7 @@ class JsonBody:
 
 
 def read_object(raw: bytes) -> JsonBody:
-    """Parses a request body.  Raises RequestError when it is not one JSON object in UTF-8."""
+    """Parse a request body.  Raise RequestError when it is not one JSON object in UTF-8."""
     if not raw:
         raise RequestError("The request body is empty; send a JSON object.")
     if _holds_too_much(raw):
@@ -106,7 +106,8 @@ def read_object(raw: bytes) -> JsonBody:
 
 
 def _holds_too_much(raw: bytes) -> bool:
-    """Many values, not long texts.  Most bodies need a look at three characters only."""
+    """Return whether a body holds too many values, however long its texts are.  For most bodies the count of three
+    characters is enough."""
     if len(raw) <= MOST_TOKENS or len(raw.translate(None, _NO_MARK)) <= MOST_TOKENS // 2:
         return False
     return next(islice(_TOKEN.finditer(raw), MOST_TOKENS, None), None) is not None
@@ -175,7 +176,7 @@ def _member_behind(mark: str, text: str, at: int) -> tuple[str | None, int]:
 
 
 class _Objects:
-    """Makes the objects of one body, and notes when one has a name twice."""
+    """Make the objects of one body, and note when one has a name twice."""
 
     def __init__(self) -> None:
         self.repeated = False
@@ -193,7 +194,7 @@ def _space(text: str, at: int) -> int:
 
 
 def elements_of(text: str) -> list[str]:
-    """The texts of the elements of a JSON array."""
+    """Return the texts of the elements of a JSON array."""
     elements = []
     at = _space(text, 1)
     while text[at] != "]":

@@ -1,4 +1,4 @@
-"""Where a JSON object ends that arrives in pieces."""
+"""Find the end of a JSON object that arrives in pieces."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ _IN_STRING = re.compile(r'["\\]')
 
 
 class JsonEnd:
-    """Follows brackets and strings, so that only a text that ended needs to be parsed.  Linear in what is fed."""
+    """Follow brackets and strings, so that only a text that ended needs to be parsed.  The work is linear in the
+    text."""
 
     def __init__(self) -> None:
         self.ended = False  # the outermost bracket is closed, by `}`, and only white space came behind it

@@ -1,4 +1,4 @@
-"""What a backend's reply says of itself, in whatever wire form it came.  A/B reports compare replies by these facts."""
+"""The facts that are read in a reply, in whatever wire form it came.  A/B reports compare replies by them."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _LINE_END = re.compile(rb"\r?\n")
 
 
 class Splitter:
-    """Cuts a byte stream into events, however the bytes were cut on the way.  Linear in what is fed.
+    """Cut a byte stream into events, however the bytes were cut on the way.  The work is linear in the bytes.
 
     An event longer than `max_event_bytes` is left out and counted in `oversized`, so that memory is bounded.
     """
@@ -33,10 +33,10 @@ class Splitter:
         self._max = max_event_bytes
         self.oversized = 0
 
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """The events that `chunk` completes, without their end marks."""
+    def feed(self, piece: bytes) -> list[bytes]:
+        """Return the events that `piece` completes, without their end marks."""
         seen = max(0, len(self._open) - 2)  # an end mark may be cut in two
-        self._open += chunk
+        self._open += piece
         ends = [end.span() for end in EVENT_END.finditer(self._open, seen)]
         events: list[bytes] = []
         begin = 0
@@ -51,11 +51,11 @@ class Splitter:
 
     @property
     def end_mark(self) -> bytes:
-        """The bytes that end the open event; none when no event is open."""
+        """Return the bytes that end the open event; none when no event is open."""
         return missing_end(self._open)
 
     def flush(self) -> list[bytes]:
-        """The open event at the end of the body, when its end mark is missing."""
+        """Return the open event at the end of the body, when its end mark is missing."""
         events: list[bytes] = []
         self._close(bytes(self._open), events)
         self._open.clear()
@@ -129,12 +129,12 @@ def _value(line: bytes, colon: int) -> bytes:
 
 
 def data_of(event: bytes) -> bytes | None:
-    """The joined `data:` lines of an event, or None when it has none (a comment, an id)."""
+    """Return the joined `data:` lines of an event; None when it has none (a comment, an id)."""
     return read(event)[1]
 
 
 def json_of(data: bytes) -> dict[str, Any] | None:
-    """The JSON object in an event's data, or None when there is none (`[DONE]`, garbage).  NaN counts as null."""
+    """Return the JSON object in an event's data; None when there is none (`[DONE]`, garbage).  NaN counts as null."""
     try:
         document = _decode(data.removeprefix(_BYTE_ORDER_MARK).decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError):
@@ -143,7 +143,7 @@ def json_of(data: bytes) -> dict[str, Any] | None:
 
 
 def event(document: Mapping[str, Any], name: str | None = None) -> bytes:
-    """One event as bytes, with an `event:` line when it is named."""
+    """Return one event as bytes, with an `event:` line when it has a name."""
     return (f"event: {name}\n".encode() if name else b"") + _written(document)
 
 

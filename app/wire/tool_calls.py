@@ -1,4 +1,4 @@
-"""Tool calls of a chat answer, put into the form of OpenAI's API.
+"""Put the tool calls of a chat reply into the form of OpenAI's API.
 
 There a call begins with one fragment that has its index, its id and its whole name, and goes on with fragments that
 have its index and a piece of its arguments.  Servers also leave out indexes or ids, give all calls index 0, repeat ids
@@ -22,7 +22,7 @@ _MOST_LOOKS = 50
 
 @dataclass(slots=True, eq=False)
 class Fragment:
-    """One fragment in the form of OpenAI's API.  While it is undecided, what comes next may change it."""
+    """Hold one fragment in the form of OpenAI's API.  While it is undecided, the next fragments may change it."""
 
     index: int  # of its call, counted from 0 in the order in which calls begin
     id: str = ""  # of a call, in its first fragment
@@ -66,10 +66,10 @@ class _Call:
 
 
 class ToolCalls:
-    """The calls of one message, read fragment by fragment."""
+    """Read the calls of one message, fragment by fragment."""
 
     def __init__(self, new_id: Callable[[], str], names: Collection[str] = ()) -> None:
-        """`new_id` makes an id for a call; `names` are those of the tools that were offered."""
+        """Take `new_id`, which makes an id for a call, and the names of the tools in the request."""
         self._new_id = new_id
         self._names = names
         self._calls: list[_Call] = []
@@ -222,7 +222,7 @@ class ToolCalls:
         fragment.arguments = text
 
     def _keep_placeholders(self) -> None:
-        """What looked like placeholders were whole arguments: a call has arguments of its own, or nothing follows."""
+        """Keep the arguments that looked like placeholders: a call has arguments of its own, or nothing follows."""
         for call in self._placeholders:
             if call.placeholder is not None:
                 call.placeholder.placeholder = False
@@ -285,7 +285,7 @@ def numbered(message: JsonObject) -> list[dict[str, Any]]:
 
 
 def arguments_of(value: Any) -> str:
-    """Arguments as a string, whether the backend sent one or an object."""
+    """Return arguments as a string, whether the backend sent a string or an object."""
     if value is None or isinstance(value, str):
         return value or ""
     return json.dumps(value, ensure_ascii=False)

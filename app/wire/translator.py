@@ -1,4 +1,4 @@
-"""Translation between the wire form of a client and that of a backend.  No I/O: clock and ids come in as arguments."""
+"""Translate between the wire form of a client and that of a backend.  Clock and ids come in as arguments."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ class ThroughChat:
     """Translate between two wire forms that know nothing of each other: chat stands between them."""
 
     def __init__(self, client: Translator, backend: Translator) -> None:
-        """`client` translates between the client's form and chat, `backend` between chat and the backend's form."""
+        """Take `client`, which translates between the client's form and chat, and `backend`, which translates between
+        chat and the backend's form."""
         self._client = client
         self._backend = backend
 

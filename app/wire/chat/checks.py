@@ -1,7 +1,8 @@
-"""The members of a chat body whose kind is checked before anything is called.
+"""Check the kinds of the members of a chat body before anything is called.
 
-Refused is what every server refuses.  llama.cpp, and Ollama for what it hands on to it, answer some of these mistakes
-with a 500: the mistake would be tried at the next backend and count as a failure of the first.
+A body is refused for a mistake that every server refuses.  llama.cpp, and Ollama for what it hands on to it, answer
+some of these mistakes with a 500: the mistake would be tried at the next backend and count as a failure of the
+first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Words of OpenAI's chat API that some servers refuse or ignore: what is changed in a body."""
+"""Change the words of OpenAI's chat API that some servers refuse or ignore."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Chat answers on their way to chat clients: their bytes, except for tool calls that a client could not put together.
+"""Repair chat replies for chat clients: the tool calls that a client could not put together.
 
-What is sound passes byte for byte.  Only whole events are passed on, because what was sent cannot be repaired.
+Everything else passes byte for byte.  Only whole events are passed on, because an event that was sent cannot be
+repaired.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ def tool_names(chat: JsonObject) -> frozenset[str]:
 
 
 def repaired_stream(pieces: Iterable[bytes], names: Collection[str], new_id: NewId) -> Iterator[bytes]:
-    """The bytes of a chat stream for a chat client.  `names` are those of the tools that were offered; `new_id` makes
-    an id for a call.  Raises what `pieces` raises, when all events that came before it were passed on."""
+    """Yield the bytes of a chat stream for a chat client.  `names` are the names of the tools in the request; `new_id`
+    makes an id for a call.  Raise the error of `pieces` after all events before it were passed on."""
     repair = _StreamRepair(names, new_id)
     try:
         for piece in pieces:
@@ -89,7 +90,7 @@ def _is_sound_call(raw: JsonObject, read: tuple[JsonObject, Fragment | None]) ->
 
 
 class _Held:
-    """An event with the fragments in it, which wait until they are decided."""
+    """Hold an event with the fragments in it, until they are decided."""
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw

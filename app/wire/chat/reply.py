@@ -1,4 +1,4 @@
-"""Chat completions: what a whole one says, and its form as the one chunk of a stream."""
+"""Read a whole chat completion, and write it as the one chunk of a stream."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _chars_of_call(call: object) -> int:
 
 
 def first_choice(chunk: JsonObject) -> JsonObject:
-    """The choice that we asked for; empty when the chunk has none."""
+    """Return the first choice of a chunk; empty when it has none."""
     choices = chunk.get("choices")
     for choice in choices if isinstance(choices, list) else ():
         if isinstance(choice, Mapping) and choice.get("index") in (None, 0):
@@ -66,7 +66,7 @@ def first_choice(chunk: JsonObject) -> JsonObject:
 
 
 def message_of(chat: JsonObject) -> tuple[JsonObject, JsonDict] | None:
-    """(choice, message) of a whole chat answer; None when it holds no answer."""
+    """Return the choice and the message of a whole chat reply; None when it holds no message."""
     choice = first_choice(chat)
     message = choice.get("message")
     if not isinstance(message, Mapping):
@@ -75,7 +75,7 @@ def message_of(chat: JsonObject) -> tuple[JsonObject, JsonDict] | None:
 
 
 def as_chunk(document: JsonObject) -> JsonDict:
-    """A whole completion as the one chunk of a stream, for a backend that ignored `stream: true`."""
+    """Return a whole completion as the one chunk of a stream, for a backend that ignored `stream: true`."""
     chunk = {name: value for name, value in document.items() if name != "choices"}
     chunk["object"] = "chat.completion.chunk"
     choices = document.get("choices")

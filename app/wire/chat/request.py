@@ -1,4 +1,4 @@
-"""Chat-completions bodies: read once, checked, and sent on byte for byte with only `model` replaced."""
+"""Read and check chat bodies, and send them on byte for byte with only `model` replaced."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_MODEL_CHARS = 1024  # of a model's name; those of real servers have fewer t
 
 @dataclass(frozen=True, slots=True)
 class ChatBody:
-    """A chat request body (implements types.Body)."""
+    """Hold a chat request body (implements types.Body)."""
 
     wire: ClassVar[Wire] = Wire.CHAT
 
@@ -35,11 +35,11 @@ class ChatBody:
         return self.json.pairs()
 
     def translate(self, dialect: Dialect) -> None:
-        """Nothing: chat passes through."""
+        """Do nothing: chat passes through."""
 
     def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:
-        """The client's bytes with `model` replaced, and the words that the server would refuse or ignore; a shadow call
-        also has its streaming switched off."""
+        """Return the client's bytes with `model` replaced, and the words that the server would refuse or ignore; for a
+        shadow call also with streaming switched off."""
         members = {"model": json.dumps(model)}
         without = dialects.edit(self.json.document, self.json.raw, dialect, members)
         if self.developer and dialect.system_first:
@@ -52,7 +52,7 @@ class ChatBody:
 
 
 def parse(raw: bytes) -> ChatBody:
-    """Checks a chat body as far as routing needs it.  Raises RequestError naming the field."""
+    """Check a chat body as far as routing needs it.  Raise RequestError that names the field."""
     body = read_object(raw)
     messages = body.document.get("messages")
     if not isinstance(messages, list) or not messages:
@@ -73,8 +73,8 @@ def parse(raw: bytes) -> ChatBody:
 
 
 def without(raw: bytes, name: str) -> bytes | None:
-    """A chat body without a word that its server refused: `max_tokens` and `max_completion_tokens` take each other's
-    place, `developer` becomes `system`.  None when the word is not in it."""
+    """Return a chat body without a word that its server refused: `max_tokens` and `max_completion_tokens` take each
+    other's place, `developer` becomes `system`.  Return None when the word is not in it."""
     body = scan_object(raw.decode("utf-8"))  # it was checked before it was sent
     if name == "developer":
         messages = body.document["messages"]
@@ -89,8 +89,8 @@ def without(raw: bytes, name: str) -> bytes | None:
 
 
 def _system_first(body: JsonBody) -> str:
-    """The text of `messages` with all system and developer messages as one system message in front; the others stay
-    as they came."""
+    """Return the text of `messages` with all system and developer messages as one system message in front; the others
+    stay as they came."""
     messages, texts = body.document["messages"], elements_of(body.raw("messages"))
     front = system_message([message for message in messages if message["role"] in SYSTEM_ROLES])
     rest = [text for message, text in zip(messages, texts, strict=True) if message["role"] not in SYSTEM_ROLES]
@@ -98,20 +98,20 @@ def _system_first(body: JsonBody) -> str:
 
 
 def _streams_or_not(body: JsonBody) -> bool:
-    """Whether servers would not agree if it is to be streamed: the first or the last of a name may count, and for
-    those in Go `Stream` too.  An answer of the other kind would look like a backend's failure."""
+    """Return whether servers would disagree about `stream`: the first or the last of a name may count, and servers in
+    Go read `Stream` too.  A reply of the other kind would look like a backend's failure."""
     streams = bool(body.document.get("stream"))
     values = (body.text[start:end] for name, start, end in body.spans if name.casefold() == "stream")
     return any((value == "true") != streams for value in values)
 
 
 def of_text(text: str) -> ChatBody:
-    """The body of one user message."""
+    """Return the body of one user message."""
     return parse(json.dumps({"messages": [{"role": "user", "content": text}]}).encode())
 
 
 def model_of(document: JsonObject) -> str:
-    """The client's `model`, trimmed, or "" when it is absent or null.  Raises RequestError."""
+    """Return the client's `model`, trimmed; "" when it is absent or null.  Raise RequestError."""
     model = document.get("model")
     if model is None:
         return ""

@@ -1,4 +1,4 @@
-"""What a chat stream says about itself, read from the side while its bytes pass through unchanged."""
+"""Read a chat stream from the side while its bytes pass through unchanged."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ _LAST_DONE = re.compile(rb"^data: ?\[DONE\].*\Z", re.MULTILINE | re.DOTALL)
 
 
 class StreamWatch:
-    """Notes what an operator and a fallback need to know: first event, error, usage, normal end (implements
-    form.Watch)."""
+    """Note the first event, an error, the usage and a normal end (implements form.Watch)."""
 
     last_event = sse.DONE  # ends a stream; some servers leave it out
 
@@ -42,7 +41,7 @@ class StreamWatch:
 
     @property
     def ended_well(self) -> bool:
-        """A missing `[DONE]` behind a finish_reason is still a normal end; an end with neither is a cut."""
+        """Return whether the reply is whole: a missing `[DONE]` behind a finish_reason is a normal end too."""
         return self.error is None and not self.gave_up and (self.done or self.facts.finish is not None)
 
     @property
@@ -62,7 +61,7 @@ class StreamWatch:
             self._read(event)
 
     def before_failure(self, piece: bytes) -> bytes:
-        """No `[DONE]` passes, and no error in a form that clients would take for a part of the reply."""
+        """Return a piece without `[DONE]`, and without an error that clients would take for a part of the reply."""
         if self.error is not None and not self.error_told:
             return piece[: max(piece.rfind(self._error_event), 0)]
         return _LAST_DONE.sub(b"", piece)

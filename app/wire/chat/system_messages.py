@@ -1,4 +1,4 @@
-"""System messages as chat templates want them: one, in front.
+"""Put system messages into the form that chat templates want: one, in front.
 
 Many templates refuse a system message that does not stand first, and know no `developer`.
 """

@@ -1,4 +1,4 @@
-"""Chat clients before chat backends."""
+"""Translate for chat clients and chat backends."""
 
 from __future__ import annotations
 

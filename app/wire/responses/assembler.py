@@ -1,4 +1,4 @@
-"""Chat deltas to Response items: which item each piece of a backend's answer belongs to.
+"""Turn chat deltas into the items of a Response.
 
 Items are closed in the order in which they were opened, so the finished ones are the Response's `output`.
 """
@@ -19,7 +19,7 @@ _TEXTS = ("reasoning_content", "reasoning", "content", "refusal")
 
 
 class Assembler:
-    """Fed with deltas; `take` hands over the events they made."""
+    """Read deltas; `take` hands over their events."""
 
     def __init__(self, request: ResponsesRequest, new_id: Callable[[str], str]) -> None:
         self.output: list[dict[str, Any]] = []  # closed items
@@ -38,7 +38,7 @@ class Assembler:
         return events
 
     def read(self, delta: JsonObject, logprobs: Any = None) -> None:
-        """One delta: reasoning, then text, then calls."""
+        """Read one delta: reasoning, then text, then calls."""
         if self._fragments and any(text_of(delta.get(name)) for name in _TEXTS):
             self._settle()
         if reasoning := text_of(delta.get("reasoning_content")) or text_of(delta.get("reasoning")):
@@ -158,14 +158,14 @@ class Assembler:
 
 
 def text_of(value: Any) -> str:
-    """Text that may come as a string, as parts, or not at all."""
+    """Return a text that may come as a string, as parts, or not at all."""
     if isinstance(value, list):
         return "".join(_string(part.get("text")) for part in value if isinstance(part, Mapping))
     return _string(value)
 
 
 def _finite(value: Any) -> Any:
-    """`value` without infinities, which some servers write and JSON does not have; -9999 is OpenAI's sign for them."""
+    """Return `value` without infinities, which some servers write and JSON does not have; OpenAI writes -9999."""
     if isinstance(value, list):
         return [_finite(entry) for entry in value]
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""A Responses request as a Body: written as chat, or as it came, for whichever backend is tried."""
+"""Write a Responses request as chat, or as it came, for whichever backend is tried."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.wire.responses.request import LEADS_TO_STORED, ResponsesRequest, item_t
 
 
 class ResponsesBody:
-    """A Responses request (implements types.Body)."""
+    """Hold a Responses request (implements types.Body)."""
 
     wire: ClassVar[Wire] = Wire.RESPONSES
 
@@ -27,10 +27,10 @@ class ResponsesBody:
         *,
         kept_elsewhere: bool = False,
     ) -> None:
-        """`received` is the body as it came, for backends that speak this API themselves; `history` holds the items of
-        the chain that is continued, `stored` those that `request.references` names.  With `kept_elsewhere` a backend
-        goes on with what it keeps, and may know the other references.  Raises RequestError for what has no chat form,
-        before anything is sent."""
+        """Take the request, and the body as it came (`received`) for backends that speak this API
+        themselves.  `history` holds the items of the chain that is continued, `stored` the items that
+        `request.references` names.  With `kept_elsewhere` a backend keeps the conversation, and may know the other
+        references.  Raise RequestError for input that has no chat form, before anything is sent."""
         known = {str(item["id"]) for item in history if item.get("id")}
         self.request = request
         self._history = tuple(history)
@@ -123,7 +123,7 @@ def _response_format(wanted: JsonObject, dialect: Dialect) -> dict[str, Any]:
 
 
 def _foreign(items: Sequence[JsonObject]) -> list[dict[str, Any]]:
-    """Items of ours for a backend that keeps items itself: it knows neither our ids nor our reasoning."""
+    """Return items of ours for a backend that keeps items itself: it knows neither our ids nor our reasoning."""
     return [
         {name: value for name, value in item.items() if name not in ("id", "status")}
         for item in items
@@ -134,8 +134,8 @@ def _foreign(items: Sequence[JsonObject]) -> list[dict[str, Any]]:
 def _resolved(
     items: Sequence[JsonObject], stored: Mapping[str, JsonObject], known: Collection[str], kept_elsewhere: bool
 ) -> list[JsonObject]:
-    """`items` with every reference replaced by what it refers to; what the chain holds is not said twice, and what
-    is kept elsewhere stays a reference."""
+    """Return `items` with every reference replaced by its item.  An item of the chain does not come twice, and a
+    reference to an item that a backend keeps stays."""
     resolved = []
     for item in items:
         if item_type(item) != "item_reference":

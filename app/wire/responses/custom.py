@@ -1,4 +1,4 @@
-"""Custom tools over chat: how one raw string rides in the JSON arguments of a function.
+"""Offer custom tools over chat: one raw string in the JSON arguments of a function.
 
 A Responses custom tool takes free text (a patch, a program).  Chat servers know functions only, so the model is
 offered a function with one required string parameter, and its JSON is unwrapped again while it arrives.
@@ -35,7 +35,7 @@ _OPEN = re.compile(
 
 
 def as_function(tool: JsonObject, wire_name: str) -> dict[str, Any]:
-    """Chat's function object for a custom tool; its grammar can only be told, not enforced."""
+    """Return chat's function object for a custom tool; its grammar can only be described, not enforced."""
     description = str(tool.get("description") or "")
     form = tool.get("format")
     if isinstance(form, dict) and form.get("definition"):
@@ -51,12 +51,12 @@ def as_function(tool: JsonObject, wire_name: str) -> dict[str, Any]:
 
 
 def wrap(text: str) -> str:
-    """The arguments that stand for `text` in a chat history."""
+    """Return the arguments that stand for `text` in a chat history."""
     return json.dumps({PARAMETER: text}, ensure_ascii=False)
 
 
 def unwrap(arguments: str) -> str:
-    """The raw input in whole arguments.  A model that forgot the wrapper wrote the input itself."""
+    """Return the raw input in whole arguments.  A model that forgot the wrapper wrote the input itself."""
     try:
         document: Any = json.loads(arguments, strict=False)
     except (ValueError, RecursionError):
@@ -68,8 +68,8 @@ def unwrap(arguments: str) -> str:
 
 
 class Unwrapper:
-    """`unwrap` for arguments that arrive in pieces: gives out each part of the string once it is certain.  Linear in
-    what is fed, however it was cut."""
+    """Unwrap arguments that arrive in pieces: give out each part of the string once it is certain.  The work is linear
+    in the text, however it was cut."""
 
     def __init__(self) -> None:
         self._state = "head"  # head | string | end | other: no wrapper that we know, decided at the end
@@ -78,7 +78,7 @@ class Unwrapper:
         self._open = ""  # the end of the string so far, which the next piece may complete
 
     def feed(self, piece: str) -> str:
-        """The text that `piece` makes certain; often empty."""
+        """Return the text that `piece` makes certain; often empty."""
         if self._state == "string":
             return self._read_string(piece)
         if self._state == "end":
@@ -87,7 +87,8 @@ class Unwrapper:
         return self._read_head(piece) if self._state == "head" else ""
 
     def finish(self) -> str:
-        """What is left at the end of the arguments.  In a string that was cut, half an escape is no text."""
+        """Return the rest of the text at the end of the arguments.  In a string that was cut, half an escape is no
+        text."""
         held = "".join(self._pieces)
         self._pieces.clear()
         return unwrap(held) if held.strip() else ""

@@ -1,4 +1,4 @@
-"""Errors of chat backends in the words of the Responses API."""
+"""Word errors of chat backends as the Responses API does."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ ErrorFields = Mapping[str, str | None]
 
 
 def backend_error(document: JsonObject) -> dict[str, str | None]:
-    """message, type, param and code of a backend's error, cut, without anything shaped like a key."""
+    """Return message, type, param and code of a backend's error, cut, without anything shaped like a key."""
     return {name: excerpt(value) if value else None for name, value in error_fields(document).items()}

@@ -20,18 +20,18 @@ Emit = Callable[[Event], None]
 
 
 class Item(Protocol):
-    """An item that is being written."""
+    """Write one item."""
 
     @property
     def complete(self) -> bool:
-        """Nothing more can follow: the item may be closed before the end."""
+        """Return whether nothing more can follow, so that the item may be closed before the end."""
 
     def end(self, status: str) -> dict[str, Any]:
-        """Emit the closing events; the whole item."""
+        """Emit the closing events; return the whole item."""
 
 
 class _Events:
-    """Emits the events of one item."""
+    """Emit the events of one item."""
 
     def __init__(self, emit: Emit, index: int, item_id: str) -> None:
         self._emit = emit
@@ -49,7 +49,7 @@ class _Events:
 
 
 class MessageItem:
-    """A message; text and refusal are parts of it, one after the other."""
+    """Write a message; text and refusal are parts of it, one after the other."""
 
     complete = True
 
@@ -106,7 +106,7 @@ class MessageItem:
 
 
 class ReasoningItem:
-    """The backend's reasoning, shown as a summary: the one form that every client can show."""
+    """Write the backend's reasoning as a summary, the one form that every client can show."""
 
     complete = True
 
@@ -137,7 +137,7 @@ class ReasoningItem:
 
 
 class CallItem:
-    """A call of a function.  What the model writes are its arguments."""
+    """Write a call of a function: the model's text is its arguments."""
 
     type, member = "function_call", "arguments"
     delta_event, done_event = "response.function_call_arguments.delta", "response.function_call_arguments.done"
@@ -184,7 +184,7 @@ class CallItem:
         return fragment
 
     def _rest(self, status: str) -> str:
-        """What is still to be written: clients parse the arguments, so a call without any has empty ones."""
+        """Return the rest of the text: clients parse the arguments, so a call without any has empty ones."""
         return "{}" if status == "completed" and not self.arguments.strip() else ""
 
     def _done_members(self) -> dict[str, Any]:
@@ -200,7 +200,7 @@ class CallItem:
 
 
 class CustomCallItem(CallItem):
-    """A call of a custom tool: the one string inside the arguments is what the client wants."""
+    """Write a call of a custom tool: the client gets the one string inside the arguments."""
 
     type, member = "custom_tool_call", "input"
     delta_event, done_event = "response.custom_tool_call_input.delta", "response.custom_tool_call_input.done"

@@ -1,6 +1,6 @@
-"""Responses items as chat messages.
+"""Write Responses items as chat messages.
 
-Chat servers want strict histories: one assistant message for all that the model said in a turn, and right behind it
+Chat servers want strict histories: one assistant message for the whole reply of a turn, and right behind it
 one tool message for each of its calls.  Clients send looser ones, so the items are gathered into turns first.
 """
 
@@ -31,7 +31,7 @@ _REASONING_PREFIX = "llr1."
 def to_messages(
     instructions: str | None, items: Iterable[JsonObject], toolbox: Toolbox, dialect: Dialect
 ) -> list[Message]:
-    """The chat history for a list of items.  Raises RequestError for content that has no chat form."""
+    """Return the chat history for a list of items.  Raise RequestError for content that has no chat form."""
     history = _History(toolbox, dialect)
     if instructions:
         history.add({"type": "message", "role": "system", "content": instructions})
@@ -45,7 +45,7 @@ def to_messages(
 
 @dataclass(slots=True)
 class _Turn:
-    """What the model did at once, and the results of its calls.  `said` is False for results without a call."""
+    """Gather one reply of the model, and the results of its calls."""
 
     said: bool = True
     contents: list[list[Part]] = field(default_factory=list)
@@ -72,7 +72,7 @@ class _Turn:
 
 
 class _History:
-    """Turns and other messages in order.  Each item type has a method of its name; other types say nothing to a
+    """Hold turns and other messages in order.  Each item type has a method of its name; other types mean nothing to a
     chat model and are skipped."""
 
     def __init__(self, toolbox: Toolbox, dialect: Dialect) -> None:
@@ -133,7 +133,7 @@ class _History:
             turn.attached += [{"type": "text", "text": f"From tool call {call_id}:"}, *attached]
 
     def _turn_of(self, call_id: str) -> _Turn:
-        """The turn that a result belongs to: it may come late, behind other messages."""
+        """Return the turn that a result belongs to: it may come late, behind other messages."""
         if turns := self._waiting.get(call_id):
             turn = turns.pop()
             turn.waiting[call_id] -= 1
@@ -167,7 +167,8 @@ def _result(call_id: str, text: str) -> Message:
 
 
 def _legal_arguments(arguments: Any) -> str:
-    """Servers parse the arguments of past calls: a call that was cut must not spoil the conversation for good."""
+    """Return arguments that parse: servers parse those of past calls, and one call that was cut must not spoil the
+    whole conversation."""
     if not isinstance(arguments, str):
         return json.dumps(arguments or {}, ensure_ascii=False)
     if not arguments.strip():
@@ -183,7 +184,7 @@ def _legal_arguments(arguments: Any) -> str:
 
 
 def parts_of(content: Any) -> list[Part]:
-    """Content as chat parts; RequestError when it has no chat form."""
+    """Return content as chat parts.  Raise RequestError when it has no chat form."""
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
     if not isinstance(content, list):
@@ -226,7 +227,7 @@ def _file(part: JsonObject) -> Part:
 
 
 def _text_and_rest(content: Any) -> tuple[str, list[Part]]:
-    """The texts of a content as one, and its other parts."""
+    """Return the texts of a content as one, and its other parts."""
     if type(content) is str:
         return content, []
     parts = parts_of(content)
@@ -235,7 +236,7 @@ def _text_and_rest(content: Any) -> tuple[str, list[Part]]:
 
 
 def _joined(contents: list[list[Part]]) -> str | list[Part]:
-    """Contents as one: a string when there is nothing but text, which every server reads."""
+    """Return contents as one: a string when there is nothing but text, which every server reads."""
     if len(contents) == 1 and len(contents[0]) == 1 and contents[0][0]["type"] == "text":
         return str(contents[0][0]["text"])
     if all(part["type"] == "text" for parts in contents for part in parts):
@@ -248,7 +249,7 @@ def _joined(contents: list[list[Part]]) -> str | list[Part]:
 
 
 def reasoning_text(item: JsonObject) -> str:
-    """The reasoning that an item carries, wherever it is; "" when it carries none that we can read."""
+    """Return the reasoning that an item carries, wherever it is; "" when it carries none that we can read."""
     return (
         _texts(item.get("content"))
         or unseal_reasoning(item.get("encrypted_content"))
@@ -264,13 +265,13 @@ def _texts(parts: Any, between: str = "") -> str:
 
 
 def seal_reasoning(text: str) -> str:
-    """`encrypted_content` for a reasoning item.  It is opaque, not secret: it holds what the client's own model
-    wrote for the client, so no key is needed and every worker, and every later version, can read it."""
+    """Return `encrypted_content` for a reasoning item.  It is opaque, not secret: it holds the text of the client's own
+    model, so no key is needed and every worker, and every later version, can read it."""
     return _REASONING_PREFIX + base64.urlsafe_b64encode(json.dumps(text).encode("ascii")).decode("ascii")
 
 
 def unseal_reasoning(sealed: Any) -> str:
-    """The text in a value that we issued; "" for a foreign one."""
+    """Return the text in a value that we issued; "" for a foreign one."""
     if not isinstance(sealed, str) or not sealed.startswith(_REASONING_PREFIX):
         return ""
     try:

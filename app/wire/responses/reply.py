@@ -1,4 +1,4 @@
-"""The Response object: written for a whole chat answer, and read where a backend wrote it."""
+"""Write the Response for a whole chat reply, and read a Response that a backend wrote."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def from_chat(
     model: str,
     new_id: Callable[[str], str],
 ) -> dict[str, Any]:
-    """The Response for a whole chat answer; BackendProtocol when it holds none."""
+    """Return the Response for a whole chat reply.  Raise BackendProtocol when it holds no message."""
     answer = message_of(chat)
     if answer is None:
         raise BackendProtocol("The backend's answer holds no message.")
@@ -64,7 +64,7 @@ def from_chat(
 
 
 def output_text(response: JsonObject) -> str:
-    """All that the model said to the user, as one string."""
+    """Return the texts of a Response as one string."""
     parts = [part for item in response["output"] if item["type"] == "message" for part in item["content"]]
     return "".join(part["text"] for part in parts if part["type"] == "output_text")
 
@@ -82,7 +82,7 @@ def response_object(
     reason: str | None = None,
     error: JsonObject | None = None,
 ) -> dict[str, Any]:
-    """A Response with every field that clients may read."""
+    """Return a Response with every field that clients may read."""
     return {
         "id": response_id,
         "object": "response",
@@ -99,7 +99,7 @@ def response_object(
 
 
 def usage_object(usage: Any) -> dict[str, Any] | None:
-    """Chat usage in Responses names; None when the backend told none."""
+    """Return chat usage in the names of the Responses API; None when the backend sent none."""
     if not isinstance(usage, Mapping) or not usage:
         return None
     read, written = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")

@@ -1,4 +1,4 @@
-"""POST /v1/responses, the request: checked, with every default filled in.
+"""Check the request of POST /v1/responses, and fill in every default.
 
 `null` means absent everywhere.  Fields that we do not know are no error and reach no backend.
 """
@@ -41,7 +41,7 @@ _KINDS: dict[Any, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponsesRequest:
-    """One request to /v1/responses."""
+    """Hold one request to /v1/responses."""
 
     model: str  # trimmed; "" when absent
     input: tuple[JsonObject, ...]  # items as they came; a string is one user message
@@ -62,11 +62,11 @@ class ResponsesRequest:
 
     @property
     def references(self) -> tuple[str, ...]:
-        """Ids of stored items that the input points to."""
+        """Return the ids of stored items that the input refers to."""
         return tuple(item["id"] for item in self.input if item_type(item) == "item_reference")
 
     def after(self, history: Sequence[JsonObject]) -> ResponsesRequest:
-        """The request when it goes on from `history`: tools that came as items of it are there still."""
+        """Return the request as a continuation of `history`: tools that came as items of it are still there."""
         return replace(self, toolbox=self.toolbox.after(_carried(history, "history")))
 
     def unstored(self) -> ResponsesRequest:
@@ -75,17 +75,17 @@ class ResponsesRequest:
 
 
 def item_type(item: JsonObject) -> str:
-    """The type of an input item; a message and a reference may leave it out."""
+    """Return the type of an input item; a message and a reference may leave it out."""
     return str(item.get("type") or ("message" if item.get("role") else "item_reference"))
 
 
 def is_id(value: Any) -> bool:
-    """Whether a value can be the id of something that is kept."""
+    """Return whether a value can be the id of a stored item."""
     return isinstance(value, str) and value != "" and value.isprintable()
 
 
 def parse(fields: JsonObject) -> ResponsesRequest:
-    """The request in a JSON document; RequestError names the field that is wrong."""
+    """Return the request in a JSON document.  Raise RequestError that names the wrong field."""
     if _read(fields, "background", bool):
         raise RequestError("background responses are not supported; leave background out.", param="background")
     for name in _ELSEWHERE:
@@ -131,7 +131,7 @@ def parse(fields: JsonObject) -> ResponsesRequest:
 
 
 def _echo(fields: JsonObject) -> dict[str, Any]:
-    """The members of the answer that repeat a field or its default."""
+    """Return the members of a Response that repeat a field or its default."""
 
     def field(name: str, kind: Any, default: Any = None, at_least: int | None = None) -> Any:
         value = _read(fields, name, kind)
@@ -157,7 +157,7 @@ def _echo(fields: JsonObject) -> dict[str, Any]:
 
 
 def _read(fields: JsonObject, name: str, kind: Any, prefix: str = "") -> Any:
-    """A field of the right kind, or None; a boolean is no number."""
+    """Return a field of the right kind, or None; a boolean is no number."""
     value = fields.get(name)
     if value is None:
         return None
@@ -167,12 +167,12 @@ def _read(fields: JsonObject, name: str, kind: Any, prefix: str = "") -> Any:
 
 
 def _sent(fields: JsonObject, *names: str) -> dict[str, Any]:
-    """Those of `names` that the client gave a value."""
+    """Return the fields among `names` that the client gave a value."""
     return {name: fields[name] for name in names if fields.get(name) is not None}
 
 
 def _text_format(form: JsonObject) -> dict[str, Any]:
-    """`text.format` with every member that is echoed."""
+    """Return `text.format` with every member that is echoed."""
     kind = form.get("type")
     if kind in ("text", "json_object"):
         return {"type": kind}
@@ -202,7 +202,7 @@ def _input(fields: JsonObject) -> tuple[JsonObject, ...]:
 
 
 def _carried(items: Sequence[JsonObject], where: str) -> list[JsonObject]:
-    """The tools that items bring with them (Codex sends all of its tools so for some models)."""
+    """Return the tools that come inside items (Codex sends all of its tools so for some models)."""
     return [
         tool
         for at, item in enumerate(items)

@@ -1,4 +1,4 @@
-"""Items of a request as they are kept for a continuation, and as they are listed."""
+"""Write the items of a request as they are kept for a continuation, and as they are listed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ID_PREFIXES = {
 
 
 def kept_items(items: Sequence[JsonObject], new_id: Callable[[str], str]) -> list[dict[str, Any]]:
-    """Input items as they are kept for a continuation, every one with a type and an id that can be referred to."""
+    """Return input items as they are kept for a continuation, each with a type and an id."""
     kept = []
     for item in items:
         kind, name = item_type(item), item.get("id")
@@ -28,7 +28,7 @@ def kept_items(items: Sequence[JsonObject], new_id: Callable[[str], str]) -> lis
 
 
 def input_list(items: Sequence[JsonObject]) -> dict[str, Any]:
-    """The answer of GET /v1/responses/{id}/input_items: newest first."""
+    """Return the document for GET /v1/responses/{id}/input_items: newest first."""
     data = [_shown(item) for item in reversed(items)]
     return {
         "object": "list",
@@ -40,7 +40,7 @@ def input_list(items: Sequence[JsonObject]) -> dict[str, Any]:
 
 
 def _shown(item: JsonObject) -> dict[str, Any]:
-    """An item as the published list shows it: content as parts, and a status."""
+    """Return an item as the published list shows it: content as parts, and a status."""
     shown = dict(item)
     if item["type"] != "reasoning":
         shown["status"] = item.get("status") or "completed"

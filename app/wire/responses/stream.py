@@ -1,4 +1,4 @@
-"""Responses events: made of a chat stream by a state machine, and read where a backend wrote them."""
+"""Write a chat stream as Responses events, and read the events that a backend wrote."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from app.wire.responses.request import ResponsesRequest
 
 
 class EventStream:
-    """One streamed Response.
+    """Write one streamed Response.
 
     `begin`, then `feed` for each chunk, then `finish` or `fail`; each returns the bytes to send, one entry an event.
-    Nothing comes out after the end, whatever is fed.
+    Nothing comes out after the end.
     """
 
     def __init__(
@@ -37,9 +37,8 @@ class EventStream:
         read_error: Callable[[JsonObject], ErrorFields] = backend_error,
         settle: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
-        """`settle` gets the final object before it is sent, and may change it; not that of a failure.
-
-        `new_id` makes a fresh id for a prefix, `clock` tells Unix time, `read_error` words a backend's error."""
+        """Take `settle`, which gets the final object before it is sent, and may change it; it does not get the object
+        of a failure.  `new_id` makes a fresh id for a prefix, `clock` returns Unix time."""
         self._request = request
         self._same: dict[str, Any] = {"response_id": response_id, "created_at": created_at, "model": model}
         self._clock = clock
@@ -56,11 +55,11 @@ class EventStream:
 
     @property
     def ended_cleanly(self) -> bool:
-        """Whether the backend said that its answer is whole."""
+        """Return whether the backend declared its reply whole."""
         return bool(self._finish_reason) or self._done_seen
 
     def begin(self) -> list[bytes]:
-        """The backend has accepted the request."""
+        """Return the first events, once the backend has accepted the request."""
         if self._begun:
             return []
         self._begun = True
@@ -68,7 +67,7 @@ class EventStream:
         return self._encode([{"type": f"response.{name}", "response": response} for name in ("created", "in_progress")])
 
     def feed(self, chunk: JsonObject, event: bytes = b"") -> list[bytes]:
-        """One parsed chat chunk; `event` is the name of the event that it came in."""
+        """Return the events for one parsed chat chunk; `event` is the name of the event that it came in."""
         if self.closed:
             return []
         if error_of(chunk, event) is not None:
@@ -78,7 +77,8 @@ class EventStream:
         return self._feed(chunk, choice, delta if isinstance(delta, Mapping) else {})
 
     def feed_document(self, chat: JsonObject) -> list[bytes]:
-        """A whole chat answer, from a backend that ignored `stream: true`.  `finish` is still to be called."""
+        """Return the events for a whole chat reply, from a backend that ignored `stream: true`.  Call `finish` behind
+        it."""
         if self.closed:
             return []
         if error_of(chat) is not None:
@@ -90,11 +90,12 @@ class EventStream:
         return self._feed(chat, *answer)
 
     def done(self) -> None:
-        """The backend sent `[DONE]`."""
+        """Note that the backend sent `[DONE]`."""
         self._done_seen = True
 
     def finish(self) -> list[bytes]:
-        """The end of the backend's body: the terminal event, a failure if the answer is not whole."""
+        """Return the events for the end of the backend's body: the terminal event, or a failure if the reply is not
+        whole."""
         if self.closed:
             return []
         if not self.ended_cleanly:
@@ -116,7 +117,7 @@ class EventStream:
     def fail(
         self, message: str, type: str | None = None, code: str | None = None, param: str | None = None
     ) -> list[bytes]:
-        """A failure after the stream began: never followed by a completed response."""
+        """Return the events for a failure after the stream began: no completed response follows."""
         if self.closed:
             return []
         self._items.abandon()
@@ -158,7 +159,7 @@ class EventStream:
 
 
 def translate(chunks: Iterable[bytes], stream: EventStream) -> Iterator[bytes]:
-    """The client's bytes for the bytes of a chat stream.  A stream that breaks ends in a failure event.
+    """Yield the client's bytes for the bytes of a chat stream.  A stream that breaks ends in a failure event.
 
     Everything is read, also behind the end, so that the sender of `chunks` sees its body used up.
     """
@@ -192,7 +193,7 @@ def _translate_events(events: Iterable[bytes], stream: EventStream) -> Iterator[
 
 
 def _joined(events: list[bytes]) -> Iterator[bytes]:
-    """What one chunk made, as one piece to send."""
+    """Yield the events of one chunk as one piece to send."""
     if events:
         yield b"".join(events)
 
@@ -202,7 +203,7 @@ _WORDS = (*(end.encode() for end in _ENDS), b'"error"')
 
 
 class ResponsesWatch(StreamWatch):
-    """The same questions, asked of Responses events.  `done`: the terminal event has come."""
+    """Read Responses events from the side (implements form.Watch)."""
 
     closing = b""  # nothing is added to a body that ends well
 
@@ -239,7 +240,8 @@ class ResponsesWatch(StreamWatch):
 
 
 def response_in(event: bytes, *, ends_only: bool) -> JsonObject | None:
-    """The Response that an event holds; with `ends_only` of terminal events, the others are not even parsed."""
+    """Return the Response that an event holds; None when it holds none.  With `ends_only` only terminal events are
+    parsed."""
     if ends_only and not any(end.encode() in event for end in _ENDS):
         return None
     document = sse.json_of(sse.data_of(event) or b"") or {}

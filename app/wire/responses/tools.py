@@ -1,4 +1,4 @@
-"""Responses tools as chat functions, and the way back from a chat function's name.
+"""Offer Responses tools as chat functions, and find the tool for a chat function's name.
 
 Functions and custom tools are offered; the tools of a namespace are offered under a flat name; tools that only
 OpenAI can run (web search and the like) have no chat equivalent and are left out.  Tools may also come inside the
@@ -26,7 +26,7 @@ _CHOICES = ("none", "auto", "required")
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """One tool that the backend is offered, as the client knows it."""
+    """Hold one tool that the backend is offered, as the client knows it."""
 
     kind: str  # function | custom
     name: str
@@ -35,7 +35,7 @@ class Tool:
 
 
 class Toolbox:
-    """The tools of one request."""
+    """Hold the tools of one request."""
 
     def __init__(
         self,
@@ -59,11 +59,11 @@ class Toolbox:
                         self._offer(tool, space["name"], self._free_name(space["name"], tool["name"]))
 
     def after(self, tools: Sequence[JsonObject]) -> Toolbox:
-        """This one with older tools too; where two have one name, ours is offered."""
+        """Return this toolbox with older tools too; where two have one name, ours is offered."""
         return Toolbox((*tools, *self._tools), self._choice, self._parallel) if tools else self
 
     def members(self) -> dict[str, Any]:
-        """The members of a chat body that speak of tools; none when nothing is offered."""
+        """Return the members of a chat body for the tools; none when nothing is offered."""
         allowed, choice = self._allowed(), self._chat_choice()
         if not allowed:
             return {}
@@ -76,15 +76,15 @@ class Toolbox:
 
     @property
     def wire_names(self) -> Collection[str]:
-        """The names of the tools that the backend is offered."""
+        """Return the names of the tools that the backend is offered."""
         return self._by_wire_name.keys()
 
     def tool(self, wire_name: str) -> Tool | None:
-        """What the backend's name for a tool stands for."""
+        """Return the tool that has a name at the backend."""
         return self._by_wire_name.get(wire_name)
 
     def wire_name(self, name: str, namespace: str | None) -> str:
-        """The name under which a call goes back to the backend, also for a tool that is no longer offered."""
+        """Return the name of a tool at the backend, also of one that is no longer offered."""
         return self._wire_names.get((namespace, name)) or (flat_name(namespace, name) if namespace else name)
 
     def _offer(self, tool: JsonObject, namespace: str | None, wire_name: str) -> None:
@@ -130,14 +130,14 @@ class Toolbox:
 
 
 def flat_name(namespace: str, name: str, mark: str = "") -> str:
-    """`namespace__name` within the letters and the length that chat servers allow; the end is what models read.
-    `mark` goes in front, to tell apart two names that would else be one."""
+    """Return `namespace__name` within the letters and the length that chat servers allow; models read the end.  `mark`
+    goes in front, to distinguish two names that would else be one."""
     flat = _ILLEGAL.sub("_", f"{namespace}__{name}")
     return mark + flat[len(mark) - _LONGEST_NAME :]
 
 
 def _meant(entry: JsonObject) -> tuple[str, ...]:
-    """What an entry of a tool choice names: (namespace, ""), ("", tool), (namespace, tool), or nothing."""
+    """Return the names in an entry of a tool choice: (namespace, ""), ("", tool), (namespace, tool), or nothing."""
     name, space = entry.get("name"), entry.get("namespace")
     if not isinstance(name, str):
         return ()
@@ -145,7 +145,7 @@ def _meant(entry: JsonObject) -> tuple[str, ...]:
 
 
 def _ways_to_name(tool: Tool) -> tuple[tuple[str, str], ...]:
-    """How an entry of a tool choice may name `tool`."""
+    """Return the names by which an entry of a tool choice may mean `tool`."""
     if tool.namespace is None:
         return (("", tool.name),)
     return ("", tool.name), (tool.namespace, tool.name), (tool.namespace, "")
@@ -155,7 +155,7 @@ def _ways_to_name(tool: Tool) -> tuple[tuple[str, str], ...]:
 
 
 def parse_tools(value: Any, where: str = "tools") -> tuple[dict[str, Any], ...]:
-    """`tools` in Responses shape, checked as far as we read it; `where` is their place in the body."""
+    """Return `tools` in Responses shape, checked as far as we read it; `where` is their place in the body."""
     if value is None:
         return ()
     if not isinstance(value, list):
@@ -164,14 +164,14 @@ def parse_tools(value: Any, where: str = "tools") -> tuple[dict[str, Any], ...]:
 
 
 def count_tools(value: Any) -> int:
-    """How many tools a list holds that was not checked yet, those in namespaces included."""
+    """Count the tools in a list that was not checked yet, tools in namespaces included."""
     if not isinstance(value, list):
         return 0
     return sum(1 + (count_tools(tool.get("tools")) if isinstance(tool, Mapping) else 0) for tool in value)
 
 
 def _field(where: str) -> str:
-    """The top-level field of a place such as `input[3].tools[0]`."""
+    """Return the top-level field of a place such as `input[3].tools[0]`."""
     return where.partition("[")[0]
 
 
@@ -199,7 +199,7 @@ def _parse_tool(value: Any, where: str) -> dict[str, Any]:
 
 
 def parse_choice(value: Any) -> str | dict[str, Any] | None:
-    """`tool_choice`: a word, or an object in Responses shape."""
+    """Return `tool_choice`: a word, or an object in Responses shape."""
     if value is None or value in _CHOICES:
         return value  # type: ignore[no-any-return]
     if not isinstance(value, Mapping) or not isinstance(value.get("type"), str):

@@ -1,4 +1,4 @@
-"""Responses clients before chat backends, and before backends that speak the Responses API themselves."""
+"""Translate for Responses clients: before chat backends, and before backends that speak the Responses API."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ResponsesToChat:
 
 
 class ResponsesToResponses:
-    """Pass requests and replies on, and have kept what the backend keeps."""
+    """Pass requests and replies on, and note the responses that the backend keeps."""
 
     def request(self, body: Body, model: str, dialect: Dialect, *, stream: bool) -> bytes:  # noqa: ARG002
         assert isinstance(body, ResponsesBody)
