@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import peewee
 
-from app.metrics.aggregates import COUNTS, Aggregate, CallRow, Dump, Key
+from app.metrics.aggregates import COUNTS, Aggregate, CallRow, Counts, Dump, Key
 from app.storage import portions
 from app.storage.model import BACKLOG_AFTER, BACKLOG_TO, ROLLED_TO, Metric, State
 
@@ -39,7 +39,7 @@ class Stored(NamedTuple):
 
     bucket: Bucket
     key: Key
-    counts: Sequence[float]
+    counts: Counts
     latency: Dump
     ttfb: Dump
 

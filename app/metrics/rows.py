@@ -52,12 +52,13 @@ def flat(call: CallRecord) -> tuple[object, ...]:
     decision = (basis.policy, _storable(basis.asked_model), dump(basis)) if basis else (None, None, None)
     tags = _tag_values(call.tags) if call.tags else _NO_TAGS
     own = (call.times.ts_ms, call.why.live_ts_ms, call.ending.outcome == Outcome.OK, call.kind != Kind.LIVE, *decision)
-    return (*own, *map(_storable, (*_values(call), *tags)))
+    values = (*_values(call), *tags)
+    return (*own, *[value if value is None else _storable(value) for value in values])
 
 
 def _storable(value: object) -> object:
     """Cut a value to a size that every database accepts, so that a long name of a client or a large count of a
     backend cannot make the whole batch fail."""
-    if type(value) is int:
-        return None if value > _MOST else value
-    return plain(value[:MOST_CHARS]) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return plain(value[:MOST_CHARS])
+    return None if type(value) is int and value > _MOST else value

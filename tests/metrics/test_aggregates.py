@@ -182,3 +182,13 @@ def test_the_sum_of_aggregates_is_the_aggregate_of_all_rows(groups: list[list[An
     parts = [aggregate(*rows) for rows in groups]
     assert merged(parts) == aggregate(*(one for rows in groups for one in rows))
     assert parts == [aggregate(*rows) for rows in groups]
+
+
+def test_every_count_is_dumped_and_added_in_its_place() -> None:
+    numbers = {name: place for place, name in enumerate(COUNTS, 1)}
+    total = Aggregate(**numbers)
+    *counts, latency, ttfb = Aggregate(**numbers).dump()
+    assert dict(zip(COUNTS, counts, strict=True)) == numbers
+    total.merge_dump(tuple(counts), Dump.parse(latency), Dump.parse(ttfb))
+    total.merge(Aggregate(**numbers))
+    assert {name: getattr(total, name) for name in COUNTS} == {name: 3 * number for name, number in numbers.items()}
