@@ -6,54 +6,13 @@ of its API.  Messages never hold prompt text or keys.
 
 from __future__ import annotations
 
-import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar
 
-import re2
-
 from app.types import JsonObject, Step
 
-MOST_SAID = 500  # characters of another program's error text that are passed on
-_WORD_CHARS = f"{string.ascii_letters}{string.digits}_-./+=~"
-_BYTES = re2.Options()
-_BYTES.encoding = re2.Options.Encoding.LATIN1  # each byte is a character, so text that is no UTF-8 is searched too
-_KEY_SHAPES = re2.compile(
-    rb"(?i)\b(?:sk|pk|rk|ghp|gho|xox[abprs]|hf|gsk|AIza|AKIA)[-_]?[A-Za-z0-9_\-]{8,}"
-    rb"|(bearer )[^\s\"',]{8,}"
-    rb"|\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-.]+",
-    _BYTES,
-)
-_LONG_WORD = re2.compile(rb"[\w/.-]{28,}", _BYTES)
-_RANDOM_WORD = re2.compile(  # letters and digits mixed
-    rb"[\w-]*(?:[A-Za-z][\w-]*[0-9]|[0-9][\w-]*[A-Za-z])[\w-]*", _BYTES
-)
-
-
 _WORTH_A_RETRY = (408, 409, 425, 429)  # 4xx about the moment, not about the request
-
-
-def redact(text: str, secrets: Sequence[str] = ()) -> str:
-    """Return `text` without our own keys (`secrets`) and without anything shaped like a key.
-
-    The time is linear in the text: backends quote what clients wrote, and RE2 does not backtrack.
-    """
-    for secret in secrets:
-        if len(secret) >= 4:
-            text = text.replace(secret, "[redacted]")
-    raw = text.encode("utf-8", "surrogatepass")
-    raw = _KEY_SHAPES.sub(rb"\1[redacted]", raw)
-    raw = _LONG_WORD.sub(lambda match: b"[redacted]" if _RANDOM_WORD.fullmatch(match[0]) else match[0], raw)
-    return str(raw, "utf-8", "surrogatepass")
-
-
-def excerpt(text: str, secrets: Sequence[str] = (), most: int = MOST_SAID) -> str:
-    """Return the first `most` characters of the redacted text.  Only the beginning of a long text is read, and a word
-    that is cut there is left out: it could be half a key."""
-    cut = len(text) > 8 * most  # redacting makes a text shorter
-    whole = redact(text[: 8 * most].rstrip(_WORD_CHARS) if cut else text, secrets)
-    return whole[: most - 1] + "…" if cut or len(whole) > most else whole
 
 
 class ClientGone(BaseException):
@@ -363,25 +322,3 @@ class AllBackendsFailed(RouterError):
     def refusal(self) -> str | None:
         """Return `busy` for a request that got no place at any backend: it was never sent."""
         return BackendBusy.kind if all(isinstance(error, BackendBusy) for _, error in self.failures) else None
-
-
-_ERROR_MEMBERS = ("error", "detail", "message", "details")
-
-
-def error_fields(document: JsonObject) -> dict[str, str | None]:
-    """Return message, type, param and code of a backend's error document, whichever shape it has: an object, a text or
-    `detail`."""
-    error = next((document[name] for name in _ERROR_MEMBERS if document.get(name)), None)
-    fields: dict[str, object] = {name: value for name, value in document.items() if isinstance(value, (str, int))}
-    fields |= error if isinstance(error, Mapping) else {"message": _text_of(error)}
-    named = {name: fields.get(name) for name in ("message", "type", "param", "code")}
-    return {name: str(value) if value not in (None, "", "error") else None for name, value in named.items()}
-
-
-def _text_of(error: object) -> str | None:
-    """Return the text of an error that is no object: a text, or FastAPI's list of wrong fields."""
-    if isinstance(error, list):
-        entries = [entry for entry in error if isinstance(entry, Mapping) and entry.get("loc") and entry.get("msg")]
-        places = [".".join(map(str, at)) if isinstance(at := entry["loc"], list) else str(at) for entry in entries]
-        return "; ".join(f"{place}: {entry['msg']}" for place, entry in zip(places, entries, strict=True)) or None
-    return error if isinstance(error, str) else None

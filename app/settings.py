@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
-from app.errors import PolicyError, excerpt
+from app.errors import PolicyError
+from app.redaction import excerpt
 
 DEFAULT_POLICY_FILE = "./policy.yaml"
 _MAX_DIGITS = 20  # of a whole number; Python reads at most 4300

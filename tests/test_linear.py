@@ -23,7 +23,8 @@ from app.backends.ollama import OllamaBackend
 from app.backends.openai import OpenAIBackend
 from app.backends.response import Response
 from app.cli.table import folded, table
-from app.errors import NotAllowed, PolicyError, RequestError, error_fields, excerpt, redact
+from app.errors import NotAllowed, PolicyError, RequestError
+from app.redaction import excerpt, redact
 from app.routing import basis, names
 from app.routing.features import features, words_of
 from app.routing.locality import is_cloud_model, is_loopback_name
@@ -36,6 +37,7 @@ from app.web.openai import OpenAI
 from app.wire.chat import request as chat
 from app.wire.chat.repair import repaired_document, repaired_stream
 from app.wire.chat.reply import as_chunk
+from app.wire.error_document import error_fields
 from app.wire.json_end import JsonEnd
 from app.wire.responses import request as responses
 from app.wire.responses.custom import Unwrapper, unwrap

@@ -29,13 +29,12 @@ from app.errors import (
     BackendUnavailable,
     ConnectTimeout,
     RouterExhausted,
-    error_fields,
-    excerpt,
-    redact,
 )
+from app.redaction import excerpt, redact
 from app.routing.locality import is_address, is_local_address, is_loopback_name
 from app.types import BackendConfig, JsonDict, JsonObject, Target
 from app.wire import sse
+from app.wire.error_document import error_fields
 
 TRANSPORT_ERRORS = (urllib3.exceptions.HTTPError, OSError)
 """The exceptions that sending and reading may raise."""

@@ -14,11 +14,11 @@ from app.errors import (
     BackendServerError,
     BackendTimeout,
     StreamInterrupted,
-    error_fields,
-    redact,
 )
+from app.redaction import redact
 from app.types import BackendConfig, JsonObject, Wire
 from app.wire import WIRES
+from app.wire.error_document import error_fields
 from app.wire.reply_facts import ReplyFacts
 
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from marshmallow import ValidationError
 
-from app.errors import excerpt
 from app.policy.fields import CheckedField
 from app.policy.values import MOST_PROBLEMS, nearest
+from app.redaction import excerpt
 from app.routing.detect import CHOICES, DETECTORS, MOST_BYTES, TOO_MUCH, PatternError, check_detector, check_pattern
 
 _DETECTORS = f"recommended, {', '.join(DETECTORS)}, or a national id such as id_de"

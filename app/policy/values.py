@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from marshmallow import ValidationError
 
-from app.errors import excerpt
+from app.redaction import excerpt
 
 MOST_PROBLEMS = 39  # lines that a message prints; the checks may stop after so many
 _MOST_NAMES = 100  # that are compared to find the nearest one

@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from app.errors import PolicyError, excerpt
+from app.errors import PolicyError
+from app.redaction import excerpt
 
 _MERGE = "tag:yaml.org,2002:merge"  # the key `<<`
 _TEXT = "tag:yaml.org,2002:str"

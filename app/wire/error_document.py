@@ -1,11 +1,14 @@
-"""Find errors in replies that came with status 200: in a first event, in a later one, in a whole reply."""
+"""Find errors in what backends send, in replies with status 200 too, and read what they say."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from app.types import JsonObject
 from app.wire import sse
 
 _SUCCESS = range(200, 300)
+_ERROR_MEMBERS = ("error", "detail", "message", "details")
 
 
 def error_of(document: JsonObject | None, event: bytes = b"") -> JsonObject | None:
@@ -36,3 +39,22 @@ def error_in(event: bytes, data: bytes | None) -> JsonObject | None:
     if document is None and event == b"error":
         return {"message": (data or b"").decode("utf-8", "replace").strip()}
     return error_of(document, event)
+
+
+def error_fields(document: JsonObject) -> dict[str, str | None]:
+    """Return message, type, param and code of a backend's error document, whichever shape it has: an object, a text or
+    `detail`."""
+    error = next((document[name] for name in _ERROR_MEMBERS if document.get(name)), None)
+    fields: dict[str, object] = {name: value for name, value in document.items() if isinstance(value, (str, int))}
+    fields |= error if isinstance(error, Mapping) else {"message": _text_of(error)}
+    named = {name: fields.get(name) for name in ("message", "type", "param", "code")}
+    return {name: str(value) if value not in (None, "", "error") else None for name, value in named.items()}
+
+
+def _text_of(error: object) -> str | None:
+    """Return the text of an error that is no object: a text, or FastAPI's list of wrong fields."""
+    if isinstance(error, list):
+        entries = [entry for entry in error if isinstance(entry, Mapping) and entry.get("loc") and entry.get("msg")]
+        places = [".".join(map(str, at)) if isinstance(at := entry["loc"], list) else str(at) for entry in entries]
+        return "; ".join(f"{place}: {entry['msg']}" for place, entry in zip(places, entries, strict=True)) or None
+    return error if isinstance(error, str) else None

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from app.backends.failures import MOST_ERROR_BYTES, refusal
-from app.errors import MOST_SAID, BackendRejected, excerpt, redact
+from app.errors import BackendRejected
+from app.redaction import MOST_SAID, excerpt, redact
 from app.types import BackendConfig, Target, Timeouts
 from app.wire.chat.errors import error_document
 

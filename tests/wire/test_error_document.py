@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from app.errors import error_fields
 from app.types import JsonObject
 from app.wire import finish, sse
 from app.wire.chat.reply import read_reply
 from app.wire.chat.stream import StreamWatch
-from app.wire.error_document import error_in, error_of
+from app.wire.error_document import error_fields, error_in, error_of
 from app.wire.responses.stream import ResponsesWatch
 from tests.wire.streams import answer as whole
 from tests.wire.streams import delta, events_of, final, kinds, response_of, text

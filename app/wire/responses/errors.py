@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.errors import error_fields, excerpt
+from app.redaction import excerpt
 from app.types import JsonObject
+from app.wire.error_document import error_fields
 
 ErrorFields = Mapping[str, str | None]
 
