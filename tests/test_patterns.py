@@ -90,11 +90,11 @@ PATTERNS = {
     "app/web/headers.py _SLASHES": Listed(all_matches, CLASS, ("/", "/a", "//")),
     "app/web/headers.py _LIKE_OURS": Listed(first_match, "no match begins inside a word", ("X", "XL", "_X", "XLL_")),
     "app/policy/fields.py _ENV_NAME": Listed(whole, BOUNDED, ("A", "_")),
-    "app/cli/common.py convert": Listed(lambda _, text: re.fullmatch(r"(\d{1,6})([mhd])", text), BOUNDED, ("1", "1m")),
+    "app/cli/options.py convert": Listed(lambda _, text: re.fullmatch(r"(\d{1,6})([mhd])", text), BOUNDED, ("1", "1m")),
     "app/cli/checks/backends.py key_problem": Listed(
         lambda _, text: key_problem(text), ONE_PLACE, ("authorization: ", " ", "bearer", "Authorization:\n")
     ),
-    "app/cli/doctor.py _OPEN_FILES": Listed(first_match, ONE_PLACE, ("Max open files ", "Max open files\n", "\n")),
+    "app/cli/inspection.py _OPEN_FILES": Listed(first_match, ONE_PLACE, ("Max open files ", "Max open files\n", "\n")),
     "app/cli/table.py _NUMBER": Listed(whole, ONE_PLACE, ("1", ".", "1e-", "-")),
     "app/cli/table.py _BREAK": Listed(all_matches, BOUNDED, ("/", "a/", "a-", "=")),
     "app/storage/mounts.py _NETWORK_FUSE": Listed(whole, BOUNDED, ("fuse.", "fuse.blobfuse")),
