@@ -23,7 +23,7 @@ _MOST_SHOWN = 64  # characters of the name of an unknown variable
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings of this process.  The policy decides about the routing."""
+    """Hold the settings of this process.  The policy decides about the routing."""
 
     host: str = "127.0.0.1"
     port: int = 3030
@@ -92,7 +92,7 @@ def _level(raw: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One row of the table: the variable, its field in Settings, its parser, and its default as the pages show it."""
+    """Hold one row of the table: the variable, its field in Settings, its parser, and its default for the pages."""
 
     name: str
     field: str

@@ -1,4 +1,4 @@
-"""The command line.  Each command or group has a module of its own, and a line in the table below."""
+"""Register the commands.  Each command or group has a module of its own, and a line in the table below."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flask ab`: the A/B trial."""
+"""`flask ab`: report on the A/B trial."""
 
 from __future__ import annotations
 

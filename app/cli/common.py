@@ -1,4 +1,4 @@
-"""The services of a command, and the words that commands print."""
+"""Give a command its services, and print its values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flask egress`: the calls that left this machine."""
+"""`flask egress`: list the calls that left this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flask metrics`: the measurements."""
+"""`flask metrics`: print the measurements, and delete old ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options that several commands have, and the types of their values."""
+"""Define the options that several commands have, and the types of their values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 class Span(NamedTuple):
-    """The time that a report covers, up to now."""
+    """Represent the time that a report covers, up to now."""
 
     text: str  # the value on the command line
     ms: int
@@ -44,7 +44,7 @@ def since_option(default: str) -> Callable[[Callable[..., None]], Callable[..., 
 
 
 class PositiveNumber(click.FloatRange):
-    """A number above 0 and at most `most`.  click's own range accepts `nan`."""
+    """Accept a number above 0 and at most `most`.  click's own range accepts `nan` too."""
 
     def __init__(self, most: float) -> None:
         super().__init__(0, most, min_open=True)

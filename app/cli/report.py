@@ -1,4 +1,4 @@
-"""Reports from the database: how a command opens it, names it, and fails when it cannot be read."""
+"""Open the database for a report, name it, and report its errors."""
 
 from __future__ import annotations
 

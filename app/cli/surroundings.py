@@ -31,7 +31,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A model server, or a place where one may be (then it has no models)."""
+    """Represent a model server, or a place where one may be (then it has no models)."""
 
     backend: str  # the name of the backend in the policy
     type: str
@@ -44,7 +44,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Everything that a first policy can use."""
+    """Hold everything that a first policy can use."""
 
     servers: tuple[Server, ...] = ()  # servers with models
     hosted: tuple[str, ...] = ()  # types of hosted backends whose key is set

@@ -1,4 +1,4 @@
-"""Plain text tables that fit the terminal: numbers on the right, words on the left, long words in several lines."""
+"""Write text tables that fit the terminal: numbers on the right, words on the left, long words in several lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks that need more than one value: names must exist, and private routes must stay local."""
+"""Compare the values of a policy: names must exist, and private routes must stay local."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Problems = Iterable[tuple[yaml_source.Path, str]]
 
 
 class CrossCheck:
-    """Checks that compare the values of one policy with each other."""
+    """Compare the values of one policy with each other."""
 
     def __init__(self, source: yaml_source.Source, data: JsonObject, resolve: Resolve | None) -> None:
         self._source = source

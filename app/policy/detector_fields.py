@@ -1,4 +1,4 @@
-"""The fields of `sensitivity`: patterns and detectors."""
+"""Define the fields of `sensitivity`: patterns and detectors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DETECTORS = f"recommended, {', '.join(DETECTORS)}, or a national id such as id_
 
 
 class Patterns(CheckedField[tuple[str, ...]]):
-    """Regular expressions in RE2's syntax.  RE2 needs linear time, so that no pattern can stall a worker."""
+    """Accept regular expressions in RE2's syntax.  RE2 needs linear time, so that no pattern can stall a worker."""
 
     def check(self, value: object) -> tuple[str, ...]:
         if not isinstance(value, list):
@@ -37,7 +37,7 @@ class Patterns(CheckedField[tuple[str, ...]]):
 
 
 class DetectorNames(CheckedField[tuple[str, ...]]):
-    """The word `recommended`, or a list of detectors that may contain it."""
+    """Accept the word `recommended`, or a list of detectors that may contain it."""
 
     def check(self, value: object) -> tuple[str, ...]:
         if value == "recommended":

@@ -1,4 +1,4 @@
-"""marshmallow fields and the strict schema base of the policy.
+"""Define the marshmallow fields and the strict schema base of the policy.
 
 Each field carries its help in `metadata`; `app/policy/docs.py` writes docs/policy.md from it.
 """
@@ -34,7 +34,7 @@ Value = TypeVar("Value")
 
 
 class StrictSchema(Schema):
-    """A mapping in which every unknown key is an error.  The error names the nearest legal key."""
+    """Refuse unknown keys in a mapping.  The error names the nearest legal key."""
 
     class Meta:
         unknown = EXCLUDE  # `_check_keys` reports them together with all other problems
@@ -48,7 +48,7 @@ class StrictSchema(Schema):
 
 
 class Options(TypedDict, total=False):
-    """The keyword arguments that every field passes on to marshmallow."""
+    """Hold the keyword arguments that every field passes on to marshmallow."""
 
     required: bool
     load_default: object
@@ -57,7 +57,7 @@ class Options(TypedDict, total=False):
 
 
 class CheckedField(fields.Field[Value]):
-    """A field with one method: `check` returns the value in its normal form, or raises ValidationError."""
+    """Reduce a field to one method: `check` returns the value in its normal form, or raises ValidationError."""
 
     def _deserialize(self, value: object, attr: str | None, data: object, **_: object) -> Value:  # noqa: ARG002
         return self.check(value)
@@ -67,7 +67,7 @@ class CheckedField(fields.Field[Value]):
 
 
 class Text(CheckedField[str]):
-    """A string that is not empty."""
+    """Accept a string that is not empty."""
 
     def check(self, value: object) -> str:
         if not isinstance(value, str):
@@ -78,7 +78,7 @@ class Text(CheckedField[str]):
 
 
 class Number(CheckedField[float]):
-    """A finite number between `low` and `high`.  With `above`, `low` itself is not legal."""
+    """Accept a finite number between `low` and `high`.  With `above`, `low` itself is not legal."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Number(CheckedField[float]):
 
 
 class Flag(CheckedField[bool]):
-    """The values true and false, and no others."""
+    """Accept true and false, and nothing else."""
 
     def check(self, value: object) -> bool:
         if not isinstance(value, bool):
@@ -106,7 +106,7 @@ class Flag(CheckedField[bool]):
 
 
 class Choice(CheckedField[str]):
-    """One of several words."""
+    """Accept one of several words."""
 
     def __init__(self, choices: Iterable[str], **options: Unpack[Options]) -> None:
         super().__init__(**options)
@@ -117,7 +117,7 @@ class Choice(CheckedField[str]):
 
 
 class Endpoint(CheckedField[str]):
-    """An http(s) address without credentials, query or fragment."""
+    """Accept an http(s) address without credentials, query or fragment."""
 
     def check(self, value: object) -> str:
         if not isinstance(value, str) or not value.isascii() or not value.isprintable():
@@ -139,7 +139,7 @@ class Endpoint(CheckedField[str]):
 
 
 class EnvName(CheckedField[str]):
-    """The name of an environment variable, or "" for a backend that needs no key."""
+    """Accept the name of an environment variable, or "" for a backend that needs no key."""
 
     def check(self, value: object) -> str:
         is_name = isinstance(value, str) and (not value or bool(_ENV_NAME.fullmatch(value)))
@@ -149,14 +149,14 @@ class EnvName(CheckedField[str]):
 
 
 class NameList(CheckedField[tuple[str, ...]]):
-    """One name, or a list of names."""
+    """Accept one name, or a list of names."""
 
     def check(self, value: object) -> tuple[str, ...]:
         return tuple(check_items(value, check_name)) if isinstance(value, list) else (check_name(value),)
 
 
 class Windows(CheckedField[dict[str, int]]):
-    """A number of tokens, or a mapping of model to tokens; "*" stands for every other model."""
+    """Accept a number of tokens, or a mapping of model to tokens; "*" stands for every other model."""
 
     def check(self, value: object) -> dict[str, int]:
         if not isinstance(value, dict):
@@ -165,7 +165,7 @@ class Windows(CheckedField[dict[str, int]]):
 
 
 class Names(CheckedField[dict[str, str]]):
-    """A mapping of name to name.  `keys` lists the legal keys; without it every name is legal."""
+    """Accept a mapping of name to name.  `keys` lists the legal keys; without it every name is legal."""
 
     def __init__(self, keys: Iterable[str] = (), **options: Unpack[Options]) -> None:
         super().__init__(**options)
@@ -180,7 +180,7 @@ class Names(CheckedField[dict[str, str]]):
 
 
 class Condition(CheckedField[frozenset[str] | Range]):
-    """A condition on a tag: a word, a list of words, or {min, max} for a number."""
+    """Accept a condition on a tag: a word, a list of words, or {min, max} for a number."""
 
     def __init__(self, choices: Iterable[str] | None, high: float = math.inf, **options: Unpack[Options]) -> None:
         """`choices` None means a number of at most `high`."""

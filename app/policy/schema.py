@@ -1,4 +1,4 @@
-"""Every key of the policy: its type, its default and its help text.
+"""Define every key of the policy: its type, its default and its help text.
 
 `app/policy/docs.py` writes docs/policy.md from this module.
 """
@@ -126,7 +126,7 @@ def backend_schema(kind: type[Backend]) -> StrictSchema:
 
 
 class BackendField(CheckedField[Mapping[str, object]]):
-    """A backend, which the schema of its type checks."""
+    """Check a backend by the schema of its type."""
 
     def check(self, value: object) -> Mapping[str, object]:
         if not isinstance(value, dict):

@@ -27,7 +27,7 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A parsed file: its data, the line of each path (from 1), and the problems of its keys."""
+    """Hold a parsed file: its data, the line of each path (from 1), and the problems of its keys."""
 
     name: str
     data: Any  # what the text holds, which may be any value
@@ -75,7 +75,7 @@ class _TooDeep(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """A loader that stops at a document that is too large or too deep; PyYAML would read it slowly."""
+    """Stop at a document that is too large or too deep, which PyYAML would read slowly."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)

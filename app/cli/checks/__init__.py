@@ -1,4 +1,4 @@
-"""The checks of `flask doctor`.  Each check reads the facts and yields the problems that it finds, with a fix.  Pure.
+"""List the checks of `flask doctor`.  A check reads the facts and yields the problems that it finds, with a fix.  Pure.
 
 There is a module for each subject; the table below names every check.
 """

@@ -1,4 +1,4 @@
-"""Checks of the backends: their keys, addresses, models, context windows and locality."""
+"""Check the backends: their keys, addresses, models, context windows and locality."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The facts that the checks read, and the findings that they return."""
+"""Define the facts that the checks read, and the findings that they return."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.types import BackendConfig, Observations, Policy, Target
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One problem and its fix.  `check` is a stable name for scripts; `where` is a backend, route, variable or file."""
+    """Hold one problem and its fix.  `check` is a stable name for scripts; `where` is a backend, route, variable or file."""
 
     check: str
     where: str
@@ -24,7 +24,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discovery:
-    """The reply of a backend to the question for its models."""
+    """Hold the reply of a backend to the question for its models."""
 
     models: tuple[str, ...] = ()
     error: str = ""  # a message; "" = the backend replied
@@ -35,7 +35,7 @@ class Discovery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """All facts about a router, its backends, its database and its machine."""
+    """Hold all facts about a router, its backends, its database and its machine."""
 
     settings: Settings
     policy: Policy

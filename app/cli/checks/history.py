@@ -1,4 +1,4 @@
-"""Checks of the last hour: failures, open circuits, and requests that spilled, were pinned or were refused."""
+"""Check the last hour: failures, open circuits, and requests that spilled, were pinned or were refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of the policy: private requests, latency budgets and echo backends."""
+"""Check the policy: private requests, latency budgets and echo backends."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def budgets(facts: Facts) -> Iterator[Finding]:
 
 
 def _expected(facts: Facts, route: Route, name: str) -> float | None:
-    """Return the median of the model that this route's requests get, else p50Ms."""
+    """Return the expected latency of the model that this route's requests get."""
     config = facts.policy.backends[name]
     family = next(iter(families), "any") if isinstance(families := route.match.get("family"), frozenset) else "any"
     models = {name: facts.discoveries.get(name, Discovery()).models}

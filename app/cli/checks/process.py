@@ -1,4 +1,4 @@
-"""Checks of the process and its machine: access, the database, the clock and the environment."""
+"""Check the process and its machine: access, the database, the clock and the environment."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _HEIGHT = 100
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line, or one layer of the bars.  `values` has a number for each step, or None when it is unknown."""
+    """Hold one line, or one layer of the bars.  `values` has a number for each step, or None when it is unknown."""
 
     name: str
     look: str  # a class of the style sheet

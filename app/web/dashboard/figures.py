@@ -1,4 +1,4 @@
-"""The figures and charts of the page.  Pure, except for `gather`, which reads the database."""
+"""Make the figures and charts of the page.  Pure, except for `gather`, which reads the database."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STEPS_S = tuple(BUCKET_S * times for times in (1, 6, 18, 36, 72, 144, 432, 1008
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """The numbers of one reading of the database."""
+    """Hold the numbers of one reading of the database."""
 
     summary: JsonObject  # as /v1/metrics
     ab: JsonObject  # as /v1/ab
@@ -59,7 +59,7 @@ def step_s(hours: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One step of the charts."""
+    """Hold one step of the charts."""
 
     time: str
     local: int  # successful calls to local backends

@@ -1,4 +1,4 @@
-"""The tiles and the rows of the tables on the page.  Pure."""
+"""Make the tiles and the rows of the tables on the page.  Pure."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _cost(total: JsonObject) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """The state of a backend now, which the database does not hold."""
+    """Hold the current state of a backend, which the database does not have."""
 
     open_circuits: int = 0  # workers in which its circuit is open
     workers: int = 1
