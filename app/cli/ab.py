@@ -16,7 +16,7 @@ from app.metrics.trial import ENOUGH_SAMPLES, INSUFFICIENT
 from app.storage import now_ms
 from app.types import JsonObject
 
-ab_group = AppGroup("ab", help="The A/B trial.")
+ab_group = AppGroup("ab", help="Report on the A/B trial.")
 
 _TITLES = ("", "backend", "success", "avg ms", "p95 ms", "empty", "cut", "refused")
 _COLUMNS = ("SuccessRate", "AvgLatency", "P95Latency", "EmptyShare", "CutShare", "RefusedShare")

@@ -20,7 +20,7 @@ from app.types import BackendConfig, JsonDict, Timeouts
 
 _TIMEOUTS = Timeouts(connect_s=2.0, first_byte_s=4.0, idle_s=4.0)
 
-backends_group = AppGroup("backends", help="The backends of the policy.")
+backends_group = AppGroup("backends", help="List the backends, and ask them.")
 
 
 @backends_group.command("list")

@@ -26,9 +26,9 @@ _FIX_VARIABLE = "correct this variable; docs/operations.md describes them all"
 @as_json
 @with_appcontext
 def doctor(as_json: bool) -> None:
-    """Find problems of the configuration, the servers and the last hour, and print a fix for each.
+    """Find problems, and print a fix for each.
 
-    Asks every backend for its models.  The exit status is 1 when there is a problem.
+    Checks the configuration, the servers, the database, the machine and the last hour.  Asks every backend for its models.  The exit status is 1 when there is a problem.
     """
     if PROBLEM in current_app.extensions:
         problems = _policy_problems(current_app.extensions[PROBLEM])

@@ -27,7 +27,10 @@ _LATEST = 20  # calls that are listed without --all and --json: a screen shows s
 @as_json
 @with_appcontext
 def egress(since: Span, every: bool, as_json: bool) -> None:
-    """List the calls to backends that are not local: time, destination, size and reason, but no text of a prompt.
+    """List the calls that left this machine.
+
+    Prints the time, the destination, the size and the reason of calls to backends that are not local, and no text of
+    a prompt.
 
     \b
     The column `reason`:

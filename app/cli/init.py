@@ -23,7 +23,10 @@ Next step: install Ollama, run `ollama pull llama3.2`, delete that file and run 
 @click.command()
 @as_json
 def init(as_json: bool) -> None:
-    """Write a first policy.yaml for the model servers and API keys of this machine.  Never overwrites a file."""
+    """Write a first policy.yaml.
+
+    Uses the model servers of this machine, and the API keys in the environment.  Never overwrites a file.
+    """
     try:
         file = Path(settings.load(os.environ).policy)
     except PolicyError as error:

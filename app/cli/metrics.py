@@ -19,7 +19,7 @@ from app.metrics.store import Store
 from app.storage import now_ms
 from app.types import JsonObject
 
-metrics_group = AppGroup("metrics", help="The measurements.")
+metrics_group = AppGroup("metrics", help="Print or delete the measurements.")
 
 
 @metrics_group.command("summary")

@@ -19,7 +19,7 @@ from app.policy.docs import keys, reference
 from app.routing.locality import host_name, judge_config
 from app.types import BackendConfig
 
-policy_group = AppGroup("policy", help="Check, show and document the policy; replay past requests by another one.")
+policy_group = AppGroup("policy", help="Check, show, document and replay policies.")
 policy_group.add_command(policy_replay)
 
 

@@ -25,7 +25,7 @@ from app.types import SENSITIVITIES, ChatRequest, Cuts, JsonObject, Sensitivity,
 from app.wire.chat import request as chat
 from app.wire.json_body import read_object
 
-route_group = AppGroup("route", help="See where a prompt would go.")
+route_group = AppGroup("route", help="Explain where prompts would go.")
 
 
 @route_group.command("explain")

@@ -14,7 +14,7 @@ from app.types import BackendConfig, Observations, Policy, Target
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Hold one problem and its fix.  `check` is a stable name for scripts; `where` is a backend, route, variable or file."""
+    """Hold one problem and its fix.  `check` is its stable name; `where` is a backend, route, variable or file."""
 
     check: str
     where: str
