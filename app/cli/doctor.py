@@ -28,7 +28,8 @@ _FIX_VARIABLE = "correct this variable; docs/operations.md describes them all"
 def doctor(as_json: bool) -> None:
     """Find problems, and print a fix for each.
 
-    Checks the configuration, the servers, the database, the machine and the last hour.  Asks every backend for its models.  The exit status is 1 when there is a problem.
+    Checks the configuration, the servers, the database, the machine and the last hour.  Asks every backend for its
+    models.  The exit status is 1 when there is a problem.
     """
     if PROBLEM in current_app.extensions:
         problems = _policy_problems(current_app.extensions[PROBLEM])

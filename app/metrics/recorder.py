@@ -74,7 +74,7 @@ class Recorder:
     def cannot_write(self, error: StoreError) -> None:
         """Log once why the database cannot be written, until it can be written again."""
         if not self._failing:
-            log.error("metrics cannot be written and wait in memory: %s. `flask doctor` says how to mend it", error)
+            log.error("metrics cannot be written and wait in memory: %s. `flask doctor` prints the fix", error)
         self._failing = True
 
     def _count_refusals(self) -> None:

@@ -188,8 +188,8 @@ def _check_readable(location: str) -> None:
     path = Path(location).absolute()
     if not path.exists():
         raise NoDatabase(
-            f"there is no database at {path}, where LLR_DB leads: the router makes it when it starts. "
-            "If one runs already, set LLR_DB here as it is set there"
+            f"there is no database at {path} (LLR_DB): the router creates it when it starts. "
+            "When a router runs, set LLR_DB here to the value that it has"
         )
     if not os.access(path, os.R_OK):
         raise NoDatabase(f"{path} may not be read by this user: run this command as the user that runs the router")

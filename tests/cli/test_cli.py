@@ -730,8 +730,8 @@ def test_a_database_that_is_not_there_is_told_and_not_made(
     path = (tmp_path / (place or "metrics.db")).absolute()
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
-        f"Error: there is no database at {path}, where LLR_DB leads: the router makes it when it starts. "
-        "If one runs already, set LLR_DB here as it is set there\n"
+        f"Error: there is no database at {path} (LLR_DB): the router creates it when it starts. "
+        "When a router runs, set LLR_DB here to the value that it has\n"
     )
     assert [entry.name for entry in tmp_path.iterdir()] == ["policy.yaml"]
 

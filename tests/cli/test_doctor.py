@@ -334,7 +334,7 @@ def test_only_the_cloud(examine, upstream: Fake) -> None:
 
 @pytest.mark.parametrize("told", ["loaded", "modelfile", "environment", "nothing"])
 def test_what_init_has_just_written(examine, upstream: Fake, told: str) -> None:
-    """Nothing to mend where Ollama tells its windows; else that one thing, because prompts may be cut."""
+    """Doctor finds nothing when Ollama reports its windows; otherwise it reports them, because prompts may be cut."""
     up = upstream(models=HELD)
     held = [{"name": name, "context_length": 16384} for name in HELD]
     if told == "loaded":

@@ -71,7 +71,7 @@ def test_a_database_that_cannot_be_used_is_told_before_the_first_request(upstrea
     up = upstream(models=["m"])
     running = router(policy(up.url, up.url), env={"LLR_DB": "/no/such/folder/metrics.db"})
     (line,) = wait_until(lambda: lines(running, "metrics cannot be written"), 10, "the line")
-    assert "unable to open database file. `flask doctor` says how to mend it" in line
+    assert "unable to open database file. `flask doctor` prints the fix" in line
 
 
 def test_a_recovery_is_told(upstream, router, refused: str) -> None:

@@ -127,7 +127,7 @@ def test_trouble_is_said_once_and_its_end_too(tmp_path: Path) -> None:
         bench.recorder.flush()
     assert said == [
         f"ERROR metrics cannot be written and wait in memory: {bench.file}: unable to open database file. "
-        "`flask doctor` says how to mend it",
+        "`flask doctor` prints the fix",
         "INFO metrics can be written again",
     ]
     bench.close()
