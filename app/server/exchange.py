@@ -1,7 +1,7 @@
-"""One request and its response, as WSGI (PEP 3333) describes them.
+"""Convert one HTTP request and its response to WSGI (PEP 3333).
 
-gunicorn's own versions also serve HTTP/2, files, hooks and an access log.  None of that is used here, and it takes more
-CPU than what is.
+gunicorn's own versions also serve HTTP/2, files, hooks and an access log.  The router uses none of these, and they
+cost more CPU than the rest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gunicorn.http.message import Request
 
 from app import tuning
 
-_JOINED_BYTES = 64 * 1024  # a longer first piece is sent behind the head, not copied
+_JOINED_BYTES = 64 * 1024  # a longer first piece is sent after the head, without a copy
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 Environ = dict[str, object]
@@ -52,7 +52,7 @@ def environ_of(request: Request, sock: socket.socket, client: tuple[str, int], s
     }
     for name, value in request.headers:
         if name == "SCRIPT_NAME":
-            raise errors.InvalidHeaderName(name)  # it would move the paths below another one
+            raise errors.InvalidHeaderName(name)  # this header would change the paths
         key = name.replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             key = f"HTTP_{key}"
@@ -68,7 +68,7 @@ class Response:
     def __init__(self, request: Request, sock: socket.socket, *, is_last: bool) -> None:
         """`is_last`: the connection is closed after this response."""
         self.closes = is_last or request.should_close()
-        self.is_begun = False  # something of it was sent
+        self.is_begun = False  # a part of it was sent
         self._request = request
         self._sock = sock
         self._head = b""

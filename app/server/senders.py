@@ -13,7 +13,7 @@ import gevent
 import gevent.monkey
 from gunicorn.http.body import Body
 
-_GRACE_S = 30.0  # until a body must keep to the slowest rate
+_GRACE_S = 30.0  # time after which a body must have the minimum rate
 _SLOWEST_BYTES_PER_S = 4096
 _LONGEST_S = 300.0  # for a whole body
 _REST_S = 3.0  # for the rest of a body that was refused
@@ -31,17 +31,15 @@ class Reader(Protocol):
 
 
 class Senders:
-    """The connections that owe something: a head, a body, or, kept alive, the next request.
-
-    Each holds one of the worker's places.  So that there are always some for requests that have come, only so many may
-    owe something at once.  Beyond that the one that has owed longest is closed, where each byte of a body that came
-    counts as time that was not owed: a client that sends at a usual pace is the last to go.  A connection on which
-    something waits to be read is kept.
+    """Hold the connections for which the worker waits: for a head, a body, or the next request.  Each uses one of
+    the worker's connections.  To leave some for complete requests, their number is limited.  When there are more,
+    the connection that has been waited for longest is closed.  Each received byte of a body reduces this time, so a
+    client that sends at a normal rate is closed last.  A connection with data to read is never closed.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._since: dict[socket.socket, float] = {}  # monotonic s
+        self._since: dict[socket.socket, float] = {}  # monotonic seconds
 
     def enter(self, sock: socket.socket, since: float) -> None:
         self._since[sock] = since
@@ -53,7 +51,7 @@ class Senders:
                     break
 
     def leave(self, sock: socket.socket) -> bool:
-        """Return False when the connection was one too many."""
+        """Return False when the connection was closed because there were too many."""
         return self._since.pop(sock, None) is not None
 
 
@@ -64,7 +62,7 @@ def _is_readable(sock: socket.socket) -> bool:
 
 
 def _end_input(sock: socket.socket) -> None:
-    """Let the reader of this socket see the end of its input.  gevent's own `shutdown` would raise an error there."""
+    """Make the reader of this socket see the end of its input.  gevent's own `shutdown` would raise an error there."""
     plain = gevent.monkey.get_original("socket", "socket")(fileno=sock.fileno())
     with contextlib.suppress(OSError):  # the client closed it meanwhile
         plain.shutdown(socket.SHUT_RD)
@@ -72,7 +70,7 @@ def _end_input(sock: socket.socket) -> None:
 
 
 class HeadDeadline(gevent.Timeout):  # type: ignore[misc]  # gevent has no types
-    """Limit the wait for the head of a request.  The block ends early, without an error, when none came."""
+    """Limit the wait for the head of a request.  When none has arrived in time, the block ends without an error."""
 
     def __init__(self, senders: Senders, sock: socket.socket, seconds: float) -> None:
         super().__init__(seconds, False)
@@ -89,7 +87,8 @@ class HeadDeadline(gevent.Timeout):  # type: ignore[misc]  # gevent has no types
 
 
 class TimedBody(Body):  # type: ignore[misc]  # gunicorn has no types
-    """A request's body.  `read` raises TimeoutError, with a text for the client, when it does not come in time."""
+    """Read the body of a request.  `read` raises TimeoutError, with a text for the client, when the body is too
+    slow."""
 
     def __init__(self, reader: Reader, senders: Senders, sock: socket.socket) -> None:
         super().__init__(reader)
@@ -114,8 +113,8 @@ class TimedBody(Body):  # type: ignore[misc]  # gunicorn has no types
 
 
 def read_rest(body: Body) -> bool:
-    """Read on for a moment, so that a client that is still sending can read its response.  Return True at the end of
-    the body."""
+    """Read for a moment longer, so that a client that is still sending can read its response.  Return True at the
+    end of the body."""
     with contextlib.suppress(Exception), gevent.Timeout(_REST_S, False):
         while body.read(_REST_PIECE_BYTES):
             gevent.sleep(0)

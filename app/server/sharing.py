@@ -1,7 +1,5 @@
-"""Workers share new connections evenly.
-
-All workers wait at the same socket, and the one that wakes first would take most of a burst: 32 connections could all
-be served by one worker while the other had nothing to do.
+"""Distribute new connections evenly to the workers.  All workers wait at the same socket, and the worker that wakes
+first would accept most connections of a burst: one worker could serve all 32 while the other is idle.
 """
 
 from __future__ import annotations
@@ -13,9 +11,9 @@ from collections.abc import Callable
 import gevent
 from gevent.server import StreamServer
 
-_MAX_WORKERS = 128  # twice what LLR_WORKERS allows: after a reload the old ones finish beside the new ones
+_MAX_WORKERS = 128  # twice the maximum of LLR_WORKERS: after a reload, the old workers finish while the new ones start
 _PAUSE_S = 0.001
-_MAX_PAUSES = 5  # then a worker takes the connection although it has more than another one, which may be busy
+_MAX_PAUSES = 5  # then a worker accepts the connection although it has more than another one, which may be busy
 
 
 class Shares:
@@ -28,7 +26,7 @@ class Shares:
         self._numbers[worker % _MAX_WORKERS] = connections + 1
 
     def remove(self, worker: int) -> None:
-        """Forget a worker that accepts nothing more."""
+        """Remove a worker that accepts no more connections."""
         self._numbers[worker % _MAX_WORKERS] = 0
 
     def is_ahead(self, worker: int) -> bool:
@@ -38,13 +36,13 @@ class Shares:
 
 
 class FairServer(StreamServer):  # type: ignore[misc]  # gevent has no types
-    """Accept connections, and leave one for a moment to workers that have fewer."""
+    """Accept connections; before that, wait a moment for workers that have fewer."""
 
     def __init__(
         self, listener: socket.socket, handle: Callable[..., None], shares: Shares, worker: int, **options: object
     ) -> None:
         super().__init__(listener, handle, **options)
-        self.max_accept = 1  # in one turn of the event loop
+        self.max_accept = 1  # in one iteration of the event loop
         self._shares = shares
         self._worker = worker
         self._pauses = 0

@@ -45,19 +45,18 @@ Address = tuple[str, int]
 
 
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
-    """Serve requests fairly, and hold off clients that send slowly or send no HTTP.
-
-    Between two requests a connection waits for the event loop, even when the next request is there already.  So a quick
-    client is not served again and again while others wait.
+    """Serve requests fairly, and refuse clients that send slowly or send no valid HTTP. Between two requests, a
+    connection waits for the event loop, even when the next request has already arrived.  So a fast client cannot
+    make the others wait.
     """
 
     cfg: Config
-    shares = Shares()  # made in the master, when this module is loaded
+    shares = Shares()  # created in the master, when this module is loaded
 
     def __init__(self, *arguments: object, **options: object) -> None:
         super().__init__(*arguments, **options)
         self._senders = Senders(self.worker_connections // 2)
-        self._full_at: float | None = None  # when a connection last could not be accepted; None = all is well
+        self._full_at: float | None = None  # the last time when a connection could not be accepted; None = none
 
     def run(self) -> None:
         hub = gevent.get_hub()
@@ -67,12 +66,12 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         super().run()
 
     def server_class(self, listener: socket.socket, *, spawn: Pool, **options: object) -> FairServer:
-        """Return what accepts connections at a socket."""
+        """Return the server that accepts connections at a socket."""
         tls = {"ssl_context": options["ssl_context"]} if "ssl_context" in options else {}
         return FairServer(listener, partial(self.handle, listener), self.shares, self.age, spawn=spawn, **tls)
 
     def handle(self, listener: socket.socket, client: socket.socket, addr: Address) -> None:
-        """Serve one connection, up to its end."""
+        """Serve one connection until its end."""
         if self._full_at is not None and time.monotonic() - self._full_at > _RECOVERED_S:
             self._full_at = None
             self.log.warning("connections are accepted again")
@@ -86,7 +85,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         except (StopIteration, errors.NoMoreData, gevent.GreenletExit):
             pass  # the client closed it, or the worker stops
         except OSError as error:
-            self.log.debug("the client left: %s", error)
+            self.log.debug("the client disconnected: %s", error)
         except errors.ParseException as error:
             self._refuse(client, error)
         except Exception as error:
@@ -95,17 +94,17 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             util.close(client)
 
     def _next_request(self, parser: RequestParser, client: socket.socket) -> Request | None:
-        """Return the next request of a connection; None when none came within gunicorn's `keepalive`."""
+        """Return the next request of a connection; None when none has arrived within gunicorn's `keepalive`."""
         with HeadDeadline(self._senders, client, self.cfg.keepalive):
-            if parser.unreader.buf.tell():  # it was sent together with the one before
+            if parser.unreader.buf.tell():  # it arrived together with the request before
                 gevent.socket.wait_write(client.fileno())
-            elif not self.cfg.is_ssl:  # TLS may have read it ahead
+            elif not self.cfg.is_ssl:  # TLS may have read it already
                 gevent.socket.wait_read(client.fileno())
             return next(parser)
         return None  # the deadline ends the block
 
     def _serve(self, request: Request, client: socket.socket, addr: Address, server: Address) -> bool:
-        """Answer a request.  Return whether the connection may carry another one."""
+        """Answer a request.  Return True when the connection can be used for another one."""
         if not _is_here(request):
             request.body = TimedBody(request.body.reader, self._senders, client)
         response = Response(request, client, is_last=not self.alive)
@@ -123,14 +122,15 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         except Exception:
             if not response.is_begun:
                 raise
-            self.log.exception("a response broke off")
+            self.log.exception("a response was cut off")
             return False
         finally:
             is_read = getattr(request.body.reader, "length", None) == 0 or read_rest(request.body)
         return is_read and not response.closes
 
     def _refuse(self, client: socket.socket, error: errors.ParseException) -> None:
-        """Answer what is no HTTP.  Quote nothing of it: behind a wrong Content-Length that would be the prompt."""
+        """Answer a request that is no valid HTTP. Quote no part of it: after a wrong Content-Length it may be the
+        prompt."""
         kind = type(error).__name__
         status = _REFUSALS.get(type(error), 400)
         self.log.warning("refused a request that cannot be read: %s", kind)
@@ -143,33 +143,31 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         try:
             client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
         except OSError as failure:
-            self.log.debug("the client left: %s", failure)
+            self.log.debug("the client disconnected: %s", failure)
 
     def _hub_error(
         self, otherwise: Callable[..., None], context: object, kind: object, value: object, at: object
     ) -> None:
-        """Log once, not with each connection, that no descriptors are left.
-
-        gevent reports here what failed outside all requests.  After a connection that it could not accept it waits, for
-        a second at the most, before it tries again.
+        """Log once, not for each connection, that no descriptors are left.  gevent reports errors outside requests
+        here.  After it could not accept a connection, it waits up to a second before it tries again.
         """
         if not (isinstance(value, OSError) and value.errno in NONE_LEFT):
             otherwise(context, kind, value, at)
             return
         if self._full_at is None:
             line = "no file descriptors left (ulimit -n %d): new connections wait"
-            gevent.spawn(self.log.error, line, limits()[0])  # the hub itself may wait for nothing
+            gevent.spawn(self.log.error, line, limits()[0])  # the hub itself must not wait
         self._full_at = time.monotonic()
 
 
 def _is_here(request: Request) -> bool:
-    """Return whether the whole body came with the head, so that nothing of it is waited for."""
+    """Return True when the whole body arrived with the head."""
     length = getattr(request.body.reader, "length", None)
     return length is not None and request.unreader.buf.tell() >= length
 
 
 def _load_all(hub: gevent.hub.Hub) -> None:
-    """Load what Python and gevent would load at its first use: there may be no descriptor left for the file then."""
+    """Load what Python and gevent load at the first use, because there may be no descriptor left for the file then."""
     for codec in _CODECS:
         codecs.lookup(codec)
     assert hub.resolver  # makes it

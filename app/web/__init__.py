@@ -1,4 +1,4 @@
-"""HTTP: the table of every URL, and which surface a URL belongs to."""
+"""The table of every URL, with the surface to which it belongs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ SURFACES: Mapping[str, Surface] = {  # POST to such a URL asks a model
     "/v1/chat/completions": chat.SURFACE,
     "/v1/responses": responses.SURFACE,
 }
-# The API of a URL, in whose form its keys and errors are: that of the longest beginning of its path, here or above.
+# The API of a URL sets the form of its keys and errors.  The longest matching beginning of the path counts, here or
+# above.
 APIS: Mapping[str, Api] = {"": OpenAI()}
 BLUEPRINTS = (
     stored_responses.blueprint,  # GET and DELETE /v1/responses/{id}, GET /v1/responses/{id}/input_items
@@ -34,7 +35,7 @@ BLUEPRINTS = (
 
 
 def register(app: flask.Flask, services: Services) -> None:
-    """Serve every URL: the door stands in front of Flask, and Flask calls it for what it serves itself."""
+    """Serve every URL. The door is in front of Flask, and Flask calls it for the URLs that Flask serves."""
     door = Door(app.wsgi_app, SURFACES, APIS, services)
     app.wsgi_app = door  # type: ignore[method-assign]  # Flask's own way to put something in front
     app.extensions["access"] = door.access

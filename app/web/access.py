@@ -39,14 +39,14 @@ class AccessControl:
         self._owners = tuple(_owner_id(key) for key in self._keys)
 
     def check(self, environ: Environ, api: Api) -> None:
-        """Let a request in, and note whose key it came with (`owner_of`).  Raise NotAllowed."""
+        """Check a request, and store the owner of its key for `owner_of`. Raise NotAllowed."""
         path, method = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"]
         host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")
         if host not in self._usual and not self._serves_host(host):
             raise NotAllowed(_WRONG_HOST, code="host_not_allowed")
         if origin is not None and not (self._serves_origin(origin) or self._is_our_page(environ, origin)):
             raise NotAllowed(_WRONG_ORIGIN, code="origin_not_allowed")
-        is_page = path == PAGE and method in ("GET", "HEAD", "POST")  # check_page looks for its key
+        is_page = path == PAGE and method in ("GET", "HEAD", "POST")  # check_page checks its key
         if self._keys and method != "OPTIONS" and path != "/health" and not is_page:
             environ[_OWNER] = self._owner(environ, api)
 
@@ -55,15 +55,15 @@ class AccessControl:
         return bool(self._keys)
 
     def check_page(self, request: Request, api: Api) -> None:
-        """Let a browser in that sends a key like every client, or the mark of a key.  Raise NotAllowed."""
+        """Accept a browser that sends a key like every client, or the mark of a key in a cookie.  Raise NotAllowed."""
         mark = request.cookies.get(COOKIE, "").encode("latin-1", "replace")
         matches = [hmac.compare_digest(mark, _mark(key).encode()) for key in self._keys]
         if not any(matches) and self._keys:
             self._owner(request.environ, api)
 
     def mark_for(self, text: str) -> str | None:
-        """Return the mark that stands for this key in a cookie; None when it is no key.  A mark opens the page and
-        nothing else, and nobody learns the key from it: browsers send cookies to every port of a host."""
+        """Return the mark that represents this key in a cookie; None when it is no key.  A mark opens the page only,
+        and the key cannot be computed from it, because browsers send cookies to every port of a host."""
         raw = text.strip().encode("utf-8", "replace")
         matches = [key for key in self._keys if hmac.compare_digest(raw, key)]
         return _mark(matches[0]) if matches else None
@@ -83,13 +83,13 @@ class AccessControl:
             yield "Access-Control-Max-Age", "600"
 
     def _is_our_page(self, environ: Environ, origin: str) -> bool:
-        """Return True for a form of our own page, when the page has a name in LLR_ALLOWED_HOSTS (not merely any)."""
+        """Return True for a form of the dashboard, when its host is listed in LLR_ALLOWED_HOSTS (`*` is not enough)."""
         host = environ.get("HTTP_HOST", "").lower()
         named = host in self._hosts or _name_of(host) in self._hosts
         return environ.get("PATH_INFO") == PAGE and named and origin.lower() in (f"http://{host}", f"https://{host}")
 
     def _serves_host(self, host: str) -> bool:
-        """Return True for a Host that may be asked for.  A request without one (HTTP/1.0) comes from no browser."""
+        """Return True for an allowed Host.  A request without one (HTTP/1.0) does not come from a browser."""
         name = _name_of(host)
         return (
             not host or _is_loopback(name) or name in self._hosts or "*" in self._hosts or host.lower() in self._hosts
@@ -107,10 +107,10 @@ class AccessControl:
         return parts.scheme in ("http", "https") and (_is_loopback(name) or name in self._origins)
 
     def _owner(self, environ: Environ, api: Api) -> str:
-        """Return the owner that the key of a request stands for.  Raise NotAllowed."""
+        """Return the owner of the key of a request.  Raise NotAllowed."""
         key = api.key(environ)
         raw = (key or "").encode("latin-1", "replace")
-        # Every key is compared, so that the time tells nothing.
+        # Every key is compared, so that the time does not reveal which one is similar.
         matches = [hmac.compare_digest(raw, known) for known in self._keys]
         if key is None or not any(matches):
             text = f"Wrong or missing key. Send {api.key_hint} with one of the keys in LLR_API_KEYS."
@@ -119,12 +119,12 @@ class AccessControl:
 
 
 def owner_of(environ: Environ) -> str:
-    """Return the id of the key that a request came with: what it stores is that owner's.  "" while no keys are set."""
+    """Return the id of the key of a request: the owner of the responses that it stores.  "" while no keys are set."""
     return str(environ.get(_OWNER, ""))
 
 
 def _owner_id(key: bytes) -> str:
-    """Return a stable id from which nobody learns the key."""
+    """Return a stable id from which the key cannot be computed."""
     return hashlib.sha256(b"local-llm-router owner\0" + key).hexdigest()[:24]
 
 

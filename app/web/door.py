@@ -1,8 +1,9 @@
-"""The door: every request gets its id and is checked when it comes in; every response gets the last headers.
+"""The WSGI application in front of Flask.  It gives every request an id and checks it, and adds the last headers to
+every response.
 
-A POST to a surface is answered here.  Flask would add a third to the CPU of such a request, for its contexts, for
-objects that nobody reads, and for routing.  Everything else goes to Flask, which calls `admit`, `refuse` and
-`last_headers` as well.
+It answers a POST to a surface itself, because Flask would add a third to the CPU of such a request, for contexts,
+unused objects and routing.  All other requests go to Flask, which calls `admit`, `refuse` and `last_headers` as
+well.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Door:
         return response(environ, start_response)
 
     def admit(self, environ: Environ, api: Api) -> None:
-        """Give a request its id, and let it in.  Raise NotAllowed."""
+        """Give a request its id, and check whether it is allowed.  Raise NotAllowed."""
         headers.name_request(environ)
         self.access.check(environ, api)
 

@@ -1,4 +1,4 @@
-"""Every error of every URL, as the API of the URL words it.  Nothing of a request is logged here."""
+"""Render every error of every URL in the form of the URL's API. No text of a request is logged here."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def render(error: RouterError, api: Api, url: str, environ: Environ, services: S
 
 
 def refusal(error: HTTPException) -> RouterError:
-    """Return the error that stands for one of Flask's own: unknown path, wrong method, body too large."""
+    """Return our error for one of Flask's: unknown path, wrong method, body too large."""
     status = error.code or 500
     if status == 404:
         return NotFound("This URL does not exist. See GET /v1/models, POST /v1/chat/completions, POST /v1/responses.")
@@ -44,13 +44,13 @@ def refusal(error: HTTPException) -> RouterError:
 
 
 def _chosen(methods: Iterable[str]) -> list[str]:
-    """Return the methods that a client chooses: HEAD and OPTIONS come by themselves."""
+    """Return the methods of a URL without HEAD and OPTIONS, which Flask adds."""
     return sorted(set(methods) - {"HEAD", "OPTIONS"}) or ["OPTIONS"]
 
 
 def unexpected(error: Exception, request_id: str) -> RouterError:
-    """Return the error for a bug of ours, and log where it happened.  Leave out the text of the exception, which may
-    hold a part of the prompt."""
+    """Return the error for a bug in the router, and log the traceback.  Leave out the text of the exception, which
+    may hold a part of the prompt."""
     where = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)[-6:]))
     log.error("unexpected %s in request %s\n%s", type(error).__name__, request_id, where)
     return RouterError("Internal error; the router's log says where.", code="internal_error")

@@ -1,4 +1,4 @@
-"""POST /v1/route: where a chat or Responses request would go.  It calls no backend."""
+"""POST /v1/route: a dry run of a chat or Responses request.  It calls no backend."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ blueprint = Blueprint("explain", __name__)
 
 @blueprint.view("POST", "/v1/route")
 def route(environ: Environ, services: Services) -> Response:
-    """Take a Responses body, which has `input` or goes on from a response, or a chat body."""
+    """Read a Responses body, which has `input` or continues a response, or else a chat body."""
     body = headers.body(environ, services.settings.max_body_bytes)
     members = read_object(body).document.keys()
     is_chat = "messages" in members or not {"input", "previous_response_id"} & members

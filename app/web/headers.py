@@ -19,13 +19,13 @@ _REQUEST_ID = "llr.request_id"
 _SENSITIVITY = "HTTP_X_LLR_SENSITIVITY"
 _EXPLAIN = "HTTP_X_LLR_EXPLAIN"
 _MOST_TRACE = 1000  # characters: some proxies take 4 kB of headers in all
-_LIKE_OURS = re.compile(r"(?<![A-Z0-9])X*LLR")  # also with a letter or a hyphen too few or too many
+_LIKE_OURS = re.compile(r"(?<![A-Z0-9])X*LLR")  # similar names too, with a letter or a hyphen added or missing
 _KNOWN = {"HTTP_X_LLR_SENSITIVITY", "HTTP_X_LLR_EXPLAIN", "HTTP_X_LLR_REQUEST_ID"}
-_FIRST_PIECE_BYTES = 16 * 1024  # with each piece the worker sees that a client sends (app/server/senders.py)
+_FIRST_PIECE_BYTES = 16 * 1024  # each piece shows the worker that the client is sending (app/server/senders.py)
 _PIECE_BYTES = 128 * 1024
-_CHUNKED_PIECE_BYTES = 4096  # it may come as so many chunks
-_MOST_FIELDS = 20  # of a form; ours have three
-_FORM = "application/x-www-form-urlencoded"  # curl sends it unless it is told otherwise
+_CHUNKED_PIECE_BYTES = 4096  # it may arrive in this many chunks
+_MOST_FIELDS = 20  # of a form; the dashboard's have three
+_FORM = "application/x-www-form-urlencoded"  # the default of curl
 
 
 def path(environ: Environ) -> str:
@@ -35,11 +35,9 @@ def path(environ: Environ) -> str:
 
 
 def sensitivity(environ: Environ) -> Sensitivity:
-    """Return the sensitivity that a request names.  Raise RequestError for whatever is not plainly normal or high: it
-    might have meant high.
-
-    gunicorn joins repeated headers with commas, and with `header_map = "dangerous"` also `X_LLR_Sensitivity`, which
-    some proxies pass: so a contradiction shows up here.
+    """Return the sensitivity that a request names.  Raise RequestError for any other value than normal or high,
+    because the client may have meant high.  gunicorn joins repeated headers with commas, and with `header_map =
+    "dangerous"` also `X_LLR_Sensitivity`, which some proxies send: so two different values are found here.
     """
     for name in environ:
         if "LLR" in name and name not in _KNOWN and name.startswith("HTTP_") and _LIKE_OURS.search(name):
@@ -84,10 +82,11 @@ def form(environ: Environ, limit: int) -> dict[str, str]:
 
 
 def _check_trailers(source: InputStream) -> None:
-    """Refuse X-LLR headers behind a chunked body: gunicorn keeps them apart, so X-LLR-Sensitivity would be lost."""
+    """Refuse X-LLR headers after a chunked body: gunicorn stores them separately, so X-LLR-Sensitivity would be
+    lost."""
     for name, _ in getattr(getattr(getattr(source, "reader", None), "req", None), "trailers", ()):
         if _LIKE_OURS.search(name.upper()):
-            raise RequestError("X-LLR headers must come before the body, not behind it.")
+            raise RequestError("X-LLR headers must come before the body, not after it.")
 
 
 class _TooSlow(RequestError):
@@ -95,8 +94,8 @@ class _TooSlow(RequestError):
 
 
 def _read(source: InputStream, length: int | None, limit: int) -> bytes:
-    """Read a body in pieces, and let the other greenlets run after each: a fast sender would keep them all waiting.  A
-    chunked body has no length; of it `limit` bytes and one more are read at the most."""
+    """Read a body in pieces, and let other greenlets run after each piece, because a fast sender would block them.
+    A chunked body has no length; at most `limit` + 1 bytes of it are read."""
     size = _CHUNKED_PIECE_BYTES if length is None else _FIRST_PIECE_BYTES
     left = limit + 1 if length is None else length
     pieces = []
@@ -109,13 +108,13 @@ def _read(source: InputStream, length: int | None, limit: int) -> bytes:
                 gevent.sleep(0)
     except TimeoutError as error:
         raise _TooSlow(str(error)) from None
-    except Exception as error:  # the server's, for broken chunks; its text may quote the body
+    except Exception as error:  # the server raises it for broken chunks; its text may quote the body
         raise RequestError(f"The request body cannot be read: {type(error).__name__}.") from None
     return b"".join(pieces)
 
 
 def name_request(environ: Environ) -> None:
-    """Give a request the id that its rows, its line of the log and its response have."""
+    """Give a request its id, which its rows, its log line and its response have."""
     environ[_REQUEST_ID] = f"llr-{secrets.token_hex(12)}"
 
 
@@ -124,7 +123,7 @@ def request_id(environ: Environ) -> str:
 
 
 def reply_headers(request_id: str, reply: Reply | None, environ: Environ) -> dict[str, str]:
-    """Return the X-LLR headers of a reply; while no backend has answered yet, the request's id alone is known."""
+    """Return the X-LLR headers of a reply.  Before a backend has answered, this is only the request's id."""
     headers = {"X-LLR-Request-Id": request_id}
     if isinstance(reply, (Buffered, Streamed)):
         headers["X-LLR-Backend"] = reply.target.backend
@@ -141,7 +140,7 @@ def reply_headers(request_id: str, reply: Reply | None, environ: Environ) -> dic
 
 
 def error_headers(request_id: str, error: RouterError, environ: Environ) -> dict[str, str]:
-    """Return the X-LLR headers of an error: as much as was known when it came."""
+    """Return the X-LLR headers of an error, as far as they are known."""
     headers = {"X-LLR-Request-Id": request_id}
     if error.route:
         headers["X-LLR-Route"] = printable(error.route)
@@ -155,7 +154,7 @@ def error_headers(request_id: str, error: RouterError, environ: Environ) -> dict
 
 
 def reason_headers(private_because: str | None, *, pin_refused: bool) -> dict[str, str]:
-    """Return the headers that say what made a request private, and that its pin was refused for it."""
+    """Return the headers with the reason why a request is private, and for a refused pin."""
     headers = {"X-LLR-Sensitivity-Reason": private_because} if private_because else {}
     return headers | ({"X-LLR-Pin": "refused"} if pin_refused else {})
 
@@ -170,7 +169,7 @@ def _explained(trace: Sequence[Step], environ: Environ) -> dict[str, str]:
 
 
 def printable(text: str, most: int = 200) -> str:
-    """Return a text as it may stand in a header: a client may have put anything into `model`."""
+    """Return a text in a form that is valid in a header: `model` of a request may be any text."""
     if text.isascii() and text.isprintable():
         return text[:most]
     return "".join(char if char.isascii() and char.isprintable() else "?" for char in text)[:most]

@@ -1,4 +1,4 @@
-"""GET /health: this process is up.  It calls no backend and reads no database."""
+"""GET /health: a health check of this process.  It calls no backend and reads no database."""
 
 from __future__ import annotations
 

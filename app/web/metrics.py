@@ -42,7 +42,7 @@ def ab(environ: Environ, services: Services) -> Response:
 def egress(environ: Environ, services: Services) -> Response:
     hours = _hours(environ)
     pages, source = services.store.egress(_since(hours)), _read(services, services.store.source)
-    first = _read(services, next, pages)  # while the client can still get an error
+    first = _read(services, next, pages)  # before the head is sent, so that the client can still get an error
     pieces = ledger_text(chain([first], pages), hours, source)
     return Response(200, {"Content-Type": JSON}, _read_on(services, pieces))
 
@@ -53,12 +53,12 @@ def prometheus(_environ: Environ, services: Services) -> Response:
 
 
 def _hours(environ: Environ) -> float:
-    """Return the window that a request asks for.  Raise RequestError."""
+    """Return the window of a request in hours.  Raise RequestError."""
     return window_hours(Request(environ).args.get("hours"))
 
 
 def _read(services: Services, query: Callable[..., Result], *arguments: object) -> Result:
-    """Return the result of a query, which runs beside the event loop.  Raise RouterError when the database cannot be
+    """Return the result of a query, which runs in a worker thread.  Raise RouterError when the database cannot be
     read."""
     try:
         result: Result = services.read(query, *arguments)
@@ -69,7 +69,7 @@ def _read(services: Services, query: Callable[..., Result], *arguments: object) 
 
 
 def _read_on(services: Services, pieces: Iterator[str]) -> Iterator[bytes]:
-    """Yield the pieces, each made beside the event loop.  When the database fails the document has no end."""
+    """Yield the pieces; each is read in a worker thread.  When the database fails, the document has no end."""
     try:
         while piece := services.read(next, pieces, ""):
             yield piece.encode()
@@ -87,10 +87,10 @@ def _trial(services: Services, hours: float) -> JsonDict:
 
 
 def _exposition(services: Services) -> bytes:
-    """Return the text for Prometheus.  Totals that are not whole are left out: it would take their rise for traffic,
-    and their fall from what an older version published for a restart."""
+    """Return the text for Prometheus.  Incomplete totals are left out: Prometheus would take their rise for traffic,
+    and a value below that of an older version for a restart."""
     store = services.store
-    unsummed = store.unsummed()  # read first: when it was 0, the totals are whole
+    unsummed = store.unsummed()  # read first: when it is 0, the totals are complete
     last_day = store.window(_since(24))
     return exposition(
         Snapshot(

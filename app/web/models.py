@@ -1,5 +1,5 @@
-"""GET /v1/models: `auto`, aliases, every backend, every model declared or discovered.  The list comes from memory: no
-backend is asked.  A model that its server hands on to another host has a `remote_host`."""
+"""GET /v1/models: `auto`, aliases, every backend, every model declared or discovered.  The list comes from memory,
+without a call to a backend.  A model that its server runs on another host has a `remote_host`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def listed(services: Services) -> dict[str, JsonDict]:
 
 
 def _listed(text: str, services: Services) -> Name:
-    """Return the name that a client wrote as `text`.  Raise UnknownModel."""
+    """Return the listed name for the client's `text`. Raise UnknownModel."""
     observations = services.beliefs.observations()
     meaning = resolve(text, "any", services.policy, observations)
     names = names_of(services.policy, observations)

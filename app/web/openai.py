@@ -1,4 +1,4 @@
-"""OpenAI's API: what the surfaces for chat and Responses share, and what every URL without a surface speaks."""
+"""The common parts of the surfaces for chat and Responses: OpenAI's API. URLs without a surface use it too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.wire.chat import errors
 
 
 class OpenAI:
-    """Take bearer keys, word errors as an envelope, and stream server-sent events."""
+    """Read bearer keys, write errors as an envelope, and stream server-sent events."""
 
     document_type = JSON
     key_hint = "`Authorization: Bearer KEY`"
@@ -31,6 +31,6 @@ class OpenAI:
         return json.dumps(errors.error_document(error), ensure_ascii=False).encode("utf-8", "backslashreplace")
 
     def error_headers(self, error: RouterError) -> Mapping[str, str]:
-        """OpenAI's SDKs send a request twice more after a 503 unless they are told not to."""
+        """Return `x-should-retry: false`, because OpenAI's SDKs repeat a request twice after a 503."""
         headers = {"x-should-retry": "false"} if error.is_final else {}
         return headers | ({"WWW-Authenticate": "Bearer"} if error.status == 401 else {})

@@ -1,4 +1,4 @@
-"""Turn an HTTP request into the response that holds a model's reply."""
+"""Run an HTTP request, and return the response with the model's reply."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def buffered(
         body = document(reply)
     except ClientGone:
         log.write(499, None)
-        return Response(499, {}, b"")  # nobody reads it
+        return Response(499, {}, b"")  # the client has disconnected
     except RouterError as error:
         log.write(error.status, None, error)
         raise

@@ -1,5 +1,5 @@
-"""The log has one line for each request: id, surface, route, backend, model, status, ms, the cause of a failure.  No
-line holds content."""
+"""Write one log line for each request: id, surface, route, backend, model, status, ms, and the cause of a failure.
+No line holds text of a request."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class RequestLog:
 
 
 def refused(request_id: str, url: str, error: RouterError) -> None:
-    """Write the line of a request that ended before it was read.  `url` is written as in our table: a path that a
-    client made up is content."""
+    """Write the line of a request that was refused before it was routed.  `url` is an entry of the table of URLs,
+    never the client's path, which may hold any text."""
     if not error.logged:
         log.info("%s %s status=%d error=%s", request_id, url, error.status, error.cause)
 
 
 def _cause(reply: Reply | None, error: RouterError | None) -> str:
-    """Return the end of the line: the calls that failed before the reply, or why there was none."""
+    """Return the end of the line: the calls that failed before the reply, or the reason why there is no reply."""
     if error is not None:
         return f" error={error.cause}"
     if reply is None:

@@ -1,4 +1,4 @@
-"""An HTTP response as views make it and as the WSGI server sends it."""
+"""Define the HTTP response that views return and the WSGI server sends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Response:
     __slots__ = ("body", "headers", "status")
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes | Iterable[bytes]) -> None:
-        """A body of bytes gets a Content-Length."""
+        """Add a Content-Length when the body is bytes."""
         self.status = status
         self.headers = list(headers.items())
         self.body: Iterable[bytes] = body if not isinstance(body, bytes) else [body]
@@ -28,7 +28,7 @@ class Response:
             self.headers.append(("Content-Length", str(len(body))))
 
     def __call__(self, _environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Send it as a WSGI application does."""
+        """Return the body, after a call of `start_response`: a response is a WSGI application."""
         reason = HTTP_STATUS_CODES.get(self.status, "Unknown").upper()
         start_response(f"{self.status} {reason}", self.headers)
         return self.body
@@ -39,6 +39,6 @@ class Response:
 
 
 def json_response(document: object) -> Response:
-    """Return a document as JSON with a line end behind it."""
+    """Return a document as JSON with a line end."""
     text = json.dumps(document, separators=(",", ":"))
     return Response(200, {"Content-Type": JSON}, f"{text}\n".encode())

@@ -1,4 +1,4 @@
-"""POST /v1/responses: the Responses API over any backend, and what is kept of it."""
+"""POST /v1/responses: the Responses API over any backend, with stored conversations."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class ResponsesSurface(OpenAI):
     wire = Wire.RESPONSES
 
     def read(self, environ: Environ, body: bytes, services: Services) -> ResponsesExchange:
-        """Return the Responses request of an HTTP request.  Raise RequestError, and RouterError when what it continues
-        cannot be read now."""
+        """Return the Responses request of an HTTP request.  Raise RequestError, and RouterError when the
+        conversation that it continues cannot be read now."""
         sensitivity, owner = headers.sensitivity(environ), owner_of(environ)
         received = read_object(body)
-        time.sleep(0)  # the other requests' turn, here and below: with a large body each step takes its time
+        time.sleep(0)  # let other requests run, here and below: each step takes some time with a large body
         wanted = parse(received.document)
         past = _Past(services, wanted, owner)
         wanted = wanted.after(past.history)
@@ -63,7 +63,8 @@ SURFACE = ResponsesSurface()
 
 
 class _Past:
-    """Hold what a request continues: the chain of turns, the items it refers to, and the backend that keeps them."""
+    """Hold the history of a request: the chain of turns, the items that it refers to, and the backend that stores
+    them."""
 
     def __init__(self, services: Services, request: ResponsesRequest, owner: str) -> None:
         self.history: list[JsonDict] = []
@@ -83,11 +84,13 @@ class _Past:
 
 
 def _keeper(services: Services, turns: list[Turn]) -> Target | None:
-    """Return the backend that keeps these turns: no other can continue them."""
+    """Return the backend that stores these turns: no other can continue them."""
     if not turns:
         return None
     if len({turn.backend for turn in turns}) > 1:
-        raise RequestError("input refers to items that different backends keep.", param="input", code="item_not_found")
+        raise RequestError(
+            "`input` refers to items that different backends store.", param="input", code="item_not_found"
+        )
     turn = max(turns, key=lambda turn: turn.ts_ms)
     config = services.policy.backends.get(turn.backend)
     if config is None or Wire.RESPONSES not in config.wires:
@@ -100,10 +103,10 @@ def _keeper(services: Services, turns: list[Turn]) -> Target | None:
 
 
 class ResponsesExchange(Exchange):
-    """Write replies for Responses clients, and keep them."""
+    """Write replies for Responses clients, and store them."""
 
     def __init__(self, services: Services, request: ChatRequest, wanted: ResponsesRequest, owner: str) -> None:
-        """`owner` is whose responses are kept: the id of the client's key."""
+        """`owner` is the id of the client's key, to which the responses belong."""
         super().__init__(request)
         self._services = services
         self._owner = owner
@@ -134,13 +137,14 @@ class ResponsesExchange(Exchange):
         )
 
     def _keep(self, reply: Reply, response: JsonDict) -> None:
-        """Keep the turn before the client gets its end, because the client may continue at once, at another worker."""
+        """Store the turn before the client gets the end of the reply, because the client may continue at once, with
+        another worker."""
         assert isinstance(self.request.body, ResponsesBody)
         items = tuple(kept_items(self.request.body.input, _new_id))
         response["store"] = self._keep_turn(reply, self._id, kept_by_backend=False, items=items, response=response)
 
     def _keep_theirs(self, reply: Reply, response: JsonDict) -> None:
-        """Keep the owner of a response.  Its backend keeps the turn itself."""
+        """Store the owner of a response, whose backend stores the turn itself."""
         name = response.get("id")
         if self._wanted.store and is_id(name):
             self._keep_turn(reply, str(name), kept_by_backend=True, their_items=item_ids(response))
@@ -155,7 +159,7 @@ class ResponsesExchange(Exchange):
         response: JsonDict | None = None,
         their_items: tuple[str, ...] = (),
     ) -> bool:
-        """Tell whether the turn is kept, or soon will be."""
+        """Return True when the turn is stored, or will be soon."""
         turn = Turn(
             owner=self._owner,
             id=name,
@@ -171,7 +175,7 @@ class ResponsesExchange(Exchange):
         )
         try:
             return self._services.state_thread.run(self._services.conversations.keep, turn)
-        except Exception as error:  # whatever goes wrong here, the client gets its reply
+        except Exception as error:  # the client gets its reply in any case
             log.error("a response could not be stored: %s", type(error).__name__)
             return False
 

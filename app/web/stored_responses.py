@@ -1,4 +1,4 @@
-"""GET and DELETE /v1/responses/{id}, GET /v1/responses/{id}/input_items: what is kept of past responses."""
+"""GET and DELETE /v1/responses/{id}, GET /v1/responses/{id}/input_items: stored responses."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def ask_store(services: Services, query: Callable[..., Result], *arguments: obje
 
 
 def _turn(environ: Environ, services: Services, name: str) -> Turn:
-    """Return a turn of the client.  Raise NotFound, both when there is none and when it is another client's."""
+    """Return a turn of the client.  Raise NotFound when there is none, and when it belongs to another client."""
     turn = ask_store(services, services.conversations.turn, name, owner_of(environ))
     if turn is None:
         raise NotFound(f"Response with id {name[:80]!r} not found.", code="response_not_found")
@@ -65,7 +65,7 @@ def _turn(environ: Environ, services: Services, name: str) -> Turn:
 
 
 def _delete(services: Services, turn: Turn) -> bytes:
-    """Delete a turn here, and return the document that says so."""
+    """Delete a stored turn, and return the document that confirms it."""
     ask_store(services, services.conversations.delete, turn.id, turn.owner)
     return json.dumps({"id": turn.id, "object": "response", "deleted": True}).encode()
 
@@ -78,7 +78,7 @@ def _at_backend(
     below: str = "",
     document: Callable[[Buffered], bytes] = lambda answer: answer.body,
 ) -> Response:
-    """Ask the backend that keeps a response; `below` is a path behind that of the response."""
+    """Ask the backend that stores a response; `below` is the path after that of the response."""
     config = services.policy.backends.get(turn.backend)
     if config is None or Wire.RESPONSES not in config.wires:
         text = (

@@ -1,7 +1,6 @@
-"""The streamed response of one request.
-
-It runs in a greenlet of its own that hands pieces to the client's greenlet: so the client gets keep-alives while the
-backend is silent, and a fallback stays possible until a model has said something.
+"""Stream the response of one request.  The request runs in a greenlet of its own and puts pieces into a queue for
+the client's greenlet.  So the client gets keep-alives while the backend sends nothing, and a fallback is possible
+until the first event.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from app.web.response import Response
 from app.web.surface import Exchange, Surface
 
 SILENCE_S = 10.0
-_AHEAD = 8  # pieces read ahead of a slow client: then the backend is no longer read
+_AHEAD = 8  # pieces that wait for a slow client; when there are more, the backend is not read
 
 
 def respond(exchange: Exchange, surface: Surface, environ: Environ, services: Services) -> Response:
@@ -31,14 +30,14 @@ def respond(exchange: Exchange, surface: Surface, environ: Environ, services: Se
         reply = feed.open(SILENCE_S)
     except ClientGone:
         feed.close()
-        return Response(499, {}, b"")  # nobody reads it
+        return Response(499, {}, b"")  # the client has disconnected
     except BaseException:
         feed.close()
         raise
     head = headers.reply_headers(exchange.request.request_id, reply, environ)
     head["Content-Type"] = surface.stream_type
     head["Cache-Control"] = "no-cache"
-    head["X-Accel-Buffering"] = "no"  # nginx passes each event on at once
+    head["X-Accel-Buffering"] = "no"  # nginx then sends each event at once
     return Response(200, head, feed)
 
 
@@ -51,8 +50,8 @@ class Feed:
         self._services = services
         self._sock = sock
         self._queue: gevent.queue.Queue = gevent.queue.Queue(_AHEAD)
-        self._between_events = True  # a keep-alive may stand only there
-        self._silent = False  # the client waited for the head already: it gets a keep-alive at once
+        self._between_events = True  # a keep-alive is allowed only between events
+        self._silent = False  # the client has waited for the head already, so it gets a keep-alive at once
         self._over = False
         self._reply: Reply | None = None
         self._log = RequestLog(exchange.request)
@@ -103,7 +102,7 @@ class Feed:
         raise StopIteration
 
     def close(self) -> None:
-        """Stop the pump.  The WSGI server calls it at the end, and when the client left."""
+        """Stop the greenlet.  The WSGI server calls this at the end, and after a disconnect."""
         if not self._over:
             self._end(499)
         self._pump.kill(ClientGone, block=False)

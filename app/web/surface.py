@@ -1,4 +1,5 @@
-"""A surface: one way to ask models, and all that its clients see of it.  CONTRIBUTING.md says how to add one."""
+"""Define a surface: one API for clients, with everything that its clients see.  CONTRIBUTING.md explains how to add
+one."""
 
 from __future__ import annotations
 
@@ -14,13 +15,13 @@ from app.wire.translator import ReplyContext
 
 
 class Api(Protocol):
-    """Say how the clients of an API send a key, and how they are told of an error."""
+    """Describe how the clients of an API send a key, and the form of its errors."""
 
-    document_type: str  # Content-Type of a reply that is no stream, and of an error
+    document_type: str  # Content-Type of a buffered reply, and of an error
     key_hint: str  # how to send a key, for the message of a 401
 
     def key(self, environ: Environ) -> str | None:
-        """Return the key that a request came with, as it was sent; None when there is none."""
+        """Return the key of a request, as it was sent; None when there is none."""
 
     def error_document(self, error: RouterError) -> bytes:
         """Return the body of the response for an error."""
@@ -30,15 +31,15 @@ class Api(Protocol):
 
 
 class Surface(Api, Protocol):
-    """Read the requests to one URL, and say what a stream of it looks like."""
+    """Read the requests to one URL, and describe its streams."""
 
     name: str  # in rows and in the log
     wire: Wire  # the form of its bodies
     stream_type: str  # Content-Type of a stream
-    keep_alive: bytes  # sent while the backend is silent, between events; clients pass over it.  b"" = there is none
+    keep_alive: bytes  # sent between events while the backend sends nothing; clients ignore it.  b"" = there is none
 
     def read(self, environ: Environ, body: bytes, services: Services) -> Exchange:
-        """Return what a request asks.  Raise RouterError."""
+        """Return the request for the pipeline, and its exchange.  Raise RouterError."""
 
     def missing_end(self, sent: bytes) -> bytes:
         """Return the bytes that end the event which `sent` leaves open; b"" when it ends with a whole event."""
@@ -58,13 +59,13 @@ class Exchange(ABC):
     def events(self, reply: Reply) -> Iterator[bytes]:
         """Yield the bytes of a stream.  One that breaks ends with an error event of the surface."""
         translator = translator_of(self.request.wire, reply.wire)
-        if isinstance(reply, Buffered):  # a backend that ignored that a stream was wanted
+        if isinstance(reply, Buffered):  # the backend ignored `stream`
             return translator.reply_as_stream(reply.document, self.context(reply))
         return translator.stream(reply.chunks, self.context(reply))
 
     @abstractmethod
     def context(self, reply: Reply) -> ReplyContext:
-        """Return what a reply is written with, beside the bytes of the backend."""
+        """Return the data that a reply needs, beside the bytes of the backend."""
 
     @abstractmethod
     def failure(self, error: RouterError) -> bytes:

@@ -1,5 +1,5 @@
-"""Views are plain functions: they take the WSGI environment and what this process owns, and return a Response.  Here
-Flask is told of them."""
+"""Register views with Flask.  A view is a simple function: it takes the WSGI environment and the services of this
+process, and returns a Response."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Blueprint(flask.Blueprint):
     """Register plain views with Flask."""
 
     def view(self, method: str, rule: str) -> Callable[[View], View]:
-        """Serve a URL with the function that is decorated, which stays a plain function."""
+        """Serve a URL with the decorated function, which does not change."""
 
         def add(view: View) -> View:
             self.add_url_rule(rule, view.__name__, for_flask(view), methods=[method])
@@ -27,7 +27,7 @@ class Blueprint(flask.Blueprint):
 
 
 def for_flask(view: View) -> Callable[..., flask.Response]:
-    """Return a view as Flask calls it."""
+    """Return the function that Flask calls for a view."""
 
     def call(**parts: str) -> flask.Response:
         return view(flask.request.environ, get_services(), **parts).for_flask()
@@ -36,6 +36,6 @@ def for_flask(view: View) -> Callable[..., flask.Response]:
 
 
 def get_services() -> Services:
-    """Return what this process owns."""
+    """Return the services of this process."""
     made: Services = flask.current_app.extensions["services"]
     return made
