@@ -1,4 +1,4 @@
-"""How many files and sockets this process may have open.
+"""Read and raise the limit of open files and sockets.
 
 It imports nothing of ours: gunicorn.conf.py loads it.
 """
@@ -11,9 +11,9 @@ import os
 import resource
 
 MOST_CONNECTIONS = 1000  # clients of one worker at once
-_OWN = 124  # database, log, listeners, event loop, locks, looking up names
-_EACH = 3  # a client, the backend that works for it, and connections to other backends that are kept for later
-_ENOUGH = 1_048_576  # where there is no hard limit; Linux's own default of a hard limit (fs.nr_open)
+_OWN = 124  # for the database, the log, listeners, the event loop, locks and name resolution
+_EACH = 3  # for a client, its backend, and an idle connection to another backend
+_ENOUGH = 1_048_576  # used when there is no hard limit: Linux's default of a hard limit (fs.nr_open)
 NONE_LEFT = (errno.EMFILE, errno.ENFILE)
 
 
@@ -26,16 +26,16 @@ def limits() -> tuple[int, int]:
 
 
 def raise_limit() -> int:
-    """Raise the soft limit to the hard one, and return what holds now.  Processes started later inherit it."""
+    """Raise the soft limit to the hard one, and return the new limit.  Processes started later inherit it."""
     wanted = limits()[1]
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    with contextlib.suppress(OSError, ValueError):  # macOS allows less than its hard limit says
+    with contextlib.suppress(OSError, ValueError):  # macOS allows less than its hard limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return limits()[0]
 
 
 def connections(limit: int) -> int:
-    """Return how many clients a worker can serve at once with `limit` descriptors."""
+    """Return the number of clients that a worker can serve at the same time with `limit` descriptors."""
     return max(8, min(MOST_CONNECTIONS, (limit - _OWN) // _EACH))
 
 
@@ -45,7 +45,7 @@ def wanted() -> int:
 
 
 def none_left() -> bool:
-    """Try to open one more."""
+    """Return True when no descriptor is left."""
     try:
         os.close(os.dup(0))
     except OSError as error:

@@ -1,6 +1,5 @@
-"""The log: lines to standard error, written beside the event loop while the router runs.
-
-Standard error may be a pipe that nobody reads for a while; no request waits for it.
+"""Write the log to standard error, in a worker thread while the router runs.  Standard error may be a pipe that no
+program reads for a while; no request waits for it.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from collections.abc import Iterator
 
 from app import tuning
 
-_MOST_WAITING = 10_000  # lines; beyond that the oldest are dropped
+_MOST_WAITING = 10_000  # lines; when there are more, the oldest are dropped
 
 
 class Log(logging.StreamHandler):  # type: ignore[type-arg]
-    """While `waits` is set, lines wait for `flush`; a warning or an error is written at once, with all before it,
-    unless that would have to wait for a reader."""
+    """Hold lines until `flush` while `waits` is set.  A warning or an error is written at once, with all lines
+    before it, unless the write would block."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
@@ -34,16 +33,17 @@ class Log(logging.StreamHandler):  # type: ignore[type-arg]
         return True
 
     def has_room(self) -> bool:
-        """Whether a line can be written without waiting for a reader."""
+        """Return True when a line can be written without blocking."""
         try:
             return bool(select.select([], [self.stream], [], 0)[1])
-        except (OSError, ValueError):  # it has no descriptor, or none any more
+        except (OSError, ValueError):  # standard error has no descriptor, or is closed
             return True
 
     def flush(self) -> None:
-        """Writes what waits, in one piece.  Takes no lock: two threads at it share the lines out."""
+        """Write the waiting lines in one piece.  It needs no lock: when two threads call it, each writes some of the
+        lines."""
         text = "".join(self._lines())
-        with contextlib.suppress(OSError, ValueError):  # nobody listens, or it was closed
+        with contextlib.suppress(OSError, ValueError):  # the reader has gone, or standard error was closed
             self.stream.write(text)
             self.stream.flush()
 
@@ -54,7 +54,7 @@ class Log(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 def set_up(level: str) -> None:
-    """Lines of the loggers `llr…` from `level` up."""
+    """Set up the loggers `llr…` for lines from `level` on."""
     log = logging.getLogger("llr")
     tuning.log_without_threads()
     log.setLevel(level.upper())
@@ -64,7 +64,7 @@ def set_up(level: str) -> None:
 
 
 def let_wait(waits: bool) -> None:
-    """Says whether somebody calls `flush` now and then."""
+    """Set whether lines wait for `flush`, which another thread calls regularly."""
     for handler in _handlers():
         handler.waits = waits
     if has_room():
@@ -72,12 +72,12 @@ def let_wait(waits: bool) -> None:
 
 
 def has_room() -> bool:
-    """Whether `flush` need not wait for a reader."""
+    """Return True when `flush` would not block."""
     return all(handler.has_room() for handler in _handlers())
 
 
 def flush() -> None:
-    """Writes what waits; may block."""
+    """Write the waiting lines.  Blocks."""
     for handler in _handlers():
         handler.flush()
 

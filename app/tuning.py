@@ -1,7 +1,6 @@
-"""What is done for speed alone.  Without any of it the router does the same, only slower.
-
-Each function says what it gains; docs/performance.md says how that was measured.  It imports nothing of ours, because
-gunicorn.conf.py loads it in the master.
+"""Make the router faster, without a change of its behaviour.  Each function says what it gains; docs/performance.md
+says how that was measured.  This module imports no other module of the project, because gunicorn.conf.py loads it in
+the master.
 """
 
 from __future__ import annotations
@@ -21,10 +20,9 @@ _GC_THRESHOLDS = (20_000, 10, 5)
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep up to 8 MiB of freed memory, in one arena.  Elsewhere this does nothing.
-
-    By default the memory of a large body goes back to the system after each step, to be cleared and mapped anew for the
-    next one.  And each thread has an arena of its own, which stays as large as its largest work made it.
+    """Let glibc keep up to 8 MiB of freed memory, in one arena.  With another C library this does nothing.  By
+    default, the memory of a large body returns to the system after each step, and must be cleared and mapped again
+    for the next one.  By default, each thread also has an arena of its own, which never becomes smaller.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -34,10 +32,9 @@ def keep_freed_memory() -> None:
 
 
 def collect_garbage_less() -> None:
-    """Leave out what was loaded at the start, and look for garbage less often.
-
-    A large body is a hundred thousand objects.  By default the garbage collector would go through all of them again and
-    again while it is read.
+    """Exclude the objects of the start from garbage collection, and run it less often.  A large body has a hundred
+    thousand objects.  By default, the garbage collector would check all of them again and again while the body is
+    read.
     """
     gc.collect()
     gc.freeze()
@@ -45,15 +42,14 @@ def collect_garbage_less() -> None:
 
 
 def switch_threads_often() -> None:
-    """Let a thread of the database give way to the event loop every half millisecond.
-
-    With Python's 5 ms the streams of a worker would stutter while rows are written.
+    """Let a worker thread yield to the event loop every half millisecond.  With Python's default of 5 ms, the
+    streams of a worker would stall while rows are written.
     """
     sys.setswitchinterval(_SWITCH_S)
 
 
 def log_without_threads() -> None:
-    """Let log records leave out what no line of ours shows (the logging HOWTO, "Optimization")."""
+    """Leave out fields of log records that our lines do not show (the logging HOWTO, "Optimization")."""
     logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
     logging._srcfile = None
 
@@ -73,5 +69,5 @@ class CachedSettings:
 
     def __getattr__(self, name: str) -> object:
         value = getattr(self._settings, name)
-        setattr(self, name, value)  # found without this method from now on
+        setattr(self, name, value)  # later look-ups do not call this method
         return value

@@ -1,4 +1,4 @@
-"""The registry: one line per backend type."""
+"""Register the backend types, one line for each."""
 
 from collections.abc import Mapping
 

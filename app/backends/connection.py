@@ -1,6 +1,5 @@
-"""One connection to a backend.  urllib3 looks up the name and connects; what follows is written and read here.
-
-The deadlines to connect, to send, and to the first byte apply in this module and nowhere else.
+"""Use one connection to a backend.  urllib3 resolves the name and connects; this module writes and reads.  The
+deadlines for connecting, sending and the first byte apply only here.
 """
 
 from __future__ import annotations
@@ -24,39 +23,38 @@ from app.types import Timeouts
 
 _SENT_AT_ONCE_BYTES = 256 * 1024
 _READ_BYTES = 65536
-_CLOSED_BY_PEER = (errno.EPIPE, errno.ECONNRESET, errno.EPROTOTYPE)  # the last one on macOS
+_CLOSED_BY_PEER = (errno.EPIPE, errno.ECONNRESET, errno.EPROTOTYPE)  # the last one occurs on macOS
 _poll = gevent.monkey.get_original("select", "poll")
 
 
 class StaleConnection(ConnectionResetError):
-    """A kept connection was closed by the server before it answered this request."""
+    """Report that the server closed an idle connection before it answered this request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Say where a connection leads, and its limits."""
+    """Hold the address of a connection, and its limits."""
 
     host: str
     port: int
     tls: ssl.SSLContext | None
     deadlines: Timeouts
-    local_only: bool  # refuse to send a byte to an address that is not local, whatever the name said
+    local_only: bool  # refuse to send a byte to an address that is not local, whatever the name is
 
 
 class Connection:
-    """Send requests to a server, one after the other, each when the response before it was closed."""
+    """Send requests to a server, one after the other.  The response before must be closed."""
 
     def __init__(self, server: Server, give_back: Callable[[Connection], None]) -> None:
-        """`give_back` gets the connection whenever it may carry another request."""
+        """`give_back` gets the connection when it can be used for another request."""
         self._server = server
         self._give_back = give_back
         self._sock: socket.socket | None = None
         self._response_count = 0
 
     def is_open(self) -> bool:
-        """Return False when the server closed it, or sent something that no request asked for.
-
-        It is called before each request, so it asks the kernel without the detour through the event loop.
+        """Return False when the server has closed the connection, or has sent data without a request.  It is called
+        before each request, so it asks the kernel directly, without the event loop.
         """
         if self._sock is None:
             return False
@@ -65,10 +63,7 @@ class Connection:
         return not poll.poll(0)
 
     def call(self, message: bytes) -> Response:
-        """Send a request and return its response, of which the head was read.
-
-        Raise OSError (StaleConnection is one), urllib3's errors, and PrivacyViolation.
-        """
+        """Send a request and return its response, whose head was read.  Raise OSError (StaleConnection is one), urllib3's errors, and PrivacyViolation."""
         sock = self._sock or self._connect()
         response = Response(sock, self._release)
         try:
@@ -116,7 +111,7 @@ class Connection:
         return sock
 
     def _send(self, sock: socket.socket, message: bytes, response: Response) -> None:
-        """Send a request.  When the server closes the connection meanwhile, its response may still be read."""
+        """Send a request.  When the server closes the connection meanwhile, its response can still be read."""
         sock.settimeout(self._server.deadlines.send_s)
         try:
             if len(message) <= _SENT_AT_ONCE_BYTES:
@@ -132,9 +127,8 @@ class Connection:
                 raise
 
     def _send_in_pieces(self, sock: socket.socket, rest: memoryview, response: Response) -> None:
-        """Send a large request.  The deadline holds for each piece, so that a slow uplink can carry it.
-
-        A server may refuse a request before it has read all of it, so what it sends is read meanwhile.
+        """Send a large request.  The deadline applies to each piece, so that a slow network can transfer it.  A
+        server may refuse a request before it has read all of it, so its response is read meanwhile.
         """
         deadline_s = self._server.deadlines.send_s
         poll = select.poll()
@@ -152,8 +146,8 @@ class Connection:
 
 
 def _is_refused(sock: socket.socket, response: Response) -> bool:
-    """Read what the server sends before it has the whole request.  Return True when it closed the connection, or when
-    its status is not 2xx."""
+    """Read the data that the server sends before it has the whole request.  Return True when it closed the
+    connection, or when its status is not 2xx."""
     deadline_s = sock.gettimeout()
     sock.settimeout(0)
     try:

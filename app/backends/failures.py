@@ -1,4 +1,4 @@
-"""The one map from transport exceptions and HTTP statuses to our error tree."""
+"""Map transport exceptions and HTTP statuses to our error tree.  No other module does this."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ from app.wire.error_document import error_fields
 TRANSPORT_ERRORS = (urllib3.exceptions.HTTPError, OSError)
 """The exceptions that sending and reading may raise."""
 
-AUTHORITIES = "REQUESTS_CA_BUNDLE"  # the variable's name is requests' own
-MOST_ERROR_BYTES = 64 * 1024  # of an error's body that are read; a longer one is no JSON document any more
+AUTHORITIES = "REQUESTS_CA_BUNDLE"  # requests defined this name
+MOST_ERROR_BYTES = 64 * 1024  # read of an error's body; a longer one is no JSON document
 _TEMPORARY = (408, 409, 425)
 
 
 class AuthoritiesError(OSError):
-    """Say that the file of trusted authorities cannot be used: the message names it and says why."""
+    """Report that the file of trusted authorities cannot be used.  The message names the file and the reason."""
 
 
 class SendTimeout(TimeoutError):
-    """The server took nothing of the request within the deadline."""
+    """Report that the server read nothing of the request within the deadline."""
 
 
 class HandshakeTimeout(TimeoutError):
-    """The connection stands, and no TLS handshake came within the deadline."""
+    """Report that the server accepted the connection, but did not finish the TLS handshake within the deadline."""
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """Say what a failure of the system means.  `words` may name {at} (the address), {host}, and {hint} (what to do)."""
+    """Hold the meaning of a system error.  `words` may contain {at} (the address), {host}, and {hint} (what to do)."""
 
     words: str
     kind: str
@@ -93,7 +93,7 @@ ERRNOS: Mapping[int, Meaning] = {
     errno.ESHUTDOWN: _CUT,
     errno.ENOTCONN: _CUT,
 }
-"""The meaning of each error number; the class says whose fault it is."""
+"""The meaning of each error number.  The class tells whether the backend failed."""
 
 NAMES: Mapping[int, Meaning] = {
     socket.EAI_NONAME: Meaning("no such host: {host}", "dns", proxy=True),
@@ -104,7 +104,7 @@ NAMES: Mapping[int, Meaning] = {
 }
 _NO_NAME = Meaning("the host {host} cannot be looked up", "dns", proxy=True)
 
-# Parts of the reasons that OpenSSL names (openssl/err.h), the most telling first.
+# Parts of OpenSSL's reasons (openssl/err.h), the most specific first.
 TLS: Mapping[str, str] = {
     "WRONG_VERSION_NUMBER": "no TLS is spoken there: its `endpoint` must begin with http://",
     "RECORD_LAYER_FAILURE": "no TLS is spoken there: its `endpoint` must begin with http://",
@@ -118,7 +118,7 @@ TLS: Mapping[str, str] = {
     "UNRECOGNIZED_NAME": "the server does not know the host of this address",
 }
 _SPEAKS_TLS = "TLS is spoken at {at}: its `endpoint` must begin with https://"
-# nginx, Go's net/http, Apache, in answer to plain HTTP at their TLS ports.
+# The responses of nginx, Go's net/http and Apache to HTTP at their TLS ports.
 _WANTS_TLS = (
     b"plain HTTP request was sent to HTTPS port",
     b"HTTP request to an HTTPS server",
@@ -130,8 +130,8 @@ _OUT_OF_DATE = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXP
 
 
 def transport_error(error: Exception, config: BackendConfig, hint: str = "", proxy: str = "") -> BackendError:
-    """Return our error for one of urllib3's or the socket's, which all nest.  `hint` says what to do; `proxy` names a
-    variable whose proxy is not used."""
+    """Return our error for an error of urllib3 or of the socket, which wrap each other.  `hint` says what to do;
+    `proxy` names a variable whose proxy is not used."""
     nested = list(causes(error))
 
     def first(*kinds: type[Cause]) -> Cause | None:
@@ -206,7 +206,7 @@ def unused_proxy(endpoint: str, environ: Mapping[str, str]) -> str:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error and all it wraps: urllib3 nests its own in args, `reason` and the context."""
+    """Yield the error and all errors that it wraps: urllib3 puts them into args, `reason` and the context."""
     todo: list[object] = [error]
     seen: set[int] = set()
     while todo:
@@ -220,7 +220,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 def refusal(
     status: int, retry_after: str | None, body: bytes, target: Target, config: BackendConfig, key: str
 ) -> BackendError:
-    """Return the error for a status of 300 and up.  `key` is ours and never appears in it."""
+    """Return the error for a status from 300 on.  `key` is the router's own and never appears in it."""
     kind, message = f"http_{status}", f"answered {status}"
     if status == 400 and config.endpoint.startswith("http:") and any(words in body for words in _WANTS_TLS):
         return BackendUnavailable(_SPEAKS_TLS.format(at=config.endpoint), kind="tls")
@@ -251,14 +251,14 @@ def said(document: JsonObject, key: str) -> str | None:
 
 
 def _error_document(status: int, body: bytes, key: str) -> JsonDict:
-    """Return an error body in OpenAI's shape, whichever shape it came in (object, bare string, text, HTML)."""
+    """Return an error body in OpenAI's form, whatever its form was (object, string, text, HTML)."""
     text = body[:MOST_ERROR_BYTES].decode("utf-8", "replace").strip()
     document = sse.json_of(redact(text, (key,)).encode("utf-8", "replace")) or {}
     fields: JsonDict = dict(error_fields(document))
     if not document and not text.startswith("<"):
         fields["message"] = excerpt(text, (key,)) or None
     if isinstance(error := document.get("error"), dict):
-        fields = {**fields, **error, "message": fields["message"]}  # a text, whatever it was
+        fields = {**fields, **error, "message": fields["message"]}  # always a text
     fields["message"] = fields["message"] or f"the backend answered {status}"
     fields["type"] = fields["type"] or "invalid_request_error"
     rest = {name: value for name, value in document.items() if name not in ("error", "detail", "message")}

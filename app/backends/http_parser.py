@@ -1,4 +1,4 @@
-"""The C parser of HTTP responses: llhttp, through httptools.  No other module knows it."""
+"""Parse HTTP responses in C: with llhttp, through httptools.  No other module uses httptools."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from urllib3.exceptions import ProtocolError
 
 _MAX_JOINED_CHARS = 1000  # of a header that is repeated
-# http.client accepts these too: local servers are not always strict, and the operator chose them.
+# http.client accepts these too: local servers are not always correct, and the operator trusts them.
 _LENIENT = {"lenient_headers": True, "lenient_optional_cr_before_lf": True, "lenient_data_after_close": True}
 
 
 class ResponseParser:
-    """Parse one response, fed in pieces.  Interim responses (1xx) are skipped; data behind the end is ignored."""
+    """Parse one response in pieces.  Interim responses (1xx) are skipped; data after the end is ignored."""
 
     def __init__(self) -> None:
         self.status = 0  # 0 = the head is not complete
         self.headers: dict[str, str] = {}  # by lower-case name
-        self.error: ProtocolError | None = None  # to be raised when the body that came before it was taken
+        self.error: ProtocolError | None = None  # raised after the body before it was read
         self.is_complete = False
-        self.keeps_alive = False  # the connection may carry another response
+        self.keeps_alive = False  # the connection can be used for another response
         self._body: list[bytes] = []
         self._parser = HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(**_LENIENT)
@@ -36,7 +36,7 @@ class ResponseParser:
                 self.error = ProtocolError(f"the response breaks the rules of HTTP: {error}")
 
     def take(self) -> bytes:
-        """Return the part of the body that was parsed since the last call, without its framing."""
+        """Return the part of the body that was parsed since the last call, without chunk sizes."""
         body = self._body
         if not body:
             return b""
@@ -48,7 +48,7 @@ class ResponseParser:
         del self._parser
 
     def _end(self) -> None:
-        """Without a length, the end of the connection is the end of the body."""
+        """Handle the end of the connection.  Without a length, it is the end of the body."""
         if "content-length" in self.headers or "chunked" in self.headers.get("transfer-encoding", "").lower():
             self.error = ProtocolError("the response breaks off")
         else:
@@ -58,7 +58,7 @@ class ResponseParser:
 
     def on_message_begin(self) -> None:
         if self.is_complete:
-            self.keeps_alive = False  # a second response, to no request
+            self.keeps_alive = False  # a second response without a request
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.status:  # otherwise it is a trailer

@@ -16,7 +16,7 @@ from gevent.event import Event
 from app.errors import BackendError, BackendUnavailable, ConnectTimeout, PrivacyViolation, RouterExhausted
 from app.routing.locality import model_key
 
-_HOLDS_S = 1.0  # how long the server's answer counts, from the moment when it was asked
+_HOLDS_S = 1.0  # an answer is valid for this time, from the moment of the question
 _MOST_ANSWERS = 1000  # clients can name any model
 
 
@@ -26,21 +26,21 @@ class ModelHosts:
     def __init__(self, ask: Callable[[str], str], clock: Callable[[], float] = time.monotonic) -> None:
         """Take `ask`, which returns the host that runs a model, "" for the server itself, or raises BackendError, and
         `clock`, which returns monotonic seconds."""
-        self.known: Mapping[str, str] = {}  # by model_key; swapped whole, so that others can tell that it changed
+        self.known: Mapping[str, str] = {}  # by model_key; replaced as a whole, so that readers notice a change
         self._ask = ask
         self._clock = clock
-        self._answers: dict[str, tuple[float, str]] = {}  # when it was asked, and the host
-        self._questions: dict[str, _Question] = {}  # those on their way
+        self._answers: dict[str, tuple[float, str]] = {}  # the time of the question, and the host
+        self._questions: dict[str, _Question] = {}  # questions without an answer yet
 
     def learn(self, hosts: Mapping[str, str]) -> None:
-        """Take over what the server's list of models says."""
+        """Store the hosts in the server's list of models."""
         if hosts != self.known:
             self.known = dict(hosts)
 
     def confirm(self, model: str) -> str:
         """Return the host that runs a model, as the server said within the last second; "" = the server itself.
 
-        Raises PrivacyViolation when the server does not say; the error of one that cannot be reached is passed on."""
+        Raise PrivacyViolation when the server does not say, and its error when it cannot be reached."""
         key = model_key(model)
         while True:
             asked_at, host = self._answers.get(key, (-inf, ""))
@@ -56,7 +56,7 @@ class ModelHosts:
                 return question.host
 
     def _put(self, key: str, model: str) -> str:
-        """Ask the server, for all who want to know."""
+        """Ask the server, for all requests that wait for this answer."""
         question = self._questions[key] = _Question()
         asked_at = self._clock()
         try:
@@ -82,12 +82,12 @@ class _Question:
     def __init__(self) -> None:
         self.over = Event()
         self.host: str | None = None
-        self.error: BackendError | None = None  # is not raised itself: its traceback would lead back to here
+        self.error: BackendError | None = None  # is not raised itself: its traceback would refer to this object
 
 
 def _in_words(error: BackendError, model: str) -> BackendError:
-    """Return what a request is told.  A server that cannot be reached would have failed the request itself, and that
-    counts towards its circuit; one that only does not answer this question may serve all others."""
+    """Return the error for a request.  When the server cannot be reached, the request itself would have failed, so
+    its circuit counts it.  A server that only does not answer this question can still serve other requests."""
     if isinstance(error, (BackendUnavailable, ConnectTimeout, RouterExhausted)):
         return _another(error)
     return PrivacyViolation(
@@ -96,5 +96,5 @@ def _in_words(error: BackendError, model: str) -> BackendError:
 
 
 def _another(error: BackendError) -> BackendError:
-    """Return the same error, never raised: each request raises one of its own."""
+    """Return a copy of the error, because each request must raise an object of its own."""
     return type(error)(error.message, kind=error.kind)

@@ -48,7 +48,7 @@ class OllamaBackend(Backend):
         return self._hosts.confirm(model)
 
     def discover(self) -> tuple[str, ...]:
-        """Put the models first that the server runs itself: where nobody names one, the first is taken."""
+        """Put the models first that the server runs itself: a request that names none gets the first."""
         document = self.ask(self.models_path)
         hosts = {model_key(str(entry["name"])): host_said(entry) for entry in _named(document)}
         self._hosts.learn(hosts)
@@ -67,7 +67,7 @@ class OllamaBackend(Backend):
         return int(parameter[1]) if parameter else None
 
     def _ask_for_host(self, model: str) -> str:
-        """Ask where a model runs.  A version that answers 404, or names no host, hands no model on."""
+        """Ask where a model runs.  A version that answers 404, or names no host, runs all models itself."""
         try:
             return host_said(self.ask("/api/show", {"model": model}, private=True))
         except BackendDenied as error:
@@ -78,13 +78,12 @@ class OllamaBackend(Backend):
         return ""
 
     def _has_aliases(self) -> bool:
-        """Return whether a name that the server does not hold may lead to another model.
-
-        Versions with aliases (0.17 is one) follow them in the chat API, but not in /api/show.
+        """Return True when an unknown name may be an alias of another model.  Versions with aliases (such as 0.17)
+        use them in the chat API, but not in /api/show.
         """
         try:
             return bool(entries_of(self.ask("/api/experimental/aliases", private=True), "aliases"))
-        except (BackendDenied, BackendRejected):  # it knows no such thing
+        except (BackendDenied, BackendRejected):  # this version has no aliases
             return False
 
 
@@ -93,7 +92,8 @@ def _named(document: JsonObject) -> list[JsonObject]:
 
 
 def host_said(description: JsonObject) -> str:
-    """Return the host:port that runs a model, by its description in /api/tags or /api/show; "" = the server itself."""
+    """Return host:port of the host that runs a model, by its description in /api/tags or /api/show; "" = the server
+    itself."""
     host = description.get("remote_host")
     if not host and not description.get("remote_model"):
         return ""

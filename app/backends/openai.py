@@ -1,4 +1,4 @@
-"""OpenAI, and any hosted or home server that speaks its API under an endpoint of its own."""
+"""Call OpenAI, or another server that speaks its API at another endpoint."""
 
 import dataclasses
 import re
@@ -19,7 +19,7 @@ class OpenAIBackend(Backend):
 
     def __init__(self, config: BackendConfig, environ: Mapping[str, str]) -> None:
         super().__init__(config, environ)
-        if config.endpoint == self.default_endpoint:  # elsewhere only what every server reads is sent
+        if config.endpoint == self.default_endpoint:  # other servers get only the parameters that every server reads
             self.dialect = Dialect(
                 reasoning_field="", max_tokens_field="max_completion_tokens", developer_role=True, verbosity=True
             )

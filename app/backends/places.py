@@ -1,8 +1,7 @@
-"""Places: how many calls a backend gets at once (`maxConcurrency`), over all workers of one machine.
-
-A place is one byte of a file that the master opened before it forked; a worker holds it by a POSIX record lock on that
-byte.  The kernel frees the lock when a worker dies, however it dies.  Record locks belong to a process, so a set beside
-them holds the places that this worker's own calls have taken.
+"""Limit the calls that a backend gets at the same time (`maxConcurrency`) from all workers of one machine.  A place
+is one byte of a file that the master opened before it forked; a worker holds a place by a POSIX record lock on this
+byte.  The kernel frees the lock when a worker dies in any way.  Record locks belong to a process, so a set in memory
+holds the places that this worker's own calls use.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _LOOK_AGAIN_S = 0.02
 
 
 class Places:
-    """The places of one backend.  `in_flight` and `waiting` are this worker's own numbers."""
+    """Hold the places of one backend.  `in_flight` and `waiting` are the numbers of this worker."""
 
     def __init__(self, limit: int, offset: int, fd: int | None) -> None:
         """`limit` 0 = no limit; `offset` is the backend's first byte in the shared file."""
@@ -32,8 +31,8 @@ class Places:
         self.waiting = 0
 
     def acquire(self, deadline_s: float, sleep: Callable[[float], None] = time.sleep) -> int:
-        """Wait for a place and return it.  Within this worker the first to wait is the first to get one, up to the
-        look-again interval.  Raises BackendBusy when none is free within `deadline_s`."""
+        """Wait for a place and return it.  Within this worker, calls get places in the order in which they began to
+        wait, up to the polling interval.  Raise BackendBusy when none is free within `deadline_s`."""
         if not self._limit:
             self.in_flight += 1
             return -1

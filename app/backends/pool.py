@@ -1,4 +1,4 @@
-"""The connections to one backend that are kept for the next requests."""
+"""Keep idle connections to one backend for the next requests."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from app.backends.tls import client_context
 from app.descriptors import MOST_CONNECTIONS
 from app.types import Timeouts
 
-_MAX_IDLE = MOST_CONNECTIONS  # a worker runs no more calls at once
+_MAX_IDLE = MOST_CONNECTIONS  # a worker runs at most this number of calls
 _is_plain = re.compile(r"[!-~]*").fullmatch  # printable ASCII
 
 
 class ConnectionPool:
-    """Call one backend.  There are no cookies, redirects, proxies or retries, which belong to no proxy of an API.
-
-    The connection that was used last is taken first, so that those that are not needed grow old.
+    """Call one backend, without cookies, redirects, proxies and retries.  The connection that was used last is used
+    first, so that unneeded ones become old and are closed.
     """
 
     def __init__(self, endpoint: str, timeouts: Timeouts, authorities: str = "", *, local_only: bool = False) -> None:
@@ -36,7 +35,7 @@ class ConnectionPool:
         self._is_closed = False
 
     def call(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Response:
-        """Send a request and return its response, of which the head was read; the caller closes it.
+        """Send a request and return its response, whose head was read; the caller closes it.
 
         Raise OSError (StaleConnection is one), urllib3's errors, and PrivacyViolation.
         """
@@ -76,7 +75,8 @@ class ConnectionPool:
 
     @cached_property
     def _server(self) -> Server:
-        """It is made at the first call: until its authorities can be read, each call says why they cannot."""
+        """Create the server at the first call.  While its certificate authorities cannot be read, each call reports
+        why."""
         return Server(
             host=(self._url.host or "").strip("[]"),
             port=self._url.port or self._default_port,

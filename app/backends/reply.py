@@ -23,7 +23,7 @@ from app.wire.reply_facts import ReplyFacts
 
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _MOST_BEFORE_FIRST_BYTES = 16 * 1024 * 1024  # comments, or an event that does not end
-_DRAIN_S = 0.05  # wait for the end of a body whose last event has come, so that its connection can be kept
+_DRAIN_S = 0.05  # the wait for the end of a body after its last event, so that the connection can be used again
 
 
 class Whole:
@@ -44,7 +44,7 @@ class Whole:
 
 
 class StoredDocument(Whole):
-    """Hold a stored response, as its backend keeps it.  The usage in it is that of another call."""
+    """Hold a stored response of a backend.  Its usage is that of the call that created it."""
 
     def __init__(self, body: bytes, document: JsonObject, wire: Wire = Wire.RESPONSES) -> None:
         self.body = body
@@ -55,10 +55,10 @@ class StoredDocument(Whole):
 
 
 class Stream:
-    """Iterate over a stream's bytes as they arrive, with the end that its wire form wants.
-
-    Raises StreamInterrupted when the stream breaks.  `close()` before the end closes the connection, so that the
-    backend stops generating.  Not a generator: closing one that was never started would not run its `finally`.
+    """Iterate over the bytes of a stream as they arrive, with the end that its wire form needs.  Raise
+    StreamInterrupted when the stream breaks.  `close()` before the end closes the connection, so that the backend
+    stops generating.  This is no generator, because closing a generator that never started does not run its
+    `finally`.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Stream:
         self._key = key
         self._private = private
         self._watch = WIRES[wire].watch()
-        self._held = [*begun]  # read before the stream was handed out
+        self._held = [*begun]  # read before the stream was returned
         self._over = False
         for piece in begun:
             self._watch.feed(piece)
@@ -168,7 +168,8 @@ class Stream:
         self._response.close()
 
     def _ending(self) -> bytes:
-        """Return what the body lacks at its end; raise StreamInterrupted when the reply is not whole."""
+        """Return the bytes that are missing at the end of the body.  Raise StreamInterrupted when the reply is not
+        complete."""
         self._watch.end()
         self._check()
         if not self._watch.ended_well:
@@ -193,7 +194,7 @@ def gave_up(reason: str) -> str:
 
 
 def first_bytes(response: Response, deadline: float, config: BackendConfig) -> list[bytes]:
-    """Read a body until it says something: its first piece that is more than white space.  Raises BackendError."""
+    """Return the first piece of a body that is more than white space.  Raise BackendError."""
     pieces: list[bytes] = []
     while sum(map(len, pieces)) <= _MOST_BEFORE_FIRST_BYTES:
         left = deadline - time.monotonic()

@@ -1,4 +1,4 @@
-"""An HTTP response that is read while it arrives."""
+"""Read an HTTP response while it arrives."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PIECE_BYTES = 65536
 _LARGE_PIECE_BYTES = 16384
 _MAX_HEAD_BYTES = 256 * 1024
 _MAX_FRAMING_BYTES = 256 * 1024  # chunk sizes and trailers without a byte of the body
-_MAX_INFLATED_BYTES = 1024 * 1024  # of one piece: a small one may hold a bomb
+_MAX_INFLATED_BYTES = 1024 * 1024  # of one piece: a small piece may expand to a very large one
 _ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
 _TLS_ALERT = b"\x15\x03"  # RFC 8446, 5.1: the type of the record, and the first byte of the version
 
@@ -36,20 +36,19 @@ class Inflater(Protocol):
 
 
 class TLSAnswered(ProtocolError):
-    """The server answered a plain request with a TLS alert."""
+    """Report that the server answered an HTTP request with a TLS alert."""
 
 
 class Response:
-    """Hold status and headers (by lower-case name) once `read_head` returned, then read the body piece by piece.
-
-    The owner closes it.  That releases the connection, which may be used again when the body was read to its end.
+    """Hold the status and the headers (by lower-case name) after `read_head`, then read the body piece by piece.
+    The owner closes it.  This releases the connection, which can be used again when the body was read to its end.
     """
 
     def __init__(self, sock: socket.socket, release: Callable[[bool], None]) -> None:
-        """`release` takes the connection back, and is told whether it may carry another request."""
+        """`release` gets the connection, and True when it can be used for another request."""
         self.headers: dict[str, str] = {}
         self.first_byte_by = 0.0  # monotonic s: deadline for the head, and for the first event of a stream
-        self.early = False  # it came before the whole request was sent: the connection cannot carry another
+        self.early = False  # it arrived before the whole request was sent, so the connection cannot be used again
         self._sock = sock
         self._release = release
         self._parser = ResponseParser()
@@ -65,7 +64,7 @@ class Response:
         """Raise OSError, ProtocolError, or EOFError when the server closed the connection without a byte."""
         self.first_byte_by = time.monotonic() + within_s
         if not self._head_bytes and not isinstance(self._sock, ssl.SSLSocket):  # TLS may have read it ahead
-            # Ask the event loop, not the socket, so that a response that is there already does not skip the queue.
+            # Wait in the event loop, even when the response has already arrived, so that other requests get their turn.
             gevent.socket.wait_read(self._sock.fileno(), within_s, TimeoutError())
         while not self._parser.status:
             try:
@@ -133,7 +132,7 @@ class Response:
         self._sock.settimeout(left_s)
         data = self._sock.recv(_PIECE_BYTES)
         if len(data) > _LARGE_PIECE_BYTES:
-            time.sleep(0)  # a fast sender always has more: let the other requests run
+            time.sleep(0)  # a fast sender always has more data: let other requests run
         return data
 
     def _decode(self, piece: bytes) -> bytes:
@@ -141,7 +140,7 @@ class Response:
         if inflater is None:
             return piece
         data = inflater.unconsumed_tail + piece
-        if inflater.eof or not data:  # data behind the end of the compressed data is ignored
+        if inflater.eof or not data:  # data after the end of the compressed data is ignored
             return b""
         try:
             return inflater.decompress(data, _MAX_INFLATED_BYTES)

@@ -1,4 +1,4 @@
-"""SarmaLink, a hosted cloud whose models are named by what they are for (`smart`)."""
+"""Call SarmaLink, a hosted service whose models are named by their purpose (`smart`)."""
 
 from app.backends.base import Backend
 

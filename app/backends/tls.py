@@ -1,4 +1,4 @@
-"""TLS towards backends: which certificates are trusted."""
+"""Create the TLS context for backends, with the trusted certificates."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from app.descriptors import NONE_LEFT
 def client_context(authorities: str = "") -> ssl.SSLContext:
     """Return the context for all connections to a backend.
 
-    `authorities` is a file or a folder of certificates, trusted instead of the public ones that come with requests.
-    Raise AuthoritiesError, which says why it cannot be used.
+    `authorities` is a file or a folder of certificates to trust instead of the public ones in requests' package.
+    Raise AuthoritiesError with the reason when it cannot be used.
     """
     context = create_urllib3_context()
     context.set_alpn_protocols(ALPN_PROTOCOLS)
