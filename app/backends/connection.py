@@ -63,7 +63,9 @@ class Connection:
         return not poll.poll(0)
 
     def call(self, message: bytes) -> Response:
-        """Send a request and return its response, whose head was read.  Raise OSError (StaleConnection is one), urllib3's errors, and PrivacyViolation."""
+        """Send a request and return its response, whose head was read.
+
+        Raise OSError (StaleConnection is one), urllib3's errors, and PrivacyViolation."""
         sock = self._sock or self._connect()
         response = Response(sock, self._release)
         try:
