@@ -165,7 +165,7 @@ class Backend:
         Raises BackendError when the server does not say."""
         return ""
 
-    def ask(self, path: str, question: Mapping[str, Any] | None = None, *, private: bool = False) -> Mapping[str, Any]:
+    def ask(self, path: str, question: JsonObject | None = None, *, private: bool = False) -> JsonObject:
         """Return a document in which the server describes itself: the one at a path, or its reply to a question posted
         there.  The first-byte deadline holds for all of it.  Raise BackendError."""
         body = None if question is None else json.dumps(question).encode()
@@ -179,7 +179,7 @@ class Backend:
         finally:
             response.close()
 
-    def model_names(self, document: Mapping[str, Any]) -> tuple[str, ...]:
+    def model_names(self, document: JsonObject) -> tuple[str, ...]:
         """Return the names of models in the document at `models_path`."""
         return tuple(str(entry["id"]) for entry in entries_of(document, "data") if entry.get("id"))
 
@@ -254,7 +254,7 @@ class Backend:
         return refusal(response.status, retry_after, body, target, self.config, self._key)
 
 
-def entries_of(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+def entries_of(document: JsonObject, name: str) -> list[JsonObject]:
     """Return the objects in a list that a document should hold."""
     entries = document.get(name)
     return [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []

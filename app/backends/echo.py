@@ -9,7 +9,6 @@ import json
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from app.backends.base import Backend
 from app.backends.reply import Whole
@@ -52,7 +51,7 @@ class EchoStream:
 
     wire = Wire.CHAT
 
-    def __init__(self, head: Mapping[str, Any], text: str, usage: Mapping[str, int], chat: JsonObject) -> None:
+    def __init__(self, head: JsonObject, text: str, usage: Mapping[str, int], chat: JsonObject) -> None:
         self.input_tokens, self.output_tokens = usage["prompt_tokens"], usage["completion_tokens"]
         self.facts = ReplyFacts(len(text), "stop")
         options = chat.get("stream_options")
@@ -69,7 +68,7 @@ class EchoStream:
         self._events = iter(())
 
 
-def _events(head: Mapping[str, Any], text: str, usage: Mapping[str, int] | None) -> Iterator[bytes]:
+def _events(head: JsonObject, text: str, usage: Mapping[str, int] | None) -> Iterator[bytes]:
     def chunk(delta: Mapping[str, str], finish: str | None = None) -> bytes:
         return sse.event({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
 

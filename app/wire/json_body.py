@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from app.errors import RequestError
 from app.types import JsonDict, JsonObject
@@ -73,7 +73,7 @@ class JsonBody:
         """Return the JSON text of a member; of a repeated name the last counts."""
         return next(self.text[start:end] for member, start, end in reversed(self.spans) if member == name)
 
-    def pairs(self) -> Any:
+    def pairs(self) -> object:
         """Return all that is sent: the document, or the body with objects as tuples of (name, value) when a name is
         repeated in one."""
         if not self.repeated:
@@ -118,7 +118,7 @@ def _too_deep() -> RequestError:
 
 
 def _is_too_deep(document: JsonObject) -> bool:
-    level: list[Any] = [document]
+    level: list[JsonDict | list[object]] = [dict(document)]
     for _ in range(_MOST_NESTED):
         level = [
             value
@@ -181,7 +181,7 @@ class _Objects:
     def __init__(self) -> None:
         self.repeated = False
 
-    def __call__(self, pairs: list[tuple[str, Any]]) -> JsonDict:
+    def __call__(self, pairs: list[tuple[str, object]]) -> JsonDict:
         made = dict(pairs)
         if len(made) < len(pairs):
             self.repeated = True

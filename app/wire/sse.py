@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Any
+
+from app.types import JsonDict, JsonObject
 
 DONE = b"data: [DONE]\n\n"
 # A comment without an empty line behind it: some clients take the empty line for an event that holds nothing and fail
@@ -89,7 +89,7 @@ def with_end_marks(raw: bytes) -> list[bytes]:
     return [raw[start:end] for start, end in zip([0, *ends], ends, strict=False) if start != end]
 
 
-def with_data(event: bytes, document: Mapping[str, Any]) -> bytes:
+def with_data(event: bytes, document: JsonObject) -> bytes:
     """Return an event with other data; its other lines stay."""
     lines = [line for line in _LINE_END.split(event) if line and not line.startswith(b"data:")]
     return b"".join(line + b"\n" for line in lines) + _written(document)
@@ -133,7 +133,7 @@ def data_of(event: bytes) -> bytes | None:
     return read(event)[1]
 
 
-def json_of(data: bytes) -> dict[str, Any] | None:
+def json_of(data: bytes) -> JsonDict | None:
     """Return the JSON object in an event's data; None when there is none (`[DONE]`, garbage).  NaN counts as null."""
     try:
         document = _decode(data.removeprefix(_BYTE_ORDER_MARK).decode("utf-8", "surrogatepass"))
@@ -142,11 +142,11 @@ def json_of(data: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def event(document: Mapping[str, Any], name: str | None = None) -> bytes:
+def event(document: JsonObject, name: str | None = None) -> bytes:
     """Return one event as bytes, with an `event:` line when it has a name."""
     return (f"event: {name}\n".encode() if name else b"") + _written(document)
 
 
-def _written(document: Mapping[str, Any]) -> bytes:
+def _written(document: JsonObject) -> bytes:
     data = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     return f"data: {data}\n\n".encode("utf-8", "backslashreplace")  # a lone surrogate leaves as its JSON escape

@@ -11,9 +11,8 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from app.types import JsonObject
+from app.types import JsonDict, JsonObject
 
 _PLACEHOLDER = re.compile(r"\s*\{\s*\}\s*")
 _PLACEHOLDER_IN_FRONT = re.compile(r"\s*\{\s*\}\s*(?=\{)")
@@ -233,7 +232,7 @@ class ToolCalls:
 # --- fragments and calls as JSON -----------------------------------------------------------------
 
 
-def fragments_in(message: JsonObject) -> list[Any]:
+def fragments_in(message: JsonObject) -> list[object]:
     """Return the calls in a message or a delta, or the fragments of them; some servers send one without a list."""
     calls = message.get("tool_calls")
     return calls if isinstance(calls, list) else [calls] if isinstance(calls, Mapping) else []
@@ -256,7 +255,7 @@ def is_sound(raw: JsonObject, fragment: Fragment) -> bool:
     )
 
 
-def repaired(raw: JsonObject, fragment: Fragment) -> dict[str, Any]:
+def repaired(raw: JsonObject, fragment: Fragment) -> JsonDict:
     """Return a fragment in OpenAI's form, with the other members that it came with."""
     function = raw.get("function")
     function = {**function} if isinstance(function, dict) else {}
@@ -272,9 +271,9 @@ def repaired(raw: JsonObject, fragment: Fragment) -> dict[str, Any]:
     return {**made, "function": {**function, "arguments": fragment.arguments}}
 
 
-def numbered(message: JsonObject) -> list[dict[str, Any]]:
+def numbered(message: JsonObject) -> list[JsonDict]:
     """Return the calls of a whole message as fragments that nobody can take for parts of one call."""
-    made: list[dict[str, Any]] = []
+    made: list[JsonDict] = []
     seen: set[str] = set()
     for call in fragments_in(message):
         if isinstance(call, Mapping):
@@ -284,7 +283,7 @@ def numbered(message: JsonObject) -> list[dict[str, Any]]:
     return made
 
 
-def arguments_of(value: Any) -> str:
+def arguments_of(value: object) -> str:
     """Return arguments as a string, whether the backend sent a string or an object."""
     if value is None or isinstance(value, str):
         return value or ""
@@ -301,9 +300,9 @@ def _read(piece: str | bytes) -> str:
         return ""
 
 
-def _id_of(value: Any) -> str:
+def _id_of(value: object) -> str:
     return str(value) if type(value) is int else _string(value)
 
 
-def _string(value: Any) -> str:
+def _string(value: object) -> str:
     return value if isinstance(value, str) else ""

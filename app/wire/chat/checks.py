@@ -8,7 +8,6 @@ first.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from app.errors import RequestError
 from app.types import JsonObject
@@ -16,7 +15,7 @@ from app.types import JsonObject
 _NO_PARAMETERS: JsonObject = {}
 
 
-def check_message(message: Any, index: int) -> int:
+def check_message(message: object, index: int) -> int:
     """Return the number of content parts of a message.  Raise RequestError naming the member that is wrong."""
     if not isinstance(message, dict):
         raise _wrong(f"messages[{index}]", "an object")
@@ -63,7 +62,7 @@ def check_options(document: JsonObject) -> None:
             raise _wrong("response_format.json_schema.schema", "an object")
 
 
-def _is_usual(tool: Any) -> bool:
+def _is_usual(tool: object) -> bool:
     """Return whether a tool is sound in the way that nearly every tool is: no place has to be worded for it."""
     function = tool.get("function") if type(tool) is dict else None
     return (
@@ -85,7 +84,7 @@ def _function(entry: JsonObject, place: str) -> JsonObject:
     return function
 
 
-def _objects(entries: Any, where: str) -> Iterator[tuple[str, JsonObject]]:
+def _objects(entries: object, where: str) -> Iterator[tuple[str, JsonObject]]:
     if not isinstance(entries, (list, type(None))):
         raise _wrong(where, "an array of objects")
     for index, entry in enumerate(entries or ()):

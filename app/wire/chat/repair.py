@@ -9,10 +9,9 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any
 
 from app.errors import StreamInterrupted
-from app.types import JsonObject
+from app.types import JsonDict, JsonObject
 from app.wire import sse
 from app.wire.tool_calls import Fragment, ToolCalls, fragments_in, is_sound, numbered, repaired
 
@@ -54,7 +53,7 @@ def repaired_stream(pieces: Iterable[bytes], names: Collection[str], new_id: New
         yield sent
 
 
-def repaired_document(document: JsonObject, new_id: NewId) -> dict[str, Any] | None:
+def repaired_document(document: JsonObject, new_id: NewId) -> JsonDict | None:
     """Return a whole chat answer with its tool calls repaired; None when they are sound."""
     choices = document.get("choices")
     for choice in choices if isinstance(choices, list) else ():
@@ -69,7 +68,7 @@ def repaired_document(document: JsonObject, new_id: NewId) -> dict[str, Any] | N
     return None
 
 
-def _whole_calls(message: JsonObject, new_id: NewId) -> list[dict[str, Any]] | None:
+def _whole_calls(message: JsonObject, new_id: NewId) -> list[JsonDict] | None:
     """Return the repaired calls of a whole message; None when they are sound."""
     raw = message.get("tool_calls")
     if not raw:
@@ -94,11 +93,11 @@ class _Held:
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
-        self.document: dict[str, Any] | None = None
-        self.calls: list[tuple[dict[str, Any], list[tuple[JsonObject, Fragment]]]] = []  # by the delta they stand in
+        self.document: JsonDict | None = None
+        self.calls: list[tuple[JsonDict, list[tuple[JsonObject, Fragment]]]] = []  # by the delta they stand in
         self.sound = True
 
-    def read(self, document: dict[str, Any], calls_of: Callable[[Any], ToolCalls]) -> None:
+    def read(self, document: JsonDict, calls_of: Callable[[object], ToolCalls]) -> None:
         self.document = document
         for choice, delta in _deltas(document):
             entries = fragments_in(delta)
@@ -124,7 +123,7 @@ class _StreamRepair:
     def __init__(self, names: Collection[str], new_id: NewId) -> None:
         self._names = names
         self._new_id = new_id
-        self._calls: dict[Any, ToolCalls] = {}  # by choice
+        self._calls: dict[object, ToolCalls] = {}  # by choice
         self._open = bytearray()  # the event that has no end yet
         self._held: list[_Held] = []
 
@@ -186,12 +185,12 @@ class _StreamRepair:
         self._held.clear()
         return sent
 
-    def _calls_of(self, choice: Any) -> ToolCalls:
+    def _calls_of(self, choice: object) -> ToolCalls:
         key = choice if type(choice) is int else 0
         return self._calls.setdefault(key, ToolCalls(self._new_id, self._names))
 
 
-def _deltas(document: JsonObject) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def _deltas(document: JsonObject) -> Iterator[tuple[JsonDict, JsonDict]]:
     choices = document.get("choices")
     for choice in choices if isinstance(choices, list) else ():
         if isinstance(choice, dict) and isinstance(choice.get("delta"), dict):

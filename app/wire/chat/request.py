@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from app.errors import RequestError
 from app.types import Dialect, JsonObject, Wire
@@ -31,7 +31,7 @@ class ChatBody:
         return self.json.document
 
     @property
-    def original(self) -> Any:
+    def original(self) -> object:
         return self.json.pairs()
 
     def translate(self, dialect: Dialect) -> None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from app.types import JsonObject
+from app.types import JsonDict, JsonObject
 from app.wire.responses.items import CallItem, CustomCallItem, Event, Item, MessageItem, ReasoningItem
 from app.wire.responses.request import ResponsesRequest
 from app.wire.tool_calls import Fragment, ToolCalls, fragments_in
@@ -22,7 +21,7 @@ class Assembler:
     """Read deltas; `take` hands over their events."""
 
     def __init__(self, request: ResponsesRequest, new_id: Callable[[str], str]) -> None:
-        self.output: list[dict[str, Any]] = []  # closed items
+        self.output: list[JsonDict] = []  # closed items
         self.problem = ""  # why the answer cannot be used
         self._request = request
         self._new_id = new_id
@@ -37,7 +36,7 @@ class Assembler:
         events, self._events = self._events, []
         return events
 
-    def read(self, delta: JsonObject, logprobs: Any = None) -> None:
+    def read(self, delta: JsonObject, logprobs: object = None) -> None:
         """Read one delta: reasoning, then text, then calls."""
         if self._fragments and any(text_of(delta.get(name)) for name in _TEXTS):
             self._settle()
@@ -95,7 +94,7 @@ class Assembler:
     def _call(self, first: Fragment) -> CallItem:
         index = self._make_room()
         tool = self._request.toolbox.tool(first.name)
-        members: dict[str, Any] = {"call_id": first.id or self._new_id("call"), "name": first.name, "tool": tool}
+        members: JsonDict = {"call_id": first.id or self._new_id("call"), "name": first.name, "tool": tool}
         if tool and tool.kind == "custom":
             item: CallItem = CustomCallItem(self._emit, index, self._new_id("ctc"), **members)
         else:
@@ -152,19 +151,21 @@ class Assembler:
         elif fragment.arguments.strip() and not item.complete:
             self.problem = "the backend went on with a tool call after other output"
 
-    def _logprobs(self, logprobs: Any) -> list[Any]:
+    def _logprobs(self, logprobs: object) -> list[object]:
         content = logprobs.get("content") if isinstance(logprobs, Mapping) else None
-        return _finite(content) if self._request.logprobs and isinstance(content, list) else []
+        if not self._request.logprobs or not isinstance(content, list):
+            return []
+        return [_finite(entry) for entry in content]
 
 
-def text_of(value: Any) -> str:
+def text_of(value: object) -> str:
     """Return a text that may come as a string, as parts, or not at all."""
     if isinstance(value, list):
         return "".join(_string(part.get("text")) for part in value if isinstance(part, Mapping))
     return _string(value)
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     """Return `value` without infinities, which some servers write and JSON does not have; OpenAI writes -9999."""
     if isinstance(value, list):
         return [_finite(entry) for entry in value]
@@ -173,5 +174,5 @@ def _finite(value: Any) -> Any:
     return -9999.0 if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _string(value: Any) -> str:
+def _string(value: object) -> str:
     return value if isinstance(value, str) else ""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from app.errors import RequestError
-from app.types import Dialect, JsonObject, Wire
+from app.types import Dialect, JsonDict, JsonObject, Wire
 from app.wire.json_body import JsonBody
 from app.wire.responses.messages import to_messages
 from app.wire.responses.request import LEADS_TO_STORED, ResponsesRequest, item_type
@@ -48,7 +48,7 @@ class ResponsesBody:
         return self._chat
 
     @property
-    def original(self) -> Any:
+    def original(self) -> object:
         if self._received is None:
             return {"instructions": self.request.instructions, "items": self._items, "echo": self.request.echo}
         # Native backends get every member.
@@ -90,9 +90,9 @@ class ResponsesBody:
             ours = self._stored.get(str(item.get("id"))) is item
             yield from _foreign([item]) if ours else [item]
 
-    def _in(self, dialect: Dialect) -> dict[str, Any]:
+    def _in(self, dialect: Dialect) -> JsonDict:
         request = self.request
-        chat: dict[str, Any] = {
+        chat: JsonDict = {
             "model": request.model,
             "messages": to_messages(request.instructions, self._items, request.toolbox, dialect),
             **request.sampling,
@@ -115,14 +115,14 @@ class ResponsesBody:
         return chat
 
 
-def _response_format(wanted: JsonObject, dialect: Dialect) -> dict[str, Any]:
+def _response_format(wanted: JsonObject, dialect: Dialect) -> JsonDict:
     if not dialect.json_schema:
         return {"type": "json_object", "schema": wanted.get("schema")}
     schema = {name: value for name, value in wanted.items() if value is not None and name != "type"}
     return {"type": "json_schema", "json_schema": schema}
 
 
-def _foreign(items: Sequence[JsonObject]) -> list[dict[str, Any]]:
+def _foreign(items: Sequence[JsonObject]) -> list[JsonDict]:
     """Return items of ours for a backend that keeps items itself: it knows neither our ids nor our reasoning."""
     return [
         {name: value for name, value in item.items() if name not in ("id", "status")}

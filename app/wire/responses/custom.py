@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
 
-from app.types import JsonObject
+from app.types import JsonDict, JsonObject
 
 PARAMETER = "input"
 
@@ -34,7 +33,7 @@ _OPEN = re.compile(
 )
 
 
-def as_function(tool: JsonObject, wire_name: str) -> dict[str, Any]:
+def as_function(tool: JsonObject, wire_name: str) -> JsonDict:
     """Return chat's function object for a custom tool; its grammar can only be described, not enforced."""
     description = str(tool.get("description") or "")
     form = tool.get("format")
@@ -58,7 +57,7 @@ def wrap(text: str) -> str:
 def unwrap(arguments: str) -> str:
     """Return the raw input in whole arguments.  A model that forgot the wrapper wrote the input itself."""
     try:
-        document: Any = json.loads(arguments, strict=False)
+        document: object = json.loads(arguments, strict=False)
     except (ValueError, RecursionError):
         return arguments
     if isinstance(document, dict):

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
-from app.types import JsonObject
+from app.types import JsonDict, JsonObject
 from app.wire.json_end import JsonEnd
 from app.wire.responses.custom import Unwrapper
 from app.wire.responses.messages import seal_reasoning
 from app.wire.responses.tools import Tool
 
-Event = dict[str, Any]
+Event = JsonDict
 Emit = Callable[[Event], None]
 
 
@@ -26,7 +26,7 @@ class Item(Protocol):
     def complete(self) -> bool:
         """Return whether nothing more can follow, so that the item may be closed before the end."""
 
-    def end(self, status: str) -> dict[str, Any]:
+    def end(self, status: str) -> JsonDict:
         """Emit the closing events; return the whole item."""
 
 
@@ -44,7 +44,7 @@ class _Events:
     def done(self, item: JsonObject) -> None:
         self._emit({"type": "response.output_item.done", "output_index": self._index, "item": item})
 
-    def inside(self, kind: str, **members: Any) -> None:
+    def inside(self, kind: str, **members: object) -> None:
         self._emit({"type": kind, "item_id": self.id, "output_index": self._index, **members})
 
 
@@ -55,13 +55,13 @@ class MessageItem:
 
     def __init__(self, emit: Emit, index: int, item_id: str) -> None:
         self._events = _Events(emit, index, item_id)
-        self._parts: list[dict[str, Any]] = []  # closed ones
+        self._parts: list[JsonDict] = []  # closed ones
         self._kind = ""  # of the open part: output_text | refusal
         self._pieces: list[str] = []
-        self._logprobs: list[Any] = []
+        self._logprobs: list[object] = []
         self._events.added(self._item("in_progress"))
 
-    def write(self, kind: str, text: str, logprobs: list[Any]) -> None:
+    def write(self, kind: str, text: str, logprobs: list[object]) -> None:
         if kind != self._kind:
             self._end_part()
             self._kind = kind
@@ -73,7 +73,7 @@ class MessageItem:
             self._logprobs += logprobs
             self._inside("response.output_text.delta", delta=text, logprobs=logprobs)
 
-    def end(self, status: str) -> dict[str, Any]:
+    def end(self, status: str) -> JsonDict:
         self._end_part()
         item = self._item(status)
         self._events.done(item)
@@ -91,16 +91,16 @@ class MessageItem:
         self._parts.append(part)
         self._kind, self._pieces, self._logprobs = "", [], []
 
-    def _part(self) -> dict[str, Any]:
+    def _part(self) -> JsonDict:
         text = "".join(self._pieces)
         if self._kind == "refusal":
             return {"type": "refusal", "refusal": text}
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(self._logprobs)}
 
-    def _inside(self, kind: str, **members: Any) -> None:
+    def _inside(self, kind: str, **members: object) -> None:
         self._events.inside(kind, content_index=len(self._parts), **members)
 
-    def _item(self, status: str) -> dict[str, Any]:
+    def _item(self, status: str) -> JsonDict:
         content = list(self._parts)
         return {"type": "message", "id": self._events.id, "status": status, "role": "assistant", "content": content}
 
@@ -121,18 +121,18 @@ class ReasoningItem:
         self._pieces.append(text)
         self._inside("response.reasoning_summary_text.delta", delta=text)
 
-    def end(self, status: str) -> dict[str, Any]:  # noqa: ARG002  a reasoning item has no status
+    def end(self, status: str) -> JsonDict:  # noqa: ARG002  a reasoning item has no status
         text = "".join(self._pieces)
         part = {"type": "summary_text", "text": text}
         self._inside("response.reasoning_summary_text.done", text=text)
         self._inside("response.reasoning_summary_part.done", part=part)
-        item: dict[str, Any] = {"type": "reasoning", "id": self._events.id, "summary": [part]}
+        item: JsonDict = {"type": "reasoning", "id": self._events.id, "summary": [part]}
         if self._sealed:
             item["encrypted_content"] = seal_reasoning(text)
         self._events.done(item)
         return item
 
-    def _inside(self, kind: str, **members: Any) -> None:
+    def _inside(self, kind: str, **members: object) -> None:
         self._events.inside(kind, summary_index=0, **members)
 
 
@@ -171,7 +171,7 @@ class CallItem:
         self._arguments.append(fragment)
         self._give(self._readable(fragment))
 
-    def end(self, status: str) -> dict[str, Any]:
+    def end(self, status: str) -> JsonDict:
         self._give(self._rest(status))
         text = "".join(self._written)
         self._events.inside(self.done_event, **self._done_members(), **{self.member: text})
@@ -187,7 +187,7 @@ class CallItem:
         """Return the rest of the text: clients parse the arguments, so a call without any has empty ones."""
         return "{}" if status == "completed" and not self.arguments.strip() else ""
 
-    def _done_members(self) -> dict[str, Any]:
+    def _done_members(self) -> JsonDict:
         return {"name": self._head["name"]}
 
     def _give(self, text: str) -> None:
@@ -195,7 +195,7 @@ class CallItem:
             self._written.append(text)
             self._events.inside(self.delta_event, delta=text)
 
-    def _item(self, status: str, text: str) -> dict[str, Any]:
+    def _item(self, status: str, text: str) -> JsonDict:
         return {**self._head, **self._namespace, self.member: text, "status": status}
 
 
@@ -205,9 +205,9 @@ class CustomCallItem(CallItem):
     type, member = "custom_tool_call", "input"
     delta_event, done_event = "response.custom_tool_call_input.delta", "response.custom_tool_call_input.done"
 
-    def __init__(self, *args: Any, **members: Any) -> None:
+    def __init__(self, emit: Emit, index: int, item_id: str, *, call_id: str, name: str, tool: Tool | None) -> None:
         self._unwrapper = Unwrapper()
-        super().__init__(*args, **members)
+        super().__init__(emit, index, item_id, call_id=call_id, name=name, tool=tool)
 
     def _readable(self, fragment: str) -> str:
         return self._unwrapper.feed(fragment)
@@ -215,7 +215,7 @@ class CustomCallItem(CallItem):
     def _rest(self, status: str) -> str:  # noqa: ARG002
         return self._unwrapper.finish()
 
-    def _done_members(self) -> dict[str, Any]:
+    def _done_members(self) -> JsonDict:
         return {}
 
 

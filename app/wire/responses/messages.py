@@ -11,17 +11,16 @@ import binascii
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from app.errors import RequestError
-from app.types import Dialect, JsonObject
+from app.types import Dialect, JsonDict, JsonObject
 from app.wire.chat.system_messages import BETWEEN, system_message
 from app.wire.responses import custom
 from app.wire.responses.request import item_type
 from app.wire.responses.tools import Toolbox
 
-Part = dict[str, Any]  # a chat content part
-Message = dict[str, Any]
+Part = JsonDict  # a chat content part
+Message = JsonDict
 
 _NO_RESULT = "(no result)"
 _ATTACHED = "(attached to the next message)"
@@ -166,7 +165,7 @@ def _result(call_id: str, text: str) -> Message:
     return {"role": "tool", "tool_call_id": call_id, "content": text}
 
 
-def _legal_arguments(arguments: Any) -> str:
+def _legal_arguments(arguments: object) -> str:
     """Return arguments that parse: servers parse those of past calls, and one call that was cut must not spoil the
     whole conversation."""
     if not isinstance(arguments, str):
@@ -183,7 +182,7 @@ def _legal_arguments(arguments: Any) -> str:
 # --- content -------------------------------------------------------------------------------------
 
 
-def parts_of(content: Any) -> list[Part]:
+def parts_of(content: object) -> list[Part]:
     """Return content as chat parts.  Raise RequestError when it has no chat form."""
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
@@ -192,7 +191,7 @@ def parts_of(content: Any) -> list[Part]:
     return [_part(part) for part in content]
 
 
-def _part(part: Any) -> Part:
+def _part(part: object) -> Part:
     if not isinstance(part, Mapping):
         raise RequestError("a content part must be an object.", param="input")
     kind = part.get("type")
@@ -226,7 +225,7 @@ def _file(part: JsonObject) -> Part:
     return {"type": "file", "file": members}
 
 
-def _text_and_rest(content: Any) -> tuple[str, list[Part]]:
+def _text_and_rest(content: object) -> tuple[str, list[Part]]:
     """Return the texts of a content as one, and its other parts."""
     if type(content) is str:
         return content, []
@@ -257,7 +256,7 @@ def reasoning_text(item: JsonObject) -> str:
     )
 
 
-def _texts(parts: Any, between: str = "") -> str:
+def _texts(parts: object, between: str = "") -> str:
     if not isinstance(parts, list):
         return ""
     texts = [part.get("text") for part in parts if isinstance(part, Mapping)]
@@ -270,7 +269,7 @@ def seal_reasoning(text: str) -> str:
     return _REASONING_PREFIX + base64.urlsafe_b64encode(json.dumps(text).encode("ascii")).decode("ascii")
 
 
-def unseal_reasoning(sealed: Any) -> str:
+def unseal_reasoning(sealed: object) -> str:
     """Return the text in a value that we issued; "" for a foreign one."""
     if not isinstance(sealed, str) or not sealed.startswith(_REASONING_PREFIX):
         return ""

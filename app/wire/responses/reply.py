@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from app.errors import BackendProtocol
-from app.types import JsonObject
+from app.types import JsonDict, JsonObject
 from app.wire import finish
 from app.wire.chat.reply import message_of
 from app.wire.reply_facts import (
@@ -34,7 +33,7 @@ def from_chat(
     completed_at: int,
     model: str,
     new_id: Callable[[str], str],
-) -> dict[str, Any]:
+) -> JsonDict:
     """Return the Response for a whole chat reply.  Raise BackendProtocol when it holds no message."""
     answer = message_of(chat)
     if answer is None:
@@ -81,7 +80,7 @@ def response_object(
     completed_at: int | None = None,
     reason: str | None = None,
     error: JsonObject | None = None,
-) -> dict[str, Any]:
+) -> JsonDict:
     """Return a Response with every field that clients may read."""
     return {
         "id": response_id,
@@ -98,7 +97,7 @@ def response_object(
     }
 
 
-def usage_object(usage: Any) -> dict[str, Any] | None:
+def usage_object(usage: object) -> JsonDict | None:
     """Return chat usage in the names of the Responses API; None when the backend sent none."""
     if not isinstance(usage, Mapping) or not usage:
         return None
@@ -116,7 +115,7 @@ def usage_object(usage: Any) -> dict[str, Any] | None:
     }
 
 
-def _count(counts: Any, name: str) -> int:
+def _count(counts: object, name: str) -> int:
     value = counts.get(name) if isinstance(counts, Mapping) else None
     return int(value) if isinstance(value, (int, float)) and 0 <= value <= MOST_COUNTED else 0
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypeVar
 
 from app.errors import RequestError
-from app.types import JsonObject
+from app.types import JsonDict, JsonObject
 from app.wire.chat.request import MOST_PIECES, model_name
 from app.wire.responses.tools import MOST_TOOLS, Toolbox, count_tools, parse_choice, parse_tools
 
@@ -29,7 +29,7 @@ _ELSEWHERE = ("conversation", "prompt")  # without what they refer to the model 
 LEADS_TO_STORED = ("input", "previous_response_id", *_ELSEWHERE)
 _TOOL_CARRIERS = ("additional_tools", "tool_search_output")  # items that bring tools
 _ROLES = ("user", "assistant", "system", "developer")
-_KINDS: dict[Any, str] = {
+_KINDS: dict[object, str] = {
     str: "a string",
     int: "an integer",
     _NUMBER: "a number",
@@ -37,6 +37,8 @@ _KINDS: dict[Any, str] = {
     list: "an array",
     dict: "an object",
 }
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +81,7 @@ def item_type(item: JsonObject) -> str:
     return str(item.get("type") or ("message" if item.get("role") else "item_reference"))
 
 
-def is_id(value: Any) -> bool:
+def is_id(value: object) -> bool:
     """Return whether a value can be the id of a stored item."""
     return isinstance(value, str) and value != "" and value.isprintable()
 
@@ -103,7 +105,7 @@ def parse(fields: JsonObject) -> ResponsesRequest:
     text, reasoning = _read(fields, "text", dict) or {}, _read(fields, "reasoning", dict) or {}
     text_format = _text_format(_read(text, "format", dict, "text.") or {"type": "text"})
     include = _read(fields, "include", list) or []
-    echo = _echo(fields) | {
+    echo: JsonDict = _echo(fields) | {
         "tools": list(tools),
         "tool_choice": choice or "auto",
         "parallel_tool_calls": parallel is not False,
@@ -130,12 +132,14 @@ def parse(fields: JsonObject) -> ResponsesRequest:
     )
 
 
-def _echo(fields: JsonObject) -> dict[str, Any]:
+def _echo(fields: JsonObject) -> JsonDict:
     """Return the members of a Response that repeat a field or its default."""
 
-    def field(name: str, kind: Any, default: Any = None, at_least: int | None = None) -> Any:
+    def field(
+        name: str, kind: type[T] | tuple[type[T], ...], default: T | None = None, at_least: int | None = None
+    ) -> T | None:
         value = _read(fields, name, kind)
-        if value is not None and at_least is not None and value < at_least:
+        if isinstance(value, int) and at_least is not None and value < at_least:
             raise RequestError(f"{name} must be at least {at_least}.", param=name)
         return default if value is None else value
 
@@ -156,7 +160,7 @@ def _echo(fields: JsonObject) -> dict[str, Any]:
     }
 
 
-def _read(fields: JsonObject, name: str, kind: Any, prefix: str = "") -> Any:
+def _read(fields: JsonObject, name: str, kind: type[T] | tuple[type[T], ...], prefix: str = "") -> T | None:
     """Return a field of the right kind, or None; a boolean is no number."""
     value = fields.get(name)
     if value is None:
@@ -166,12 +170,12 @@ def _read(fields: JsonObject, name: str, kind: Any, prefix: str = "") -> Any:
     return value
 
 
-def _sent(fields: JsonObject, *names: str) -> dict[str, Any]:
+def _sent(fields: JsonObject, *names: str) -> JsonDict:
     """Return the fields among `names` that the client gave a value."""
     return {name: fields[name] for name in names if fields.get(name) is not None}
 
 
-def _text_format(form: JsonObject) -> dict[str, Any]:
+def _text_format(form: JsonObject) -> JsonDict:
     """Return `text.format` with every member that is echoed."""
     kind = form.get("type")
     if kind in ("text", "json_object"):
@@ -211,7 +215,7 @@ def _carried(items: Sequence[JsonObject], where: str) -> list[JsonObject]:
     ]
 
 
-def _check_item(item: Any, where: str) -> None:
+def _check_item(item: object, where: str) -> None:
     if not isinstance(item, Mapping):
         raise RequestError(f"{where} must be an object.", param="input")
     kind = item_type(item)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from app.types import JsonObject
+from app.types import JsonDict, JsonObject
 from app.wire.responses.request import is_id, item_type
 
 _ID_PREFIXES = {
@@ -18,7 +17,7 @@ _ID_PREFIXES = {
 }
 
 
-def kept_items(items: Sequence[JsonObject], new_id: Callable[[str], str]) -> list[dict[str, Any]]:
+def kept_items(items: Sequence[JsonObject], new_id: Callable[[str], str]) -> list[JsonDict]:
     """Return input items as they are kept for a continuation, each with a type and an id."""
     kept = []
     for item in items:
@@ -27,7 +26,7 @@ def kept_items(items: Sequence[JsonObject], new_id: Callable[[str], str]) -> lis
     return kept
 
 
-def input_list(items: Sequence[JsonObject]) -> dict[str, Any]:
+def input_list(items: Sequence[JsonObject]) -> JsonDict:
     """Return the document for GET /v1/responses/{id}/input_items: newest first."""
     data = [_shown(item) for item in reversed(items)]
     return {
@@ -39,7 +38,7 @@ def input_list(items: Sequence[JsonObject]) -> dict[str, Any]:
     }
 
 
-def _shown(item: JsonObject) -> dict[str, Any]:
+def _shown(item: JsonObject) -> JsonDict:
     """Return an item as the published list shows it: content as parts, and a status."""
     shown = dict(item)
     if item["type"] != "reasoning":

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from functools import partial
 
 from app.errors import StreamInterrupted
-from app.types import JsonObject
+from app.types import JsonDict, JsonObject
 from app.wire import finish, sse
 from app.wire.chat.reply import first_choice, message_of
 from app.wire.chat.stream import StreamWatch
@@ -34,24 +34,21 @@ class EventStream:
         model: str,
         new_id: Callable[[str], str],
         clock: Callable[[], float],
-        read_error: Callable[[JsonObject], ErrorFields] = backend_error,
-        settle: Callable[[dict[str, Any]], None] | None = None,
+        settle: Callable[[JsonDict], None] | None = None,
     ) -> None:
         """Take `settle`, which gets the final object before it is sent, and may change it; it does not get the object
         of a failure.  `new_id` makes a fresh id for a prefix, `clock` returns Unix time."""
-        self._request = request
-        self._same: dict[str, Any] = {"response_id": response_id, "created_at": created_at, "model": model}
+        self._response = partial(response_object, request, response_id=response_id, created_at=created_at, model=model)
         self._clock = clock
-        self._read_error = read_error
         self._settle = settle
         self._items = Assembler(request, new_id)
         self._sequence = 0
         self._begun = False
         self._finish_reason = ""
         self._done_seen = False
-        self._usage: dict[str, Any] | None = None
+        self._usage: JsonDict | None = None
         self.closed = False
-        self.response: dict[str, Any] | None = None  # the final object, to be stored; None when failed
+        self.response: JsonDict | None = None  # the final object, to be stored; None when failed
 
     @property
     def ended_cleanly(self) -> bool:
@@ -63,7 +60,7 @@ class EventStream:
         if self._begun:
             return []
         self._begun = True
-        response = self._response("in_progress")
+        response = self._response(status="in_progress")
         return self._encode([{"type": f"response.{name}", "response": response} for name in ("created", "in_progress")])
 
     def feed(self, chunk: JsonObject, event: bytes = b"") -> list[bytes]:
@@ -71,7 +68,7 @@ class EventStream:
         if self.closed:
             return []
         if error_of(chunk, event) is not None:
-            return self._fail_with(self._read_error(chunk))
+            return self._fail_with(backend_error(chunk))
         choice = first_choice(chunk)
         delta = choice.get("delta")
         return self._feed(chunk, choice, delta if isinstance(delta, Mapping) else {})
@@ -108,7 +105,7 @@ class EventStream:
             return self.fail(f"The answer cannot be used: {self._items.problem}.")
         status = "incomplete" if reason else "completed"
         self.response = self._response(
-            status, output=self._items.output, usage=self._usage, reason=reason, completed_at=int(self._clock())
+            status=status, output=self._items.output, usage=self._usage, reason=reason, completed_at=int(self._clock())
         )
         if self._settle is not None:
             self._settle(self.response)
@@ -125,7 +122,7 @@ class EventStream:
         error = {"type": type, "code": code or type, "message": message or "The backend failed.", "param": param}
         flat = {name: error[name] for name in ("code", "message", "param")}
         told = {name: error[name] for name in ("code", "message")}
-        response = self._response("failed", output=self._items.output, usage=self._usage, error=told)
+        response = self._response(status="failed", output=self._items.output, usage=self._usage, error=told)
         return self._end([{"type": "error", **flat, "error": error}, {"type": "response.failed", "response": response}])
 
     def _fail_with(self, fields: ErrorFields) -> list[bytes]:
@@ -139,9 +136,6 @@ class EventStream:
         if self._items.problem:
             events += self.fail(f"The answer cannot be used: {self._items.problem}.")
         return events
-
-    def _response(self, status: str, **members: Any) -> dict[str, Any]:
-        return response_object(self._request, status=status, **self._same, **members)
 
     def _end(self, terminal: list[Event]) -> list[bytes]:
         events = self.begin() + self._encode([*self._items.take(), *terminal])

@@ -10,10 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from app.errors import RequestError
-from app.types import JsonObject
+from app.types import JsonDict, JsonObject
 from app.wire.chat.checks import is_schema
 from app.wire.responses import custom
 
@@ -62,12 +61,12 @@ class Toolbox:
         """Return this toolbox with older tools too; where two have one name, ours is offered."""
         return Toolbox((*tools, *self._tools), self._choice, self._parallel) if tools else self
 
-    def members(self) -> dict[str, Any]:
+    def members(self) -> JsonDict:
         """Return the members of a chat body for the tools; none when nothing is offered."""
         allowed, choice = self._allowed(), self._chat_choice()
         if not allowed:
             return {}
-        members: dict[str, Any] = {"tools": [{"type": "function", "function": tool.function} for tool in allowed]}
+        members: JsonDict = {"tools": [{"type": "function", "function": tool.function} for tool in allowed]}
         if choice is not None:
             members["tool_choice"] = choice
         if self._parallel is not None:
@@ -113,7 +112,7 @@ class Toolbox:
         named = {_meant(entry) for entry in self._choice["tools"]}
         return [tool for tool in offered if not named.isdisjoint(_ways_to_name(tool))]
 
-    def _chat_choice(self) -> str | dict[str, Any] | None:
+    def _chat_choice(self) -> str | JsonDict | None:
         choice = self._choice
         if not isinstance(choice, Mapping):
             return choice
@@ -154,7 +153,7 @@ def _ways_to_name(tool: Tool) -> tuple[tuple[str, str], ...]:
 # --- reading what the client sent ----------------------------------------------------------------
 
 
-def parse_tools(value: Any, where: str = "tools") -> tuple[dict[str, Any], ...]:
+def parse_tools(value: object, where: str = "tools") -> tuple[JsonDict, ...]:
     """Return `tools` in Responses shape, checked as far as we read it; `where` is their place in the body."""
     if value is None:
         return ()
@@ -163,7 +162,7 @@ def parse_tools(value: Any, where: str = "tools") -> tuple[dict[str, Any], ...]:
     return tuple(_parse_tool(tool, f"{where}[{at}]") for at, tool in enumerate(value))
 
 
-def count_tools(value: Any) -> int:
+def count_tools(value: object) -> int:
     """Count the tools in a list that was not checked yet, tools in namespaces included."""
     if not isinstance(value, list):
         return 0
@@ -175,10 +174,10 @@ def _field(where: str) -> str:
     return where.partition("[")[0]
 
 
-def _parse_tool(value: Any, where: str) -> dict[str, Any]:
+def _parse_tool(value: object, where: str) -> JsonDict:
     if not isinstance(value, Mapping) or not isinstance(value.get("type"), str):
         raise RequestError(f"{where} must be an object with a type.", param=_field(where))
-    tool: dict[str, Any] = dict(value)
+    tool: JsonDict = dict(value)
     if tool["type"] == "function" and isinstance(tool.get("function"), Mapping):
         tool |= tool.pop("function")  # chat's nested shape, which some clients send here too
     if tool["type"] in ("function", "custom", "namespace") and not (
@@ -198,10 +197,10 @@ def _parse_tool(value: Any, where: str) -> dict[str, Any]:
     return tool
 
 
-def parse_choice(value: Any) -> str | dict[str, Any] | None:
+def parse_choice(value: object) -> str | JsonDict | None:
     """Return `tool_choice`: a word, or an object in Responses shape."""
-    if value is None or value in _CHOICES:
-        return value  # type: ignore[no-any-return]
+    if value is None or (isinstance(value, str) and value in _CHOICES):
+        return value
     if not isinstance(value, Mapping) or not isinstance(value.get("type"), str):
         raise RequestError(f"tool_choice must be one of {', '.join(_CHOICES)}, or an object.", param="tool_choice")
     choice = dict(value)

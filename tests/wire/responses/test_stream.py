@@ -839,14 +839,6 @@ def test_backend_error_never_shows_a_key() -> None:
     assert "sk-abcdefgh12345678" not in json.dumps(events)
 
 
-def test_backend_error_may_be_worded_by_the_caller() -> None:
-    """For a private request, whose text a backend may repeat."""
-    opened = stream(read_error=lambda _: {"message": "The backend failed.", "code": "backend_error"})
-    events = valid(b"".join(translate([body([{"error": {"message": "your secret"}}])], opened)))
-    assert "your secret" not in json.dumps(events)
-    assert events[-2]["code"] == "backend_error"
-
-
 def test_lost_connection() -> None:
     def chunks() -> Iterator[bytes]:
         yield body([*text("a"), calls(call(0, "c", "f", '{"a"'))], done=False)
