@@ -60,7 +60,7 @@ header_map = "dangerous"
 
 
 def _has_room(_record=None):
-    """Whether a line on standard error need not wait: it may be a pipe that nobody reads."""
+    """Return True when a line on standard error would not block: it may be a pipe that no program reads."""
     try:
         return bool(select.select([], [sys.stderr], [], 0)[1])
     except (OSError, ValueError):
@@ -129,7 +129,8 @@ def on_starting(server):
         sys.exit(1)
     if not _host.startswith(_LOOPBACK) and not os.environ.get("LLR_API_KEYS", "").strip():
         server.log.warning(
-            "LISTENING ON %s WITHOUT KEYS: whoever reaches it spends your GPU and bill. Set LLR_API_KEYS.", bind
+            "LISTENING ON %s WITHOUT KEYS: everybody who can reach it uses your GPU and accounts. Set LLR_API_KEYS.",
+            bind,
         )
     if worker_connections < _descriptors.MOST_CONNECTIONS:
         limit, enough = _descriptors.limits()[0], _descriptors.wanted()

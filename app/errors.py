@@ -17,7 +17,7 @@ _WORTH_A_RETRY = (408, 409, 425, 429)  # 4xx about the moment, not about the req
 
 class ClientGone(BaseException):
     """The client disconnected.  It is thrown into the greenlet that serves the client, wherever that waits.  It is no
-    Exception, so that no `except Exception` on the way keeps the backend busy for nobody."""
+    Exception, so that no `except Exception` on the way can catch it and leave the backend busy."""
 
 
 class RouterError(Exception):
@@ -166,7 +166,7 @@ class BackendError(RouterError):
     """A target failed and the next one may be tried.
 
     `kind` is the short word in rows (`timeout`, `http_503`).  `message` is in our words.  `said` is the backend's own
-    text without keys, for the client that sent the request and for nobody else.
+    text without keys, only for the client that sent the request.
     """
 
     status = 502

@@ -69,7 +69,7 @@ class Services:
     conversations: Conversations
     metrics_thread: WorkerThread
     state_thread: WorkerThread  # for conversations: requests wait for them, and must not wait for a summary
-    log_thread: WorkerThread  # standard error may be a pipe that nobody reads
+    log_thread: WorkerThread  # standard error may be a pipe that no program reads
     started_at: float  # Unix s
     worker: str  # host:PID, the name of its reports
 

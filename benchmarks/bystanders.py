@@ -7,7 +7,7 @@ client in a process of its own.  Meanwhile fault after fault is played, by two c
 can.  `routed` is the longest gap that any of the 50 saw while a fault was played, `direct` that of the 10: what the
 machine itself does hits both.  `extra` is the difference.  `step` is the longest time that a worker computed without
 giving way: CPU time, so what a busy machine does is not in it, and the part of `extra` that is the router's own.
-(A reload's step is the start of a new worker, which serves nobody yet.)  `nothing` is no other traffic at all, `no
+(A reload's step is the start of a new worker, which serves no client yet.)  `nothing` is no other traffic at all, `no
 fault` the same traffic answered well.
 """
 
@@ -138,7 +138,7 @@ def body(data: bytes) -> Trouble:
     return lambda stage: stage.router.post(PATH, data)
 
 
-def hang_up(play: Play, stream: bool) -> Trouble:
+def disconnect(play: Play, stream: bool) -> Trouble:
     """The client leaves while it waits, or after the first bytes."""
 
     def trouble(stage: Stage) -> None:
@@ -211,9 +211,9 @@ def troubles() -> dict[str, Trouble]:
         "30 MB of text": body(_said("The quick brown fox. ", 30_000_000)),
         "30 MB of empty lists": body(b'{"messages": [' + b"[], " * 7_500_000 + b"[]]}"),
         "250,000 tokens": body(b'{"messages": [{"role": "user", "content": "x"}], "a": [' + b"[]," * 124_000 + b"[]]}"),
-        "left while it waits": hang_up([HANG], False),
-        "left in mid-stream": hang_up(sse("first", HANG), True),
-        "left a flood": hang_up(sse(*[flood] * 1000), True),
+        "left while it waits": disconnect([HANG], False),
+        "left in mid-stream": disconnect(sse("first", HANG), True),
+        "left a flood": disconnect(sse(*[flood] * 1000), True),
         "looks at every page": look,
         "reload": reload,
     }

@@ -1,6 +1,6 @@
 """Serve SmolLM2-135M-Instruct with llama.cpp's own HTTP server.
 
-python -m demo.model_server [--port 0] [--window 4096] [--slots 1]
+python -m demo.model_server [--port 0] [--window 4096] [--parallel 1]
 
 Both come as wheels (requirements-model.txt), so nothing is compiled and nothing is downloaded at start.  The first line
 on standard output is the address of the server; its log goes to standard error.
@@ -30,8 +30,8 @@ def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=0, help="0 = any free port")
-    parser.add_argument("--window", type=int, default=4096, help="context window in tokens, of each slot")
-    parser.add_argument("--slots", type=int, default=1, help="requests that are answered at once")
+    parser.add_argument("--window", type=int, default=4096, help="context window in tokens, for each request")
+    parser.add_argument("--parallel", type=int, default=1, help="number of requests at the same time")
     options = parser.parse_args()
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -44,8 +44,8 @@ def main() -> None:
     settings.model_alias = {MODEL}
     settings.hostnames = ["127.0.0.1"]
     settings.port = options.port
-    settings.n_ctx = options.window * options.slots
-    settings.n_parallel = options.slots
+    settings.n_ctx = options.window * options.parallel
+    settings.n_parallel = options.parallel
     settings.use_jinja = True  # the model's own chat template
     settings.endpoint_slots = settings.endpoint_metrics = True
     server = xllamacpp.Server(settings)

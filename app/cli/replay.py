@@ -125,7 +125,7 @@ def _effects(report: JsonObject) -> Iterator[str]:
         f"(known for {latency['known']} of {moved})"
     )
     moves = (
-        f"{privacy['leaves']} would go to a backend that is not local, {privacy['comes_home']} would become local; "
+        f"{privacy['leaves']} would leave for a backend that is not local, {privacy['comes_home']} would become local; "
         f"{privacy['private_refused']} private requests would be refused"
     )
     for title, text in (("cost", costs), ("latency", times), ("privacy", moves)):
