@@ -33,11 +33,7 @@ def tiles(summary: JsonObject) -> list[dict[str, str]]:
         ),
         ("Local", percent(total["local_share"]), "of the successful calls"),
         ("Fallback", percent(total["fallback_rate"]), "of the calls replaced a failed backend"),
-        (
-            "Spill",
-            percent(total["spill_rate"]),
-            "of the requests skipped the route’s first backend: it was too slow, or its circuit was open",
-        ),
+        ("Spill", percent(total["spill_rate"]), "of the requests skipped a slow or unhealthy backend"),
         ("Latency", ms(total["p50_latency"]), f"p50 of the calls; p95{NO_BREAK}{p95}"),
         ("First byte", ms(total["p50_ttfb"]), f"p50 of the streams; p95{NO_BREAK}{first_p95}"),
         ("Tokens", *_tokens(total)),
