@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from app.errors import RouterExhausted
-from app.types import CallRecord, CircuitState, Outcome
+from app.types import CallRecord, CircuitState, Ending, Outcome
 
 log = logging.getLogger("llr.health")
 
@@ -20,6 +20,7 @@ _FAILURES_TO_OPEN = 3
 _LONGEST_S = 120.0
 _RECOVERED_S = 10.0  # without a call that failed because this machine had run out of something
 _NOT_SENT = ("busy", "privacy")  # errors of calls that never reached the backend
+_NONE: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -44,12 +45,15 @@ class Circuits:
         self._clock = clock
         self._first_s = first_s
         self._circuits: dict[str, _Circuit] = {}
+        self._opened: set[str] = set()  # backends whose circuit is not closed
         self._exhausted_at: float | None = None  # when a call last failed because this machine had run out of something
 
     def unhealthy(self) -> frozenset[str]:
         """Return the backends whose circuit is open, or whose trial call is under way."""
+        if not self._opened:
+            return _NONE
         now = self._clock()
-        return frozenset(name for name, circuit in self._circuits.items() if circuit.is_unhealthy(now))
+        return frozenset(name for name in self._opened if self._circuits[name].is_unhealthy(now))
 
     def states(self) -> dict[str, CircuitState]:
         """Return the state of each circuit, for the operator; a backend that was never called is absent."""
@@ -58,9 +62,9 @@ class Circuits:
 
     def admit(self, backend: str, request_id: str) -> bool:
         """Return whether a call may go to a backend now.  The first call to a half-open circuit is its trial."""
-        circuit = self._circuits.get(backend)
-        if circuit is None or not circuit.open_s:
+        if backend not in self._opened:
             return True
+        circuit = self._circuits[backend]
         if circuit.is_unhealthy(self._clock()):
             return False
         circuit.trial = request_id
@@ -77,7 +81,9 @@ class Circuits:
     def note(self, call: CallRecord) -> None:
         """Note a finished call of any kind: it says whether its backend works."""
         backend, ending = call.target.backend, call.ending
-        circuit = self._circuits.setdefault(backend, _Circuit())
+        circuit = self._circuits.get(backend)
+        if circuit is None:
+            circuit = self._circuits[backend] = _Circuit()
         was_trial = bool(circuit.trial) and circuit.trial == call.request_id
         if was_trial:
             circuit.trial = ""
@@ -86,20 +92,26 @@ class Circuits:
         if ending.error in RouterExhausted.KINDS:
             self._note_exhausted(ending.error)
             return
-        self._note_recovered()
-        if not ending.backend_failed:
+        if self._exhausted_at is not None:
+            self._note_recovered(self._exhausted_at)
+        if ending.backend_failed:
+            self._fail(backend, circuit, ending, already_open=circuit.open_s > 0 and not was_trial)
+        elif circuit.failures or circuit.open_s:
             self._close(backend, circuit)
-            return
+
+    def _fail(self, backend: str, circuit: _Circuit, ending: Ending, *, already_open: bool) -> None:
+        """Count a failure.  `already_open`: the call began before the circuit opened."""
         circuit.failures += 1
         circuit.kinds[ending.error or "error"] += 1
         now = self._clock()
-        already_open = circuit.open_s > 0 and not was_trial  # a call that began before the circuit opened
         if circuit.failures >= _FAILURES_TO_OPEN and not already_open:
             circuit.open_s = min(circuit.open_s * 2 or self._first_s, max(_LONGEST_S, self._first_s))
             circuit.until = now + circuit.open_s
         if ending.retry_after_s:
             circuit.open_s = circuit.open_s or self._first_s
             circuit.until = max(circuit.until, now + ending.retry_after_s)
+        if circuit.open_s:
+            self._opened.add(backend)
         if circuit.open_s and not already_open:
             _report_open(backend, circuit, now)
 
@@ -108,8 +120,8 @@ class Circuits:
             log.error("this machine has no %s left: calls fail, and no backend is to blame", kind)
         self._exhausted_at = self._clock()
 
-    def _note_recovered(self) -> None:
-        if self._exhausted_at is not None and self._clock() - self._exhausted_at > _RECOVERED_S:
+    def _note_recovered(self, exhausted_at: float) -> None:
+        if self._clock() - exhausted_at > _RECOVERED_S:
             log.info("calls can be made again")
             self._exhausted_at = None
 
@@ -118,6 +130,7 @@ class Circuits:
             log.info("%s: answers again after %.0f s", backend, self._clock() - circuit.unhealthy_since)
         circuit.failures, circuit.open_s, circuit.until, circuit.unhealthy_since = 0, 0.0, 0.0, None
         circuit.kinds.clear()
+        self._opened.discard(backend)
 
 
 def _state(circuit: _Circuit, now: float) -> CircuitState:

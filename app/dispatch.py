@@ -85,7 +85,7 @@ def _routed(reply: Whole | Stream, call: Call, decision: Decision, failures: Fai
     """Return a reply with how it was chosen.  A whole one ends its call now, a stream when it is over."""
     failed, trace = (causes(failures), _trace(decision, failures)) if failures else ("", decision.trace)
     if isinstance(reply, Whole):
-        call.succeed(reply)
+        call.end(reply)
         return Buffered(
             target=call.target,
             decision=decision,
@@ -193,16 +193,13 @@ class Call:
         self._first_byte = time.monotonic()
         self._services.circuits.answered(self.target.backend, self._plan.request.request_id)
 
-    def succeed(self, reply: Whole | Stream) -> None:
-        self._finish(_ending(reply, Outcome.OK), reply)
-
-    def interrupt(self, error: StreamInterrupted, reply: Stream) -> None:
-        """End the call of a stream that broke."""
-        self._finish(_ending(reply, Outcome.ERROR, error.kind), reply)
-
-    def cancel(self, reply: Stream) -> None:
-        """End the call of a stream whose client left."""
-        self._finish(_ending(reply, Outcome.CANCELLED), reply)
+    def end(self, reply: Whole | Stream, outcome: Outcome = Outcome.OK, error: str | None = None) -> None:
+        """End a call that had a reply."""
+        facts, failed = reply.facts, outcome == Outcome.ERROR
+        self._finish(
+            Ending(outcome=outcome, error=error, finish=facts.finish, answer_chars=facts.chars, backend_failed=failed),
+            reply,
+        )
 
     def _finish(self, ending: Ending, reply: Whole | Stream | None = None) -> None:
         """Free the place and make the record.  Only the first end of a call counts."""
@@ -239,17 +236,6 @@ def _forbidden(reason: str) -> PrivacyViolation:
     return PrivacyViolation(f"the request is private and this backend {reason}: not called")
 
 
-def _ending(reply: Whole | Stream, outcome: Outcome, error: str | None = None) -> Ending:
-    facts = reply.facts
-    return Ending(
-        outcome=outcome,
-        error=error,
-        finish=facts.finish,
-        answer_chars=facts.chars,
-        backend_failed=outcome == Outcome.ERROR,
-    )
-
-
 class _Recorded:
     """End the call when its stream ends, breaks or is closed."""
 
@@ -265,11 +251,11 @@ class _Recorded:
         try:
             return next(self._stream)
         except StopIteration:
-            self._call.succeed(self._stream)
+            self._call.end(self._stream)
             raise
         except StreamInterrupted as error:
             self.failure = error.kind
-            self._call.interrupt(error, self._stream)
+            self._call.end(self._stream, Outcome.ERROR, error.kind)
             raise
         except BaseException:
             self.close()
@@ -278,4 +264,4 @@ class _Recorded:
     def close(self) -> None:
         """End the stream early, because the client left."""
         self._stream.close()
-        self._call.cancel(self._stream)
+        self._call.end(self._stream, Outcome.CANCELLED)

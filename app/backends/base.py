@@ -30,7 +30,18 @@ from app.backends.pool import ConnectionPool
 from app.backends.reply import StoredDocument, Stream, Whole, first_bytes, gave_up, read_body
 from app.backends.response import Response
 from app.errors import BackendError, BackendProtocol, BackendRejected, BackendServerError, BackendUnavailable
-from app.types import BackendConfig, ChatRequest, Dialect, JsonDict, JsonObject, Outgoing, StoredRequest, Target, Wire
+from app.types import (
+    BackendConfig,
+    ChatRequest,
+    Dialect,
+    JsonDict,
+    JsonObject,
+    Operation,
+    Outgoing,
+    StoredRequest,
+    Target,
+    Wire,
+)
 from app.wire import WIRES, sse, translator
 from app.wire.chat.request import MOST_MODEL_CHARS
 from app.wire.error_document import error_of
@@ -91,7 +102,8 @@ class Backend:
     def prepare(self, request: ChatRequest | StoredRequest, target: Target, *, stream: bool) -> Outgoing:
         """Return what is sent for a request.  `stream` differs from the client's own only for shadow calls."""
         if isinstance(request, StoredRequest):
-            return Outgoing(self.paths[request.wire] + request.path, b"", request.wire, request.method)
+            path = self.paths[request.wire] + request.path
+            return Outgoing(path, b"", request.wire, request.method, Operation.STORED)
         wire = request.wire if request.wire in self.wires else self.wires[-1]
         dialect = self.dialect_for(target.model)
         if wire is not request.wire and request.large:
@@ -124,7 +136,7 @@ class Backend:
         try:
             if response.status >= 300:
                 raise self._refusal(response, target)
-            if outgoing.method != "POST":
+            if outgoing.operation is Operation.STORED:
                 return self._stored(response, outgoing.wire)
             begun = first_bytes(response, response.first_byte_by, self.config) if stream else []
             if stream and not form.is_document(b"".join(begun), response.headers.get("content-type", "")):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+from functools import partial
 from types import TracebackType
 
 import gevent
@@ -26,10 +27,7 @@ class Disconnects:
 
     def __init__(self) -> None:
         self._waiting: dict[int, _Watch] = {}
-
-    def watch(self, sock: socket.socket | None) -> _Watch:
-        """`sock` is gunicorn's client socket, or None where there is none (tests, the command line)."""
-        return _Watch(self._waiting, sock)
+        self.watch = partial(_Watch, self._waiting)  # of gunicorn's client socket; None where there is none (tests)
 
     def sweep(self) -> None:
         """Throw ClientGone into each waiting greenlet whose client has closed its connection."""

@@ -118,4 +118,4 @@ def _call(plan: Plan, target: Target, kind: Kind, services: Services, live_ts_ms
         reply = call.make()
     except BackendError:
         return  # the call has its record
-    call.succeed(reply)
+    call.end(reply)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 from app.backends.base import Backend
@@ -37,7 +38,8 @@ class Beliefs:
         """Return what the router believes now.  It is the same object until something changes."""
         latest, local, unhealthy = self._latest, self.local.names, self._circuits.unhealthy()
         is_same = latest.latency_ms is self._latency_ms and latest.models is self._models and latest.local is local
-        if is_same and latest.unhealthy == unhealthy and self._hosts_are(latest.model_hosts):
+        is_same = is_same and latest.unhealthy == unhealthy
+        if is_same and (not self._with_hosts or self._hosts_are(latest.model_hosts)):
             return latest
         self._latest = Observations(
             latency_ms=self._latency_ms,
@@ -64,11 +66,9 @@ class Beliefs:
     def read_calls(self, store: Store, thread: WorkerThread) -> None:
         """Bring the medians up to the calls in the database, those of other workers among them."""
         now = now_ms()
-        try:
+        with contextlib.suppress(StoreError):  # this worker's own calls still count; the writer says what is wrong
             self._last_row, rows = thread.run(store.calls_after, self._last_row, now - _HOUR_MS)
             self._medians.read(rows)
-        except StoreError:
-            pass  # this worker's own calls still count; the writer says what is wrong
         self._latency_ms = self._medians.current(now)
 
     def learn_models(self, backend: str, models: tuple[str, ...] | None) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 from app.types.aliases import JsonObject
 from app.types.decision import Decision, Step
 from app.types.request import ChatRequest, Target
-from app.types.states import Wire
+from app.types.states import Operation, Wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class Outgoing:
     body: bytes  # empty: none is sent
     wire: Wire = Wire.CHAT  # the form of the body
     method: str = "POST"
+    operation: Operation = Operation.CHAT
 
     def form(self, request: ChatRequest) -> str:
         """Return what became of the client's body: native, translated or passed_on."""

@@ -16,7 +16,6 @@ class Operation(StrEnum):
 
     CHAT = "chat"  # to answer a prompt, in whatever wire form
     STORED = "stored"  # to return or delete a response that it keeps
-    MODELS = "models"  # to name its models
 
 
 class Kind(StrEnum):

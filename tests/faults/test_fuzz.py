@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from app.backends.reply import Whole
+from app.circuits import Circuits
 from app.factory import POLICY_TEXT, create_app
 from app.routing.detect import DETECTORS, Detectors
 from app.types import SensitivityRules
@@ -134,9 +136,9 @@ def test_any_headers(client: FlaskClient) -> None:
 
 
 def backend(client: FlaskClient, name: str, *answers: Any) -> None:
-    runtime = client.application.extensions["services"]
-    runtime.circuits._circuits.clear()
-    object.__setattr__(runtime.upstreams[name], "backend", FakeBackend(config(name), *answers))
+    services = client.application.extensions["services"]
+    object.__setattr__(services, "circuits", Circuits(time.monotonic))
+    object.__setattr__(services.upstreams[name], "backend", FakeBackend(config(name), *answers))
 
 
 @pytest.mark.parametrize("stream", [False, True])
