@@ -446,7 +446,7 @@ def test_the_dashboard_of_a_database_that_cannot_be_read(client: Client, tmp_pat
     (tmp_path / "metrics.db").write_bytes(b"no database " * 100)
     answer = client().get("/")
     assert answer.status_code == 200
-    assert "cannot be read now" in answer.get_data(as_text=True)
+    assert "The metrics database cannot be read" in answer.get_data(as_text=True)
 
 
 @pytest.mark.parametrize("path", ["/v1//chat/completions", "/v1/chat//completions"])
@@ -476,7 +476,7 @@ def test_reports_say_how_far_an_upgraded_database_is_summed_up(
     summary, page, text = (made.get(path) for path in ("/v1/metrics", "/", "/metrics"))
     since = utc(now - 25 * 60_000 + 1)
     assert (summary.json["summed"], summary.json["total"]["calls"]) == ({"share": 0.25, "since": since}, 25)
-    assert f"hold 25\u00a0% of the calls in the last 24 hours: those since {since}." in page.text
+    assert f"include 25\u00a0% of the calls in the last 24 hours: the calls since {since}." in page.text
     assert "llr_rows_unsummed 75.0" in text.text and "llr_backend_calls_total{" not in text.text
     store = made.application.extensions["services"].store
     while store.catch_up():
