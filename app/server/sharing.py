@@ -30,9 +30,14 @@ class Shares:
         self._numbers[worker % _MAX_WORKERS] = 0
 
     def is_ahead(self, worker: int) -> bool:
-        """Return whether a worker has more connections than another one."""
+        """Return whether a worker has clearly more connections than another one.
+
+        An eighth more is not clear: when many connections come while all workers are busy, each shall take several at a
+        time.
+        """
         own = self._numbers[worker % _MAX_WORKERS]
-        return any(0 < other < own for other in self._numbers)
+        enough = own - own // 8
+        return any(0 < other < enough for other in self._numbers)
 
 
 class FairServer(StreamServer):  # type: ignore[misc]  # gevent has no types
@@ -42,10 +47,10 @@ class FairServer(StreamServer):  # type: ignore[misc]  # gevent has no types
         self, listener: socket.socket, handle: Callable[..., None], shares: Shares, worker: int, **options: object
     ) -> None:
         super().__init__(listener, handle, **options)
-        self.max_accept = 1  # in one iteration of the event loop
         self._shares = shares
         self._worker = worker
         self._pauses = 0
+        self._connections = 0
         shares.put(worker, 0)
 
     def do_read(self) -> tuple[socket.socket, object] | None:
@@ -59,17 +64,21 @@ class FairServer(StreamServer):  # type: ignore[misc]  # gevent has no types
         return accepted
 
     def do_handle(self, *accepted: object) -> None:
+        self._count(1)
         super().do_handle(*accepted)
-        self._shares.put(self._worker, len(self.pool))
 
     def do_close(self, *accepted: object) -> None:
         super().do_close(*accepted)
-        if self.started:
-            self._shares.put(self._worker, len(self.pool) - 1)  # this connection still counts there
+        self._count(-1)
 
     def close(self) -> None:
         self._shares.remove(self._worker)
         super().close()
+
+    def _count(self, change: int) -> None:
+        self._connections += change
+        if self.started:
+            self._shares.put(self._worker, self._connections)
 
     def _go_on(self) -> None:
         if self.started:

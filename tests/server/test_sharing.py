@@ -44,3 +44,11 @@ def test_workers_that_were_replaced_many_times_have_a_place() -> None:
     shares.put(1_000_000, 2)
     shares.put(1_000_001, 1)
     assert shares.is_ahead(1_000_000)
+
+
+def test_an_eighth_more_is_not_ahead() -> None:
+    shares = Shares()
+    for other, is_ahead in ((100, False), (90, False), (80, True), (0, True)):
+        shares.put(1, 100)
+        shares.put(2, other)
+        assert shares.is_ahead(1) is is_ahead
