@@ -50,7 +50,7 @@ def switch_threads_often() -> None:
 
 def log_without_threads() -> None:
     """Leave out fields of log records that our lines do not show (the logging HOWTO, "Optimization")."""
-    logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
+    logging.logThreads = logging.logMultiprocessing = False  # gunicorn shows the process
     logging._srcfile = None
 
 
