@@ -29,6 +29,14 @@ def usd(value: float) -> str:
     return f"{sign}${value:.{digits}f}".rstrip("0")
 
 
+def short(number: float, form: str) -> str:
+    """Return a number from 10,000 on as `12.3k`, `54.2M` or `1.5G`, and a smaller one in the format `form`."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if number >= limit:
+            return f"{number / (1e3 if unit == 'k' else limit):.3g}{unit}"
+    return f"{number:{form}}"
+
+
 def rounded(value: float | None, digits: int = 1) -> float | None:
     """Return a rounded number for JSON: `250` rather than `250.0`."""
     return None if value is None else plain_number(round(value, digits))

@@ -12,13 +12,11 @@ from flask.cli import AppGroup
 from app.backends import BACKEND_TYPES
 from app.backends.base import Backend
 from app.beliefs.local import resolve
-from app.cli.common import cells, counted, get_services, print_json
+from app.cli.common import TIMEOUTS, cells, counted, get_services, print_json
 from app.cli.options import as_json
 from app.cli.table import table
 from app.errors import BackendError
-from app.types import BackendConfig, JsonDict, Timeouts
-
-_TIMEOUTS = Timeouts(connect_s=2.0, first_byte_s=4.0, idle_s=4.0)
+from app.types import BackendConfig, JsonDict
 
 backends_group = AppGroup("backends", help="List the backends, and ask them.")
 
@@ -50,7 +48,7 @@ def backends_list(as_json: bool) -> None:
 
 def _remote_models(config: BackendConfig) -> dict[str, str]:
     """Ask a server which of its models it forwards, and to which host.  A server that does not reply forwards none."""
-    backend = BACKEND_TYPES[config.type](replace(config, timeouts=_TIMEOUTS), os.environ)
+    backend = BACKEND_TYPES[config.type](replace(config, timeouts=TIMEOUTS), os.environ)
     try:
         if backend.model_hosts is not None:
             backend.discover()

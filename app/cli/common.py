@@ -11,8 +11,10 @@ from flask import current_app
 
 from app.cli.report import store_to_read
 from app.services import Services
+from app.types import Timeouts
 
 PROBLEM = "policy_error"  # extensions: the error when there are no services
+TIMEOUTS = Timeouts(connect_s=2.0, first_byte_s=4.0, idle_s=4.0)  # for the questions of commands to backends
 
 
 def get_services() -> Services:

@@ -22,6 +22,7 @@ from app.backends.base import Backend
 from app.beliefs.local import resolve
 from app.cli.checks import Discovery, Facts
 from app.cli.checks.backends import key_problem
+from app.cli.common import TIMEOUTS
 from app.cli.records import open_circuits, read
 from app.descriptors import limits
 from app.errors import BackendError
@@ -31,9 +32,8 @@ from app.services import Services
 from app.settings import Settings
 from app.storage import now_ms
 from app.storage.mounts import MOUNTS, network_file_system
-from app.types import BackendConfig, Timeouts
+from app.types import BackendConfig
 
-_TIMEOUTS = Timeouts(connect_s=2.0, first_byte_s=4.0, idle_s=4.0)
 _CONNECT_S = 0.5  # to a port of this machine
 _THREADS = 16
 _OPEN_FILES = re.compile(r"^Max open files\s+(\d+)", re.MULTILINE)  # of /proc/pid/limits: the soft limit
@@ -45,7 +45,7 @@ def inspect(services: Services, environ: Mapping[str, str]) -> Facts:
     backends = services.policy.backends
     missing_keys = {name: key for name, up in services.upstreams.items() if (key := up.backend.missing_key)}
     reachable = {
-        name: BACKEND_TYPES[config.type](dataclasses.replace(config, timeouts=_TIMEOUTS), environ)
+        name: BACKEND_TYPES[config.type](dataclasses.replace(config, timeouts=TIMEOUTS), environ)
         for name, config in backends.items()
         if config.type != "echo" and name not in missing_keys
     }

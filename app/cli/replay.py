@@ -16,12 +16,11 @@ from app.cli.table import folded, table, usd, wrapped
 from app.errors import PolicyError
 from app.metrics.replay import Change, Replay, Verdict
 from app.metrics.store import Store
-from app.policy.check import check, resolver
+from app.policy.check import RESOLVE_S, check, resolver
 from app.storage import now_ms
 from app.types import JsonObject
 from app.words import utc
 
-_RESOLVE_S = 1.0
 _MEANING = {
     "elsewhere": "another backend or model is first",
     "order": "the first one is the same, the fallbacks differ",
@@ -46,7 +45,7 @@ def policy_replay(file: str, since: Span, every: bool, as_json: bool) -> None:
     except PolicyError as error:
         raise click.ClickException(f"the policy has problems\n{error.message}") from None
     local = LocalBackends(policy.backends)
-    resolve = resolver(_RESOLVE_S)
+    resolve = resolver(RESOLVE_S)
     local.refresh(lambda host: list(resolve(host)))
     replay = Replay(policy, local.names)
     begin_ms = now_ms() - since.ms

@@ -11,6 +11,7 @@ from app.backends import BACKEND_TYPES
 from app.backends.base import Backend, entries_of
 from app.backends.ollama import host_said
 from app.beliefs.local import resolve
+from app.cli.common import counted
 from app.errors import BackendError
 from app.routing.locality import host_name, is_cloud_model
 from app.types import BackendConfig, JsonObject, Timeouts
@@ -72,12 +73,11 @@ def explore(environ: Mapping[str, str], local_servers: Sequence[Server] = LOCAL_
     others = list({server.backend: server for server in others}.values())
     servers = (*((ollama,) if ollama.models else ()), *others)
     hosted = tuple(kind for kind, name in _KEYS if environ.get(name, "").strip())
-    notes = (note, *(f"{other.title} at {other.endpoint} has {_counted(other.models)}" for other in others))
+    notes = (
+        note,
+        *(f"{other.title} at {other.endpoint} has {counted(len(other.models), 'model')}" for other in others),
+    )
     return Surroundings(servers, hosted, notes)
-
-
-def _counted(models: Sequence[object]) -> str:
-    return f"{len(models)} model{'s' if len(models) != 1 else ''}"
 
 
 def _backend(server: Server) -> Backend:
@@ -100,7 +100,7 @@ def _ask_ollama(server: Server, context: int) -> tuple[Server, str]:
         return server, f"no Ollama: {error.message}"
     finally:
         backend.close()
-    note = f"Ollama at {server.endpoint} has {_counted(entries)}"
+    note = f"Ollama at {server.endpoint} has {counted(len(entries), 'model')}"
     places = [f"{model.name} at {model.remote_host}" for model in remote if model.remote_host]
     note += f"; other hosts run {', '.join(places)}" if places else ""
     local = tuple(replace(model, window=windows.get(model.name) or context or None) for model in usable)

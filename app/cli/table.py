@@ -7,6 +7,8 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 
+from app import words
+
 _GAP = 2
 _NARROWEST = 8  # characters of a column of words
 _NUMBER = re.compile(r"-?[\d.]+(e[-+]\d+)?[kMG%]?|-")
@@ -34,10 +36,7 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[object]], width: int | 
 
 def shortened(number: float) -> str:
     """Return a number as `950`, `12.3k` or `54.2M`."""
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if number >= limit:
-            return f"{number / (1e3 if unit == 'k' else limit):.3g}{unit}"
-    return f"{number:.6g}"
+    return words.short(number, ".6g")
 
 
 def usd(cost: float | None) -> str | None:

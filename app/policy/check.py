@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from app import policy, settings
 from app.errors import NoPolicy, PolicyError
 
-_RESOLVE_S = 1.0  # for all host names together
+RESOLVE_S = 1.0  # for all host names together
 
 
 def check(file: str | None) -> policy.Loaded:
@@ -33,7 +33,7 @@ def check(file: str | None) -> policy.Loaded:
         raise PolicyError([f"standard input: not UTF-8 text (byte {error.start}); save it as UTF-8"]) from None
     except NoPolicy as error:
         raise (NoPolicy([f"{name}: no such file; name a file that exists"]) if file else error) from None
-    return policy.load(text, name, configured, resolver(_RESOLVE_S), os.environ)
+    return policy.load(text, name, configured, resolver(RESOLVE_S), os.environ)
 
 
 def resolver(seconds: float) -> Callable[[str], Sequence[str]]:

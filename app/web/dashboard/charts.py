@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from app.words import duration
+from app.words import duration, short
 
 _STEP = 10  # width of a step in the drawing's own units
 _HEIGHT = 100
@@ -143,8 +143,5 @@ def _y(value: float, top: float) -> float:
 
 
 def count(number: float) -> str:
-    """Return a number as `950`, `1.2k` or `12.5M`."""
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if number >= limit:
-            return f"{number / (1e3 if unit == 'k' else limit):.3g}{unit}"
-    return f"{number:,.0f}" if number == int(number) else f"{number:.1f}"
+    """Return a number as `950`, `1,200`, `12.5k` or `12.5M`."""
+    return short(number, ",.0f" if number == int(number) else ".1f")
