@@ -1,4 +1,5 @@
-"""Circuits: which backends are unhealthy after failures.  Fed by CallRecords; one per worker process.
+"""Count the failures of backends, and open a circuit for an unhealthy one.  It reads CallRecords; each worker has
+its own.
 
 closed --3 failures in a row--> open for 10 s (doubling to 120 s) --time is up--> half-open: one trial call
 half-open --the trial call succeeds--> closed      half-open --it fails--> open
@@ -18,8 +19,8 @@ log = logging.getLogger("llr.health")
 
 _FAILURES_TO_OPEN = 3
 _LONGEST_S = 120.0
-_RECOVERED_S = 10.0  # without a call that failed because this machine had run out of something
-_NOT_SENT = ("busy", "privacy")  # errors of calls that never reached the backend
+_RECOVERED_S = 10.0  # without a call that failed because this machine lacked a resource
+_NOT_SENT = ("busy", "privacy")  # errors of calls that were not sent
 _NONE: frozenset[str] = frozenset()
 
 
@@ -27,13 +28,13 @@ _NONE: frozenset[str] = frozenset()
 class _Circuit:
     failures: int = 0  # in a row
     kinds: Counter[str] = field(default_factory=Counter)  # of these failures
-    unhealthy_since: float | None = None  # when it opened first; None = no open circuit was reported
-    open_s: float = 0.0  # how long it was opened for the last time; 0 = closed
-    until: float = 0.0  # when it becomes half-open
-    trial: str = ""  # request id of the trial call, while that call is under way
+    unhealthy_since: float | None = None  # the time when it opened first; None = the circuit is closed
+    open_s: float = 0.0  # the length of the last opening; 0 = closed
+    until: float = 0.0  # the time when it becomes half-open
+    trial: str = ""  # request id of the current trial call
 
     def is_unhealthy(self, now: float) -> bool:
-        """Return whether calls should go elsewhere: it is open, or its trial call is under way."""
+        """Return True when calls should go elsewhere: the circuit is open, or its trial call has not ended."""
         return bool(self.open_s) and (now < self.until or bool(self.trial))
 
 
@@ -41,15 +42,17 @@ class Circuits:
     """`admit()` before a call, `note()` after it, `unhealthy()` for decisions."""
 
     def __init__(self, clock: Callable[[], float], first_s: float = 10.0) -> None:
-        """`clock` gives monotonic seconds; `first_s` is how long a circuit opens for the first time."""
+        """`clock` returns monotonic seconds; `first_s` is the time for which a circuit opens first."""
         self._clock = clock
         self._first_s = first_s
         self._circuits: dict[str, _Circuit] = {}
         self._opened: set[str] = set()  # backends whose circuit is not closed
-        self._exhausted_at: float | None = None  # when a call last failed because this machine had run out of something
+        self._exhausted_at: float | None = (
+            None  # the last time when a call failed because this machine lacked a resource
+        )
 
     def unhealthy(self) -> frozenset[str]:
-        """Return the backends whose circuit is open, or whose trial call is under way."""
+        """Return the backends whose circuit is open, or whose trial call has not ended."""
         if not self._opened:
             return _NONE
         now = self._clock()
@@ -61,7 +64,7 @@ class Circuits:
         return {name: _state(circuit, now) for name, circuit in self._circuits.items()}
 
     def admit(self, backend: str, request_id: str) -> bool:
-        """Return whether a call may go to a backend now.  The first call to a half-open circuit is its trial."""
+        """Return True when a call may go to a backend now.  The first call to a half-open circuit is its trial."""
         if backend not in self._opened:
             return True
         circuit = self._circuits[backend]
@@ -71,15 +74,15 @@ class Circuits:
         return True
 
     def answered(self, backend: str, request_id: str) -> None:
-        """Note that a stream has begun.  When it was the trial the circuit closes now, not at the stream's end; if the
-        stream breaks, that one failure opens the circuit again."""
+        """Note that a stream has begun.  When it is the trial call, the circuit closes now, not at the end of the
+        stream.  If the stream breaks, this failure opens the circuit again."""
         circuit = self._circuits.get(backend)
         if circuit is not None and circuit.trial == request_id:
             self._close(backend, circuit)
             circuit.failures, circuit.trial = _FAILURES_TO_OPEN - 1, ""
 
     def note(self, call: CallRecord) -> None:
-        """Note a finished call of any kind: it says whether its backend works."""
+        """Count a finished call of any kind."""
         backend, ending = call.target.backend, call.ending
         circuit = self._circuits.get(backend)
         if circuit is None:
@@ -140,8 +143,8 @@ def _state(circuit: _Circuit, now: float) -> CircuitState:
 
 
 def _report_open(backend: str, circuit: _Circuit, now: float) -> None:
-    """Log that a circuit opened.  When it opens again because its trial call failed the backend's state is the old one,
-    and the line is no warning."""
+    """Log that a circuit opened.  When it opens again because its trial call failed, the line is no warning, because
+    the state has not changed."""
     level = logging.INFO
     if circuit.unhealthy_since is None:
         level, circuit.unhealthy_since = logging.WARNING, now

@@ -35,7 +35,8 @@ E = TypeVar("E", bound=RouterError)
 
 
 def dispatch(plan: Plan, services: Services) -> Reply:
-    """Return the reply of the first target that has one.  Until then a fallback is invisible; after it there is none.
+    """Return the reply of the first target that has one.  Until then the client does not notice a fallback; after it
+    there is none.
 
     Raises BackendRejected (the client's own mistake) and AllBackendsFailed.
     """
@@ -48,7 +49,7 @@ def dispatch(plan: Plan, services: Services) -> Reply:
         except BackendError as error:
             if not error.next_target:
                 raise _refused(error, plan.decision, target) from None
-            # Its frames hold the request, and theirs this list: memory that only the garbage collector would free.
+            # Its frames refer to the request, and the errors to this list: only the garbage collector would free them.
             error.__traceback__ = error.__context__ = None
             failures.append((target.backend, error))
             continue
@@ -57,7 +58,7 @@ def dispatch(plan: Plan, services: Services) -> Reply:
 
 
 def _admitted(plan: Plan, services: Services) -> Iterator[Target]:
-    """Return the targets in order, unhealthy ones last: those are tried when no other had a reply."""
+    """Return the targets in order, unhealthy ones last: they are tried when no other target has replied."""
     unhealthy = []
     for target in plan.decision.targets:
         if services.circuits.admit(target.backend, plan.request.request_id):
@@ -68,7 +69,7 @@ def _admitted(plan: Plan, services: Services) -> Iterator[Target]:
 
 
 def _why(plan: Plan, target: Target, failures: Failures) -> Why:
-    """Return the reasons for a call.  A target that goes first for its latency or its window is no fallback."""
+    """Return the reasons for a call.  A target that is first because of latency or context windows is no fallback."""
     decision = plan.decision
     moved = decision.reason in (Reason.SPILL, Reason.FIT)
     first = decision.targets[0].backend if moved else decision.primary
@@ -82,7 +83,8 @@ def _why(plan: Plan, target: Target, failures: Failures) -> Why:
 
 
 def _routed(reply: Whole | Stream, call: Call, decision: Decision, failures: Failures) -> Reply:
-    """Return a reply with how it was chosen.  A whole one ends its call now, a stream when it is over."""
+    """Return a reply with the facts about its choice.  The call of a whole reply ends now, that of a stream at its
+    end."""
     failed, trace = (causes(failures), _trace(decision, failures)) if failures else ("", decision.trace)
     if isinstance(reply, Whole):
         call.end(reply)
@@ -109,7 +111,7 @@ def _routed(reply: Whole | Stream, call: Call, decision: Decision, failures: Fai
 
 
 def _refused(error: BackendError, decision: Decision, target: Target) -> BackendError:
-    """Return the error that a client gets when a backend found the request itself wrong."""
+    """Return the client's error when a backend rejected the request itself."""
     if decision.private:
         error = error.in_our_words()
     return _described(error, decision, target, decision.trace)
@@ -121,7 +123,7 @@ def _all_failed(failures: Failures, decision: Decision, target: Target) -> AllBa
 
 
 def _described(error: E, decision: Decision, target: Target, trace: tuple[Step, ...]) -> E:
-    """Return the error with what the headers and the log tell of it."""
+    """Return the error with the facts for the headers and the log."""
     error.target = (target.backend, target.model)
     error.route, error.trace, error.pin_refused = decision.route, trace, decision.pin_refused
     return error
@@ -132,7 +134,7 @@ def _trace(decision: Decision, failures: Failures) -> tuple[Step, ...]:
 
 
 class Call:
-    """One call to one target.  It holds a place while it lasts, and makes one record when it ends."""
+    """Make one call to one target.  It holds a place until its end, and then makes one record."""
 
     def __init__(
         self, plan: Plan, target: Target, why: Why, services: Services, *, kind: Kind, basis: Basis | None = None
@@ -143,7 +145,7 @@ class Call:
         self._services = services
         self._upstream = services.upstreams[target.backend]
         self._kind = kind
-        self._stream = plan.request.stream and kind == Kind.LIVE  # no client waits for the others
+        self._stream = plan.request.stream and kind == Kind.LIVE  # no client waits for other kinds
         self._basis = basis
         self._egress = Egress()
         self._started = time.monotonic()
@@ -152,8 +154,8 @@ class Call:
         self._finished = False
 
     def make(self) -> Whole | Stream:
-        """Return the backend's reply, or a stream whose first event has come.  The caller ends the call when it has
-        what it wants of the reply; a call that fails ends here, and raises BackendError."""
+        """Return the backend's reply, or a stream whose first event has arrived.  The caller ends the call when it
+        has read the reply.  A call that fails ends here, and raises BackendError."""
         try:
             return self._open()
         except BackendError as error:
@@ -167,14 +169,13 @@ class Call:
         except Exception:
             self._finish(Ending(outcome=Outcome.ERROR, error="internal"))
             raise
-        except BaseException:  # from outside: the client left, or the worker stops
+        except BaseException:  # the client disconnected, or the worker stops
             self._finish(Ending(outcome=Outcome.CANCELLED))
             raise
 
     def _open(self) -> Whole | Stream:
-        """The privacy gate, a place, the gate's question to the server, the backend.
-
-        The question comes last, because waiting for a place may take longer than its answer holds."""
+        """Pass the privacy gate, wait for a place, ask the server where it runs the model, and call the backend.
+        The question comes after the wait, because its answer is valid for a second only."""
         backend, target, private = self._upstream.backend, self.target, self._plan.decision.private
         verdict = judge_target(target, self._services.beliefs.observations())
         is_local = verdict.local is not False
@@ -185,11 +186,11 @@ class Call:
         if private and (host := backend.host_of_model(target.model)):
             raise _forbidden(f"hands {target.model} on to {host}")
         destination = None if is_local else verdict.remote_host or host_of(backend.config.endpoint)
-        self._egress = Egress(len(outgoing.body), destination)  # from here on something may have left
+        self._egress = Egress(len(outgoing.body), destination)  # from here on, data may have left this machine
         return backend.open(outgoing, target, stream=self._stream, private=private)
 
     def begin(self) -> None:
-        """Note that the first event of a stream has come."""
+        """Note that the first event of a stream has arrived."""
         self._first_byte = time.monotonic()
         self._services.circuits.answered(self.target.backend, self._plan.request.request_id)
 
@@ -202,7 +203,7 @@ class Call:
         )
 
     def _finish(self, ending: Ending, reply: Whole | Stream | None = None) -> None:
-        """Free the place and make the record.  Only the first end of a call counts."""
+        """Free the place and make the record.  Later calls of this method do nothing."""
         if self._finished:
             return
         self._finished = True
@@ -262,6 +263,6 @@ class _Recorded:
             raise
 
     def close(self) -> None:
-        """End the stream early, because the client left."""
+        """End the stream early, after a disconnect."""
         self._stream.close()
         self._call.end(self._stream, Outcome.CANCELLED)

@@ -1,4 +1,4 @@
-"""The dry run: every call that a request would lead to, written as it would be, and not sent."""
+"""Make a dry run: prepare every call that a request would lead to, and send none."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _calls(request: ChatRequest, plan: Plan, services: Services) -> DryRun:
 def _planned(
     request: ChatRequest, plan: Plan, target: Target, kind: Kind, share: float, services: Services
 ) -> PlannedCall:
-    time.sleep(0)  # the other requests' turn: to write a large body takes milliseconds
+    time.sleep(0)  # let other requests run: writing a large body takes milliseconds
     observations, backend = services.beliefs.observations(), services.upstreams[target.backend].backend
     outgoing = backend.prepare(request, target, stream=request.stream and kind == Kind.LIVE)
     output_tokens = plan.decision.basis.output_tokens if plan.decision.basis else 0

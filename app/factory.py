@@ -1,4 +1,4 @@
-"""create_app() is the composition root: the only place that wires things together."""
+"""Create the application: `create_app` is the only place that connects all parts."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from app.settings import Settings
 from app.storage import now_ms
 from app.web import headers
 
-POLICY_TEXT = "_LLR_POLICY_TEXT"  # the policy as gunicorn's master last found it good; absent = read the file
+POLICY_TEXT = "_LLR_POLICY_TEXT"  # the last valid policy of gunicorn's master; absent = read the file
 
 
 class Router(Flask):
-    """Flask, serving every URL under whatever host access control lets in: no host is worked out for each request."""
+    """Serve every URL with Flask, for every host that access control allows, without the cost of host matching."""
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         if request is None:
@@ -62,7 +62,7 @@ def create_app(environ: Mapping[str, str] | None = None) -> Flask:
 
 def _wire(app: Flask, environ: Mapping[str, str], is_command: bool) -> None:
     configured = settings.load(environ)
-    logs.set_up("warning" if is_command else configured.log_level)  # a command's report is what it prints
+    logs.set_up("warning" if is_command else configured.log_level)  # a command prints its own report
     text = environ.get(POLICY_TEXT) or policy.read(configured.policy)
     loaded = policy.load(text, configured.policy, configured, environ=environ)
     app.json.sort_keys = False  # type: ignore[attr-defined]

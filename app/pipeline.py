@@ -1,4 +1,4 @@
-"""THE FLOW.  Every request, from any surface, goes through `run`; a dry run is the same, stopped early."""
+"""The flow: every request of every surface goes through `run`. A dry run makes the same plan and no call."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from app.types import ChatRequest, Plan, Reply, Request, Sensitivity, StoredRequ
 
 
 def run(request: Request, services: Services) -> Reply:
-    """Return the reply to a request.  Each call that it takes is recorded when it ends, and may be sampled for the A/B
-    trial.  Raises RouterError."""
+    """Return the reply to a request.  Each of its calls is recorded at its end, and may be sampled for the A/B
+    trial.  Raise RouterError."""
     try:
         if isinstance(request, ChatRequest):
             request = detect(request, services.detectors)
-        plan = make_plan(request, services, services.beliefs.claim_trial)
+        plan = make_plan(request, services, services.beliefs.claim_measurement)
         services.shadows.probe(plan, services)
         return dispatch(plan, services)
     except RouterError as error:
@@ -30,8 +30,8 @@ def run(request: Request, services: Services) -> Reply:
 
 
 def make_plan(request: Request, services: Services, may_measure: MayMeasure = measure_nothing) -> Plan:
-    """Decide where a request goes that `detect` has looked at.  Call nothing and change nothing.  Raises
-    NoEligibleBackend, ContextTooLong."""
+    """Decide where a request goes, after `detect`. Make no call and no change.  Raise NoEligibleBackend and
+    ContextTooLong."""
     observations = services.beliefs.observations()
     if isinstance(request, StoredRequest):
         return Plan(request, None, decide_stored(request, observations))
@@ -40,7 +40,7 @@ def make_plan(request: Request, services: Services, may_measure: MayMeasure = me
 
 
 def detect(request: ChatRequest, detectors: Detectors) -> ChatRequest:
-    """Return the request, made private when a detector finds something in it."""
+    """Return the request; it is private when a detector finds private text in it."""
     if request.sensitivity == Sensitivity.HIGH:
         return request
     if request.large:
@@ -55,5 +55,5 @@ def detect(request: ChatRequest, detectors: Detectors) -> ChatRequest:
 
 
 def _give_way() -> None:
-    """Let the other requests have their turn."""
+    """Let other requests run."""
     time.sleep(0)

@@ -1,6 +1,5 @@
-"""Services: everything that one worker process serves requests with.
-
-factory.py makes it; background/life.py starts and stops what runs beside requests.
+"""Hold the services of one worker process.  factory.py creates them; background/life.py starts and stops the
+background work.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from app.settings import Settings
 from app.storage import now_ms
 from app.types import CallRecord, CircuitState, JsonDict, Kind, Plan, Policy, Target
 
-WORKER_STALE_MS = 10_000  # a worker that has not reported for so long is gone
+WORKER_STALE_MS = 10_000  # a worker without a report for this time has ended
 _PLACES_PER_BACKEND = 100_000  # bytes of the shared file that belong to one backend
 
 P = ParamSpec("P")
@@ -33,28 +32,30 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """One backend with its places."""
+    """Hold one backend with its places."""
 
     backend: Backend
     places: Places
 
 
 class Shadows(Protocol):
-    """Make calls that no client waits for (background/shadows.py)."""
+    """Describe the maker of calls without a waiting client (background/shadows.py)."""
 
     def probe(self, plan: Plan, services: Services) -> None:
-        """Measure a local primary that was passed over, so that its recovery is noticed."""
+        """Measure a local primary that was skipped because it is slow, so that the router notices when it is fast
+        again."""
 
     def offer(self, plan: Plan, call: CallRecord, services: Services) -> None:
-        """Repeat a live call at the A/B candidate when the policy samples it."""
+        """Repeat a live call with the A/B candidate when the policy samples it."""
 
     def planned(self, plan: Plan, services: Services) -> Iterator[tuple[Target, Kind, float]]:
-        """Return the calls that would be made beside a request: target, kind, share of such requests."""
+        """Return the additional calls of a request: target, kind, and the share of such requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Until Background starts it works in immediate mode: rows are written as calls end, shadow calls run in place."""
+    """Hold everything that serves requests.  Before Background starts, rows are written when a call ends, and shadow
+    calls run in the caller's greenlet."""
 
     settings: Settings
     policy: Policy
@@ -68,32 +69,32 @@ class Services:
     recorder: Recorder
     conversations: Conversations
     metrics_thread: WorkerThread
-    state_thread: WorkerThread  # for conversations: requests wait for them, and must not wait for a summary
+    state_thread: WorkerThread  # for conversations: requests wait for them, but must not wait for a summary
     log_thread: WorkerThread  # standard error may be a pipe that no program reads
     started_at: float  # Unix s
     worker: str  # host:PID, the name of its reports
 
     def record(self, call: CallRecord) -> None:
-        """Pass on a finished call to all that learn from it."""
+        """Pass a finished call to the recorder, the circuits and the medians."""
         self.circuits.note(call)
         self.beliefs.note(call)
         self.recorder.note(call)
 
     def refused(self, error: RouterError) -> None:
-        """Count the request that this error ends, if the request was refused before any call."""
+        """Count the request of this error, if it was refused before any call."""
         if error.refusal is not None:
             self.recorder.refuse(error.refusal, now_ms())
 
     def count_refusal(self, code: str) -> None:
-        """Count a request that was refused with `code`, which is a word of ours."""
+        """Count a request that was refused with `code`, one of the router's codes."""
         self.recorder.refuse(code, now_ms())
 
     def read(self, query: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """Return the result of a store query, which runs beside the event loop.  Raises StoreError."""
+        """Return the result of a query of the store, which runs in a worker thread.  Raise StoreError."""
         return self.metrics_thread.run(query, *arguments, **named)
 
     def report(self) -> JsonDict:
-        """Return what this worker has under way."""
+        """Return the report of this worker: its calls, circuits and queues."""
         states, closed = self.circuits.states(), CircuitState.CLOSED
         return {
             "in_flight": {name: upstream.places.in_flight for name, upstream in self.upstreams.items()},

@@ -69,7 +69,8 @@ class _Watch:
 
 
 def _at_end(sock: socket.socket | None) -> bool:
-    """Return whether there is nothing more to read.  (A TLS socket cannot be peeked at; POLLRDHUP serves it.)"""
+    """Return True when there is no more data to read.  A TLS socket cannot be checked in this way; POLLRDHUP is
+    enough for it."""
     if sock is None or isinstance(sock, ssl.SSLSocket):
         return False
     try:

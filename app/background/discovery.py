@@ -15,11 +15,11 @@ from app.errors import BackendError
 
 log = logging.getLogger("llr.background")
 
-_TELL_S = 10.0  # that a server may take to name its models
+_TELL_S = 10.0  # the time limit for a server to name its models
 
 
 class Discovery:
-    """Tell the beliefs which models the backends hold."""
+    """Ask the backends for their models, and store the answers in the beliefs."""
 
     def __init__(self, backends: Mapping[str, Backend], beliefs: Beliefs) -> None:
         self._backends = backends
@@ -27,7 +27,7 @@ class Discovery:
         self.done = gevent.event.Event()  # set when all backends were asked once
 
     def run(self) -> None:
-        """Ask all at once: a backend that hangs keeps the router from learning the models of no other."""
+        """Ask all backends at the same time, so that a backend that hangs does not delay the others."""
         self._beliefs.local.refresh(resolve)
         asked = to_ask(self._backends, self._beliefs.local.names)
         self._beliefs.forget_answers(asked)
@@ -42,7 +42,8 @@ class Discovery:
 
 
 def to_ask(backends: Mapping[str, Backend], local: frozenset[str]) -> dict[str, Backend]:
-    """Return the backends to ask for their models.  Hosted ones are not asked: no operator ordered that traffic."""
+    """Return the backends to ask for their models.  Hosted ones are not asked, because the operator did not request
+    this traffic."""
     return {name: backend for name, backend in backends.items() if name in local and not backend.hosted}
 
 

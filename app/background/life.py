@@ -1,4 +1,4 @@
-"""What runs beside the requests of one worker, and when it starts and stops."""
+"""Start and stop the background work of one worker."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from app.types import JsonDict
 log = logging.getLogger("llr.runtime")
 
 _FLUSH_S = 0.5
-_STORE_S = 1.0  # what could not be stored at once
+_STORE_S = 1.0  # turns that could not be stored at once
 _LOG_S = 0.2
 _OBSERVE_S = 1.0
 _DISCOVER_S = 30.0
-_LOOK_S = 1.0  # that a new worker waits for the models before it serves: without them it could only refuse
+_LOOK_S = 1.0  # the wait of a new worker for the models: without them it could only refuse requests
 _PRUNE_S = 60.0
 _CATCH_UP_S = 5.0
 _REPORT_S = 1.0
 _STOP_S = 5.0  # for the last rows, when the database is busy
-_PAUSE_S = 0.05  # between the portions of a long work, for the rows that wait
+_PAUSE_S = 0.05  # between the steps of long work, so that waiting rows can be written
 
 
 class Background:
-    """The loops, the worker threads and the shadow calls of one worker.  gunicorn's `post_worker_init` starts it,
-    `worker_exit` stops it."""
+    """Run the loops, the worker threads and the shadow calls of one worker.  gunicorn's `post_worker_init` starts
+    it, `worker_exit` stops it."""
 
     def __init__(self, services: Services, shadows: ShadowCalls) -> None:
         self._services = services
@@ -91,11 +91,11 @@ class Background:
         services.state_thread.stop()
         self._running = False
         self._set_immediate(True)
-        recorder.flush()  # rows of requests that ended meanwhile: a worker whose master died stops amid its work
+        recorder.flush()  # rows of requests that ended meanwhile: a worker stops during its work when its master died
         services.store.close()
         if recorder.queued:
             log.error("%d metrics rows could not be written and are lost", recorder.queued)
-        if logs.has_room():  # else its thread may be waiting for a reader, for ever
+        if logs.has_room():  # otherwise its thread may wait for a reader forever
             services.log_thread.stop()
         logs.let_wait(False)
         for upstream in services.upstreams.values():
@@ -120,20 +120,20 @@ class Background:
         _in_portions("trimming", services.state_thread, services.conversations.trim)
 
     def _report(self) -> None:
-        """Publish what this worker has under way, when it changed or its last report grows old."""
+        """Publish the report of this worker when it has changed, or when the last one is old."""
         services, document, now = self._services, self._services.report(), now_ms()
         if document == self._reported and abs(now - self._reported_ms) < WORKER_STALE_MS / 2:
             return
         try:
             services.read(services.store.report_worker, services.worker, now, document)
         except StoreError as error:
-            services.recorder.cannot_write(error)  # so the log says it of a router that gets no request, too
+            services.recorder.cannot_write(error)  # so the log shows it also while there are no requests
             return
         self._reported, self._reported_ms = document, now
 
 
 def _in_portions(what: str, thread: WorkerThread, *works: Callable[[], object]) -> None:
-    """Run each work again and again, as long as it says that there is more."""
+    """Run each function again as long as it returns that there is more work."""
     try:
         for work in works:
             while thread.run(work):

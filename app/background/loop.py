@@ -1,4 +1,4 @@
-"""Background loops: a step, again and again, that outlives its own failures."""
+"""Run a step again and again in the background, also after it has failed."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Shadow calls and probes: calls that no client waits for.
-
-A shadow call repeats a sample of live calls at the A/B candidate; a probe measures a local primary that is being passed
-over.  Both are buffered, in the background, bounded, and dropped when busy.  They go through the same door as live
-calls, and so through the same privacy gate.
+"""Make shadow calls and probes: calls without a waiting client.  A shadow call repeats a sample of the live calls
+with the A/B candidate; a probe measures a local primary that is skipped because it is slow.  Both are buffered and
+run in the background.  Their number is limited; when there are too many, new ones are dropped.  Like live calls,
+they go through `dispatch`, and so through the privacy gate.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ class ShadowCalls:
     def __init__(
         self, policy: Policy, random: Callable[[], float], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`random` gives numbers from 0 to 1, `clock` monotonic seconds."""
+        """`random` returns numbers from 0 to 1, `clock` monotonic seconds."""
         self._policy = policy
         self._ab = policy.ab
         self._random = random
         self._clock = clock
-        self._pool: gevent.pool.Pool | None = None  # None = in place (unstarted)
-        self._probed_at: dict[str, float] = {}  # backend -> monotonic s when its last probe began
+        self._pool: gevent.pool.Pool | None = None  # None = calls run in the caller's greenlet (not started)
+        self._probed_at: dict[str, float] = {}  # backend -> begin of its last probe, monotonic seconds
         self._probing: set[str] = set()  # backends being probed now
 
     def start(self) -> None:
@@ -45,7 +44,7 @@ class ShadowCalls:
             self._pool = None
 
     def offer(self, plan: Plan, call: CallRecord, services: Services) -> None:
-        """Repeat a live call at the A/B candidate when the policy samples it."""
+        """Repeat a live call with the A/B candidate when the policy samples it."""
         if not self._ab.enabled or call.kind != Kind.LIVE or call.ending.outcome != Outcome.OK:
             return
         if call.target.backend != plan.decision.primary or _is_kept_elsewhere(plan):
@@ -55,7 +54,7 @@ class ShadowCalls:
             self._run(_call, plan, target, Kind.SHADOW, services, call.times.ts_ms)
 
     def _candidate(self, plan: Plan, services: Services) -> Target | None:
-        """Return the target that gets a sample of what the primary answers; None when there is none, or none may."""
+        """Return the target of a shadow call; None when there is no candidate, or it must not get the request."""
         decision, tags = plan.decision, plan.tags
         name = self._ab.candidates.get(decision.primary) if self._ab.enabled else None
         if name is None or tags is None:
@@ -68,7 +67,7 @@ class ShadowCalls:
         return target if target.model and fits and may else None
 
     def planned(self, plan: Plan, services: Services) -> Iterator[tuple[Target, Kind, float]]:
-        """Return the calls that would be made beside a request: target, kind, share of such requests."""
+        """Return the additional calls of a request: target, kind, and the share of such requests."""
         decision = plan.decision
         if decision.skipped is not None:
             yield decision.skipped, Kind.PROBE, 1.0
@@ -77,7 +76,8 @@ class ShadowCalls:
             yield sampled, Kind.SHADOW, self._ab.sample_rate
 
     def probe(self, plan: Plan, services: Services) -> None:
-        """Measure a local primary that was passed over, so that its recovery is noticed."""
+        """Measure a local primary that was skipped because it is slow, so that the router notices when it is fast
+        again."""
         target = plan.decision.skipped
         if target is None or target.backend in self._probing:
             return
@@ -102,7 +102,7 @@ class ShadowCalls:
 
 
 def _is_kept_elsewhere(plan: Plan) -> bool:
-    """Return whether a backend keeps the conversation: then no other has what came before."""
+    """Return True when a backend stores the conversation: then no other backend has its history."""
     return not isinstance(plan.request, ChatRequest) or plan.request.continues is not None
 
 

@@ -1,4 +1,4 @@
-"""Worker threads: blocking work runs in a native thread, so that SQLite and DNS never stop the event loop."""
+"""Run blocking work in a native thread, so that SQLite and DNS never stop the event loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class WorkerThread:
-    """Run functions one after the other beside the event loop.  Before `start` they run in the caller's thread."""
+    """Run functions one after the other in a thread.  Before `start` they run in the caller's thread."""
 
     def __init__(self) -> None:
         self._thread: ThreadPool | None = None
@@ -24,7 +24,7 @@ class WorkerThread:
         self._thread = ThreadPool(1)
 
     def run(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """Return the result of `work(*arguments)`; other greenlets run meanwhile.  Raises what it raises."""
+        """Return the result of `work(*arguments)`, or raise its exception.  Other greenlets run meanwhile."""
         if self._thread is None:
             return work(*arguments, **named)
         result = self._thread.apply(_attempt, (work, arguments, named))
@@ -39,7 +39,7 @@ class WorkerThread:
 
 
 class _Raised:
-    """Carry an exception back to the caller: gevent would print the traceback of one that leaves the thread."""
+    """Carry an exception back to the caller: gevent would print the traceback of an exception that ends the thread."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error

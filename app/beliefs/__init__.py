@@ -1,4 +1,4 @@
-"""Beliefs: what one worker has learned about the backends, for decisions."""
+"""Hold what one worker has learned about the backends, for decisions."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ _HOUR_MS = 3_600_000
 
 
 class Beliefs:
-    """The medians, the models that backends hold, which backends are local, and which hosts run their models."""
+    """Hold the medians, the discovered models, the local backends, and the hosts that run models."""
 
     def __init__(
         self, configs: Mapping[str, BackendConfig], backends: Mapping[str, Backend], circuits: Circuits
     ) -> None:
         self.local = LocalBackends(configs)
-        self.answers: Mapping[str, bool] = {}  # did a backend name its models when last asked?  Absent = never asked
-        self.immediate = True  # nothing reads medians in the background: each call counts as it ends
+        self.answers: Mapping[
+            str, bool
+        ] = {}  # backend -> True when it named its models at the last question; absent = never asked
+        self.immediate = True  # True: no loop reads medians from the database, so each call counts at its end
         self._circuits = circuits
         self._medians = Medians()
         self._latency_ms: Mapping[tuple[str, str], float] = {}
         self._models: Mapping[str, tuple[str, ...]] = {}
         self._with_hosts = tuple((name, one) for name, one in backends.items() if one.model_hosts is not None)
         self._latest = Observations()
-        self._last_row = 0  # of the database, that the medians know
+        self._last_row = 0  # id of the last row of the database in the medians
 
     def observations(self) -> Observations:
-        """Return what the router believes now.  It is the same object until something changes."""
+        """Return the observations.  It is the same object until something changes."""
         latest, local, unhealthy = self._latest, self.local.names, self._circuits.unhealthy()
         is_same = latest.latency_ms is self._latency_ms and latest.models is self._models and latest.local is local
         is_same = is_same and latest.unhealthy == unhealthy
@@ -54,29 +56,29 @@ class Beliefs:
         return all(model_hosts.get(name) is backend.model_hosts for name, backend in self._with_hosts)
 
     def note(self, call: CallRecord) -> None:
-        """Learn how long a call of this worker took."""
+        """Add the latency of a call of this worker."""
         self._medians.note(call)
         if self.immediate:
             self._latency_ms = self._medians.current(now_ms())
 
-    def claim_trial(self, target: Target) -> bool:
+    def claim_measurement(self, target: Target) -> bool:
         """Return whether this request may measure a primary that is being skipped."""
-        return self._medians.claim_trial(target, now_ms())
+        return self._medians.claim_measurement(target, now_ms())
 
     def read_calls(self, store: Store, thread: WorkerThread) -> None:
-        """Bring the medians up to the calls in the database, those of other workers among them."""
+        """Add the new calls in the database to the medians, also those of other workers."""
         now = now_ms()
-        with contextlib.suppress(StoreError):  # this worker's own calls still count; the writer says what is wrong
+        with contextlib.suppress(StoreError):  # this worker's own calls still count; the writer logs the problem
             self._last_row, rows = thread.run(store.calls_after, self._last_row, now - _HOUR_MS)
             self._medians.read(rows)
         self._latency_ms = self._medians.current(now)
 
     def learn_models(self, backend: str, models: tuple[str, ...] | None) -> None:
-        """Note the models that a backend named; None when it did not name them."""
+        """Store the models that a backend named; None when it did not name them."""
         self.answers = {**self.answers, backend: models is not None}
         if models is not None:
             self._models = {**self._models, backend: models}
 
     def forget_answers(self, asked: Mapping[str, Backend]) -> None:
-        """Forget the answers of all backends but those that are asked."""
+        """Remove the answers of backends that are no longer asked."""
         self.answers = {name: answer for name, answer in self.answers.items() if name in asked}

@@ -1,4 +1,4 @@
-"""Which backends are local, by what their names resolve to."""
+"""Find the local backends, by the addresses of their host names."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ log = logging.getLogger("llr.background")
 
 
 class LocalBackends:
-    """The backends within the operator's machine or network.  Names are resolved again and again."""
+    """Hold the names of the local backends.  Their host names are resolved regularly."""
 
     def __init__(self, configs: Mapping[str, BackendConfig]) -> None:
         self._configs = configs
         self.names = frozenset(name for name, config in configs.items() if config.local)
 
     def refresh(self, resolve: Callable[[str], Sequence[str]]) -> None:
-        """Judge each backend anew.  Each verdict counts at once, loopback names first: a name that takes long to
-        resolve delays no other backend.  Blocks."""
+        """Judge each backend again.  Each verdict counts at once, and loopback names come first, so that a slow name
+        does not delay other backends.  Blocks."""
         before = self.names
         for name, config in sorted(self._configs.items(), key=lambda item: not _is_loopback(item[1])):
             addresses = resolve(host_name(config.endpoint)) if config.local is None else ()

@@ -1,4 +1,4 @@
-"""Live medians: how long the latest calls to each model took."""
+"""Compute live medians: the latency of the latest calls to each model."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from app.metrics.queries import TimedCall
 from app.types import CallRecord, Kind, Outcome, Target
 
-_LATEST = 9  # calls a median is of: enough to be calm, few enough to follow a change within seconds
+_LATEST = 9  # calls of a median: enough to be stable, few enough to follow a change within seconds
 _ENOUGH = 5
 _OLDEST_MS = 3_600_000
-_AHEAD_MS = 60_000  # as far as clocks of machines differ; a call beyond it is of a time when a clock was wrong
+_AHEAD_MS = 60_000  # the clocks of machines may differ by this; a later call was recorded while a clock was wrong
 _MOST_MODELS = 500
 _TRIAL_EVERY_MS = 30_000
 
@@ -20,11 +20,11 @@ Model = tuple[str, str]  # backend, model
 
 
 class Medians:
-    """Hold the latest successful calls by backend and model, this worker's and all others'."""
+    """Hold the latest successful calls of all workers, by backend and model."""
 
     def __init__(self) -> None:
         self._calls: OrderedDict[Model, dict[str, tuple[int, float]]] = OrderedDict()  # request id -> (ts_ms, ms)
-        self._trials: dict[Model, int] = {}  # ts_ms of the last trial this worker gave
+        self._measurements: dict[Model, int] = {}  # ts_ms of the last measurement that this worker allowed
 
     def note(self, call: CallRecord) -> None:
         """Add a call of this worker, at once."""
@@ -39,7 +39,8 @@ class Medians:
             self.add(row.request_id or f"row {row.id}", row.ts, (row.backend, row.model), row.latency_ms, ttfb)
 
     def add(self, request_id: str, ts_ms: int, model: Model, latency_ms: float, ttfb_ms: float | None) -> None:
-        """Streams count by their first byte, buffered calls by their whole time.  A call added twice counts once."""
+        """Add a call: a stream by the time to its first byte, a buffered call by its whole time.  A call that is
+        added twice counts once."""
         calls = self._calls.setdefault(model, {})
         self._calls.move_to_end(model)
         calls[request_id] = (ts_ms, latency_ms if ttfb_ms is None else ttfb_ms)
@@ -49,8 +50,8 @@ class Medians:
             self._calls.popitem(last=False)
 
     def current(self, now_ms: int) -> dict[Model, float]:
-        """Return the medians in ms, where there are enough recent calls.  Calls of the future are forgotten: they would
-        be the latest for as long as it takes."""
+        """Return the medians in ms of the targets with enough recent calls.  Calls from the future are removed,
+        because they would be the latest until that time."""
         medians = {}
         for model, calls in self._calls.items():
             for request_id in [name for name, call in calls.items() if call[0] > now_ms + _AHEAD_MS]:
@@ -60,13 +61,15 @@ class Medians:
                 medians[model] = statistics.median(ms for _, ms in recent)
         return medians
 
-    def claim_trial(self, target: Target, now_ms: int) -> bool:
-        """Return whether this request may measure a primary that is being skipped: one request in 30 s may.  Calls of
-        other workers count too."""
+    def claim_measurement(self, target: Target, now_ms: int) -> bool:
+        """Return True when this request may measure a primary that is being skipped: one request in 30 s may.  Calls
+        of other workers count too."""
         model = (target.backend, target.model)
         calls = self._calls.get(model, {})
-        measured = [self._trials.get(model, 0), *(ts for ts, _ in calls.values())]
-        if any(abs(now_ms - at) < _TRIAL_EVERY_MS for at in measured):  # one far ahead says that a clock was set
+        measured = [self._measurements.get(model, 0), *(ts for ts, _ in calls.values())]
+        if any(
+            abs(now_ms - at) < _TRIAL_EVERY_MS for at in measured
+        ):  # a time far in the future was recorded before a clock was corrected
             return False
-        self._trials[model] = now_ms
+        self._measurements[model] = now_ms
         return True

@@ -1,4 +1,4 @@
-"""The expected time and cost of a call.  Pure."""
+"""Estimate the time and the cost of a call.  Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def expected_ms(target: Target, config: BackendConfig, observations: Observation
 def estimate(
     target: Target, config: BackendConfig, observations: Observations, input_tokens: int, output_tokens: int
 ) -> Estimate:
-    """Return the expected time and cost of a call.  `output_tokens` is the room asked for the reply, 0 = no limit."""
+    """Return the expected time and cost of a call.  `output_tokens` is the limit of the reply, 0 = no limit."""
     expected = expected_ms(target, config, observations)
     is_measured = (target.backend, target.model) in observations.latency_ms
     return Estimate(

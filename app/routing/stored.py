@@ -1,4 +1,4 @@
-"""Where a request for a stored response goes: to the backend that keeps it.  Pure."""
+"""Decide for a request for a stored response: it goes to the backend that stores it.  Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from app.types import Decision, Observations, Reason, Step, StoredRequest
 
 
 def decide_stored(request: StoredRequest, observations: Observations) -> Decision:
-    """Return the one decision there is.  Raises NoEligibleBackend when privacy forbids it."""
+    """Return the only possible decision.  Raise NoEligibleBackend when the request is private and the backend is not
+    local."""
     keeper = request.keeper
     if request.private and not is_local(keeper, observations):
         raise NoEligibleBackend(

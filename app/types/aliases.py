@@ -1,4 +1,4 @@
-"""Names for the shapes of foreign data."""
+"""Define names for parsed JSON and for the WSGI environment."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from typing import Any
 
 JsonObject = Mapping[str, Any]  # a parsed JSON object, to be read
 JsonDict = dict[str, Any]  # a JSON object of our own, to be changed
-Environ = dict[str, Any]  # what WSGI says of a request
+Environ = dict[str, Any]  # a request in WSGI's form

@@ -1,4 +1,4 @@
-"""What is decided, what it was decided from, and what it would lead to."""
+"""Define the decision, the facts that it was made from, and the calls that would follow."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observations:
-    """What the router believes about the backends now.  It is replaced as a whole, never changed in place."""
+    """The state of the backends as the router sees it now.  It is replaced as a whole, never changed in place."""
 
     latency_ms: Mapping[tuple[str, str], float] = field(default_factory=dict)  # (backend, model) -> live median
     unhealthy: frozenset[str] = frozenset()  # backends whose circuit is open or half-open
-    local: frozenset[str] = frozenset()  # backends inside the operator's boundary
-    models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # backend -> models it was seen to hold
+    local: frozenset[str] = frozenset()  # backends that count as local
+    models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # backend -> discovered models
     # backend -> model (locality.model_key) -> host:port that runs it, "" = the server itself.  A backend that is absent
     # runs all its models itself; a model that is absent is unknown.
     model_hosts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -34,14 +34,14 @@ class Observations:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Basis:
-    """The facts that a decision was made from, beside the tags, and its targets.  `flask policy replay` puts them to
-    another policy.  It is stored with the metrics, so it holds no text of the request."""
+    """The facts that a decision was made from, beside the tags, and its targets.  `flask policy replay` decides by
+    them with another policy.  It is stored with the metrics, so it holds no text of the request."""
 
     policy: str  # its version
-    asked_model: str | None  # the client's `model`; "" = none that could be ours; None = not fit to be kept
-    output_tokens: int  # room asked for the answer
-    observations: Observations  # as far as they can matter to this request
-    measured: bool  # the primary went first although too slow, to be measured
+    asked_model: str | None  # the client's `model`; "" = no name that a policy could have; None = cannot be stored
+    output_tokens: int  # the most that the reply may have; 0 = no limit
+    observations: Observations  # the part that this decision can depend on
+    measured: bool  # the primary was tried first although it is too slow, to measure it
     targets: tuple[Target, ...]
 
 
@@ -52,15 +52,17 @@ class Decision:
     route: str
     targets: tuple[Target, ...]
     trace: tuple[Step, ...]
-    primary: str  # the backend the route or pin names first, before any reordering
+    primary: str  # the first backend of the route or pin, before any reordering
     reason: Reason = Reason.ROUTE  # why the first target is first
-    skipped: Target | None = None  # a local primary passed over for its latency: it wants measuring
+    skipped: Target | None = None  # a local primary that was skipped because it is slow, and must be measured
     private: bool = False  # only local targets may be called
     private_because: str | None = None  # ChatRequest.private_because
-    pin_refused: bool = False  # the client named a backend or model that privacy forbids: the policy's route stands in
+    pin_refused: bool = (
+        False  # the client named a backend or model that is not local for a private request; a route was used instead
+    )
     dropped: Mapping[str, str] = field(
         default_factory=dict
-    )  # backends the route or pin names, that may not be used: why
+    )  # backend of the route or pin that cannot be used -> the reason
     basis: Basis | None = None
 
 
@@ -99,15 +101,15 @@ class PlannedCall:
 
     target: Target
     kind: Kind
-    share: float  # of such requests: 1, or that of the A/B sample
+    share: float  # the share of such requests: 1, or the sample rate of the A/B trial
     local: bool
     circuit: CircuitState
     estimate: Estimate
-    url: str | None  # None: nothing is sent, the backend answers by itself
+    url: str | None  # None: no request is sent, because the backend is a part of the router
     body: str  # passed_on | translated | native
     sent_bytes: int
-    key_env: str | None  # the variable whose key goes along; None = none does
-    key_set: bool  # False: it should go along and is not there
+    key_env: str | None  # the variable with the key that is sent; None = no key is sent
+    key_set: bool  # False: the key is missing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,5 +117,5 @@ class DryRun:
     """The calls that a decision would lead to."""
 
     calls: tuple[PlannedCall, ...]  # in the order of tries
-    shadows: tuple[PlannedCall, ...]  # beside them: a shadow call, a probe
-    never: Mapping[str, str]  # the other backends, and why none of this reaches them
+    shadows: tuple[PlannedCall, ...]  # additional calls: a shadow call, a probe
+    never: Mapping[str, str]  # the other backends -> why they get no call

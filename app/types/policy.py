@@ -19,7 +19,7 @@ class Timeouts:
     connect_s: float
     first_byte_s: float
     idle_s: float
-    send_s: float = 60.0  # in which a backend must take some of the request
+    send_s: float = 60.0  # in which a backend must read the next piece of the request
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +49,17 @@ class BackendConfig:
     models: tuple[str, ...] = ()  # the first is the default model
     families: Mapping[str, str] = field(default_factory=dict)  # family -> model
     p50_ms: float | None = None  # expected latency until measured; None = unknown
-    local: bool | None = None  # inside the operator's boundary; None = depends on what its name resolves to
+    local: bool | None = None  # None = depends on the addresses of its host
     context_windows: Mapping[str, int] = field(default_factory=dict)  # model -> tokens; "*" = every other model
     price: Price | None = None  # None = unknown, which is not 0
     max_concurrency: int = 0  # 0 = no limit
     api_key_env: str | None = None
-    responses: str = "chat"  # native: it speaks the Responses API itself
+    responses: str = "chat"  # native: the server speaks the Responses API itself
     own: JsonObject = field(default_factory=dict)  # keys of its type alone (Backend.policy_fields)
 
     @property
     def wires(self) -> tuple[Wire, ...]:
-        """The wire forms that the server speaks; clients of another form are translated to the last."""
+        """Return the wire forms of the server.  For clients of another form, the last one is used."""
         return (Wire.RESPONSES, Wire.CHAT) if self.responses == "native" else (Wire.CHAT,)
 
     def context_window(self, model: str) -> int | None:
@@ -87,7 +87,7 @@ Condition = frozenset[str] | Range
 class Route:
     """One rule.  An empty match is the default route."""
 
-    label: str  # how rows and headers name it: `task=code,complexity=low`, `default`
+    label: str  # its name in rows and headers: `task=code,complexity=low`, `default`
     match: Mapping[str, Condition]
     backend: str
     fallbacks: tuple[str, ...] = ()
@@ -97,7 +97,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Cuts:
-    """`complexity:`; where `difficulty` becomes medium and high."""
+    """`complexity:`; the values of `difficulty` from which on it is medium and high."""
 
     medium: float = 0.35
     high: float = 0.65
@@ -122,14 +122,14 @@ class SensitivityRules:
 
 @dataclass(frozen=True, slots=True)
 class ResponsesRules:
-    """`responses:`; what /v1/responses keeps for continuation and retrieval."""
+    """`responses:`; the limits of the responses that /v1/responses stores."""
 
     store: bool = True
     store_private: bool = False
     ttl_hours: float = 24.0
     max_rows: int = 10_000
     max_bytes: int = 268_435_456  # of all turns as JSON: 256 MiB
-    max_turn_bytes: int = 8_388_608  # 8 MiB: a larger one is not kept
+    max_turn_bytes: int = 8_388_608  # 8 MiB: a larger one is not stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,13 +142,13 @@ class Policy:
     ab: ABTest = ABTest()
     sensitivity: SensitivityRules = SensitivityRules()
     responses: ResponsesRules = ResponsesRules()
-    aliases: Mapping[str, str] = field(default_factory=dict)  # a name that clients send -> what it stands for
+    aliases: Mapping[str, str] = field(default_factory=dict)  # a name that clients send -> its meaning
     pins: str = "any"  # which names may pin a request: one of PINS
-    unknown_model: str = "auto"  # a request with a name that nobody knows: one of UNKNOWN_MODELS
-    savings_against: str | None = None  # the backend whose price the savings are reckoned with
+    unknown_model: str = "auto"  # the treatment of unknown names: one of UNKNOWN_MODELS
+    savings_against: str | None = None  # the backend whose price is compared with the cost
     version: str = ""  # short hash of the text, so that two machines can be compared
 
     @property
     def echoes(self) -> frozenset[str]:
-        """Return the backends that are no model: they repeat the prompt."""
+        """Return the backends that are not models: they repeat the prompt."""
         return frozenset(name for name, config in self.backends.items() if config.type == "echo")

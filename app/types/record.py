@@ -16,8 +16,8 @@ class Why:
 
     route: str
     reason: Reason
-    fallback_for: str | None = None  # the backend that failed or whose circuit is open, in place of which it is made
-    sensitivity_reason: str | None = None  # what made the request private; None = it is not
+    fallback_for: str | None = None  # the backend that failed or whose circuit is open, and that this call replaces
+    sensitivity_reason: str | None = None  # the reason why the request is private; None = it is not
     live_ts_ms: int | None = None  # `ts_ms` of the live call whose request a shadow call repeats
 
 
@@ -36,9 +36,9 @@ class Ending:
 
     outcome: Outcome
     error: str | None = None  # short kind: timeout, refused, http_503 …
-    finish: str | None = None  # why the answer ended, in the backend's word: stop, length, content_filter …
-    answer_chars: int | None = None  # length of the answer: text and tool arguments; None = there is no answer
-    backend_failed: bool = False  # the backend's fault: it counts towards its circuit
+    finish: str | None = None  # the backend's word for the end of the reply: stop, length, content_filter …
+    answer_chars: int | None = None  # length of the reply: text and tool arguments; None = there is no reply
+    backend_failed: bool = False  # True: the circuit of the backend counts it
     retry_after_s: float | None = None
 
 

@@ -1,4 +1,4 @@
-"""What a client asks: a request of a model, or for a response that a backend keeps."""
+"""Define the requests of clients: for a reply of a model, and for a stored response."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.types.states import Kind, Operation, Sensitivity, Wire
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """How Ollama is to load and run a model: the policy's word goes before the client's."""
+    """Options with which Ollama loads and runs a model.  The policy overrides the client."""
 
     num_ctx: int | None = None  # tokens; None = the server's own window
     keep_alive: str | None = None  # a duration in Ollama's form; None = the server's default

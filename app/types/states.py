@@ -12,14 +12,14 @@ class Wire(StrEnum):
 
 
 class Operation(StrEnum):
-    """What a backend is asked to do."""
+    """The kind of work that a backend does."""
 
-    CHAT = "chat"  # to answer a prompt, in whatever wire form
+    CHAT = "chat"  # to reply to a prompt, in any wire form
     STORED = "stored"  # to return or delete a response that it keeps
 
 
 class Kind(StrEnum):
-    """Why a call is made."""
+    """The purpose of a call."""
 
     LIVE = "live"  # a client waits for it
     SHADOW = "shadow"  # a sample for the A/B trial
@@ -28,7 +28,7 @@ class Kind(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a call ended."""
+    """The end of a call."""
 
     OK = "ok"
     ERROR = "error"
@@ -36,7 +36,7 @@ class Outcome(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a call went to its backend."""
+    """The reason why a call went to its backend."""
 
     ROUTE = "route"
     PIN = "pin"

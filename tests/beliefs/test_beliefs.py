@@ -130,30 +130,30 @@ TARGET = Target("local", "m")
 
 def test_one_trial_in_thirty_seconds() -> None:
     made = Medians()
-    grants = [second for second in range(0, 120) if made.claim_trial(TARGET, NOW + second * 1000)]
+    grants = [second for second in range(0, 120) if made.claim_measurement(TARGET, NOW + second * 1000)]
     assert grants == [0, 30, 60, 90]
 
 
 def test_a_trial_of_a_time_when_the_clock_was_ahead_stops_no_other() -> None:
     made = medians(100, begin=NOW + HOUR_MS)
-    made.claim_trial(TARGET, NOW + 2 * HOUR_MS)
-    assert made.claim_trial(TARGET, NOW)
-    assert not made.claim_trial(TARGET, NOW + 1000)
+    made.claim_measurement(TARGET, NOW + 2 * HOUR_MS)
+    assert made.claim_measurement(TARGET, NOW)
+    assert not made.claim_measurement(TARGET, NOW + 1000)
 
 
 def test_trials_are_by_backend_and_model() -> None:
     made = Medians()
-    assert made.claim_trial(TARGET, NOW)
-    assert made.claim_trial(Target("local", "n"), NOW)
-    assert made.claim_trial(Target("cloud", "m"), NOW)
-    assert not made.claim_trial(TARGET, NOW)
+    assert made.claim_measurement(TARGET, NOW)
+    assert made.claim_measurement(Target("local", "n"), NOW)
+    assert made.claim_measurement(Target("cloud", "m"), NOW)
+    assert not made.claim_measurement(TARGET, NOW)
 
 
 def test_a_call_of_another_worker_counts_as_a_trial() -> None:
     made = medians(100, begin=NOW)
-    assert not made.claim_trial(TARGET, NOW + 29_999)
-    assert made.claim_trial(TARGET, NOW + 30_000)
-    assert not made.claim_trial(TARGET, NOW + 30_001)
+    assert not made.claim_measurement(TARGET, NOW + 29_999)
+    assert made.claim_measurement(TARGET, NOW + 30_000)
+    assert not made.claim_measurement(TARGET, NOW + 30_001)
 
 
 # --- locality -----------------------------------------------------------------------------------
