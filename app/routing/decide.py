@@ -45,7 +45,8 @@ class _Choice:
     tags: Classification
     policy: Policy
     observations: Observations
-    meaning: Meaning  # what the client's `model` stands for
+    meaning: Meaning  # of the client's `model`
+    private: bool
     output_tokens: int  # the most that the reply may have; 0 = the request sets no limit
     may_measure: MayMeasure
 
@@ -59,10 +60,6 @@ class _Choice:
     pin_refused: bool = False
     trace: list[Step] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)  # backend -> the reason
-
-    @property
-    def private(self) -> bool:
-        return self.tags.sensitivity == Sensitivity.HIGH
 
     def note(self, stage: str, outcome: str) -> None:
         self.trace.append(Step(stage, outcome))
@@ -117,7 +114,8 @@ def decide(
     private request) or ContextTooLong (the request fits into no context window).
     """
     meaning = resolve(request.model, tags.family, policy, observations)
-    choice = _Choice(request, tags, policy, observations, meaning, _output_tokens(request), may_measure)
+    private = tags.sensitivity == Sensitivity.HIGH
+    choice = _Choice(request, tags, policy, observations, meaning, private, _output_tokens(request), may_measure)
     for stage in (
         _match,  # makes the targets: by the conversation, by the client's `model`, or by the first route that matches
         _privacy,  # of a private request: drops the targets that are not local
@@ -293,6 +291,8 @@ def _fit(choice: _Choice) -> None:
 
 
 def _health(choice: _Choice) -> None:
+    if not choice.observations.unhealthy:
+        return
     unhealthy = tuple(target for target in choice.targets if _is_unhealthy(target, choice))
     if not unhealthy:
         return
