@@ -152,7 +152,7 @@ def named(title: str) -> set[str]:
 
 @pytest.mark.parametrize("title", DONE)
 def test_a_recipe_names_every_file_that_it_changes(title: str):
-    changes = {re.sub(r"(?<=/)(about|clock|lines|tiny)\b", "<name>", name) for name in DONE[title]}
+    changes = {re.sub(r"(?<=/)(about|clock|embeddings|lines|tiny)\b", "<name>", name) for name in DONE[title]}
     assert changes <= named(title)
 
 
@@ -214,6 +214,30 @@ def test_clients_of_every_wire_form_reach_a_backend_of_the_new_one(all_done: Pat
             (None, 4, "truncated"),
             (None, None, "error_event"),
         ]
+
+
+@pytest.mark.e2e
+def test_the_operation_is_served_with_a_record_and_its_private_requests_stay_local(
+    all_done: Path, upstream, tmp_path: Path
+):
+    up = upstream(models=["m"])
+    near = {"type": "vllm", "endpoint": up.url, "models": ["m"], "price": {"input": 1, "output": 0}}
+    far = {"type": "openai", "endpoint": f"{up.url}/v1", "models": ["e"], "local": False, "apiKeyEnv": "NO_KEY"}
+    policy = {"backends": {"near": near, "far": far}, "routes": [{"default": "near"}]}
+    vectors = {"object": "list", "data": [{"embedding": [0.5]}], "usage": {"prompt_tokens": 4, "total_tokens": 4}}
+    with Router(policy, folder=tmp_path / "router", root=all_done) as router:
+        up.script(reply(200, vectors), error(503), path="/embeddings")
+        answer = router.post("/v1/embeddings", {"model": "m", "input": ["hello"]})
+        assert (answer.status, answer.json) == (200, vectors)
+        assert (up.requests[-1].path, up.requests[-1].json) == ("/v1/embeddings", {"model": "m", "input": ["hello"]})
+        assert router.post("/v1/embeddings", {"model": "m", "input": "x"}).error["message"] == (
+            "near: answered 503: it broke"
+        )
+        assert router.post("/v1/embeddings", {"model": "nothing", "input": "x"}).status == 404
+        private = router.post("/v1/embeddings", {"model": "far", "input": "x"}, headers={"X-LLR-Sensitivity": "high"})
+        assert (private.status, private.error["code"]) == (503, "no_eligible_backend")
+        rows = [(row["surface"], row["kind"], row["input_tokens"], row["error"]) for row in router.wait_rows(2)]
+        assert rows == [("embeddings", "live", 4, None), ("embeddings", "live", None, "http_503")]
 
 
 def ask_lines(router: Router, method: str = "POST", key: str = "secret", **members: Any) -> tuple[int, str, str]:

@@ -10,7 +10,17 @@ from flask import request as http
 from werkzeug.exceptions import HTTPException
 
 from app.services import Services
-from app.web import chat, errors, explain, health, metrics, models, reply, responses, stored_responses
+from app.web import (
+    chat,
+    errors,
+    explain,
+    health,
+    metrics,
+    models,
+    reply,
+    responses,
+    stored_responses,
+)
 from app.web.dashboard import page
 from app.web.door import Door
 from app.web.openai import OpenAI
