@@ -109,7 +109,7 @@ def flask(ollama: Ollama, folder: Path, *arguments: str) -> str:
 
 
 def test_init_finds_the_model_and_its_window(ollama: Ollama, tmp_path: Path) -> None:
-    assert f"Ollama at {ollama.url} holds 1 model" in flask(ollama, tmp_path, "init")
+    assert f"Ollama at {ollama.url} has 1 model" in flask(ollama, tmp_path, "init")
     written = (tmp_path / "policy.yaml").read_text("utf-8")
     assert f'model: "{MODEL}"' in written
     assert f"contextWindow: {WINDOW}" in written
