@@ -35,6 +35,8 @@ class Splitter:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Return the events that `piece` completes, without their end marks."""
+        if not self._open and len(piece) <= self._max and _is_one_event(piece):
+            return [piece[:-2]]
         seen = max(0, len(self._open) - 2)  # an end mark may be cut in two
         self._open += piece
         ends = [end.span() for end in EVENT_END.finditer(self._open, seen)]
@@ -67,6 +69,11 @@ class Splitter:
             self._skipping = False
         elif event := event.strip(b"\r\n").removeprefix(_BYTE_ORDER_MARK):
             events.append(event)
+
+
+def _is_one_event(piece: bytes) -> bool:
+    """Return whether a piece is one whole event, as nearly every piece is."""
+    return piece.startswith(b"data:") and piece.find(b"\n\n") == len(piece) - 2 and b"\r" not in piece
 
 
 def is_document(begun: bytes, content_type: str) -> bool:
