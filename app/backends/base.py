@@ -27,7 +27,7 @@ from app.backends.failures import (
     unused_proxy,
 )
 from app.backends.pool import ConnectionPool
-from app.backends.reply import StoredDocument, Stream, Whole, first_bytes, gave_up, read_body
+from app.backends.reply import StoredDocument, Stream, Whole, failed_finish, first_bytes, read_body
 from app.backends.response import Response
 from app.errors import BackendError, BackendProtocol, BackendRejected, BackendServerError, BackendUnavailable
 from app.types import (
@@ -118,7 +118,7 @@ class Backend:
         return self.config.endpoint + outgoing.path
 
     def open(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Whole | Stream:
-        """Send a request.  Return the whole reply, or a stream whose first event has come and is no error..  A request
+        """Send a request.  Return the whole reply, or a stream whose first event has come and is no error.  A request
         that the server refuses for a word of its wire form is sent once more without it.  Raise BackendError."""
         try:
             return self._open(outgoing, target, stream=stream, private=private)
@@ -138,18 +138,20 @@ class Backend:
                 raise self._refusal(response, target)
             if outgoing.operation is Operation.STORED:
                 return self._stored(response, outgoing.wire)
-            begun = first_bytes(response, response.first_byte_by, self.config) if stream else []
-            if stream and not form.is_document(b"".join(begun), response.headers.get("content-type", "")):
-                chunks = Stream(response, self.config, self._key, wire=outgoing.wire, private=private, begun=begun)
+            first_pieces = first_bytes(response, response.first_byte_by, self.config) if stream else []
+            if stream and not form.is_document(b"".join(first_pieces), response.headers.get("content-type", "")):
+                chunks = Stream(
+                    response, self.config, self._key, wire=outgoing.wire, private=private, first_pieces=first_pieces
+                )
                 chunks.wait_for_first(response.first_byte_by)
                 answer = chunks
                 return answer
-            body, document = self._document(response, begun)
+            body, document = self._document(response, first_pieces)
             whole = Whole(body, document, outgoing.wire)
             if whole.lack:
                 raise BackendProtocol(f"answered 200 without {whole.lack}")
             if whole.finish_failure:
-                raise BackendServerError(gave_up(whole.finish_failure), kind="gave_up")
+                raise BackendServerError(failed_finish(whole.finish_failure), kind="gave_up")
             return whole
         finally:
             if answer is None:
@@ -229,10 +231,11 @@ class Backend:
         return self._key
 
     def _document(
-        self, response: Response, begun: Sequence[bytes] = (), deadline: float = inf
+        self, response: Response, first_pieces: Sequence[bytes] = (), deadline: float = inf
     ) -> tuple[bytes, JsonDict]:
-        """Return the body, and the JSON object that it is.  An error is none; `begun` was read of the body already."""
-        body, document = self._object(response, begun, deadline)
+        """Return the body, and the JSON object that it is.  An error is none; `first_pieces` were read of the body
+        already."""
+        body, document = self._object(response, first_pieces, deadline)
         if error_of(document) is not None:
             raise self._error_body(document)
         return body, document
@@ -247,9 +250,11 @@ class Backend:
     def _error_body(self, document: JsonObject) -> BackendError:
         return BackendServerError("answered 200 with an error", kind="error_body", said=said(document, self._key))
 
-    def _object(self, response: Response, begun: Sequence[bytes] = (), deadline: float = inf) -> tuple[bytes, JsonDict]:
+    def _object(
+        self, response: Response, first_pieces: Sequence[bytes] = (), deadline: float = inf
+    ) -> tuple[bytes, JsonDict]:
         try:
-            body = read_body(response, self.config.timeouts.idle_s, begun, deadline)
+            body = read_body(response, self.config.timeouts.idle_s, first_pieces, deadline)
         except TRANSPORT_ERRORS as error:
             raise transport_error(error, self.config) from None
         document = sse.json_of(body)

@@ -69,19 +69,19 @@ class Stream:
         *,
         wire: Wire = Wire.CHAT,
         private: bool = False,
-        begun: Sequence[bytes] = (),
+        first_pieces: Sequence[bytes] = (),
     ) -> None:
-        """Take the pieces that were read of the body already in `begun`.  Errors of a private request are worded by
-        us."""
+        """Take the pieces that were read of the body already in `first_pieces`.  Errors of a private request are
+        worded by us."""
         self.wire = wire
         self._response = response
         self._config = config
         self._key = key
         self._private = private
         self._watch = WIRES[wire].watch()
-        self._held = [*begun]  # read before the stream was returned
-        self._over = False
-        for piece in begun:
+        self._pieces = [*first_pieces]  # read before the stream was returned
+        self._is_over = False
+        for piece in first_pieces:
             self._watch.feed(piece)
 
     @property
@@ -100,15 +100,15 @@ class Stream:
         """Read until the first event, comments aside.  Raise BackendError when it is an error, when there is none, or
         when it has not come by `deadline` (monotonic seconds)."""
         watch, size = self._watch, 0
-        while not watch.begun:
-            left = deadline - time.monotonic()
-            if left <= 0:
+        while not watch.has_event:
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0:
                 raise BackendTimeout("sent no event in time")
             try:
-                piece = self._response.read(left)
+                piece = self._response.read(remaining_s)
             except TRANSPORT_ERRORS as error:
                 raise transport_error(error, self._config) from None
-            self._held.append(piece)
+            self._pieces.append(piece)
             size += len(piece)
             if size > _MOST_BEFORE_FIRST_BYTES:
                 raise BackendProtocol(f"sent {_MOST_BEFORE_FIRST_BYTES} bytes without an event")
@@ -119,23 +119,23 @@ class Stream:
         if watch.error is not None:
             text = said(watch.error, self._key)
             raise BackendServerError("answered with an error event", kind="error_event", said=text)
-        if watch.gave_up:
-            raise BackendServerError(gave_up(watch.gave_up), kind="gave_up")
-        if not watch.begun:
+        if watch.failure:
+            raise BackendServerError(failed_finish(watch.failure), kind="gave_up")
+        if not watch.has_event:
             raise BackendProtocol("ended its stream without an event")
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        if self._over:
+        if self._is_over:
             raise StopIteration
-        if self._held:
-            piece = b"".join(self._held)
-            self._held.clear()
+        if self._pieces:
+            piece = b"".join(self._pieces)
+            self._pieces.clear()
             return piece
         self._check()
-        if self._watch.done:
+        if self._watch.has_end:
             self._keep_connection()
             raise StopIteration
         try:
@@ -146,7 +146,7 @@ class Stream:
         self._watch.feed(piece)
         if not piece:
             return self._ending()
-        if self._watch.error is not None or self._watch.gave_up:
+        if self._watch.error is not None or self._watch.failure:
             piece = self._watch.before_failure(piece)
         return piece or next(self)
 
@@ -155,16 +155,16 @@ class Stream:
         watch = self._watch
         if watch.error is not None:
             message, more = "the backend reported an error in its stream", {}
-            if not watch.error_told and not self._private:
+            if not watch.error_visible and not self._private:
                 more = {name: redact(text, (self._key,)) for name, text in error_fields(watch.error).items() if text}
                 message = more.pop("message", message)
-            raise self._broken(message, "error_event", told=watch.error_told, **more)
-        if watch.gave_up:
-            raise self._broken(f"the backend {gave_up(watch.gave_up)}", "gave_up")
+            raise self._broken(message, "error_event", told=watch.error_visible, **more)
+        if watch.failure:
+            raise self._broken(f"the backend {failed_finish(watch.failure)}", "gave_up")
 
     def close(self) -> None:
-        self._over = True
-        self._held.clear()
+        self._is_over = True
+        self._pieces.clear()
         self._response.close()
 
     def _ending(self) -> bytes:
@@ -174,12 +174,12 @@ class Stream:
         self._check()
         if not self._watch.ended_well:
             raise self._broken("the backend ended its stream before the answer was complete", "truncated")
-        self._over = True
+        self._is_over = True
         return self._watch.closing
 
     def _keep_connection(self) -> None:
         """Read the end of the body when it is there at once: then the connection is kept."""
-        self._over = True
+        self._is_over = True
         with contextlib.suppress(*TRANSPORT_ERRORS):
             self._response.read(_DRAIN_S)
         self._response.close()
@@ -189,7 +189,8 @@ class Stream:
         return StreamInterrupted(message, kind=kind, told=told, **more)
 
 
-def gave_up(reason: str) -> str:
+def failed_finish(reason: str) -> str:
+    """Return the words for a reply that ended with the finish reason of a failure."""
     return f"gave its answer up (finish_reason {reason[:40]!r})"
 
 
@@ -197,11 +198,11 @@ def first_bytes(response: Response, deadline: float, config: BackendConfig) -> l
     """Return the first piece of a body that is more than white space.  Raise BackendError."""
     pieces: list[bytes] = []
     while sum(map(len, pieces)) <= _MOST_BEFORE_FIRST_BYTES:
-        left = deadline - time.monotonic()
-        if left <= 0:
+        remaining_s = deadline - time.monotonic()
+        if remaining_s <= 0:
             raise BackendTimeout("sent no event in time")
         try:
-            piece = response.read(left)
+            piece = response.read(remaining_s)
         except TRANSPORT_ERRORS as error:
             raise transport_error(error, config) from None
         pieces.append(piece)
@@ -210,10 +211,10 @@ def first_bytes(response: Response, deadline: float, config: BackendConfig) -> l
     return pieces
 
 
-def read_body(response: Response, timeout_s: float, begun: Sequence[bytes] = (), deadline: float = inf) -> bytes:
-    """Return the whole body, decoded; `begun` was read already.  `timeout_s` bounds each wait, `deadline` (monotonic
-    seconds) all of them.  Raise transport errors, and BackendProtocol for a body that does not end."""
-    pieces, size = [*begun], sum(map(len, begun))
+def read_body(response: Response, timeout_s: float, first_pieces: Sequence[bytes] = (), deadline: float = inf) -> bytes:
+    """Return the whole body, decoded; `first_pieces` were read already.  `timeout_s` bounds each wait, `deadline`
+    (monotonic seconds) all of them.  Raise transport errors, and BackendProtocol for a body that does not end."""
+    pieces, size = [*first_pieces], sum(map(len, first_pieces))
     while piece := response.read(min(timeout_s, deadline - time.monotonic())):
         pieces.append(piece)
         size += len(piece)

@@ -27,11 +27,11 @@ class Watch(Protocol):
     facts: ReplyFacts
     input_tokens: int | None
     output_tokens: int | None
-    begun: bool  # an event with data has come
-    done: bool  # the event that ends a stream has come
+    has_event: bool  # an event with data has come
+    has_end: bool  # the event that ends a stream has come
     error: JsonObject | None  # the document of an error event
-    error_told: bool  # clients take that event for an error too
-    gave_up: str  # the backend's word for a reply that it gave up; "" = it did not
+    error_visible: bool  # clients take that event for an error too
+    failure: str  # the backend's finish reason for a reply that failed; "" = it did not
 
     @property
     def ended_well(self) -> bool:

@@ -182,15 +182,15 @@ class _Objects:
         self.repeated = False
 
     def __call__(self, pairs: list[tuple[str, object]]) -> JsonDict:
-        made = dict(pairs)
-        if len(made) < len(pairs):
+        members = dict(pairs)
+        if len(members) < len(pairs):
             self.repeated = True
-        return made
+        return members
 
 
 def _space(text: str, at: int) -> int:
-    found = _skip_space(text, at)
-    return found.end() if found else at
+    match = _skip_space(text, at)
+    return match.end() if match else at
 
 
 def elements_of(text: str) -> list[str]:

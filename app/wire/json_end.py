@@ -14,7 +14,7 @@ class JsonEnd:
 
     def __init__(self) -> None:
         self.ended = False  # the outermost bracket is closed, by `}`, and only white space came behind it
-        self._over = False  # the outermost bracket is closed
+        self._is_closed = False  # the outermost bracket is closed
         self._depth = 0
         self._in_string = False
         self._escaped = False  # the last character was a backslash in a string
@@ -22,18 +22,18 @@ class JsonEnd:
     def feed(self, piece: str) -> None:
         at = 0
         while at < len(piece):
-            if self._over:
+            if self._is_closed:
                 self.ended = self.ended and not piece[at:].strip()
                 return
             if self._escaped:
                 self._escaped = False
                 at += 1
                 continue
-            found = (_IN_STRING if self._in_string else _OUTSIDE).search(piece, at)
-            if found is None:
+            match = (_IN_STRING if self._in_string else _OUTSIDE).search(piece, at)
+            if match is None:
                 return
-            self._read(found.group())
-            at = found.end()
+            self._read(match.group())
+            at = match.end()
 
     def _read(self, mark: str) -> None:
         if mark == "\\":
@@ -44,5 +44,5 @@ class JsonEnd:
             self._depth += 1
         else:
             self._depth -= 1
-            self._over = self._depth <= 0
-            self.ended = self._over and mark == "}"
+            self._is_closed = self._depth <= 0
+            self.ended = self._is_closed and mark == "}"

@@ -37,9 +37,9 @@ class Splitter:
         """Return the events that `piece` completes, without their end marks."""
         if not self._open and len(piece) <= self._max and _is_one_event(piece):
             return [piece[:-2]]
-        seen = max(0, len(self._open) - 2)  # an end mark may be cut in two
+        offset = max(0, len(self._open) - 2)  # an end mark may be cut in two
         self._open += piece
-        ends = [end.span() for end in EVENT_END.finditer(self._open, seen)]
+        ends = [end.span() for end in EVENT_END.finditer(self._open, offset)]
         events: list[bytes] = []
         begin = 0
         for start, end in ends:
@@ -76,10 +76,10 @@ def _is_one_event(piece: bytes) -> bool:
     return piece.startswith(b"data:") and piece.find(b"\n\n") == len(piece) - 2 and b"\r" not in piece
 
 
-def is_document(begun: bytes, content_type: str) -> bool:
+def is_document(first_bytes: bytes, content_type: str) -> bool:
     """Return whether a JSON or HTML document came instead of a stream.  Its first character decides, since labels lie
     both ways; where it says nothing, the label does.  What has no label is read as events."""
-    first = begun.removeprefix(_BYTE_ORDER_MARK).lstrip()[:1]
+    first = first_bytes.removeprefix(_BYTE_ORDER_MARK).lstrip()[:1]
     if first and first in b'{["<':
         return True
     if first and first in b":deir":  # a comment, or data, event, error, id, retry
@@ -102,12 +102,12 @@ def with_data(event: bytes, document: JsonObject) -> bytes:
     return b"".join(line + b"\n" for line in lines) + _written(document)
 
 
-def missing_end(sent: bytes | bytearray) -> bytes:
-    """Return what is missing at the end of `sent` for the next event to stand by itself: no more line ends than that,
+def missing_end(tail: bytes | bytearray) -> bytes:
+    """Return what is missing at the end of `tail` for the next event to stand by itself: no more line ends than that,
     because an empty line too many is an event that holds nothing to some clients."""
-    if not sent.strip(b"\r\n") or sent.endswith((b"\n\n", b"\n\r\n")):
+    if not tail.strip(b"\r\n") or tail.endswith((b"\n\n", b"\n\r\n")):
         return b""
-    return b"\n" if sent.endswith(b"\n") else b"\n\n"
+    return b"\n" if tail.endswith(b"\n") else b"\n\n"
 
 
 def read(event: bytes) -> tuple[bytes, bytes | None]:

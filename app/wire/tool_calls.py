@@ -42,7 +42,7 @@ class _Call:
         self.name = ""
         self.arguments: list[str | bytes] = []  # bytes: a JSON text that nobody has had to read yet
         self.has_arguments = False  # a fragment has had the member, if only empty
-        self.begun = False  # and it was more than white space
+        self.has_text = False  # and it was more than white space
         self.placeholder: Fragment | None = None
         self._looks = 0
 
@@ -110,7 +110,7 @@ class ToolCalls:
         """Read a fragment that has an index and arguments, as JSON text, and nothing more.  Return False, and read
         nothing, when it may be unsound."""
         call = self._at.get(index)
-        if call is None or call.first.index != index or not call.begun or call.first.head_open or self._placeholders:
+        if call is None or call.first.index != index or not call.has_text or call.first.head_open or self._placeholders:
             return False
         call.arguments.append(text)
         return True
@@ -142,18 +142,18 @@ class ToolCalls:
         """Return the call that a fragment continues, or None when it begins one."""
         last = self._calls[-1] if self._calls else None
         here = last if index is None else self._at.get(index)
-        known = self._by_id.get(their_id) if their_id else None
+        same_id = self._by_id.get(their_id) if their_id else None
         if not name:  # the first fragment of a call names it, so this is a later one
-            return known or here or (None if their_id and index is not None else last)
+            return same_id or here or (None if their_id and index is not None else last)
         if here is not None and not here.name and (not here.their_id or their_id in ("", here.their_id)):
             return here
-        call = known if their_id else here
+        call = same_id if their_id else here
         return call if call is not None and self._continues(call, index, their_id, name, arguments) else None
 
     def _continues(self, call: _Call, index: int | None, their_id: str, name: str, arguments: str) -> bool:
         """Return whether a fragment that has a name belongs to `call`: some servers repeat the name in every fragment,
         some send it in pieces."""
-        if not call.begun:
+        if not call.has_text:
             return name == call.name or their_id == call.their_id != "" or self._is_piece(call, name)
         if name != call.name:
             return False
@@ -183,11 +183,11 @@ class ToolCalls:
         if call.name and (arguments.strip() or (self._is_whole(call.name) and (first.id or call.has_arguments))):
             self._close_head(call)
 
-    def _joined(self, known: str, name: str) -> str:
+    def _joined(self, start: str, name: str) -> str:
         """Return a name with more of it, which is a piece or the name so far, written anew."""
-        if name.startswith(known) and (name in self._names or known + name not in self._names):
+        if name.startswith(start) and (name in self._names or start + name not in self._names):
             return name
-        return known + name
+        return start + name
 
     def _is_whole(self, name: str) -> bool:
         return name in self._names and not any(other.startswith(name) for other in self._names if other != name)
@@ -205,18 +205,18 @@ class ToolCalls:
         if text.strip():
             if call.placeholder is not None:
                 call.placeholder.arguments, call.placeholder.placeholder = "", False
-                call.placeholder, call.begun = None, False
+                call.placeholder, call.has_text = None, False
                 self._placeholders.discard(call)
                 call.arguments.clear()
                 self._sends_placeholders = True
-            if not call.begun and _PLACEHOLDER_IN_FRONT.match(text):
+            if not call.has_text and _PLACEHOLDER_IN_FRONT.match(text):
                 text = _PLACEHOLDER_IN_FRONT.sub("", text, count=1)
-            if not call.begun and _PLACEHOLDER.fullmatch(text):
+            if not call.has_text and _PLACEHOLDER.fullmatch(text):
                 call.placeholder, fragment.placeholder = fragment, True
                 self._placeholders.add(call)
             elif not self._sends_placeholders:
                 self._keep_placeholders()
-            call.begun = True
+            call.has_text = True
         call.arguments.append(text)
         fragment.arguments = text
 
@@ -259,28 +259,28 @@ def repaired(raw: JsonObject, fragment: Fragment) -> JsonDict:
     """Return a fragment in OpenAI's form, with the other members that it came with."""
     function = raw.get("function")
     function = {**function} if isinstance(function, dict) else {}
-    made = {**raw, "index": fragment.index}
+    members = {**raw, "index": fragment.index}
     if fragment.id:
-        made |= {"id": fragment.id, "type": raw.get("type") or "function"}
+        members |= {"id": fragment.id, "type": raw.get("type") or "function"}
     else:
-        made.pop("id", None)
+        members.pop("id", None)
     if fragment.name:
         function["name"] = fragment.name
     else:
         function.pop("name", None)
-    return {**made, "function": {**function, "arguments": fragment.arguments}}
+    return {**members, "function": {**function, "arguments": fragment.arguments}}
 
 
 def numbered(message: JsonObject) -> list[JsonDict]:
     """Return the calls of a whole message as fragments that nobody can take for parts of one call."""
-    made: list[JsonDict] = []
-    seen: set[str] = set()
+    calls: list[JsonDict] = []
+    ids: set[str] = set()
     for call in fragments_in(message):
         if isinstance(call, Mapping):
             call_id = _id_of(call.get("id"))
-            made.append({**call, "id": None if call_id in seen else call_id or None, "index": len(made)})
-            seen.add(call_id)
-    return made
+            calls.append({**call, "id": None if call_id in ids else call_id or None, "index": len(calls)})
+            ids.add(call_id)
+    return calls
 
 
 def arguments_of(value: object) -> str:

@@ -85,7 +85,7 @@ def test_streams_of_both_apis_see_them(name: str, first: bool) -> None:
         (ResponsesWatch(), sse.event({"type": "response.created", "response": {}}, "response.created")),
     ):
         watch.feed((b"" if first else before) + event_bytes(event, document))
-        assert watch.error is not None and watch.begun and not watch.ended_well
+        assert watch.error is not None and watch.has_event and not watch.ended_well
         assert error_fields(watch.error)["message"] == said
 
 
@@ -121,7 +121,7 @@ def test_the_name_of_an_event_is_read(raw: bytes, said: str) -> None:
     assert error_fields(error_in(*sse.read(raw)) or {"error": "none"})["message"] == (said or None)
     watch = StreamWatch()
     watch.feed(raw + b"\n\n")
-    assert watch.error is not None and watch.begun and not watch.error_told
+    assert watch.error is not None and watch.has_event and not watch.error_visible
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_clients_see_the_errors_that_their_sdk_sees() -> None:
     for event, document, _ in ERRORS.values():
         watch = StreamWatch()
         watch.feed(event_bytes(event, document))
-        assert watch.error_told == bool(document.get("error"))
+        assert watch.error_visible == bool(document.get("error"))
 
 
 # --- finish reasons ------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def test_reasons_of_an_answer_that_was_given_up(reason: str, done: bool) -> None
     assert reason in events[-2]["message"]
     watch = StreamWatch()
     watch.feed(sse.event(delta(reason)) + (sse.DONE if done else b""))
-    assert (watch.gave_up, watch.ended_well) == (reason, False)
+    assert (watch.failure, watch.ended_well) == (reason, False)
 
 
 @pytest.mark.parametrize("reason", NONE)
@@ -192,7 +192,7 @@ def test_a_word_of_the_answer_is_no_finish_reason() -> None:
     arguments = {"finish_reason": "error"}
     watch = StreamWatch()
     watch.feed(sse.event(delta(tool_calls=[{"index": 0, "function": {"name": "f", "arguments": arguments}}])))
-    assert not watch.gave_up
+    assert not watch.failure
     assert not read_reply({"choices": [{"message": {"content": "error"}, "finish_reason": "stop"}, 3]}).failure
     assert not read_reply({"choices": "error"}).failure and not read_reply({}).failure
 

@@ -228,11 +228,11 @@ def test_usage_is_sent_only_to_clients_that_ask() -> None:
 @pytest.mark.parametrize("size", [1, 50, 10_000])
 def test_the_watch_reads_what_passes(size: int) -> None:
     watch = WIRES[Wire.OLLAMA].watch()
-    assert not watch.begun
+    assert not watch.has_event
     for at in range(0, len(STREAM), size):
         watch.feed(STREAM[at : at + size])
     watch.end()
-    assert (watch.begun, watch.done, watch.ended_well, watch.error) == (True, True, True, None)
+    assert (watch.has_event, watch.has_end, watch.ended_well, watch.error) == (True, True, True, None)
     assert (watch.input_tokens, watch.output_tokens) == (9, 2)
     assert (watch.facts.finish, watch.facts.chars) == ("tool_calls", len("Hello") + 2 * len("{}"))
 
@@ -240,7 +240,7 @@ def test_the_watch_reads_what_passes(size: int) -> None:
 def test_a_last_line_without_an_end_counts() -> None:
     watch = WIRES[Wire.OLLAMA].watch()
     watch.feed(STREAM.rstrip(b"\n"))
-    assert not watch.done
+    assert not watch.has_end
     watch.end()
     assert watch.ended_well
     assert streamed([STREAM.rstrip(b"\n")])[-1] == "[DONE]"

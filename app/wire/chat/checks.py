@@ -55,9 +55,9 @@ def check_options(document: JsonObject) -> None:
     stop = document.get("stop")
     if isinstance(stop, list) and not all(isinstance(word, str) for word in stop):
         raise _wrong("stop", "a string or an array of strings")
-    wanted = document.get("response_format")
-    if isinstance(wanted, Mapping) and wanted.get("type") == "json_schema":
-        form = wanted.get("json_schema")
+    response_format = document.get("response_format")
+    if isinstance(response_format, Mapping) and response_format.get("type") == "json_schema":
+        form = response_format.get("json_schema")
         if isinstance(form, Mapping) and not is_schema(form.get("schema")):
             raise _wrong("response_format.json_schema.schema", "an object")
 

@@ -14,10 +14,10 @@ def edit(document: JsonObject, raw: Callable[[str], str], dialect: Dialect, memb
     """Put the members of a chat body that a dialect words otherwise into `members`, as JSON text, and return the names
     of those that must go.  `raw` returns the text of a member."""
     without: tuple[str, ...] = ()
-    wanted = dialect.max_tokens_field
-    if dialect.max_tokens_only and document.get(other := OTHER_LIMIT[wanted]) is not None:
-        if other == "max_completion_tokens" or document.get(wanted) is None:  # the newer name counts
-            members[wanted] = raw(other)
+    limit = dialect.max_tokens_field
+    if dialect.max_tokens_only and document.get(other := OTHER_LIMIT[limit]) is not None:
+        if other == "max_completion_tokens" or document.get(limit) is None:  # the newer name counts
+            members[limit] = raw(other)
         without = (other,)
     effort = document.get("reasoning_effort")
     if isinstance(effort, str) and effort in dialect.efforts:

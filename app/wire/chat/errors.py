@@ -53,13 +53,13 @@ def refused_member(refusal: Refusal) -> str | None:
     """Return the word of a dialect that a server refuses to know; None when its refusal is about anything else."""
     if refusal.status not in (400, 422):
         return None
-    said = f"{refusal.said or ''} {refusal.code or ''}".lower()
-    name = refusal.param if refusal.param in _NAMES else _first_named(said)
+    text = f"{refusal.said or ''} {refusal.code or ''}".lower()
+    name = refusal.param if refusal.param in _NAMES else _first_named(text)
     signs = _BAD_VALUES if name in ("reasoning_effort", "developer") else _UNSUPPORTED
-    return name if name and any(sign in said for sign in signs) else None
+    return name if name and any(sign in text for sign in signs) else None
 
 
-def _first_named(said: str) -> str | None:
+def _first_named(text: str) -> str | None:
     """Return the word that a refusal names first: what it names later is what to say instead."""
-    places = [(said.find(word), name) for name, words in _NAMES.items() for word in words]
+    places = [(text.find(word), name) for name, words in _NAMES.items() for word in words]
     return min((place for place in places if place[0] >= 0), default=(0, None))[1]

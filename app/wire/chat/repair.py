@@ -43,14 +43,14 @@ def repaired_stream(pieces: Iterable[bytes], names: Collection[str], new_id: New
     repair = _StreamRepair(names, new_id)
     try:
         for piece in pieces:
-            if sent := repair.feed(piece):
-                yield sent
+            if events := repair.feed(piece):
+                yield events
     except StreamInterrupted:
-        if sent := repair.flush(broken=True):
-            yield sent
+        if events := repair.flush(broken=True):
+            yield events
         raise
-    if sent := repair.flush():
-        yield sent
+    if events := repair.flush():
+        yield events
 
 
 def repaired_document(document: JsonObject, new_id: NewId) -> JsonDict | None:
@@ -59,12 +59,12 @@ def repaired_document(document: JsonObject, new_id: NewId) -> JsonDict | None:
     for choice in choices if isinstance(choices, list) else ():
         message = choice.get("message") if isinstance(choice, Mapping) else None
         if isinstance(message, Mapping) and message.get("tool_calls") and _whole_calls(message, new_id) is not None:
-            made = copy.deepcopy(dict(document))
-            for each in made["choices"]:
+            copied = copy.deepcopy(dict(document))
+            for each in copied["choices"]:
                 if isinstance(each, dict) and isinstance(each.get("message"), dict):
                     calls = _whole_calls(each["message"], new_id)
                     each["message"] |= {} if calls is None else {"tool_calls": calls}
-            return made
+            return copied
     return None
 
 
@@ -75,20 +75,20 @@ def _whole_calls(message: JsonObject, new_id: NewId) -> list[JsonDict] | None:
         return None
     calls = ToolCalls(new_id)
     entries = numbered(message)
-    read = [(entry, calls.read(entry)) for entry in entries]
+    fragments = [(entry, calls.read(entry)) for entry in entries]
     calls.settle(cut=True)
-    if isinstance(raw, list) and len(entries) == len(raw) and all(map(_is_sound_call, raw, read)):
+    if isinstance(raw, list) and len(entries) == len(raw) and all(map(_is_sound_call, raw, fragments)):
         return None
-    made = [repaired(entry, fragment) for entry, fragment in read if fragment is not None]
-    return [{name: value for name, value in call.items() if name != "index"} for call in made]
+    repaired_calls = [repaired(entry, fragment) for entry, fragment in fragments if fragment is not None]
+    return [{name: value for name, value in call.items() if name != "index"} for call in repaired_calls]
 
 
-def _is_sound_call(raw: JsonObject, read: tuple[JsonObject, Fragment | None]) -> bool:
-    entry, fragment = read
+def _is_sound_call(raw: JsonObject, pair: tuple[JsonObject, Fragment | None]) -> bool:
+    entry, fragment = pair
     return fragment is None or (is_sound(entry, fragment) and (raw.get("id") or None) == entry["id"])
 
 
-class _Held:
+class _QueuedEvent:
     """Hold an event with the fragments in it, until they are decided."""
 
     def __init__(self, raw: bytes) -> None:
@@ -125,23 +125,23 @@ class _StreamRepair:
         self._new_id = new_id
         self._calls: dict[object, ToolCalls] = {}  # by choice
         self._open = bytearray()  # the event that has no end yet
-        self._held: list[_Held] = []
+        self._queue: list[_QueuedEvent] = []
 
     def feed(self, piece: bytes) -> bytes:
         """Return what may be sent on."""
         if self._open or not piece.endswith(b"\n\n"):
             piece = self._whole_events(piece)
-        if not self._held and (b'"tool_calls"' not in piece or self._only_goes_on(piece)):
+        if not self._queue and (b'"tool_calls"' not in piece or self._only_goes_on(piece)):
             return piece
         return b"".join(map(self._pass, sse.with_end_marks(piece)))
 
     def _only_goes_on(self, piece: bytes) -> bool:
         """Return whether a piece holds a call only by one more piece of its arguments.  Spares the parser."""
-        found = _ARGUMENTS.search(piece) if len(self._calls) == 1 else None
-        if found is None or piece.count(b'"tool_calls"') > 1 or piece.count(b'"index"') > 2:
+        match = _ARGUMENTS.search(piece) if len(self._calls) == 1 else None
+        if match is None or piece.count(b'"tool_calls"') > 1 or piece.count(b'"index"') > 2:
             return False
         (calls,) = self._calls.values()
-        return calls.goes_on(int(found[1]), found[2])
+        return calls.goes_on(int(match[1]), match[2])
 
     def flush(self, *, broken: bool = False) -> bytes:
         """Return what is left at the end of the body.  Of a `broken` one an event that was cut in the middle is left
@@ -153,9 +153,9 @@ class _StreamRepair:
 
     def _whole_events(self, piece: bytes) -> bytes:
         """Return the events that `piece` completes; the rest waits."""
-        seen = max(0, len(self._open) - 2)  # an end mark may be cut in two
+        offset = max(0, len(self._open) - 2)  # an end mark may be cut in two
         self._open += piece
-        end = max((mark.end() for mark in sse.EVENT_END.finditer(self._open, seen)), default=0)
+        end = max((mark.end() for mark in sse.EVENT_END.finditer(self._open, offset)), default=0)
         if len(self._open) - end > _MOST_OPEN_BYTES:
             end = len(self._open)
         whole = bytes(self._open[:end])
@@ -166,24 +166,24 @@ class _StreamRepair:
         """Return what may be sent on once an event has come."""
         data = sse.data_of(event.rstrip(b"\r\n"))
         calling = data is not None and _CALLS.search(data) is not None
-        if not calling and (not self._held or (data is None and event.startswith(b":"))):
+        if not calling and (not self._queue or (data is None and event.startswith(b":"))):
             return event  # nothing waits, or a comment that shows that the stream lives
-        held = _Held(event)
-        self._held.append(held)
+        entry = _QueuedEvent(event)
+        self._queue.append(entry)
         document = sse.json_of(data) if data is not None else None
         if document is not None and calling:
-            held.read(document, self._calls_of)
+            entry.read(document, self._calls_of)
         if data is not None and document is None:  # `[DONE]`, and the calls were not ended by a finish reason
             return self._release(cut=True)
-        waits = any(calls.undecided for calls in self._calls.values()) and len(self._held) <= _MOST_HELD
+        waits = any(calls.undecided for calls in self._calls.values()) and len(self._queue) <= _MOST_HELD
         return b"" if waits and (document is None or _goes_on(document, calling=calling)) else self._release()
 
     def _release(self, *, cut: bool = False) -> bytes:
         for calls in self._calls.values():
             calls.settle(cut=cut)
-        sent = b"".join(each.bytes() for each in self._held)
-        self._held.clear()
-        return sent
+        events = b"".join(each.bytes() for each in self._queue)
+        self._queue.clear()
+        return events
 
     def _calls_of(self, choice: object) -> ToolCalls:
         key = choice if type(choice) is int else 0

@@ -29,30 +29,30 @@ class StreamWatch:
         self._splitter = sse.Splitter(_MAX_READ_BYTES)
         self._missing_mark = b""  # of the last event of the body
         self._error_event = b""
-        self.begun = False
-        self.done = False
+        self.has_event = False
+        self.has_end = False
         self.facts = ReplyFacts()
         self._has_refusal = False
         self.error: JsonObject | None = None
-        self.error_told = False
-        self.gave_up = ""  # a finish_reason that says so
+        self.error_visible = False
+        self.failure = ""  # a finish_reason that says so
         self.input_tokens: int | None = None
         self.output_tokens: int | None = None
 
     @property
     def ended_well(self) -> bool:
         """Return whether the reply is whole: a missing `[DONE]` behind a finish_reason is a normal end too."""
-        return self.error is None and not self.gave_up and (self.done or self.facts.finish is not None)
+        return self.error is None and not self.failure and (self.has_end or self.facts.finish is not None)
 
     @property
     def closing(self) -> bytes:
-        return self._missing_mark if self.done else self._missing_mark + self.last_event
+        return self._missing_mark if self.has_end else self._missing_mark + self.last_event
 
     def feed(self, piece: bytes) -> None:
         for event in self._splitter.feed(piece):
             self._read(event)
         if self._splitter.oversized:
-            self.begun = True
+            self.has_event = True
 
     def end(self) -> None:
         missing_mark = self._splitter.end_mark
@@ -62,7 +62,7 @@ class StreamWatch:
 
     def before_failure(self, piece: bytes) -> bytes:
         """Return a piece without `[DONE]`, and without an error that clients would take for a part of the reply."""
-        if self.error is not None and not self.error_told:
+        if self.error is not None and not self.error_visible:
             return piece[: max(piece.rfind(self._error_event), 0)]
         return _LAST_DONE.sub(b"", piece)
 
@@ -73,12 +73,12 @@ class StreamWatch:
                 self._fail(event, name, b"")
             return
         if data.strip() == b"[DONE]":
-            self.done = True
+            self.has_end = True
             return
-        self.begun = True
+        self.has_event = True
         self._measure(data)
         if self.facts.finish and finish.is_failure(self.facts.finish):
-            self.gave_up = self.gave_up or read_reply(sse.json_of(data) or {}).failure
+            self.failure = self.failure or read_reply(sse.json_of(data) or {}).failure
         # Only the few events that can matter are parsed: a part of an answer holds choices.
         if name == b"error" or b'"error"' in data or b'"choices"' not in data:
             self._fail(event, name, data)
@@ -99,8 +99,8 @@ class StreamWatch:
     def _fail(self, event: bytes, name: bytes, data: bytes) -> None:
         """Note the error in an event, when there is one."""
         if (error := error_in(name, data)) is not None:
-            self.begun = True
-            self.error, self._error_event, self.error_told = error, event, bool(error.get("error"))
+            self.has_event = True
+            self.error, self._error_event, self.error_visible = error, event, bool(error.get("error"))
 
 
 def _length(text: bytes) -> int:

@@ -53,20 +53,20 @@ class StreamWatch:
         self.facts = ReplyFacts()
         self.input_tokens: int | None = None
         self.output_tokens: int | None = None
-        self.begun = False
-        self.done = False
+        self.has_event = False
+        self.has_end = False
         self.error: JsonObject | None = None
-        self.error_told = False  # an error of this API means nothing to a client of another
-        self.gave_up = ""
+        self.error_visible = False  # an error of this API means nothing to a client of another
+        self.failure = ""
 
     @property
     def ended_well(self) -> bool:
-        return self.done and self.error is None and not self.gave_up
+        return self.has_end and self.error is None and not self.failure
 
     def feed(self, piece: bytes) -> None:
         for document in self._lines.feed(piece):
             self._read(document)
-        self.begun = self.begun or self._lines.oversized
+        self.has_event = self.has_event or self._lines.oversized
 
     def end(self) -> None:
         for document in self._lines.end():
@@ -78,19 +78,19 @@ class StreamWatch:
 
     def _passes(self, line: bytes) -> bool:
         document = sse.json_of(line)
-        return document is not None and not document.get("error") and not (self.gave_up and document.get("done"))
+        return document is not None and not document.get("error") and not (self.failure and document.get("done"))
 
     def _read(self, document: JsonObject) -> None:
-        self.begun = True
+        self.has_event = True
         if document.get("error"):
             self.error = {"error": error_of(document)}
             return
         self._has_calls = self._has_calls or has_calls(document)
         self.facts.chars += chars_of(document)
         if document.get("done"):
-            self.done = True
+            self.has_end = True
             self.facts.finish = finish_reason(document, calls=self._has_calls)
-            self.gave_up = given_up(document)
+            self.failure = given_up(document)
             self.input_tokens, self.output_tokens = tokens_of(document)
 
 

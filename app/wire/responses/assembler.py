@@ -30,7 +30,7 @@ class Assembler:
         self._text: MessageItem | ReasoningItem | None = None  # the open one; always the last of `_open`
         self._calls = ToolCalls(lambda: new_id("call"), request.toolbox.wire_names)
         self._fragments: deque[Fragment] = deque()  # from the first undecided one on
-        self._called: dict[int, CallItem] = {}  # by the index of the call
+        self._call_items: dict[int, CallItem] = {}  # by the index of the call
 
     def take(self) -> list[Event]:
         events, self._events = self._events, []
@@ -138,13 +138,13 @@ class Assembler:
             self._write(self._fragments.popleft())
 
     def _write(self, fragment: Fragment) -> None:
-        item = self._called.get(fragment.index)
+        item = self._call_items.get(fragment.index)
         if item is None:
             if not fragment.name:
                 if fragment.arguments.strip():
                     self.problem = "the backend sent a tool call without a name"
                 return
-            item = self._called[fragment.index] = self._call(fragment)
+            item = self._call_items[fragment.index] = self._call(fragment)
         if not item.closed:
             if fragment.arguments:
                 item.write(fragment.arguments)

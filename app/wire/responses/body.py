@@ -31,12 +31,13 @@ class ResponsesBody:
         themselves.  `history` holds the items of the chain that is continued, `stored` the items that
         `request.references` names.  With `kept_elsewhere` a backend keeps the conversation, and may know the other
         references.  Raise RequestError for input that has no chat form, before anything is sent."""
-        known = {str(item["id"]) for item in history if item.get("id")}
+        chain_ids = {str(item["id"]) for item in history if item.get("id")}
         self.request = request
         self._history = tuple(history)
         self._stored = dict(stored or {})
         self._received = received
-        self.input = _resolved(request.input, self._stored, known, kept_elsewhere)  # what is new, references resolved
+        # The new items, with references resolved.
+        self.input = _resolved(request.input, self._stored, chain_ids, kept_elsewhere)
         self._items = [*history, *self.input]
         self._dialect = Dialect()
         self._chat = self._translated = self._in(self._dialect)  # for the classifier; for the target tried last
@@ -115,10 +116,10 @@ class ResponsesBody:
         return chat
 
 
-def _response_format(wanted: JsonObject, dialect: Dialect) -> JsonDict:
+def _response_format(text_format: JsonObject, dialect: Dialect) -> JsonDict:
     if not dialect.json_schema:
-        return {"type": "json_object", "schema": wanted.get("schema")}
-    schema = {name: value for name, value in wanted.items() if value is not None and name != "type"}
+        return {"type": "json_object", "schema": text_format.get("schema")}
+    schema = {name: value for name, value in text_format.items() if value is not None and name != "type"}
     return {"type": "json_schema", "json_schema": schema}
 
 
@@ -132,20 +133,20 @@ def _foreign(items: Sequence[JsonObject]) -> list[JsonDict]:
 
 
 def _resolved(
-    items: Sequence[JsonObject], stored: Mapping[str, JsonObject], known: Collection[str], kept_elsewhere: bool
+    items: Sequence[JsonObject], stored: Mapping[str, JsonObject], chain_ids: Collection[str], kept_elsewhere: bool
 ) -> list[JsonObject]:
     """Return `items` with every reference replaced by its item.  An item of the chain does not come twice, and a
     reference to an item that a backend keeps stays."""
-    resolved = []
+    result = []
     for item in items:
         if item_type(item) != "item_reference":
-            resolved.append(item)
-        elif item["id"] in known:
+            result.append(item)
+        elif item["id"] in chain_ids:
             continue
-        elif found := stored.get(item["id"]):
-            resolved.append(found)
+        elif stored_item := stored.get(item["id"]):
+            result.append(stored_item)
         elif kept_elsewhere:
-            resolved.append(item)
+            result.append(item)
         else:
             raise RequestError(f"No stored item has the id {item['id']!r}.", param="input", code="item_not_found")
-    return resolved
+    return result

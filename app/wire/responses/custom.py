@@ -88,9 +88,9 @@ class Unwrapper:
     def finish(self) -> str:
         """Return the rest of the text at the end of the arguments.  In a string that was cut, half an escape is no
         text."""
-        held = "".join(self._pieces)
+        rest = "".join(self._pieces)
         self._pieces.clear()
-        return unwrap(held) if held.strip() else ""
+        return unwrap(rest) if rest.strip() else ""
 
     def _read_head(self, piece: str) -> str:
         text = self._head + piece

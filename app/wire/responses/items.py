@@ -144,7 +144,7 @@ class CallItem:
 
     def __init__(self, emit: Emit, index: int, item_id: str, *, call_id: str, name: str, tool: Tool | None) -> None:
         self._events = _Events(emit, index, item_id)
-        self._written: list[str] = []  # what the client was given
+        self._client_text: list[str] = []  # what the client was given
         self._head = {"type": self.type, "id": item_id, "call_id": call_id, "name": tool.name if tool else name}
         self._namespace = {"namespace": tool.namespace} if tool and tool.namespace else {}
         self.closed = False
@@ -173,7 +173,7 @@ class CallItem:
 
     def end(self, status: str) -> JsonDict:
         self._give(self._rest(status))
-        text = "".join(self._written)
+        text = "".join(self._client_text)
         self._events.inside(self.done_event, **self._done_members(), **{self.member: text})
         item = self._item(status, text)
         self._events.done(item)
@@ -192,7 +192,7 @@ class CallItem:
 
     def _give(self, text: str) -> None:
         if text:
-            self._written.append(text)
+            self._client_text.append(text)
             self._events.inside(self.delta_event, delta=text)
 
     def _item(self, status: str, text: str) -> JsonDict:

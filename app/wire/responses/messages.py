@@ -46,17 +46,17 @@ def to_messages(
 class _Turn:
     """Gather one reply of the model, and the results of its calls."""
 
-    said: bool = True
+    has_message: bool = True  # False: there are results alone, without a call
     contents: list[list[Part]] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
     calls: list[Message] = field(default_factory=list)
     results: list[Message] = field(default_factory=list)
-    waiting: dict[str, int] = field(default_factory=dict)  # how many calls of an id have no result; servers repeat ids
+    open_calls: dict[str, int] = field(default_factory=dict)  # id -> calls without a result; servers repeat ids
     attached: list[Part] = field(default_factory=list)  # images in results: a tool message cannot hold them
 
     def messages(self, dialect: Dialect) -> list[Message]:
         messages: list[Message] = []
-        if self.said:
+        if self.has_message:
             message: Message = {"role": "assistant", "content": _joined(self.contents)}
             if self.reasoning and dialect.reasoning_field:
                 message[dialect.reasoning_field] = BETWEEN.join(self.reasoning)
@@ -64,7 +64,7 @@ class _Turn:
                 message["tool_calls"] = self.calls
             messages.append(message)
         messages += self.results
-        messages += [_result(call_id, _NO_RESULT) for call_id, count in self.waiting.items() for _ in range(count)]
+        messages += [_result(call_id, _NO_RESULT) for call_id, count in self.open_calls.items() for _ in range(count)]
         if self.attached:
             messages.append({"role": "user", "content": self.attached})
         return messages
@@ -80,7 +80,7 @@ class _History:
         self._system: list[Message] = []  # they stand in front as one message: many chat templates allow no other
         self._entries: list[_Turn | Message] = []
         self._open: _Turn | None = None  # the turn that the next assistant item belongs to
-        self._waiting: dict[str, list[_Turn]] = {}  # call id -> turns that wait for its result
+        self._open_turns: dict[str, list[_Turn]] = {}  # call id -> turns that wait for its result
 
     def messages(self) -> list[Message]:
         messages = [system_message(self._system)] if self._system else []
@@ -120,8 +120,8 @@ class _History:
         turn, call_id = self._assistant(), item["call_id"]
         name = self._toolbox.wire_name(item["name"], item.get("namespace"))
         turn.calls.append({"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}})
-        turn.waiting[call_id] = turn.waiting.get(call_id, 0) + 1
-        self._waiting.setdefault(call_id, []).append(turn)
+        turn.open_calls[call_id] = turn.open_calls.get(call_id, 0) + 1
+        self._open_turns.setdefault(call_id, []).append(turn)
 
     def _output(self, item: JsonObject) -> None:
         call_id, output = item["call_id"], item.get("output")
@@ -133,15 +133,15 @@ class _History:
 
     def _turn_of(self, call_id: str) -> _Turn:
         """Return the turn that a result belongs to: it may come late, behind other messages."""
-        if turns := self._waiting.get(call_id):
+        if turns := self._open_turns.get(call_id):
             turn = turns.pop()
-            turn.waiting[call_id] -= 1
+            turn.open_calls[call_id] -= 1
             if turn is self._open:
                 self._open = None  # a result ends the turn
             return turn
         last = self._entries[-1] if self._entries else None
-        if not (isinstance(last, _Turn) and not last.said):
-            self._entries.append(last := _Turn(said=False))
+        if not (isinstance(last, _Turn) and not last.has_message):
+            self._entries.append(last := _Turn(has_message=False))
         self._open = None
         return last
 

@@ -101,17 +101,17 @@ def usage_object(usage: object) -> JsonDict | None:
     """Return chat usage in the names of the Responses API; None when the backend sent none."""
     if not isinstance(usage, Mapping) or not usage:
         return None
-    read, written = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    input_tokens, output_tokens = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
     return {
-        "input_tokens": read,
+        "input_tokens": input_tokens,
         "input_tokens_details": {
             "cached_tokens": _count(prompt, "cached_tokens"),
             "cache_write_tokens": _count(prompt, "cache_write_tokens"),
         },
-        "output_tokens": written,
+        "output_tokens": output_tokens,
         "output_tokens_details": {"reasoning_tokens": _count(completion, "reasoning_tokens")},
-        "total_tokens": _count(usage, "total_tokens") or read + written,
+        "total_tokens": _count(usage, "total_tokens") or input_tokens + output_tokens,
     }
 
 

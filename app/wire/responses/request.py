@@ -97,8 +97,8 @@ def parse(fields: JsonObject) -> ResponsesRequest:
                 param=name,
             )
     items = _input(fields)
-    brought = sum(count_tools(item.get("tools")) for item in items if item_type(item) in _TOOL_CARRIERS)
-    if count_tools(fields.get("tools")) + brought > MOST_TOOLS:
+    item_tools = sum(count_tools(item.get("tools")) for item in items if item_type(item) in _TOOL_CARRIERS)
+    if count_tools(fields.get("tools")) + item_tools > MOST_TOOLS:
         raise RequestError(f"A request must not hold more than {MOST_TOOLS} tools.", param="tools")
     tools, choice = parse_tools(fields.get("tools")), parse_choice(fields.get("tool_choice"))
     parallel = _read(fields, "parallel_tool_calls", bool)

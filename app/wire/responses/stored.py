@@ -19,16 +19,16 @@ _ID_PREFIXES = {
 
 def kept_items(items: Sequence[JsonObject], new_id: Callable[[str], str]) -> list[JsonDict]:
     """Return input items as they are kept for a continuation, each with a type and an id."""
-    kept = []
+    result = []
     for item in items:
         kind, name = item_type(item), item.get("id")
-        kept.append({**item, "type": kind, "id": name if is_id(name) else new_id(_ID_PREFIXES.get(kind, "item"))})
-    return kept
+        result.append({**item, "type": kind, "id": name if is_id(name) else new_id(_ID_PREFIXES.get(kind, "item"))})
+    return result
 
 
 def input_list(items: Sequence[JsonObject]) -> JsonDict:
     """Return the document for GET /v1/responses/{id}/input_items: newest first."""
-    data = [_shown(item) for item in reversed(items)]
+    data = [_listed(item) for item in reversed(items)]
     return {
         "object": "list",
         "data": data,
@@ -38,13 +38,13 @@ def input_list(items: Sequence[JsonObject]) -> JsonDict:
     }
 
 
-def _shown(item: JsonObject) -> JsonDict:
+def _listed(item: JsonObject) -> JsonDict:
     """Return an item as the published list shows it: content as parts, and a status."""
-    shown = dict(item)
+    listed = dict(item)
     if item["type"] != "reasoning":
-        shown["status"] = item.get("status") or "completed"
+        listed["status"] = item.get("status") or "completed"
     if item["type"] == "message" and isinstance(item.get("content"), str):
-        spoken = item["role"] == "assistant"
-        part = {"type": "output_text", "annotations": []} if spoken else {"type": "input_text"}
-        shown["content"] = [{**part, "text": item["content"]}]
-    return shown
+        by_assistant = item["role"] == "assistant"
+        part = {"type": "output_text", "annotations": []} if by_assistant else {"type": "input_text"}
+        listed["content"] = [{**part, "text": item["content"]}]
+    return listed

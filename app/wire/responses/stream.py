@@ -43,7 +43,7 @@ class EventStream:
         self._settle = settle
         self._items = Assembler(request, new_id)
         self._sequence = 0
-        self._begun = False
+        self._is_open = False
         self._finish_reason = ""
         self._done_seen = False
         self._usage: JsonDict | None = None
@@ -57,9 +57,9 @@ class EventStream:
 
     def begin(self) -> list[bytes]:
         """Return the first events, once the backend has accepted the request."""
-        if self._begun:
+        if self._is_open:
             return []
-        self._begun = True
+        self._is_open = True
         response = self._response(status="in_progress")
         return self._encode([{"type": f"response.{name}", "response": response} for name in ("created", "in_progress")])
 
@@ -121,8 +121,8 @@ class EventStream:
         type = type or "server_error"
         error = {"type": type, "code": code or type, "message": message or "The backend failed.", "param": param}
         flat = {name: error[name] for name in ("code", "message", "param")}
-        told = {name: error[name] for name in ("code", "message")}
-        response = self._response(status="failed", output=self._items.output, usage=self._usage, error=told)
+        short = {name: error[name] for name in ("code", "message")}
+        response = self._response(status="failed", output=self._items.output, usage=self._usage, error=short)
         return self._end([{"type": "error", **flat, "error": error}, {"type": "response.failed", "response": response}])
 
     def _fail_with(self, fields: ErrorFields) -> list[bytes]:
@@ -207,13 +207,13 @@ class ResponsesWatch(StreamWatch):
             if name == b"error":
                 self._fail(event, name, b"")
             return
-        first, self.begun = not self.begun, True
+        first, self.has_event = not self.has_event, True
         if not (first or name == b"error" or b'"response.' not in data or any(word in data for word in _WORDS)):
             return  # only the events that can matter are parsed
         document = sse.json_of(data) or {}
         kind = document.get("type")
         if kind in _ENDS:
-            self.done = True
+            self.has_end = True
             response = document.get("response")
             self._end(event, str(kind), response if isinstance(response, Mapping) else {})
         else:
@@ -221,14 +221,14 @@ class ResponsesWatch(StreamWatch):
 
     def _fail(self, event: bytes, name: bytes, data: bytes) -> None:
         if (error := error_in(name, data)) is not None:
-            self.begun = True
+            self.has_event = True
             self.error, self.error_event = error, event
-            self.error_told = error.get("type") == "error" or bool(error.get("error"))
+            self.error_visible = error.get("type") == "error" or bool(error.get("error"))
 
     def _end(self, event: bytes, kind: str, response: JsonObject) -> None:
         if kind == "response.failed" and self.error is None:
             self.error = {"error": response.get("error") or {"message": "the response failed"}}
-            self.error_event, self.error_told = event, True
+            self.error_event, self.error_visible = event, True
         reading = read_reply(response)
         self.input_tokens, self.output_tokens, self.facts = reading.input_tokens, reading.output_tokens, reading.facts
 

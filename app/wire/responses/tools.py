@@ -63,10 +63,10 @@ class Toolbox:
 
     def members(self) -> JsonDict:
         """Return the members of a chat body for the tools; none when nothing is offered."""
-        allowed, choice = self._allowed(), self._chat_choice()
-        if not allowed:
+        tools, choice = self._allowed(), self._chat_choice()
+        if not tools:
             return {}
-        members: JsonDict = {"tools": [{"type": "function", "function": tool.function} for tool in allowed]}
+        members: JsonDict = {"tools": [{"type": "function", "function": tool.function} for tool in tools]}
         if choice is not None:
             members["tool_choice"] = choice
         if self._parallel is not None:
@@ -96,8 +96,8 @@ class Toolbox:
         self._wire_names[namespace, tool["name"]] = wire_name
 
     def _free_name(self, namespace: str, name: str) -> str:
-        if known := self._wire_names.get((namespace, name)):
-            return known
+        if wire_name := self._wire_names.get((namespace, name)):
+            return wire_name
         wire_name = flat_name(namespace, name)
         end = wire_name[-_NEVER_MARKED:]
         while wire_name in self._by_wire_name:  # the count goes on, so that many names alike are not quadratic work
@@ -106,11 +106,11 @@ class Toolbox:
         return wire_name
 
     def _allowed(self) -> list[Tool]:
-        offered = list(self._by_wire_name.values())
+        tools = list(self._by_wire_name.values())
         if not (isinstance(self._choice, Mapping) and self._choice["type"] == "allowed_tools"):
-            return offered
-        named = {_meant(entry) for entry in self._choice["tools"]}
-        return [tool for tool in offered if not named.isdisjoint(_ways_to_name(tool))]
+            return tools
+        names = {_meant(entry) for entry in self._choice["tools"]}
+        return [tool for tool in tools if not names.isdisjoint(_ways_to_name(tool))]
 
     def _chat_choice(self) -> str | JsonDict | None:
         choice = self._choice

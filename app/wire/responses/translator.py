@@ -54,12 +54,12 @@ class ResponsesToResponses:
         return body
 
     def stream(self, pieces: Iterable[bytes], context: ReplyContext) -> Iterator[bytes]:
-        splitter, named = sse.Splitter(), False
+        splitter, has_id = sse.Splitter(), False
         try:
             for piece in pieces:
                 for event in splitter.feed(piece):
-                    if response := response_in(event, ends_only=named):
-                        named = True
+                    if response := response_in(event, ends_only=has_id):
+                        has_id = True
                         context.keep(dict(response))  # whose it is at once, its items at the end
                 yield piece
         except StreamInterrupted as error:

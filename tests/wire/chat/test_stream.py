@@ -28,8 +28,8 @@ def watch(*pieces: bytes) -> StreamWatch:
 
 def facts(made: StreamWatch) -> dict[str, Any]:
     return {
-        "begun": made.begun,
-        "done": made.done,
+        "begun": made.has_event,
+        "done": made.has_end,
         "finished": made.facts.finish is not None,
         "error": "" if made.error is None else made.error["error"],
         "tokens": (made.input_tokens, made.output_tokens),
@@ -147,7 +147,7 @@ def test_a_body_is_given_the_end_that_it_lacks(
     for _ in range(times):  # while the first event is waited for, and behind the last
         made.end()
     assert made.ended_well
-    assert (made.closing, made.done, made.facts.finish) == (closing, done, finish)
+    assert (made.closing, made.has_end, made.facts.finish) == (closing, done, finish)
 
 
 @pytest.mark.parametrize("body", [HELLO, HELLO + b"\n\n", b": comment", b"", b"\n"])
@@ -167,9 +167,9 @@ def test_an_error_at_the_very_end_is_seen() -> None:
 def test_an_event_too_long_to_read_still_begins_the_answer() -> None:
     huge = b'data: {"choices":[{"delta":{"content":"' + b"x" * 1_100_000
     made = watch(*(huge[at : at + 65536] for at in range(0, len(huge), 65536)), b'"}}]}\n\n')
-    assert made.begun
+    assert made.has_event
     made.feed(USAGE + b"\n\n" + DONE + b"\n\n")
-    assert (made.input_tokens, made.output_tokens, made.done) == (7, 3, True)
+    assert (made.input_tokens, made.output_tokens, made.has_end) == (7, 3, True)
 
 
 # --- a whole answer as a stream -----------------------------------------------------------------
