@@ -82,9 +82,17 @@ def sequential(
 def throughput(
     port: int, seconds: float, pids: Iterable[int] = (), connections: int = 32, bodies: Sequence[str] = SHORT
 ) -> dict[str, float]:
-    """wrk's requests a second; with `pids` also their CPU microseconds a request."""
+    """Return wrk's requests a second, p50 and p99 in ms; with `pids` also their CPU microseconds a request."""
     pids = list(pids)
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(Path(__file__).with_name("post.lua"))]
+    command = [
+        "wrk",
+        "--latency",
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds:g}s",
+        "-s",
+        str(Path(__file__).with_name("post.lua")),
+    ]
     run = [*command, f"http://127.0.0.1:{port}{PATH}"]
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
         file.write("\n".join(bodies))
@@ -97,9 +105,14 @@ def throughput(
         raise RuntimeError(done.stdout)
     served = re.search(r"(\d+) requests in ([\d.]+)(\w+)", done.stdout)
     rate = re.search(r"Requests/sec:\s*([\d.]+)", done.stdout)
-    assert served and rate, done.stdout
-    result = {"per_second": float(rate[1])}
+    times = {percent: _ms(*time) for percent, *time in re.findall(r"\s(50|99)%\s+([\d.]+)(us|ms|s)\s", done.stdout)}
+    assert served and rate and len(times) == 2, done.stdout
+    result = {"per_second": float(rate[1]), "p50_ms": times["50"], "p99_ms": times["99"]}
     return result | ({"cpu_us": used / int(served[1]) * 1e6} if pids else {})
+
+
+def _ms(number: str, unit: str) -> float:
+    return float(number) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]
 
 
 def quantile(values: list[float], percent: int) -> float:
