@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from benchmarks import history, load, processes, streams
 from tests.e2e.server import ROOT, Router, wait_until
@@ -191,7 +190,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(MEASURES))
     parser.add_argument("--save", type=Path)
     options = parser.parse_args()
-    runs: list[dict[str, Any]] = []
+    runs: list[dict[str, Figures]] = []
     for number in range(options.runs):
         print(f"run {number + 1} of {options.runs}", file=sys.stderr, flush=True)
         runs.append({part: MEASURES[part](options.root) for part in options.only.split(",")})

@@ -59,7 +59,7 @@ class _Bystander(asyncio.Protocol):
         self._last = 0.0
         self.ended: str | None = None  # why
 
-    def connection_made(self, transport: Any) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:
         transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:

@@ -14,7 +14,6 @@ import re
 import subprocess
 import sys
 import time
-from typing import Any
 
 from benchmarks.load import PATH, quantile
 
@@ -30,7 +29,7 @@ class _Reader(asyncio.Protocol):
         self._tail = b""
         self.first_ms: float | None = None
 
-    def connection_made(self, transport: Any) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:
         self._begun = time.monotonic_ns()
         self._transport = transport
         transport.write(self._request)

@@ -11,7 +11,6 @@ import asyncio
 import json
 import sys
 import time
-from typing import Any
 
 _MODELS = json.dumps({"models": [{"name": "m"}], "data": [{"id": "m"}]}).encode()
 _ANSWER = json.dumps(
@@ -52,11 +51,12 @@ def _piece(data: bytes) -> bytes:
 class Answerer(asyncio.Protocol):
     """One connection.  Clients of benchmarks do not pipeline."""
 
+    _transport: asyncio.Transport
+
     def __init__(self) -> None:
         self._data = b""
-        self._transport: Any = None
 
-    def connection_made(self, transport: Any) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
