@@ -32,7 +32,7 @@ def init(as_json: bool) -> None:
     except PolicyError as error:
         raise click.ClickException(error.message) from None
     if file.exists():
-        raise click.ClickException(f"{file} exists already and was not changed. Delete it first to write a new one.")
+        raise click.ClickException(f"{file} exists already and was not touched. Delete it first to write a new one.")
     here = surroundings.explore(os.environ, surroundings.LOCAL_SERVERS)
     if not as_json:
         click.echo("\n".join(here.notes))

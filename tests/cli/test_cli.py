@@ -194,7 +194,7 @@ def test_init_never_overwrites(run: Run, tmp_path: Path, make: Callable[[Path], 
     result = run("init")
     assert result.exit_code == 1
     assert result.stderr == (
-        "Error: policy.yaml exists already and was not changed. Delete it first to write a new one.\n"
+        "Error: policy.yaml exists already and was not touched. Delete it first to write a new one.\n"
     )
     assert (file.read_bytes() if file.is_file() else None) == before
 

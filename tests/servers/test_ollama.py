@@ -121,7 +121,7 @@ def test_a_loaded_model_tells_its_window(ollama: Ollama, router: Router, tmp_pat
     router.chat("hello", max_tokens=1, timeout=PATIENCE_S)
     policy = {"backends": {"local": {"type": "ollama", "endpoint": ollama.url, "contextWindow": 9999}}}
     (tmp_path / "policy.yaml").write_text(json.dumps({**policy, "routes": [{"default": "local"}]}))
-    assert f"`contextWindow` says 9999 tokens for {MODEL}, the server runs it with {WINDOW}" in flask(
+    assert f"`contextWindow` says 9999 tokens for {MODEL}, but the server runs it with {WINDOW}" in flask(
         ollama, tmp_path, "doctor"
     )
 

@@ -85,7 +85,7 @@ def file_system(facts: Facts) -> Iterator[Finding]:
 def descriptors(facts: Facts) -> Iterator[Finding]:
     limit = facts.descriptors
     if limit is not None and limit < wanted():
-        what = f"a worker may open {limit} files and sockets, enough for {connections(limit)} clients at the same time"
+        what = f"a worker may open {limit} files and sockets, enough for {connections(limit)} clients at once"
         fix = f"raise the hard limit to {wanted()}: `ulimit -Hn`, under systemd LimitNOFILE, in Docker --ulimit nofile"
         yield Finding("descriptors", "ulimit -n", what, fix)
 
