@@ -521,6 +521,7 @@ DOORS = {
     "_open": ({"private"}, set()),
     "_send": (set(), set()),
     "host_of_model": (set(), {"dispatch.py"}),
+    "prepare": ({"stream"}, {"dispatch.py", "dry_run.py"}),  # the dry run shows what would be sent
     **{method: (set(), ASKERS) for method in ("ask", "discover", "runs_with")},
 }
 
@@ -539,6 +540,29 @@ def test_there_is_one_door_to_backends(method: str):
     outside = {caller for caller in callers if not caller.startswith("backends/")}
     assert outside <= allowed
     assert callers, "it has another name now"
+
+
+def readers(pattern: str) -> set[str]:
+    """The modules whose code matches a pattern."""
+    sources = ((str(source.relative_to(ROOT / "app")), source.read_text("utf-8")) for source in SOURCES)
+    return {name for name, text in sources if re.search(pattern, text)}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "modules"),
+    [
+        (r"\bCallRecord\(", {"dispatch.py"}),  # every call makes its one record there
+        (r"\.p50_ms\b", {"routing/expected.py"}),  # the one estimate of a call's time
+        (r"\.places\.(acquire|release)\(", {"dispatch.py"}),
+        (r"circuits\.(admit|answered)\(", {"dispatch.py"}),
+    ],
+)
+def test_what_has_one_place_is_nowhere_else(pattern: str, modules: set[str]):
+    assert readers(pattern) == modules
+
+
+def test_the_flow_fits_on_a_screen():
+    assert len((ROOT / "app/pipeline.py").read_text("utf-8").splitlines()) <= 70
 
 
 def test_nobody_else_opens_connections_to_backends():

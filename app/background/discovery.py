@@ -29,9 +29,9 @@ class Discovery:
     def run(self) -> None:
         """Ask all backends at the same time, so that a backend that hangs does not delay the others."""
         self._beliefs.local.refresh(resolve)
-        asked = to_ask(self._backends, self._beliefs.local.names)
-        self._beliefs.forget_answers(asked)
-        gevent.joinall([gevent.spawn(self._ask, name, backend) for name, backend in asked.items()])
+        backends = to_ask(self._backends, self._beliefs.local.names)
+        self._beliefs.forget_answers(backends)
+        gevent.joinall([gevent.spawn(self._ask, name, backend) for name, backend in backends.items()])
         self.done.set()
 
     def _ask(self, name: str, backend: Backend) -> None:

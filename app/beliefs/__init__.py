@@ -24,9 +24,7 @@ class Beliefs:
         self, configs: Mapping[str, BackendConfig], backends: Mapping[str, Backend], circuits: Circuits
     ) -> None:
         self.local = LocalBackends(configs)
-        self.answers: Mapping[
-            str, bool
-        ] = {}  # backend -> True when it named its models at the last question; absent = never asked
+        self.answers: Mapping[str, bool] = {}  # backend -> it named its models when last asked; absent = never asked
         self.immediate = True  # True: no loop reads medians from the database, so each call counts at its end
         self._circuits = circuits
         self._medians = Medians()
