@@ -46,9 +46,9 @@ from app.wire import WIRES, sse, translator
 from app.wire.chat.request import MOST_MODEL_CHARS
 from app.wire.error_document import error_of
 
-_MOST_MODELS = 10_000  # of one backend; each request looks names up among them
+_MOST_MODELS = 10_000  # of one backend; each request looks up its name among them
 _ERROR_BODY_S = 5.0  # wait for each piece of an error's body
-V1_PATHS = {Wire.CHAT: "/v1/chat/completions", Wire.RESPONSES: "/v1/responses"}  # behind an endpoint without /v1
+V1_PATHS = {Wire.CHAT: "/v1/chat/completions", Wire.RESPONSES: "/v1/responses"}  # after an endpoint without /v1
 
 
 class Backend:
@@ -56,7 +56,7 @@ class Backend:
 
     type: ClassVar[str]
     hosted: ClassVar[bool] = True  # a hosted kind is remote unless the policy says `local: true`
-    in_process: ClassVar[bool] = False  # it answers by itself and calls nobody
+    in_process: ClassVar[bool] = False  # it is a part of the router and makes no call
     default_endpoint: ClassVar[str | None] = None  # None: the policy must give one
     default_models: ClassVar[tuple[str, ...]] = ()
     default_key_env: ClassVar[str | None] = None
@@ -73,7 +73,8 @@ class Backend:
         self._unused_proxy = unused_proxy(config.endpoint, environ)
         authorities = environ.get(AUTHORITIES, "").strip()
         self._connections = ConnectionPool(config.endpoint, config.timeouts, authorities)
-        # Private requests use connections that check where they really ended up, unless the operator vouched.
+        # Private requests use connections that check the address they have reached, unless the policy says so
+        # with `local: true`.
         self._private_connections = (
             ConnectionPool(config.endpoint, config.timeouts, authorities, local_only=True)
             if config.local is None
@@ -87,7 +88,7 @@ class Backend:
 
     @property
     def wires(self) -> tuple[Wire, ...]:
-        """Return the wire forms that the server speaks; clients of another form are translated to the last."""
+        """Return the wire forms of the server.  For clients of another form, the last one is used."""
         return self.config.wires
 
     def dialect_for(self, model: str) -> Dialect:  # noqa: ARG002
@@ -96,30 +97,30 @@ class Backend:
 
     @classmethod
     def normal_endpoint(cls, endpoint: str) -> str:
-        """Return the endpoint as `paths` and `models_path` expect it."""
+        """Return the endpoint in the form that `paths` and `models_path` expect."""
         return endpoint.rstrip("/")
 
     def prepare(self, request: ChatRequest | StoredRequest, target: Target, *, stream: bool) -> Outgoing:
-        """Return what is sent for a request.  `stream` differs from the client's own only for shadow calls."""
+        """Return the request to send.  `stream` differs from the client's only for shadow calls and probes."""
         if isinstance(request, StoredRequest):
             path = self.paths[request.wire] + request.path
             return Outgoing(path, b"", request.wire, request.method, Operation.STORED)
         wire = request.wire if request.wire in self.wires else self.wires[-1]
         dialect = self.dialect_for(target.model)
         if wire is not request.wire and request.large:
-            time.sleep(0)  # the other requests' turn: with a large body each of the two steps takes its time
+            time.sleep(0)  # let other requests run: each of the two steps takes some time with a large body
             request.body.translate(dialect)
             time.sleep(0)
         body = translator(request.wire, wire).request(request.body, target.model, dialect, stream=stream)
         return Outgoing(self.paths[wire], body, wire)
 
     def url(self, outgoing: Outgoing) -> str | None:
-        """Return the URL it is sent to; None when it is sent nowhere, because the answer is made here."""
+        """Return the URL of the request; None when no request is sent, because the backend is a part of the router."""
         return self.config.endpoint + outgoing.path
 
     def open(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Whole | Stream:
-        """Send a request.  Return the whole reply, or a stream whose first event has come and is no error.  A request
-        that the server refuses for a word of its wire form is sent once more without it.  Raise BackendError."""
+        """Send a request, and return the whole reply, or a stream whose first event has arrived and is no error.
+        When the server refuses a parameter, send the request once more without it.  Raise BackendError."""
         try:
             return self._open(outgoing, target, stream=stream, private=private)
         except BackendRejected as refused:
@@ -129,7 +130,7 @@ class Backend:
         return self._open(dataclasses.replace(outgoing, body=body), target, stream=stream, private=private)
 
     def _open(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Whole | Stream:
-        """Try once to `open`."""
+        """Try `open` once."""
         response = self._send(outgoing.method, outgoing.path, outgoing.body or None, private)
         form = WIRES[outgoing.wire]
         answer = None
@@ -164,14 +165,14 @@ class Backend:
         return tuple(islice((name for name in names if len(name) <= MOST_MODEL_CHARS), _MOST_MODELS))
 
     def runs_with(self, model: str) -> int | None:  # noqa: ARG002
-        """Return the tokens of context that the server really gives a model; None when it does not say.  Raise
+        """Return the context window in tokens with which the server runs a model; None when it does not say.  Raise
         BackendError."""
         return None
 
     @property
     def model_hosts(self) -> Mapping[str, str] | None:
-        """Return what the server said so far about the hosts of its models, as in Observations; None for a server that
-        runs all its models itself."""
+        """Return the hosts that the server has named for its models, as in Observations; None for a server that runs
+        all its models itself."""
         return None
 
     def host_of_model(self, model: str) -> str:  # noqa: ARG002
@@ -180,8 +181,8 @@ class Backend:
         return ""
 
     def ask(self, path: str, question: JsonObject | None = None, *, private: bool = False) -> JsonObject:
-        """Return a document in which the server describes itself: the one at a path, or its reply to a question posted
-        there.  The first-byte deadline holds for all of it.  Raise BackendError."""
+        """Return a document about the server: a GET of a path, or the response to a POST. The first-byte deadline
+        applies to the whole call.  Raise BackendError."""
         body = None if question is None else json.dumps(question).encode()
         deadline = time.monotonic() + self.config.timeouts.first_byte_s
         response = self._send("GET" if body is None else "POST", path, body, private)
@@ -210,7 +211,7 @@ class Backend:
             except TRANSPORT_ERRORS as error:
                 if not any(isinstance(cause, StaleConnection) for cause in causes(error)):
                     raise
-                via.forget()  # a kept connection had died: once more, on a fresh one
+                via.forget()  # the idle connection was closed: try again with a new one
                 return via.call(method, path, body, headers)
         except TRANSPORT_ERRORS as error:
             raise transport_error(error, self.config, self.hint, self._unused_proxy) from None
@@ -233,15 +234,15 @@ class Backend:
     def _document(
         self, response: Response, first_pieces: Sequence[bytes] = (), deadline: float = inf
     ) -> tuple[bytes, JsonDict]:
-        """Return the body, and the JSON object that it is.  An error is none; `first_pieces` were read of the body
-        already."""
+        """Return the body, and the JSON object that it is.  Raise BackendError for an error document.
+        `first_pieces` of the body were read already."""
         body, document = self._object(response, first_pieces, deadline)
         if error_of(document) is not None:
             raise self._error_body(document)
         return body, document
 
     def _stored(self, response: Response, wire: Wire) -> StoredDocument:
-        """Return what a backend says of a response that it keeps.  One that failed has an error in it, and is none."""
+        """Return the document of a stored response.  A response that failed contains an error, but is not an error."""
         body, document = self._object(response)
         if document.get("object") != "response" and error_of(document) is not None:
             raise self._error_body(document)

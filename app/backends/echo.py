@@ -1,6 +1,5 @@
-"""Reply with the words of the request: a backend that needs nothing and is no model.
-
-It serves the first minute after an installation, and tests of clients.
+"""Repeat the prompt: a backend without a server and without a model, for the first try after an installation and for
+tests of clients.
 """
 
 from __future__ import annotations

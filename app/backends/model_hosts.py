@@ -1,8 +1,6 @@
-"""Find out which models of a server run at another host.
-
-An Ollama hands some of its models on to another host, whatever their names say, and `ollama cp` changes that at any
-time.  So the server is asked just before each private request.  Its answer holds for a second, and requests that want
-to know the same at the same time share one question.
+"""Ask an Ollama which of its models run on another host.  An Ollama can run any model on another host, whatever its
+name is, and `ollama cp` can change that at any time.  So the router asks the server just before each private
+request.  An answer is valid for a second, and requests that need the same answer share one question.
 """
 
 from __future__ import annotations
@@ -76,8 +74,8 @@ class ModelHosts:
 
 
 class _Question:
-    """Hold a question to the server.  When it is over with neither `host` nor `error`, the client that asked it
-    left."""
+    """Hold a question to the server.  When it ends without `host` and `error`, the client of the asking request has
+    disconnected."""
 
     def __init__(self) -> None:
         self.over = Event()

@@ -1,4 +1,4 @@
-"""Hold the reply of a backend: whole, or a stream that is still coming."""
+"""Hold the reply of a backend: whole, or a stream that is still arriving."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class Stream:
         private: bool = False,
         first_pieces: Sequence[bytes] = (),
     ) -> None:
-        """Take the pieces that were read of the body already in `first_pieces`.  Errors of a private request are
-        worded by us."""
+        """Take the pieces that were read of the body already in `first_pieces`.  Errors of a private request contain
+        no text of the backend."""
         self.wire = wire
         self._response = response
         self._config = config
@@ -97,8 +97,8 @@ class Stream:
         return self._watch.facts
 
     def wait_for_first(self, deadline: float) -> None:
-        """Read until the first event, comments aside.  Raise BackendError when it is an error, when there is none, or
-        when it has not come by `deadline` (monotonic seconds)."""
+        """Read until the first event that is no comment.  Raise BackendError when it is an error, when there is
+        none, or when it has not arrived by `deadline` (monotonic seconds)."""
         watch, size = self._watch, 0
         while not watch.has_event:
             remaining_s = deadline - time.monotonic()
@@ -178,7 +178,7 @@ class Stream:
         return self._watch.closing
 
     def _keep_connection(self) -> None:
-        """Read the end of the body when it is there at once: then the connection is kept."""
+        """Read the end of the body when it has arrived, so that the connection can be used again."""
         self._is_over = True
         with contextlib.suppress(*TRANSPORT_ERRORS):
             self._response.read(_DRAIN_S)
@@ -190,7 +190,7 @@ class Stream:
 
 
 def failed_finish(reason: str) -> str:
-    """Return the words for a reply that ended with the finish reason of a failure."""
+    """Return the message for a reply that ended with the finish reason of a failure."""
     return f"gave its answer up (finish_reason {reason[:40]!r})"
 
 

@@ -1,6 +1,6 @@
 """The wire forms, and the translators between those of clients and those of backends.
 
-Chat stands between all others: a form that translates to and from chat reaches every other one.
+Chat is the hub: a form that is translated to and from chat can be combined with every other form.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Find errors in what backends send, in replies with status 200 too, and read what they say."""
+"""Find errors in the documents and events of backends, also with status 200, and read their text."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def error_of(document: JsonObject | None, event: bytes = b"") -> JsonObject | No
     """Return the document when it is an error, else None.  `event` is the name of the event that it came in.
 
     Servers have many forms: `{"error": …}`, `{"object": "error"}` (older vLLM), `{"type": "error"}`, `{"detail": …}`
-    (FastAPI), `{"errors": […]}`, `{"code", "message"}`, and any data under `event: error`.  A part of an answer is none
-    of them, whatever its other members are called.
+    (FastAPI), `{"errors": […]}`, `{"code", "message"}`, and any data under `event: error`.  A part of a reply is
+    never an error, whatever its members are.
     """
     if document is None:
         return None
@@ -42,7 +42,7 @@ def error_in(event: bytes, data: bytes | None) -> JsonObject | None:
 
 
 def error_fields(document: JsonObject) -> dict[str, str | None]:
-    """Return message, type, param and code of a backend's error document, whichever shape it has: an object, a text or
+    """Return message, type, param and code of a backend's error document, in any of its forms: an object, a text or
     `detail`."""
     error = next((document[name] for name in _ERROR_MEMBERS if document.get(name)), None)
     fields: dict[str, object] = {name: value for name, value in document.items() if isinstance(value, (str, int))}

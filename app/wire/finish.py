@@ -1,12 +1,12 @@
 """The meaning of the finish reasons of chat servers: one table for all APIs.
 
 Beside OpenAI's words these are the words of vLLM (abort), DeepSeek (insufficient_system_resource), OpenRouter (error),
-Mistral (model_length), Anthropic, Gemini, Bedrock, Cohere and Zhipu, which gateways pass on untranslated.
+Mistral (model_length), Anthropic, Gemini, Bedrock, Cohere and Zhipu, which gateways do not translate.
 """
 
 from __future__ import annotations
 
-# Reason in lower case -> why the answer is incomplete, in the words of the Responses API.
+# Reason in lower case -> why the reply is incomplete, in the words of the Responses API.
 _CUTS = {
     **dict.fromkeys(
         (
@@ -66,17 +66,17 @@ _FAILURES = frozenset(
 
 
 def reason_of(value: object) -> str:
-    """Return a finish reason; "" when the value is none: only a word ends an answer."""
+    """Return a finish reason; "" when the value is no word: only a word ends a reply."""
     return value.strip() if isinstance(value, str) else ""
 
 
 def cut_of(reason: str) -> str | None:
-    """Return why an answer with this finish reason is incomplete; None when it is whole."""
+    """Return why a reply with this finish reason is incomplete; None when it is complete."""
     return _CUTS.get(_folded(reason))
 
 
 def is_failure(reason: str) -> bool:
-    """Return whether the backend gave up its reply."""
+    """Return True when the finish reason means that the backend failed."""
     return _folded(reason) in _FAILURES
 
 

@@ -1,4 +1,4 @@
-"""Describe a wire form to the code that calls backends: how a reply in that form is read from the side."""
+"""Describe a wire form to the code that calls backends: how a reply in this form is read."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ class Refusal(Protocol):
 
 
 class Watch(Protocol):
-    """Read a stream from the side while its bytes pass through unchanged."""
+    """Read a stream while its bytes pass through unchanged."""
 
     facts: ReplyFacts
     input_tokens: int | None
     output_tokens: int | None
-    has_event: bool  # an event with data has come
-    has_end: bool  # the event that ends a stream has come
+    has_event: bool  # an event with data has arrived
+    has_end: bool  # the event that ends a stream has arrived
     error: JsonObject | None  # the document of an error event
-    error_visible: bool  # clients take that event for an error too
+    error_visible: bool  # clients also recognise this event as an error
     failure: str  # the backend's finish reason for a reply that failed; "" = it did not
 
     @property
     def ended_well(self) -> bool:
-        """Return whether the events say that the reply is whole."""
+        """Return True when the events show that the reply is complete."""
 
     @property
     def closing(self) -> bytes:
-        """Return the bytes that a body lacks at its end; known after `end`."""
+        """Return the bytes that are missing at the end of the body; valid after `end`."""
 
     def feed(self, piece: bytes) -> None:
-        """Read more bytes, however they were cut."""
+        """Read the next piece of the body, which may end anywhere."""
 
     def end(self) -> None:
-        """Read what is left at the end of the body."""
+        """Read the rest at the end of the body."""
 
     def before_failure(self, piece: bytes) -> bytes:
-        """Return the part of a piece that clients get, once the reply has failed in it."""
+        """Return the part of a piece before the failure, which clients get."""
 
 
 def _no_other_body(refusal: Refusal, body: bytes) -> None:  # noqa: ARG001
@@ -62,4 +62,4 @@ class WireForm:
     read: Callable[[JsonObject], ReplyReading]  # a whole reply
     watch: Callable[[], Watch]
     is_document: Callable[[bytes, str], bool] = sse.is_document  # (first bytes, Content-Type) of what is no stream
-    other_body: Callable[[Refusal, bytes], bytes | None] = _no_other_body  # to be sent once more after a refusal
+    other_body: Callable[[Refusal, bytes], bytes | None] = _no_other_body  # the body for a second try after a refusal

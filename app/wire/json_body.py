@@ -17,9 +17,11 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_MOST_NESTED = 200  # levels: what reads and writes the body after the parser must not run out of stack
-_MOST_MEMBERS = 1000  # of the body itself; the API has some forty
-MOST_TOKENS = 250_000  # of a body's JSON; 32 MB could hold millions of values, seconds of work and a GB of memory
+_MOST_NESTED = 200  # levels: the code that reads and writes the parsed body must not overflow the stack
+_MOST_MEMBERS = 1000  # of the body itself; the API has about forty
+MOST_TOKENS = (
+    250_000  # of a body's JSON; 32 MB could hold millions of values, which need seconds of work and a GB of memory
+)
 _NO_MARK = bytes(char for char in range(256) if char not in b"[{,")
 _TOKEN = re.compile(rb'[\[{,]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _value_at = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
@@ -27,7 +29,7 @@ _pairs_of = json.JSONDecoder(object_pairs_hook=tuple).decode
 _skip_space = re.compile(r"[ \t\n\r]*").match
 _first_plain_member = re.compile(r'[ \t\n\r]*\{[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*').match
 _next_plain_member = re.compile(r'[ \t\n\r]*,[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*').match
-_first_comma = re.compile(r"\A([ \t\n\r]*\{[ \t\n\r]*),[ \t\n\r]*")  # left by a first member that was taken out
+_first_comma = re.compile(r"\A([ \t\n\r]*\{[ \t\n\r]*),[ \t\n\r]*")  # left after the first member was removed
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +39,20 @@ class JsonBody:
     text: str
     document: JsonDict
     spans: tuple[tuple[str, int, int], ...]  # (member, start, end) of each value, in order of appearance
-    repeated: bool = False  # an object, here or deeper, has a name twice: the document lacks a value
+    repeated: bool = False  # some object has a name twice, so the parsed document lacks a value
 
     def with_members(self, members: Mapping[str, str], without: Collection[str] = ()) -> bytes:
-        """Return the body with the named members' values replaced by raw JSON text, or put in front when they are
-        absent, and without the members named in `without`.  Every other byte stays as it came.
-
-        `Model` counts as `model`: some servers (those in Go) read names so, and the last one counts for them.
+        """Return the body with new values (raw JSON text) for the named members, and without the members in
+        `without`. An absent member is added at the beginning.  All other bytes stay the same.  `Model` counts as
+        `model`, because servers in Go ignore the case of names and use the last one.
         """
         pieces, at = [], 0
-        last = self.text.index("{") + 1  # where the member before ended
+        last = self.text.index("{") + 1  # the end of the member before
         for name, start, end in self.spans:
             if (folded := name.casefold()) in members:
                 pieces += [self.text[at:start], members[folded]]
                 at = end
-            elif folded in without:  # with the comma in front of it
+            elif folded in without:  # with the comma before it
                 pieces.append(self.text[at:last])
                 at = end
             last = end
@@ -66,21 +67,22 @@ class JsonBody:
         return text.encode("utf-8")
 
     def is_read_in_one_way(self, name: str) -> bool:
-        """Return False for a member that comes twice or in another case: servers would not agree on its value."""
+        """Return False for a member that occurs twice or in another case, because servers differ in the value that
+        they use."""
         return [member for member, _, _ in self.spans if member.casefold() == name] in ([], [name])
 
     def raw(self, name: str) -> str:
-        """Return the JSON text of a member; of a repeated name the last counts."""
+        """Return the JSON text of a member.  When a name is repeated, the last one counts."""
         return next(self.text[start:end] for member, start, end in reversed(self.spans) if member == name)
 
     def pairs(self) -> object:
-        """Return all that is sent: the document, or the body with objects as tuples of (name, value) when a name is
-        repeated in one."""
+        """Return everything that is sent: the document, or, when a name is repeated, the body with objects as tuples
+        of (name, value)."""
         if not self.repeated:
             return self.document
         try:
             return _pairs_of(self.text)
-        except RecursionError:  # inside a value that a later one of the same name replaced
+        except RecursionError:  # in a value that a later one with the same name replaces
             raise _too_deep() from None
 
 
@@ -106,8 +108,8 @@ def read_object(raw: bytes) -> JsonBody:
 
 
 def _holds_too_much(raw: bytes) -> bool:
-    """Return whether a body holds too many values, however long its texts are.  For most bodies the count of three
-    characters is enough."""
+    """Return True when a body has too many values, whatever the length of its texts.  For most bodies it is enough
+    to count three characters."""
     if len(raw) <= MOST_TOKENS or len(raw.translate(None, _NO_MARK)) <= MOST_TOKENS // 2:
         return False
     return next(islice(_TOKEN.finditer(raw), MOST_TOKENS, None), None) is not None
@@ -132,8 +134,8 @@ def _is_too_deep(document: JsonObject) -> bool:
 
 
 def scan_object(text: str) -> JsonBody:
-    """Read one JSON object as `json.loads` does, and note where the values of its members stand.  Of a repeated name
-    the last value counts.  Raise ValueError."""
+    """Read one JSON object as `json.loads` does, with the positions of its members' values.  When a name is
+    repeated, the last value counts.  Raise ValueError."""
     document: JsonDict = {}
     spans: list[tuple[str, int, int]] = []
     objects = _Objects()
@@ -153,14 +155,14 @@ def scan_object(text: str) -> JsonBody:
 
 
 def _member_behind(mark: str, text: str, at: int) -> tuple[str | None, int]:
-    """Return the name of the member behind `{` or `,`, and where its value begins.  At the end of the object return
-    None, and the place behind it."""
+    """Return the name of the member after `{` or `,`, and the position of its value.  At the end of the object,
+    return None and the position after it."""
     at = _space(text, at)
     if mark == "," and text.startswith("}", at):
         return None, at + 1
     if not text.startswith(mark, at):
         if mark == "{":
-            _value_at(text, at)  # raises where there is no JSON at all
+            _value_at(text, at)  # raises when there is no JSON
             raise json.JSONDecodeError("The top level must be an object", text, at)
         raise json.JSONDecodeError("Expecting ','", text, at)
     at = _space(text, at + 1)
@@ -176,7 +178,7 @@ def _member_behind(mark: str, text: str, at: int) -> tuple[str | None, int]:
 
 
 class _Objects:
-    """Make the objects of one body, and note when one has a name twice."""
+    """Create the objects of one body, and notice a name that occurs twice in one of them."""
 
     def __init__(self) -> None:
         self.repeated = False

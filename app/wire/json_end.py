@@ -9,11 +9,11 @@ _IN_STRING = re.compile(r'["\\]')
 
 
 class JsonEnd:
-    """Follow brackets and strings, so that only a text that ended needs to be parsed.  The work is linear in the
+    """Follow brackets and strings, so that the text is parsed only after its end.  The work is linear in the
     text."""
 
     def __init__(self) -> None:
-        self.ended = False  # the outermost bracket is closed, by `}`, and only white space came behind it
+        self.ended = False  # the outermost bracket is closed by `}`, and only white space follows
         self._is_closed = False  # the outermost bracket is closed
         self._depth = 0
         self._in_string = False

@@ -1,4 +1,4 @@
-"""The facts that are read in a reply, in whatever wire form it came.  A/B reports compare replies by them."""
+"""Define the facts about a reply, for every wire form.  A/B reports compare replies by them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from app.types import JsonObject
 from app.wire import finish
 
 REFUSAL = "refusal"
-MOST_COUNTED = 2**31 - 1  # tokens that a backend may say it counted
+MOST_COUNTED = 2**31 - 1  # the largest number of tokens that a backend may report
 
 
 @dataclass(slots=True)
@@ -18,7 +18,7 @@ class ReplyFacts:
 
     `chars` counts text, refusals and the arguments of tool calls; reasoning does not count.  `finish` is the backend's
     own word in lower case (`stop`, `length`, `tool_calls`, `content_filter` …), or `refusal` where the reply says that
-    it is one; None when nothing tells why the reply ended.
+    it is one; None when the reason of the end is unknown.
     """
 
     chars: int = 0
@@ -27,13 +27,13 @@ class ReplyFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplyReading:
-    """Hold what was read in a whole reply."""
+    """Hold the facts of a whole reply."""
 
     facts: ReplyFacts
     input_tokens: int | None = None
     output_tokens: int | None = None
-    lack: str = ""  # what the document lacks to be a reply: "a choice"
-    failure: str = ""  # the backend's word for a reply that failed
+    lack: str = ""  # the part that is missing in the document: "a choice"
+    failure: str = ""  # the finish reason of a reply that failed
 
 
 def objects_in(value: object) -> list[JsonObject]:
@@ -52,5 +52,5 @@ def word_of(value: object) -> str | None:
 
 
 def token_count(value: object) -> int | None:
-    """Return a number of tokens that a backend names; None when it cannot be one."""
+    """Return a number of tokens of a backend; None when it is not valid."""
     return value if type(value) is int and 0 <= value <= MOST_COUNTED else None

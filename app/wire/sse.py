@@ -11,25 +11,25 @@ import re
 from app.types import JsonDict, JsonObject
 
 DONE = b"data: [DONE]\n\n"
-# A comment without an empty line behind it: some clients take the empty line for an event that holds nothing and fail
+# A comment without an empty line after it: some clients take the empty line for an empty event, and fail
 # (https://github.com/openai/openai-go/issues/621, https://github.com/openai/openai-python/issues/2722).
 KEEP_ALIVE = b": keep-alive\n"
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # one may stand at the beginning of a stream
-_decode = json.JSONDecoder(parse_constant=lambda _: None).decode  # NaN is no JSON: nobody could read it if sent on
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # allowed at the beginning of a stream
+_decode = json.JSONDecoder(parse_constant=lambda _: None).decode  # NaN is no JSON: clients could not read it
 EVENT_END = re.compile(rb"\n\r?\n")
 _LINE_END = re.compile(rb"\r?\n")
 
 
 class Splitter:
-    """Cut a byte stream into events, however the bytes were cut on the way.  The work is linear in the bytes.
+    """Split a byte stream into events; a piece may end anywhere.  The work is linear in the bytes.
 
     An event longer than `max_event_bytes` is left out and counted in `oversized`, so that memory is bounded.
     """
 
     def __init__(self, max_event_bytes: int = 16 * 1024 * 1024) -> None:
-        self._open = bytearray()  # the event that has no end yet
-        self._skipping = False  # the open event is too long: its bytes are not kept
+        self._open = bytearray()  # the event whose end has not arrived
+        self._skipping = False  # the open event is too long: its bytes are dropped
         self._max = max_event_bytes
         self.oversized = 0
 
@@ -37,7 +37,7 @@ class Splitter:
         """Return the events that `piece` completes, without their end marks."""
         if not self._open and len(piece) <= self._max and _is_one_event(piece):
             return [piece[:-2]]
-        offset = max(0, len(self._open) - 2)  # an end mark may be cut in two
+        offset = max(0, len(self._open) - 2)  # a piece may end within an end mark
         self._open += piece
         ends = [end.span() for end in EVENT_END.finditer(self._open, offset)]
         events: list[bytes] = []
@@ -53,7 +53,7 @@ class Splitter:
 
     @property
     def end_mark(self) -> bytes:
-        """Return the bytes that end the open event; none when no event is open."""
+        """Return the bytes that end the open event; b"" when no event is open."""
         return missing_end(self._open)
 
     def flush(self) -> list[bytes]:
@@ -77,8 +77,9 @@ def _is_one_event(piece: bytes) -> bool:
 
 
 def is_document(first_bytes: bytes, content_type: str) -> bool:
-    """Return whether a JSON or HTML document came instead of a stream.  Its first character decides, since labels lie
-    both ways; where it says nothing, the label does.  What has no label is read as events."""
+    """Return True when a JSON or HTML document arrived instead of a stream.  The first character decides, because
+    Content-Types are often wrong.  When it is not clear, the Content-Type decides.  Without a Content-Type, the body
+    is a stream."""
     first = first_bytes.removeprefix(_BYTE_ORDER_MARK).lstrip()[:1]
     if first and first in b'{["<':
         return True
@@ -97,7 +98,7 @@ def with_end_marks(raw: bytes) -> list[bytes]:
 
 
 def with_data(event: bytes, document: JsonObject) -> bytes:
-    """Return an event with other data; its other lines stay."""
+    """Return an event with new data and its other lines."""
     lines = [line for line in _LINE_END.split(event) if line and not line.startswith(b"data:")]
     return b"".join(line + b"\n" for line in lines) + _written(document)
 

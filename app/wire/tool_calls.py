@@ -23,12 +23,12 @@ _MOST_LOOKS = 50
 class Fragment:
     """Hold one fragment in the form of OpenAI's API.  While it is undecided, the next fragments may change it."""
 
-    index: int  # of its call, counted from 0 in the order in which calls begin
-    id: str = ""  # of a call, in its first fragment
-    name: str = ""  # likewise
+    index: int  # of its call, counted from 0 in the order of the calls
+    id: str = ""  # the id of the call, in its first fragment
+    name: str = ""  # the name of the function, in the first fragment
     arguments: str = ""
-    head_open: bool = False  # its id or the rest of its name may come
-    placeholder: bool = False  # its arguments are `{}`, and others may follow
+    head_open: bool = False  # its id or the rest of its name may follow
+    placeholder: bool = False  # its arguments are `{}`, and the real ones may follow
 
     @property
     def undecided(self) -> bool:
@@ -38,11 +38,11 @@ class Fragment:
 class _Call:
     def __init__(self, first: Fragment) -> None:
         self.first = first
-        self.their_id = ""  # as the backend calls it; servers repeat ids
+        self.their_id = ""  # the backend's id; servers repeat ids
         self.name = ""
-        self.arguments: list[str | bytes] = []  # bytes: a JSON text that nobody has had to read yet
-        self.has_arguments = False  # a fragment has had the member, if only empty
-        self.has_text = False  # and it was more than white space
+        self.arguments: list[str | bytes] = []  # bytes: a JSON text that was not decoded yet
+        self.has_arguments = False  # a fragment had the member, perhaps empty
+        self.has_text = False  # the arguments are more than white space
         self.placeholder: Fragment | None = None
         self._looks = 0
 
@@ -53,10 +53,10 @@ class _Call:
             .rstrip()
             .endswith("}")
         ):
-            return False  # spares the parser nearly every time
+            return False  # so the parser is seldom needed
         self._looks += 1
         if self._looks > _MOST_LOOKS:
-            return False  # however long the arguments are, they are not parsed again and again
+            return False  # so long arguments are not parsed again and again
         try:
             json.loads("".join(map(_read, self.arguments)), strict=False)
         except (ValueError, RecursionError):
@@ -68,20 +68,20 @@ class ToolCalls:
     """Read the calls of one message, fragment by fragment."""
 
     def __init__(self, new_id: Callable[[], str], names: Collection[str] = ()) -> None:
-        """Take `new_id`, which makes an id for a call, and the names of the tools in the request."""
+        """Take `new_id`, which creates an id for a call, and the names of the tools in the request."""
         self._new_id = new_id
         self._names = names
         self._calls: list[_Call] = []
-        self._at: dict[int, _Call] = {}  # the latest call at a backend's index
-        self._by_id: dict[str, _Call] = {}  # the latest call of a backend's id
-        self._ids: set[str] = set()  # those given out
+        self._at: dict[int, _Call] = {}  # the latest call with a backend's index
+        self._by_id: dict[str, _Call] = {}  # the latest call with a backend's id
+        self._ids: set[str] = set()  # the ids that clients got
         self._open_heads: dict[int, _Call] = {}  # by their index
-        self._named_heads: list[_Call] = []  # those of them that have a name
+        self._named_heads: list[_Call] = []  # the open heads with a name
         self._placeholders: set[_Call] = set()
-        self._sends_placeholders = False  # the backend was seen to
+        self._sends_placeholders = False  # the backend has sent one
 
     def read(self, raw: JsonObject) -> Fragment | None:
-        """Return a fragment in OpenAI's form; None when it says nothing."""
+        """Return a fragment in OpenAI's form; None when it is empty."""
         function = raw.get("function")
         function = function if isinstance(function, Mapping) else {}
         their_id, name = _id_of(raw.get("id")), _string(function.get("name"))
@@ -107,8 +107,8 @@ class ToolCalls:
         return fragment
 
     def goes_on(self, index: int, text: bytes) -> bool:
-        """Read a fragment that has an index and arguments, as JSON text, and nothing more.  Return False, and read
-        nothing, when it may be unsound."""
+        """Read a fragment that has only an index and arguments, as JSON text.  Return False, and read nothing, when
+        it may need a repair."""
         call = self._at.get(index)
         if call is None or call.first.index != index or not call.has_text or call.first.head_open or self._placeholders:
             return False
@@ -117,12 +117,12 @@ class ToolCalls:
 
     @property
     def undecided(self) -> bool:
-        """Return whether a fragment waits for what comes next."""
+        """Return True when a fragment waits for the next ones."""
         return bool(self._open_heads or self._placeholders)
 
     def settle(self, *, cut: bool = False) -> None:
-        """Decide every fragment: nothing more comes that could change one.  `cut` says that the answer is not whole;
-        then a call without arguments is left without the id that would make it look so."""
+        """Decide every fragment, because no more follow.  With `cut`, the reply is not complete; then a call without
+        arguments gets no id, so that clients do not take it for complete."""
         for call in list(self._open_heads.values()):
             self._close_head(call, with_id=call.has_arguments or not cut)
         self._keep_placeholders()
@@ -143,7 +143,7 @@ class ToolCalls:
         last = self._calls[-1] if self._calls else None
         here = last if index is None else self._at.get(index)
         same_id = self._by_id.get(their_id) if their_id else None
-        if not name:  # the first fragment of a call names it, so this is a later one
+        if not name:  # the first fragment of a call has its name, so this is a later one
             return same_id or here or (None if their_id and index is not None else last)
         if here is not None and not here.name and (not here.their_id or their_id in ("", here.their_id)):
             return here
@@ -151,8 +151,8 @@ class ToolCalls:
         return call if call is not None and self._continues(call, index, their_id, name, arguments) else None
 
     def _continues(self, call: _Call, index: int | None, their_id: str, name: str, arguments: str) -> bool:
-        """Return whether a fragment that has a name belongs to `call`: some servers repeat the name in every fragment,
-        some send it in pieces."""
+        """Return True when a fragment with a name belongs to `call`: some servers repeat the name in every fragment,
+        others send it in pieces."""
         if not call.has_text:
             return name == call.name or their_id == call.their_id != "" or self._is_piece(call, name)
         if name != call.name:
@@ -162,7 +162,7 @@ class ToolCalls:
         return not (arguments.strip() and call.complete)
 
     def _is_piece(self, call: _Call, name: str) -> bool:
-        """Return whether `name` is more of the call's name, though it comes without the call's id."""
+        """Return True when `name` is a further piece of the call's name, although the fragment has no id."""
         if any(whole.startswith(call.name + name) for whole in self._names):
             return True
         if name in self._names:
@@ -184,7 +184,7 @@ class ToolCalls:
             self._close_head(call)
 
     def _joined(self, start: str, name: str) -> str:
-        """Return a name with more of it, which is a piece or the name so far, written anew."""
+        """Return a name with a further text, which is either its next piece or the whole name again."""
         if name.startswith(start) and (name in self._names or start + name not in self._names):
             return name
         return start + name
@@ -221,7 +221,7 @@ class ToolCalls:
         fragment.arguments = text
 
     def _keep_placeholders(self) -> None:
-        """Keep the arguments that looked like placeholders: a call has arguments of its own, or nothing follows."""
+        """Keep the arguments that looked like placeholders, because no other arguments follow."""
         for call in self._placeholders:
             if call.placeholder is not None:
                 call.placeholder.placeholder = False
@@ -239,7 +239,7 @@ def fragments_in(message: JsonObject) -> list[object]:
 
 
 def is_sound(raw: JsonObject, fragment: Fragment) -> bool:
-    """Return whether a fragment came in OpenAI's form."""
+    """Return True when a fragment has OpenAI's form."""
     function = raw.get("function")
     if not isinstance(function, (dict, type(None))):
         return False
@@ -256,7 +256,7 @@ def is_sound(raw: JsonObject, fragment: Fragment) -> bool:
 
 
 def repaired(raw: JsonObject, fragment: Fragment) -> JsonDict:
-    """Return a fragment in OpenAI's form, with the other members that it came with."""
+    """Return a fragment in OpenAI's form, with its other members."""
     function = raw.get("function")
     function = {**function} if isinstance(function, dict) else {}
     members = {**raw, "index": fragment.index}
@@ -272,7 +272,7 @@ def repaired(raw: JsonObject, fragment: Fragment) -> JsonDict:
 
 
 def numbered(message: JsonObject) -> list[JsonDict]:
-    """Return the calls of a whole message as fragments that nobody can take for parts of one call."""
+    """Return the calls of a whole message as fragments of separate calls."""
     calls: list[JsonDict] = []
     ids: set[str] = set()
     for call in fragments_in(message):
@@ -291,7 +291,7 @@ def arguments_of(value: object) -> str:
 
 
 def _read(piece: str | bytes) -> str:
-    """Return a piece of arguments; "" for a JSON text that is none."""
+    """Return a piece of arguments; "" for a JSON text that has none."""
     if isinstance(piece, str):
         return piece
     try:

@@ -1,4 +1,4 @@
-"""Translate between the wire form of a client and that of a backend.  Clock and ids come in as arguments."""
+"""Translate between the wire form of a client and that of a backend.  Clock and ids are arguments."""
 
 from __future__ import annotations
 
@@ -12,41 +12,42 @@ from app.types import Body, Dialect, JsonDict, JsonObject
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplyContext:
-    """Hold what a reply is written with, beside the bytes of the backend."""
+    """Hold the data that a reply needs, beside the bytes of the backend."""
 
     body: Body  # of the request, in the client's wire form
-    model: str  # that replies
-    new_id: Callable[[str], str]  # makes a fresh id with a prefix
+    model: str  # the model that replies
+    new_id: Callable[[str], str]  # creates an id with a prefix
     clock: Callable[[], float]  # Unix time in seconds
-    reply_id: str = ""  # of the document, where the client's wire form has one
+    reply_id: str = ""  # the id of the document, when the client's wire form has one
     created_at: int = 0  # Unix time in seconds
-    stored: bool = True  # False: the router does not keep the reply, and a document that names this says so
-    keep: Callable[[JsonDict], None] = lambda _: None  # gets a document with an id before the client, and may change it
+    stored: bool = True  # False: the router does not store the reply; a document with this member must say so
+    keep: Callable[[JsonDict], None] = lambda _: (
+        None
+    )  # called with a document that has an id, before the client gets it; may change it
 
 
 class Translator(Protocol):
     """Turn requests from a client's wire form into a backend's, and its replies back."""
 
     def request(self, body: Body, model: str, dialect: Dialect, *, stream: bool) -> bytes:
-        """Return the body that is sent to a target.  `stream` differs from the client's own only for calls that no
-        client waits for."""
+        """Return the body for a target.  `stream` differs from the client's only for shadow calls and probes."""
 
     def reply(self, body: bytes, document: JsonObject, context: ReplyContext) -> bytes:
-        """Return the client's form of a whole reply, given as bytes and parsed.  Raise BackendProtocol."""
+        """Return a whole reply in the client's form.  It is passed as bytes and parsed.  Raise BackendProtocol."""
 
     def stream(self, pieces: Iterable[bytes], context: ReplyContext) -> Iterator[bytes]:
-        """Yield the client's form of a stream.  One that breaks ends with an error in that form."""
+        """Yield a stream in the client's form.  A stream that breaks ends with an error in this form."""
 
     def reply_as_stream(self, document: JsonObject, context: ReplyContext) -> Iterator[bytes]:
         """Yield a whole reply as a stream, for a backend that ignored `stream: true`."""
 
 
 class ThroughChat:
-    """Translate between two wire forms that know nothing of each other: chat stands between them."""
+    """Translate between two wire forms through chat."""
 
     def __init__(self, client: Translator, backend: Translator) -> None:
-        """Take `client`, which translates between the client's form and chat, and `backend`, which translates between
-        chat and the backend's form."""
+        """Take the translator between the client's form and chat, and the translator between chat and the backend's
+        form."""
         self._client = client
         self._backend = backend
 

@@ -1,8 +1,6 @@
-"""Check the kinds of the members of a chat body before anything is called.
-
-A body is refused for a mistake that every server refuses.  llama.cpp, and Ollama for what it hands on to it, answer
-some of these mistakes with a 500: the mistake would be tried at the next backend and count as a failure of the
-first.
+"""Check the types of the members of a chat body before any call.  A body is refused for a mistake that every server
+refuses.  llama.cpp, also inside Ollama, answers some of these mistakes with a 500: the router would try the next
+backend, and count a failure of the first.
 """
 
 from __future__ import annotations
@@ -21,9 +19,9 @@ def check_message(message: object, index: int) -> int:
         raise _wrong(f"messages[{index}]", "an object")
     role = message.get("role")
     if len(message) == 2 and type(message.get("content")) is str and type(role) is str and role.strip():
-        return 0  # as most messages are: a role, a text and nothing more
+        return 0  # most messages are like this: a role and a text
     where = f"messages[{index}]"
-    if not isinstance(role, str) or not role.strip():  # servers have roles of their own: any name passes
+    if not isinstance(role, str) or not role.strip():  # servers have roles of their own, so any name is allowed
         raise _wrong(f"{where}.role", "a string that is not empty")
     for name in ("name", "tool_call_id"):
         if not _is_text(message.get(name)):
@@ -42,7 +40,7 @@ def check_message(message: object, index: int) -> int:
 
 
 def check_options(document: JsonObject) -> None:
-    """Raise RequestError for tools, stop words or a schema of a kind that no server takes."""
+    """Raise RequestError for tools, stop words or a schema of a type that no server accepts."""
     tools = document.get("tools")
     if tools and isinstance(tools, list) and all(map(_is_usual, tools)):
         tools = None
@@ -63,7 +61,7 @@ def check_options(document: JsonObject) -> None:
 
 
 def _is_usual(tool: object) -> bool:
-    """Return whether a tool is sound in the way that nearly every tool is: no place has to be worded for it."""
+    """Return True for a valid tool in the usual form, so that no error position is needed."""
     function = tool.get("function") if type(tool) is dict else None
     return (
         type(function) is dict

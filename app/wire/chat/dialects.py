@@ -1,4 +1,4 @@
-"""Change the words of OpenAI's chat API that some servers refuse or ignore."""
+"""Replace parameters of OpenAI's chat API that some servers refuse or ignore."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ OTHER_LIMIT = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "
 
 
 def edit(document: JsonObject, raw: Callable[[str], str], dialect: Dialect, members: dict[str, str]) -> Collection[str]:
-    """Put the members of a chat body that a dialect words otherwise into `members`, as JSON text, and return the names
-    of those that must go.  `raw` returns the text of a member."""
+    """Put the changed members of a chat body into `members`, as JSON text, and return the names of members to
+    remove.  `raw` returns the text of a member."""
     without: tuple[str, ...] = ()
     limit = dialect.max_tokens_field
     if dialect.max_tokens_only and document.get(other := OTHER_LIMIT[limit]) is not None:

@@ -1,4 +1,4 @@
-"""Errors of the chat API: as clients read them, and the refusals of servers that know fewer words."""
+"""Write errors of the chat API for clients, and read refusals of servers that support fewer parameters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from app.wire import sse
 from app.wire.chat.request import without
 from app.wire.form import Refusal
 
-_NAMES = {  # how refusals name a word
+_NAMES = {  # the names of a parameter in refusals
     "max_tokens": ("max_tokens",),
     "max_completion_tokens": ("max_completion_tokens",),
     "reasoning_effort": ("reasoning_effort", "reasoning effort", "reasoning value", "support thinking"),
@@ -26,7 +26,7 @@ _UNSUPPORTED = (
     "not permitted",
     "not allowed",
 )
-# What servers say of a value that they do not know: of an effort and of a role it is the word that is refused.
+# The texts of servers about an unknown value: for an effort or a role, the value itself is refused.
 _BAD_VALUES = (*_UNSUPPORTED, "invalid", "input should be", "must be one of", "expected one of")
 
 
@@ -39,18 +39,19 @@ def error_document(error: RouterError) -> JsonObject:
 
 
 def error_event(error: RouterError) -> bytes:
-    """Return the event that ends a stream which failed."""
+    """Return the event that ends a failed stream."""
     return sse.event(error_document(error))
 
 
 def other_body(refusal: Refusal, body: bytes) -> bytes | None:
-    """Return a body without the word that its server refused to know; None when the refusal is about anything else."""
+    """Return a body without the parameter that the server does not support; None when the refusal has another
+    reason."""
     member = refused_member(refusal)
     return without(body, member) if member else None
 
 
 def refused_member(refusal: Refusal) -> str | None:
-    """Return the word of a dialect that a server refuses to know; None when its refusal is about anything else."""
+    """Return the parameter that a server does not support; None when the refusal has another reason."""
     if refusal.status not in (400, 422):
         return None
     text = f"{refusal.said or ''} {refusal.code or ''}".lower()
@@ -60,6 +61,6 @@ def refused_member(refusal: Refusal) -> str | None:
 
 
 def _first_named(text: str) -> str | None:
-    """Return the word that a refusal names first: what it names later is what to say instead."""
+    """Return the parameter that a refusal names first: the later ones are those to use instead."""
     places = [(text.find(word), name) for name, words in _NAMES.items() for word in words]
     return min((place for place in places if place[0] >= 0), default=(0, None))[1]

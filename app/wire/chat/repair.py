@@ -1,7 +1,5 @@
-"""Repair chat replies for chat clients: the tool calls that a client could not put together.
-
-Everything else passes byte for byte.  Only whole events are passed on, because an event that was sent cannot be
-repaired.
+"""Repair tool calls that a chat client could not read.  Everything else passes byte for byte.  Only whole events are
+sent, because an event cannot be repaired after it was sent.
 """
 
 from __future__ import annotations
@@ -16,13 +14,13 @@ from app.wire import sse
 from app.wire.tool_calls import Fragment, ToolCalls, fragments_in, is_sound, numbered, repaired
 
 _CALLS = re.compile(rb'"tool_calls"\s*+:\s*+[\[{]\s*+[^\s\]}]')  # but no empty list
-# A piece of arguments as most servers send it: nothing else has to be parsed to see that it is sound.
+# A piece of arguments as most servers send it: it needs no parsing to see that it is correct.
 _ARGUMENTS = re.compile(
     rb'"tool_calls"\s*+:\s*+\[\s*+\{\s*+"index"\s*+:\s*+(\d{1,9})\s*+,(?:\s*+"type"\s*+:\s*+"function"\s*+,)?\s*+"function"'
     rb'\s*+:\s*+\{\s*+"arguments"\s*+:\s*+("(?:[^"\\]++|\\.)*+")\s*+\}\s*+\}\s*+\]',
     re.DOTALL,
 )
-_MOST_OPEN_BYTES = 4 * 1024 * 1024  # of an event that has no end yet; no tool call comes near it
+_MOST_OPEN_BYTES = 4 * 1024 * 1024  # of an event whose end has not arrived; tool calls are much shorter
 _MOST_HELD = 1000  # events that wait for the next one
 
 NewId = Callable[[], str]
@@ -39,7 +37,7 @@ def tool_names(chat: JsonObject) -> frozenset[str]:
 
 def repaired_stream(pieces: Iterable[bytes], names: Collection[str], new_id: NewId) -> Iterator[bytes]:
     """Yield the bytes of a chat stream for a chat client.  `names` are the names of the tools in the request; `new_id`
-    makes an id for a call.  Raise the error of `pieces` after all events before it were passed on."""
+    makes an id for a call.  Raise the error of `pieces` after all events before it were sent."""
     repair = _StreamRepair(names, new_id)
     try:
         for piece in pieces:
@@ -54,7 +52,7 @@ def repaired_stream(pieces: Iterable[bytes], names: Collection[str], new_id: New
 
 
 def repaired_document(document: JsonObject, new_id: NewId) -> JsonDict | None:
-    """Return a whole chat answer with its tool calls repaired; None when they are sound."""
+    """Return a whole chat reply with repaired tool calls; None when they are correct."""
     choices = document.get("choices")
     for choice in choices if isinstance(choices, list) else ():
         message = choice.get("message") if isinstance(choice, Mapping) else None
@@ -69,7 +67,7 @@ def repaired_document(document: JsonObject, new_id: NewId) -> JsonDict | None:
 
 
 def _whole_calls(message: JsonObject, new_id: NewId) -> list[JsonDict] | None:
-    """Return the repaired calls of a whole message; None when they are sound."""
+    """Return the repaired calls of a whole message; None when they are correct."""
     raw = message.get("tool_calls")
     if not raw:
         return None
@@ -94,7 +92,7 @@ class _QueuedEvent:
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
         self.document: JsonDict | None = None
-        self.calls: list[tuple[JsonDict, list[tuple[JsonObject, Fragment]]]] = []  # by the delta they stand in
+        self.calls: list[tuple[JsonDict, list[tuple[JsonObject, Fragment]]]] = []  # by delta
         self.sound = True
 
     def read(self, document: JsonDict, calls_of: Callable[[object], ToolCalls]) -> None:
@@ -128,7 +126,7 @@ class _StreamRepair:
         self._queue: list[_QueuedEvent] = []
 
     def feed(self, piece: bytes) -> bytes:
-        """Return what may be sent on."""
+        """Return the bytes that can be sent."""
         if self._open or not piece.endswith(b"\n\n"):
             piece = self._whole_events(piece)
         if not self._queue and (b'"tool_calls"' not in piece or self._only_goes_on(piece)):
@@ -136,7 +134,7 @@ class _StreamRepair:
         return b"".join(map(self._pass, sse.with_end_marks(piece)))
 
     def _only_goes_on(self, piece: bytes) -> bool:
-        """Return whether a piece holds a call only by one more piece of its arguments.  Spares the parser."""
+        """Return True when a piece only adds to the arguments of a call, so that it needs no parsing."""
         match = _ARGUMENTS.search(piece) if len(self._calls) == 1 else None
         if match is None or piece.count(b'"tool_calls"') > 1 or piece.count(b'"index"') > 2:
             return False
@@ -144,15 +142,15 @@ class _StreamRepair:
         return calls.goes_on(int(match[1]), match[2])
 
     def flush(self, *, broken: bool = False) -> bytes:
-        """Return what is left at the end of the body.  Of a `broken` one an event that was cut in the middle is left
-        out: clients fail at its JSON, and never read the error that follows."""
+        """Return the rest at the end of the body.  When the body is `broken`, an incomplete event is left out:
+        clients would fail at its JSON, and not read the error after it."""
         rest = bytes(self._open)
         self._open.clear()
         is_cut = broken and sse.json_of(sse.data_of(rest) or b"") is None
         return self._release(cut=True) + (b"" if is_cut else rest)
 
     def _whole_events(self, piece: bytes) -> bytes:
-        """Return the events that `piece` completes; the rest waits."""
+        """Return the events that `piece` completes; the rest waits for the next piece."""
         offset = max(0, len(self._open) - 2)  # an end mark may be cut in two
         self._open += piece
         end = max((mark.end() for mark in sse.EVENT_END.finditer(self._open, offset)), default=0)
@@ -163,11 +161,11 @@ class _StreamRepair:
         return whole
 
     def _pass(self, event: bytes) -> bytes:
-        """Return what may be sent on once an event has come."""
+        """Return the bytes that can be sent after an event has arrived."""
         data = sse.data_of(event.rstrip(b"\r\n"))
         calling = data is not None and _CALLS.search(data) is not None
         if not calling and (not self._queue or (data is None and event.startswith(b":"))):
-            return event  # nothing waits, or a comment that shows that the stream lives
+            return event  # no event waits, or this is a comment that keeps the connection alive
         entry = _QueuedEvent(event)
         self._queue.append(entry)
         document = sse.json_of(data) if data is not None else None
@@ -198,7 +196,7 @@ def _deltas(document: JsonObject) -> Iterator[tuple[JsonDict, JsonDict]]:
 
 
 def _goes_on(document: JsonObject, *, calling: bool) -> bool:
-    """Return whether calls may go on behind an event: it ends no choice, and holds no text but beside calls."""
+    """Return True when calls may continue after an event: it ends no choice, and has text only together with calls."""
     return isinstance(document.get("choices"), list) and not any(
         choice.get("finish_reason") or (not calling and any(value for name, value in delta.items() if name != "role"))
         for choice, delta in _deltas(document)

@@ -11,7 +11,7 @@ from app.wire.tool_calls import numbered
 
 
 def read_reply(document: JsonObject) -> ReplyReading:
-    """Return what a chat completion says; of several choices the last tells why it ended."""
+    """Return the facts of a chat completion.  When there are several choices, the last one has the finish reason."""
     choices, facts, failure = document.get("choices"), ReplyFacts(), ""
     for choice in choices if isinstance(choices, list) else ():
         if not isinstance(choice, Mapping):
@@ -28,7 +28,7 @@ def read_reply(document: JsonObject) -> ReplyReading:
 
 
 def usage_of(document: JsonObject) -> tuple[int | None, int | None]:
-    """Return the input and output tokens of a reply or a chunk; None where it does not say."""
+    """Return the input and output tokens of a reply or a chunk; None when it is missing."""
     usage = document.get("usage")
     if not isinstance(usage, Mapping):
         return None, None

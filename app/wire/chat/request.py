@@ -1,4 +1,4 @@
-"""Read and check chat bodies, and send them on byte for byte with only `model` replaced."""
+"""Read and check chat bodies, and write them byte for byte with a new `model`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.wire.chat.checks import check_message, check_options
 from app.wire.chat.system_messages import SYSTEM_ROLES, system_message
 from app.wire.json_body import JsonBody, elements_of, read_object, scan_object
 
-MOST_PIECES = 20_000  # messages and parts: far beyond any conversation, and no worker is busy with it for long
+MOST_PIECES = 20_000  # messages and parts: more than in any conversation, and still little work for a worker
 MOST_MODEL_CHARS = 1024  # of a model's name; those of real servers have fewer than 200
 
 
@@ -35,11 +35,11 @@ class ChatBody:
         return self.json.pairs()
 
     def translate(self, dialect: Dialect) -> None:
-        """Do nothing: chat passes through."""
+        """Do nothing, because chat bodies are not translated."""
 
     def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:
-        """Return the client's bytes with `model` replaced, and the words that the server would refuse or ignore; for a
-        shadow call also with streaming switched off."""
+        """Return the client's bytes with a new `model`, and without parameters that the server would refuse or
+        ignore; for shadow calls and probes also without streaming."""
         members = {"model": json.dumps(model)}
         without = dialects.edit(self.json.document, self.json.raw, dialect, members)
         if self.developer and dialect.system_first:
@@ -73,9 +73,9 @@ def parse(raw: bytes) -> ChatBody:
 
 
 def without(raw: bytes, name: str) -> bytes | None:
-    """Return a chat body without a word that its server refused: `max_tokens` and `max_completion_tokens` take each
-    other's place, `developer` becomes `system`.  Return None when the word is not in it."""
-    body = scan_object(raw.decode("utf-8"))  # it was checked before it was sent
+    """Return a chat body without a parameter that the server refused: `max_tokens` and `max_completion_tokens`
+    replace each other, `developer` becomes `system`. Return None when the body does not have it."""
+    body = scan_object(raw.decode("utf-8"))  # the body was valid when it was sent
     if name == "developer":
         messages = body.document["messages"]
         if not any(message["role"] == "developer" for message in messages):
@@ -89,8 +89,8 @@ def without(raw: bytes, name: str) -> bytes | None:
 
 
 def _system_first(body: JsonBody) -> str:
-    """Return the text of `messages` with all system and developer messages as one system message in front; the others
-    stay as they came."""
+    """Return the text of `messages` with all system and developer messages as one system message in front; the
+    others do not change."""
     messages, texts = body.document["messages"], elements_of(body.raw("messages"))
     front = system_message([message for message in messages if message["role"] in SYSTEM_ROLES])
     rest = [text for message, text in zip(messages, texts, strict=True) if message["role"] not in SYSTEM_ROLES]
@@ -98,8 +98,8 @@ def _system_first(body: JsonBody) -> str:
 
 
 def _streams_or_not(body: JsonBody) -> bool:
-    """Return whether servers would disagree about `stream`: the first or the last of a name may count, and servers in
-    Go read `Stream` too.  A reply of the other kind would look like a backend's failure."""
+    """Return True when servers would disagree about `stream`: they use the first or the last value of a repeated
+    name, and servers in Go also read `Stream`. A reply of the wrong kind would look like a failure of the backend."""
     streams = bool(body.document.get("stream"))
     values = (body.text[start:end] for name, start, end in body.spans if name.casefold() == "stream")
     return any((value == "true") != streams for value in values)
@@ -121,8 +121,8 @@ def model_of(document: JsonObject) -> str:
 
 
 def model_name(text: str) -> str:
-    """Return a client's name for a model, trimmed.  Raises RequestError when it is too long for one: names are compared
-    with others, kept in rows, and quoted by backends."""
+    """Return a client's name for a model, trimmed.  Raise RequestError when it is too long, because names are
+    compared with others, stored in rows, and quoted by backends."""
     name = text.strip()
     if len(name) > MOST_MODEL_CHARS:
         raise RequestError(

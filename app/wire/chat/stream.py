@@ -1,4 +1,4 @@
-"""Read a chat stream from the side while its bytes pass through unchanged."""
+"""Read a chat stream while its bytes pass through unchanged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from app.wire.chat.reply import read_reply, usage_of
 from app.wire.error_document import error_in
 from app.wire.reply_facts import REFUSAL, ReplyFacts, word_of
 
-# An event longer than this passes through unread; no usage or error event comes near it.
+# A longer event passes through unread; usage and error events are much shorter.
 _MAX_READ_BYTES = 4 * 1024 * 1024
 # Possessive, and so linear in the event.  Quotes inside a JSON text are escaped: no text can look like a member.
 _MEMBER = re.compile(
@@ -23,7 +23,7 @@ _LAST_DONE = re.compile(rb"^data: ?\[DONE\].*\Z", re.MULTILINE | re.DOTALL)
 class StreamWatch:
     """Note the first event, an error, the usage and a normal end (implements form.Watch)."""
 
-    last_event = sse.DONE  # ends a stream; some servers leave it out
+    last_event = sse.DONE  # ends a stream; some servers omit it
 
     def __init__(self) -> None:
         self._splitter = sse.Splitter(_MAX_READ_BYTES)
@@ -35,13 +35,13 @@ class StreamWatch:
         self._has_refusal = False
         self.error: JsonObject | None = None
         self.error_visible = False
-        self.failure = ""  # a finish_reason that says so
+        self.failure = ""  # a finish_reason that means a failure
         self.input_tokens: int | None = None
         self.output_tokens: int | None = None
 
     @property
     def ended_well(self) -> bool:
-        """Return whether the reply is whole: a missing `[DONE]` behind a finish_reason is a normal end too."""
+        """Return True when the reply is complete: after a finish_reason, a missing `[DONE]` is a normal end too."""
         return self.error is None and not self.failure and (self.has_end or self.facts.finish is not None)
 
     @property
@@ -61,7 +61,7 @@ class StreamWatch:
             self._read(event)
 
     def before_failure(self, piece: bytes) -> bytes:
-        """Return a piece without `[DONE]`, and without an error that clients would take for a part of the reply."""
+        """Return a piece without `[DONE]`, and without an error that clients would not recognise."""
         if self.error is not None and not self.error_visible:
             return piece[: max(piece.rfind(self._error_event), 0)]
         return _LAST_DONE.sub(b"", piece)
@@ -79,14 +79,15 @@ class StreamWatch:
         self._measure(data)
         if self.facts.finish and finish.is_failure(self.facts.finish):
             self.failure = self.failure or read_reply(sse.json_of(data) or {}).failure
-        # Only the few events that can matter are parsed: a part of an answer holds choices.
+        # Only a few events must be parsed: a part of a reply has choices.
         if name == b"error" or b'"error"' in data or b'"choices"' not in data:
             self._fail(event, name, data)
         if b'"usage"' in data and (document := sse.json_of(data)) and (usage := usage_of(document)) != (None, None):
             self.input_tokens, self.output_tokens = usage
 
     def _measure(self, data: bytes) -> None:
-        """Add the data of one event to the facts, from its bytes: parsing it would cost more than all else here."""
+        """Add the data of one event to the facts, from its bytes, because parsing would cost more than everything
+        else here."""
         for member, text in _MEMBER.findall(data):
             if member == b"finish_reason":
                 if word := word_of(text.decode("utf-8", "replace")):
@@ -104,7 +105,7 @@ class StreamWatch:
 
 
 def _length(text: bytes) -> int:
-    """Return the characters of a JSON text; an escape is one."""
+    """Return the number of characters of a JSON text; an escape counts as one."""
     if b"\\" in text:
         text = _ESCAPE.sub(b"x", text)
     return len(text) if text.isascii() else len(text.decode("utf-8", "replace"))

@@ -1,6 +1,5 @@
-"""Put system messages into the form that chat templates want: one, in front.
-
-Many templates refuse a system message that does not stand first, and know no `developer`.
+"""Join system messages into one message at the beginning, as chat templates need it.  Many templates refuse a system
+message at another position, and the role `developer`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ BETWEEN = "\n\n"  # between texts that were separate messages
 
 
 def system_message(messages: Sequence[JsonObject]) -> JsonDict:
-    """Return one system message that says what the given ones say."""
+    """Return one system message with the texts of all."""
     if len(messages) == 1:
         return {**messages[0], "role": "system"}
     return {"role": "system", "content": joined([message.get("content") for message in messages])}

@@ -15,7 +15,7 @@ from app.wire.translator import ReplyContext
 
 
 class ChatToChat:
-    """Pass bodies and replies on byte for byte, except for tool calls that a client could not put together."""
+    """Pass bodies and replies through byte for byte, except for tool calls that a client could not read."""
 
     def request(self, body: Body, model: str, dialect: Dialect, *, stream: bool) -> bytes:
         return body.encode(model, dialect, stream=stream)
@@ -31,7 +31,7 @@ class ChatToChat:
                 yield piece
         except StreamInterrupted as error:
             if not error.told:
-                yield sse.missing_end(piece) + error_event(error)  # the break may have come inside an event
+                yield sse.missing_end(piece) + error_event(error)  # the stream may have broken within an event
 
     def reply_as_stream(self, document: JsonObject, context: ReplyContext) -> Iterator[bytes]:
         yield sse.event(as_chunk(repaired_document(document, lambda: context.new_id("call")) or document))

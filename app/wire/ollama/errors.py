@@ -1,4 +1,4 @@
-"""Errors of Ollama's API, in OpenAI's form."""
+"""Read errors of Ollama's API, and return them in OpenAI's form."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from app.wire.translator import ReplyContext
 
 
 def completion(document: JsonObject, context: ReplyContext) -> JsonDict:
-    """Return the chat completion that says what a whole reply says."""
+    """Return the chat completion for a whole reply."""
     message, calls = message_of(document, context)
     made: JsonDict = {"role": "assistant", "content": message.get("content") or ""}
     if thinking := message.get("thinking"):
@@ -26,7 +26,7 @@ def completion(document: JsonObject, context: ReplyContext) -> JsonDict:
 
 
 def head(context: ReplyContext) -> JsonDict:
-    """Return the members that a completion and all chunks of a stream have in common."""
+    """Return the common members of a completion and of all chunks of a stream."""
     reply_id = context.new_id("chatcmpl").replace("_", "-", 1)
     return {"id": reply_id, "created": int(context.clock()), "model": context.model}
 
@@ -61,7 +61,7 @@ def _arguments(call: JsonObject) -> str:
 
 
 def finish_reason(document: JsonObject, *, calls: bool) -> str | None:
-    """Return why a reply ended, in OpenAI's words; None while it goes on.  `calls`: it holds tool calls."""
+    """Return the finish reason in OpenAI's words; None before the end.  `calls`: the reply has tool calls."""
     if not document.get("done"):
         return None
     reason = word_of(document.get("done_reason")) or "stop"
@@ -69,18 +69,18 @@ def finish_reason(document: JsonObject, *, calls: bool) -> str | None:
 
 
 def usage(document: JsonObject) -> JsonDict:
-    """Return the usage of a finished reply in OpenAI's form.  A prompt that was in the cache is counted whole."""
+    """Return the usage of a finished reply in OpenAI's form.  A prompt in the cache is counted completely."""
     read, written = tokens_of(document)
     return {"prompt_tokens": read or 0, "completion_tokens": written or 0, "total_tokens": (read or 0) + (written or 0)}
 
 
 def tokens_of(document: JsonObject) -> tuple[int | None, int | None]:
-    """Return (input, output) tokens; None where the reply does not say."""
+    """Return (input, output) tokens; None when the reply has no number."""
     return token_count(document.get("prompt_eval_count")), token_count(document.get("eval_count"))
 
 
 def read_reply(document: JsonObject) -> ReplyReading:
-    """Return what a whole reply says."""
+    """Return the facts of a whole reply."""
     read, written = tokens_of(document)
     return ReplyReading(
         facts=ReplyFacts(chars_of(document), finish_reason(document, calls=has_calls(document))),
@@ -106,11 +106,11 @@ def has_calls(document: JsonObject) -> bool:
 
 
 def given_up(document: JsonObject) -> str:
-    """Return the reason for which the server gave the reply up; "" when it did not."""
+    """Return the finish reason with which the server failed; "" when it did not fail."""
     reason = finish.reason_of(document.get("done_reason"))
     return reason if finish.is_failure(reason) else ""
 
 
 def is_document(begin: bytes, content_type: str) -> bool:
-    """Return whether something other than a stream came: a stream is JSON lines, and one line is a stream as well."""
+    """Return True when the body is no stream.  A stream is JSON lines, and one line is a stream as well."""
     return "html" in content_type.lower() or not begin.lstrip().startswith(b"{")

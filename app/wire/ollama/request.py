@@ -1,6 +1,6 @@
 """Write a chat body as a body of Ollama's /api/chat.
 
-`truncate: false` stands in each: without it the server cuts a prompt that does not fit, and says nothing.
+Each body has `truncate: false`: without it, the server shortens a prompt that does not fit, without an error.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from app.types import JsonDict, JsonObject, Loading
 from app.wire.chat.system_messages import BETWEEN, SYSTEM_ROLES, system_message
 
-# Options of a single answer (api/types.go, Options).  Those of its Runner load the model anew: they are the operator's.
+# Options of a single reply (api/types.go, Options). Options of the Runner load the model again, so only the operator
+# sets them.
 SAMPLING = (
     "temperature",
     "top_p",
@@ -69,7 +70,7 @@ def write_body(chat: JsonObject, model: str, loading: Loading, *, stream: bool) 
 
 
 def dropped_members(chat: JsonObject) -> tuple[str, ...]:
-    """Return the members of a chat body for which /api/chat has no place."""
+    """Return the members of a chat body that /api/chat does not support."""
     names = [name for name, value in chat.items() if name not in _READ and value is not None]
     if chat.get("tool_choice") not in (None, "auto", "none"):
         names.append("tool_choice")
@@ -95,7 +96,7 @@ def _options(chat: JsonObject, loading: Loading) -> JsonDict:
 
 
 def _think(chat: JsonObject, loading: Loading) -> bool | str | None:
-    """Return the wish for reasoning.  A model without it refuses one, so it is left out there."""
+    """Return the value of `think`. A model without reasoning refuses it, so it is left out then."""
     if not loading.thinks:
         return None
     if loading.think is not None:
@@ -115,7 +116,8 @@ def _format(wanted: object) -> object:
 
 
 def _system_first(messages: Sequence[JsonObject]) -> Sequence[JsonObject]:
-    """Return the messages with all system messages as one in front: many chat templates know no other place."""
+    """Return the messages with all system messages joined at the beginning, because many chat templates allow no
+    other position."""
     front = [message for message in messages if message["role"] in SYSTEM_ROLES]
     if not front or (len(front) == 1 and front[0] is messages[0]):
         return messages

@@ -15,11 +15,11 @@ _MOST_LINE_BYTES = 16 * 1024 * 1024
 
 
 class Lines:
-    """Cut a byte stream into JSON objects, one a line, however the bytes were cut on the way."""
+    """Split a byte stream into JSON objects, one a line; a piece may end anywhere."""
 
     def __init__(self) -> None:
         self._open = bytearray()
-        self.oversized = False  # a line was too long: what follows cannot be trusted
+        self.oversized = False  # a line was too long: the rest of the stream is not reliable
 
     def feed(self, piece: bytes) -> list[JsonDict]:
         """Return the objects whose lines `piece` ends.  A line that is no JSON object is an error of the server."""
@@ -43,9 +43,9 @@ def _object(line: bytes) -> JsonDict:
 
 
 class StreamWatch:
-    """Read a stream from the side while its bytes pass through unchanged (implements form.Watch)."""
+    """Read a stream while its bytes pass through unchanged (implements form.Watch)."""
 
-    closing = b""  # the last line says that it is the last
+    closing = b""  # no bytes are needed: the last line is marked as the last
 
     def __init__(self) -> None:
         self._lines = Lines()
@@ -56,7 +56,7 @@ class StreamWatch:
         self.has_event = False
         self.has_end = False
         self.error: JsonObject | None = None
-        self.error_visible = False  # an error of this API means nothing to a client of another
+        self.error_visible = False  # clients of other APIs do not recognise an error of this API
         self.failure = ""
 
     @property
@@ -73,7 +73,7 @@ class StreamWatch:
             self._read(document)
 
     def before_failure(self, piece: bytes) -> bytes:
-        """Return the whole lines that say nothing of the failure."""
+        """Return the whole lines before the failure."""
         return b"".join(line for line in piece.splitlines(keepends=True) if self._passes(line))
 
     def _passes(self, line: bytes) -> bool:
@@ -130,7 +130,7 @@ class ChatEvents:
 
 
 def _wants_usage(context: ReplyContext) -> bool:
-    """Return whether a chunk with the usage is sent: chat clients ask for it, all others are told of it."""
+    """Return True when a chunk with the usage is sent: chat clients must ask for it, all other clients get it."""
     options = context.body.chat.get("stream_options")
     asked = isinstance(options, Mapping) and bool(options.get("include_usage"))
     return asked or context.body.wire is not Wire.CHAT

@@ -1,4 +1,4 @@
-"""Chat clients before Ollama's own API."""
+"""Translate between chat clients and Ollama's own API."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Turn chat deltas into the items of a Response.
 
-Items are closed in the order in which they were opened, so the finished ones are the Response's `output`.
+Items are closed in the order in which they were opened; the closed ones are the Response's `output`.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _TEXTS = ("reasoning_content", "reasoning", "content", "refusal")
 
 
 class Assembler:
-    """Read deltas; `take` hands over their events."""
+    """Read deltas; `take` returns their events."""
 
     def __init__(self, request: ResponsesRequest, new_id: Callable[[str], str]) -> None:
         self.output: list[JsonDict] = []  # closed items
-        self.problem = ""  # why the answer cannot be used
+        self.problem = ""  # the reason why the reply cannot be used
         self._request = request
         self._new_id = new_id
         self._events: list[Event] = []
         self._open: deque[Item] = deque()  # closed in this order
         self._text: MessageItem | ReasoningItem | None = None  # the open one; always the last of `_open`
         self._calls = ToolCalls(lambda: new_id("call"), request.toolbox.wire_names)
-        self._fragments: deque[Fragment] = deque()  # from the first undecided one on
+        self._fragments: deque[Fragment] = deque()  # begins with the first undecided fragment
         self._call_items: dict[int, CallItem] = {}  # by the index of the call
 
     def take(self) -> list[Event]:
@@ -48,14 +48,14 @@ class Assembler:
             self._message().write("refusal", refusal, [])
         calls = fragments_in(delta)
         if not calls and isinstance(delta.get("function_call"), Mapping):
-            calls = [{"function": delta["function_call"]}]  # the form before tools
+            calls = [{"function": delta["function_call"]}]  # the older form, before tools
         for raw in calls:
             if isinstance(raw, Mapping) and (fragment := self._calls.read(raw)):
                 self._fragments.append(fragment)
         self._write_calls()
 
     def finish(self, *, cut: bool = False) -> None:
-        """Close everything at the end of the answer; `cut` when a limit ended it."""
+        """Close everything at the end of the reply; `cut` = a limit ended it."""
         self._settle()
         if self.problem:
             return
@@ -103,9 +103,8 @@ class Assembler:
         return item
 
     def _make_room(self) -> int:
-        """Close what must or can be closed before another item; the index of that item.
-
-        An open text must be closed, and what was opened before it.  Of calls alone, those that are whole go.
+        """Close the items that must or can be closed before another item, and return its index.  An open text must
+        be closed, with all items before it.  When only calls are open, the complete ones are closed.
         """
         while self._open and (self._text is not None or self._open[0].complete):
             self._close_first("completed")
@@ -118,8 +117,8 @@ class Assembler:
         self.output.append(item.end(status))
 
     def _cut_first(self) -> None:
-        """Close an item that more should have followed.  Half a custom call is left open: its input is free text, and
-        clients run what is done, whatever its status says.  Half a function call does not parse."""
+        """Close an incomplete item.  An incomplete custom call stays open: its input is free text, and clients run
+        every call that is done, whatever its status is.  An incomplete function call is no valid JSON."""
         item = self._open[0]
         if isinstance(item, CustomCallItem) and not item.complete:
             self._open.popleft()
@@ -133,7 +132,7 @@ class Assembler:
         self._write_calls()
 
     def _write_calls(self) -> None:
-        """Write the fragments that are decided; the client hears of a call once its name is known."""
+        """Write the decided fragments.  The client gets a call as soon as its name is known."""
         while self._fragments and not self._fragments[0].undecided:
             self._write(self._fragments.popleft())
 
@@ -159,7 +158,7 @@ class Assembler:
 
 
 def text_of(value: object) -> str:
-    """Return a text that may come as a string, as parts, or not at all."""
+    """Return a text that may be a string, a list of parts, or absent."""
     if isinstance(value, list):
         return "".join(_string(part.get("text")) for part in value if isinstance(part, Mapping))
     return _string(value)

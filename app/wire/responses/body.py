@@ -1,4 +1,4 @@
-"""Write a Responses request as chat, or as it came, for whichever backend is tried."""
+"""Write a Responses request as chat, or in its own form, for the backend that is tried."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class ResponsesBody:
     ) -> None:
         """Take the request, and the body as it came (`received`) for backends that speak this API
         themselves.  `history` holds the items of the chain that is continued, `stored` the items that
-        `request.references` names.  With `kept_elsewhere` a backend keeps the conversation, and may know the other
-        references.  Raise RequestError for input that has no chat form, before anything is sent."""
+        `request.references` names.  With `kept_elsewhere`, a backend stores the conversation, and may know the other
+        references.  Raise RequestError for input that cannot be translated to chat, before any call."""
         chain_ids = {str(item["id"]) for item in history if item.get("id")}
         self.request = request
         self._history = tuple(history)
@@ -40,7 +40,7 @@ class ResponsesBody:
         self.input = _resolved(request.input, self._stored, chain_ids, kept_elsewhere)
         self._items = [*history, *self.input]
         self._dialect = Dialect()
-        self._chat = self._translated = self._in(self._dialect)  # for the classifier; for the target tried last
+        self._chat = self._translated = self._in(self._dialect)  # for the classifier; for the latest target
         if not self._chat["messages"] and not request.previous_response_id and not kept_elsewhere:
             raise RequestError("input holds nothing that a model could read.", param="input")
 
@@ -52,7 +52,7 @@ class ResponsesBody:
     def original(self) -> object:
         if self._received is None:
             return {"instructions": self.request.instructions, "items": self._items, "echo": self.request.echo}
-        # Native backends get every member.
+        # Backends of this API get every member.
         return [self._received.pairs(), *self._history, *self._stored.values()]
 
     def translate(self, dialect: Dialect) -> None:
@@ -68,8 +68,8 @@ class ResponsesBody:
         return text.encode("utf-8", "backslashreplace")  # a lone surrogate leaves as its JSON escape
 
     def passed_on(self, model: str, *, stream: bool) -> bytes:
-        """Return the client's own bytes with `model` replaced, and with the items that we keep put in, since only we
-        know their ids."""
+        """Return the client's bytes with a new `model`, and with the items that the router stores, because only the
+        router knows their ids."""
         received = self._received
         assert received is not None
         members = {
@@ -124,7 +124,8 @@ def _response_format(text_format: JsonObject, dialect: Dialect) -> JsonDict:
 
 
 def _foreign(items: Sequence[JsonObject]) -> list[JsonDict]:
-    """Return items of ours for a backend that keeps items itself: it knows neither our ids nor our reasoning."""
+    """Return stored items for a backend that stores items itself: it knows neither the router's ids nor its
+    reasoning."""
     return [
         {name: value for name, value in item.items() if name not in ("id", "status")}
         for item in items
@@ -135,8 +136,8 @@ def _foreign(items: Sequence[JsonObject]) -> list[JsonDict]:
 def _resolved(
     items: Sequence[JsonObject], stored: Mapping[str, JsonObject], chain_ids: Collection[str], kept_elsewhere: bool
 ) -> list[JsonObject]:
-    """Return `items` with every reference replaced by its item.  An item of the chain does not come twice, and a
-    reference to an item that a backend keeps stays."""
+    """Return `items` with every reference replaced by its item.  An item of the chain is not repeated, and a
+    reference to an item that a backend stores does not change."""
     result = []
     for item in items:
         if item_type(item) != "item_reference":

@@ -1,7 +1,7 @@
 """Offer custom tools over chat: one raw string in the JSON arguments of a function.
 
-A Responses custom tool takes free text (a patch, a program).  Chat servers know functions only, so the model is
-offered a function with one required string parameter, and its JSON is unwrapped again while it arrives.
+A Responses custom tool takes free text (a patch, a program).  Chat servers support functions only.  So the model
+gets a function with one required string parameter, and its JSON is unwrapped while it arrives.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from app.types import JsonDict, JsonObject
 
 PARAMETER = "input"
 
-_HEAD = f'{{"{PARAMETER}":"'  # how the arguments begin, white space aside
+_HEAD = f'{{"{PARAMETER}":"'  # the beginning of the arguments, without white space
 _SPACE = re.compile(r"\s+")
 _HEAD_PATTERN = re.compile(rf'\s*\{{\s*"{PARAMETER}"\s*:\s*"')
-# The inside of a JSON string as far as it is certain: a high surrogate waits for its second half.
+# The content of a JSON string that is certain: a high surrogate waits for its second half.
 _CERTAIN = re.compile(
     r"""(?: [^"\\]++
           | \\["\\/bfnrt]
@@ -50,12 +50,12 @@ def as_function(tool: JsonObject, wire_name: str) -> JsonDict:
 
 
 def wrap(text: str) -> str:
-    """Return the arguments that stand for `text` in a chat history."""
+    """Return the arguments for `text` in a chat history."""
     return json.dumps({PARAMETER: text}, ensure_ascii=False)
 
 
 def unwrap(arguments: str) -> str:
-    """Return the raw input in whole arguments.  A model that forgot the wrapper wrote the input itself."""
+    """Return the raw input in whole arguments.  A model that omitted the wrapper wrote the input itself."""
     try:
         document: object = json.loads(arguments, strict=False)
     except (ValueError, RecursionError):
@@ -67,13 +67,13 @@ def unwrap(arguments: str) -> str:
 
 
 class Unwrapper:
-    """Unwrap arguments that arrive in pieces: give out each part of the string once it is certain.  The work is linear
-    in the text, however it was cut."""
+    """Unwrap arguments that arrive in pieces: return each part of the string as soon as it is certain.  The work is
+    linear in the text."""
 
     def __init__(self) -> None:
-        self._state = "head"  # head | string | end | other: no wrapper that we know, decided at the end
-        self._pieces: list[str] = []  # all that was fed, until the head is known
-        self._head = ""  # the same, with one space for many
+        self._state = "head"  # head | string | end | other (an unknown wrapper, decided at the end)
+        self._pieces: list[str] = []  # all pieces until the head is known
+        self._head = ""  # the same with single spaces
         self._open = ""  # the end of the string so far, which the next piece may complete
 
     def feed(self, piece: str) -> str:
@@ -86,7 +86,7 @@ class Unwrapper:
         return self._read_head(piece) if self._state == "head" else ""
 
     def finish(self) -> str:
-        """Return the rest of the text at the end of the arguments.  In a string that was cut, half an escape is no
+        """Return the rest of the text at the end of the arguments.  In an incomplete string, half an escape is no
         text."""
         rest = "".join(self._pieces)
         self._pieces.clear()

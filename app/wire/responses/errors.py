@@ -1,4 +1,4 @@
-"""Word errors of chat backends as the Responses API does."""
+"""Write errors of chat backends in the form of the Responses API."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ ErrorFields = Mapping[str, str | None]
 
 
 def backend_error(document: JsonObject) -> dict[str, str | None]:
-    """Return message, type, param and code of a backend's error, cut, without anything shaped like a key."""
+    """Return message, type, param and code of a backend's error, shortened and without keys."""
     return {name: excerpt(value) if value else None for name, value in error_fields(document).items()}

@@ -1,6 +1,5 @@
-"""The items of a Response, each with the events that announce it, fill it and close it.
-
-An item is opened by its constructor, filled by `write` and closed by `end`, which returns it whole.
+"""Write the items of a Response, each with its events.  The constructor opens an item, `write` fills it, and `end`
+closes it and returns the whole item.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ class Item(Protocol):
 
     @property
     def complete(self) -> bool:
-        """Return whether nothing more can follow, so that the item may be closed before the end."""
+        """Return True when the item is complete, so that it can be closed before the end of the reply."""
 
     def end(self, status: str) -> JsonDict:
-        """Emit the closing events; return the whole item."""
+        """Emit the closing events, and return the whole item."""
 
 
 class _Events:
@@ -144,14 +143,14 @@ class CallItem:
 
     def __init__(self, emit: Emit, index: int, item_id: str, *, call_id: str, name: str, tool: Tool | None) -> None:
         self._events = _Events(emit, index, item_id)
-        self._client_text: list[str] = []  # what the client was given
+        self._client_text: list[str] = []  # the text that the client got
         self._head = {"type": self.type, "id": item_id, "call_id": call_id, "name": tool.name if tool else name}
         self._namespace = {"namespace": tool.namespace} if tool and tool.namespace else {}
         self.closed = False
-        self._arguments: list[str] = []  # what the backend sent
+        self._arguments: list[str] = []  # the text of the backend
         self._end = JsonEnd()
         self._end_looked_for = 0  # pieces
-        self._parses: bool | None = None  # what has ended; None = not tried yet
+        self._parses: bool | None = None  # True = valid JSON; None = not tried yet
         self._events.added(self._item("in_progress", ""))
 
     @property
@@ -184,7 +183,7 @@ class CallItem:
         return fragment
 
     def _rest(self, status: str) -> str:
-        """Return the rest of the text: clients parse the arguments, so a call without any has empty ones."""
+        """Return the rest of the text.  Clients parse the arguments, so a call without arguments gets `{}`."""
         return "{}" if status == "completed" and not self.arguments.strip() else ""
 
     def _done_members(self) -> JsonDict:

@@ -1,7 +1,7 @@
 """Write Responses items as chat messages.
 
-Chat servers want strict histories: one assistant message for the whole reply of a turn, and right behind it
-one tool message for each of its calls.  Clients send looser ones, so the items are gathered into turns first.
+Chat servers need a strict order: one assistant message for the whole reply of a turn, and directly after it one tool
+message for each of its calls.  Clients send items in other orders, so the items are grouped into turns first.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def to_messages(
 
 @dataclass(slots=True)
 class _Turn:
-    """Gather one reply of the model, and the results of its calls."""
+    """Collect one reply of the model, and the results of its calls."""
 
     has_message: bool = True  # False: there are results alone, without a call
     contents: list[list[Part]] = field(default_factory=list)
@@ -71,13 +71,13 @@ class _Turn:
 
 
 class _History:
-    """Hold turns and other messages in order.  Each item type has a method of its name; other types mean nothing to a
-    chat model and are skipped."""
+    """Hold turns and other messages in order.  Each item type has a method with its name; other types have no
+    meaning in chat, and are skipped."""
 
     def __init__(self, toolbox: Toolbox, dialect: Dialect) -> None:
         self._toolbox = toolbox
         self._dialect = dialect
-        self._system: list[Message] = []  # they stand in front as one message: many chat templates allow no other
+        self._system: list[Message] = []  # joined at the beginning, because many chat templates allow no other position
         self._entries: list[_Turn | Message] = []
         self._open: _Turn | None = None  # the turn that the next assistant item belongs to
         self._open_turns: dict[str, list[_Turn]] = {}  # call id -> turns that wait for its result
@@ -132,7 +132,7 @@ class _History:
             turn.attached += [{"type": "text", "text": f"From tool call {call_id}:"}, *attached]
 
     def _turn_of(self, call_id: str) -> _Turn:
-        """Return the turn that a result belongs to: it may come late, behind other messages."""
+        """Return the turn of a result, which may arrive late, after other messages."""
         if turns := self._open_turns.get(call_id):
             turn = turns.pop()
             turn.open_calls[call_id] -= 1
@@ -166,8 +166,8 @@ def _result(call_id: str, text: str) -> Message:
 
 
 def _legal_arguments(arguments: object) -> str:
-    """Return arguments that parse: servers parse those of past calls, and one call that was cut must not spoil the
-    whole conversation."""
+    """Return arguments that are valid JSON: servers parse the arguments of past calls, and one incomplete call must
+    not make the whole conversation fail."""
     if not isinstance(arguments, str):
         return json.dumps(arguments or {}, ensure_ascii=False)
     if not arguments.strip():
@@ -248,7 +248,7 @@ def _joined(contents: list[list[Part]]) -> str | list[Part]:
 
 
 def reasoning_text(item: JsonObject) -> str:
-    """Return the reasoning that an item carries, wherever it is; "" when it carries none that we can read."""
+    """Return the reasoning in an item; "" when there is none that can be read."""
     return (
         _texts(item.get("content"))
         or unseal_reasoning(item.get("encrypted_content"))
@@ -270,7 +270,7 @@ def seal_reasoning(text: str) -> str:
 
 
 def unseal_reasoning(sealed: object) -> str:
-    """Return the text in a value that we issued; "" for a foreign one."""
+    """Return the text in a value that the router created; "" for any other value."""
     if not isinstance(sealed, str) or not sealed.startswith(_REASONING_PREFIX):
         return ""
     try:

@@ -43,7 +43,7 @@ def from_chat(
     if finish.is_failure(finish_reason):
         raise BackendProtocol(f"The backend gave its answer up (finish_reason {finish_reason[:40]!r}).")
     reason = finish.cut_of(finish_reason)
-    items = Assembler(request, new_id)  # a whole answer is a stream of one delta
+    items = Assembler(request, new_id)  # a whole reply is treated as a stream of one delta
     items.read(message, choice.get("logprobs"))
     items.finish(cut=reason is not None)
     if items.problem:
@@ -124,7 +124,7 @@ def _count(counts: object, name: str) -> int:
 
 
 def read_reply(response: JsonObject) -> ReplyReading:
-    """Return what a Response says.  One that failed says so by its status, which the client reads."""
+    """Return the facts of a Response.  A failed one has a status that the client reads."""
     usage = response.get("usage")
     usage = usage if isinstance(usage, Mapping) else {}
     return ReplyReading(

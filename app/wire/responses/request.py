@@ -1,6 +1,6 @@
 """Check the request of POST /v1/responses, and fill in every default.
 
-`null` means absent everywhere.  Fields that we do not know are no error and reach no backend.
+`null` always means absent.  Unknown fields are no error, and are not sent to chat backends.
 """
 
 from __future__ import annotations
@@ -15,8 +15,13 @@ from app.wire.chat.request import MOST_PIECES, model_name
 from app.wire.responses.tools import MOST_TOOLS, Toolbox, count_tools, parse_choice, parse_tools
 
 _NUMBER = (int, float)
-_SAMPLING = {"temperature": 1.0, "top_p": 1.0, "presence_penalty": 0, "frequency_penalty": 0}  # what is echoed
-_NEEDED = {  # what an item cannot be translated without
+_SAMPLING = {
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "presence_penalty": 0,
+    "frequency_penalty": 0,
+}  # members that the response repeats
+_NEEDED = {  # the required members of each item type
     "message": ("role",),
     "item_reference": ("id",),
     "function_call": ("call_id", "name"),
@@ -24,8 +29,8 @@ _NEEDED = {  # what an item cannot be translated without
     "function_call_output": ("call_id",),
     "custom_tool_call_output": ("call_id",),
 }
-_ELSEWHERE = ("conversation", "prompt")  # without what they refer to the model would answer another question
-# What could lead to items that another client stored: a backend must read them as they were checked.
+_ELSEWHERE = ("conversation", "prompt")  # the model would not see the referenced text, and answer another question
+# Members that can refer to items of another client: a backend must read the values that were checked.
 LEADS_TO_STORED = ("input", "previous_response_id", *_ELSEWHERE)
 _TOOL_CARRIERS = ("additional_tools", "tool_search_output")  # items that bring tools
 _ROLES = ("user", "assistant", "system", "developer")
@@ -68,21 +73,21 @@ class ResponsesRequest:
         return tuple(item["id"] for item in self.input if item_type(item) == "item_reference")
 
     def after(self, history: Sequence[JsonObject]) -> ResponsesRequest:
-        """Return the request as a continuation of `history`: tools that came as items of it are still there."""
+        """Return the request as a continuation of `history`, with the tools in its items."""
         return replace(self, toolbox=self.toolbox.after(_carried(history, "history")))
 
     def unstored(self) -> ResponsesRequest:
-        """Return the request as one whose reply is not kept."""
+        """Return the request with `store: false`."""
         return replace(self, store=False, echo={**self.echo, "store": False}) if self.store else self
 
 
 def item_type(item: JsonObject) -> str:
-    """Return the type of an input item; a message and a reference may leave it out."""
+    """Return the type of an input item; messages and references may omit it."""
     return str(item.get("type") or ("message" if item.get("role") else "item_reference"))
 
 
 def is_id(value: object) -> bool:
-    """Return whether a value can be the id of a stored item."""
+    """Return True when a value can be the id of a stored item."""
     return isinstance(value, str) and value != "" and value.isprintable()
 
 
@@ -206,7 +211,7 @@ def _input(fields: JsonObject) -> tuple[JsonObject, ...]:
 
 
 def _carried(items: Sequence[JsonObject], where: str) -> list[JsonObject]:
-    """Return the tools that come inside items (Codex sends all of its tools so for some models)."""
+    """Return the tools inside items (for some models, Codex sends all its tools in this way)."""
     return [
         tool
         for at, item in enumerate(items)

@@ -1,4 +1,4 @@
-"""Write the items of a request as they are kept for a continuation, and as they are listed."""
+"""Write the items of a request in the form in which they are stored, and in the form in which they are listed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ID_PREFIXES = {
 
 
 def kept_items(items: Sequence[JsonObject], new_id: Callable[[str], str]) -> list[JsonDict]:
-    """Return input items as they are kept for a continuation, each with a type and an id."""
+    """Return input items in the form in which they are stored, each with a type and an id."""
     result = []
     for item in items:
         kind, name = item_type(item), item.get("id")
@@ -39,7 +39,7 @@ def input_list(items: Sequence[JsonObject]) -> JsonDict:
 
 
 def _listed(item: JsonObject) -> JsonDict:
-    """Return an item as the published list shows it: content as parts, and a status."""
+    """Return an item as in OpenAI's list: content as parts, and a status."""
     listed = dict(item)
     if item["type"] != "reasoning":
         listed["status"] = item.get("status") or "completed"

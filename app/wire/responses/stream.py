@@ -22,7 +22,7 @@ class EventStream:
     """Write one streamed Response.
 
     `begin`, then `feed` for each chunk, then `finish` or `fail`; each returns the bytes to send, one entry an event.
-    Nothing comes out after the end.
+    After the end they return nothing.
     """
 
     def __init__(
@@ -36,8 +36,8 @@ class EventStream:
         clock: Callable[[], float],
         settle: Callable[[JsonDict], None] | None = None,
     ) -> None:
-        """Take `settle`, which gets the final object before it is sent, and may change it; it does not get the object
-        of a failure.  `new_id` makes a fresh id for a prefix, `clock` returns Unix time."""
+        """Take `settle`, which is called with the final object before it is sent, and may change it (not with the
+        object of a failure). `new_id` creates an id with a prefix, `clock` returns Unix time."""
         self._response = partial(response_object, request, response_id=response_id, created_at=created_at, model=model)
         self._clock = clock
         self._settle = settle
@@ -52,7 +52,7 @@ class EventStream:
 
     @property
     def ended_cleanly(self) -> bool:
-        """Return whether the backend declared its reply whole."""
+        """Return True when the backend marked its reply as complete."""
         return bool(self._finish_reason) or self._done_seen
 
     def begin(self) -> list[bytes]:
@@ -74,7 +74,7 @@ class EventStream:
         return self._feed(chunk, choice, delta if isinstance(delta, Mapping) else {})
 
     def feed_document(self, chat: JsonObject) -> list[bytes]:
-        """Return the events for a whole chat reply, from a backend that ignored `stream: true`.  Call `finish` behind
+        """Return the events for a whole chat reply, from a backend that ignored `stream: true`.  Call `finish` after
         it."""
         if self.closed:
             return []
@@ -155,18 +155,18 @@ class EventStream:
 def translate(chunks: Iterable[bytes], stream: EventStream) -> Iterator[bytes]:
     """Yield the client's bytes for the bytes of a chat stream.  A stream that breaks ends in a failure event.
 
-    Everything is read, also behind the end, so that the sender of `chunks` sees its body used up.
+    Everything is read, also after the end, so that the body of `chunks` is read to its end.
     """
     splitter = sse.Splitter()
     yield b"".join(stream.begin())
     try:
         for chunk in chunks:
             yield from _translate_events(splitter.feed(chunk), stream)
-            if splitter.oversized:  # something is missing from here on
+            if splitter.oversized:  # from here on, a part is missing
                 yield from _joined(stream.fail("The backend sent an event that is too long."))
         yield from _translate_events(splitter.flush(), stream)
     except StreamInterrupted as error:
-        if not stream.ended_cleanly:  # a connection that breaks behind a whole answer took nothing away
+        if not stream.ended_cleanly:  # when a connection breaks after a complete reply, nothing is lost
             yield from _joined(stream.fail(error.message, error.type, error.code, error.param))
     yield from _joined(stream.finish())
 
@@ -176,7 +176,7 @@ def _translate_events(events: Iterable[bytes], stream: EventStream) -> Iterator[
         name, data = sse.read(event)
         if name == b"error":
             yield from _joined(stream.feed(error_in(name, data) or {}, name))
-        elif data is None:  # a comment keeps the client's connection alive as it kept ours
+        elif data is None:  # a comment keeps the client's connection alive
             if event.startswith(b":") and not stream.closed:
                 yield sse.KEEP_ALIVE
         elif data.strip() == b"[DONE]":
@@ -197,9 +197,9 @@ _WORDS = (*(end.encode() for end in _ENDS), b'"error"')
 
 
 class ResponsesWatch(StreamWatch):
-    """Read Responses events from the side (implements form.Watch)."""
+    """Read Responses events while they pass through (implements form.Watch)."""
 
-    closing = b""  # nothing is added to a body that ends well
+    closing = b""  # nothing is added to a complete body
 
     def _read(self, event: bytes) -> None:
         name, data = sse.read(event)
@@ -209,7 +209,7 @@ class ResponsesWatch(StreamWatch):
             return
         first, self.has_event = not self.has_event, True
         if not (first or name == b"error" or b'"response.' not in data or any(word in data for word in _WORDS)):
-            return  # only the events that can matter are parsed
+            return  # only relevant events are parsed
         document = sse.json_of(data) or {}
         kind = document.get("type")
         if kind in _ENDS:

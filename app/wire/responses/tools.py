@@ -1,8 +1,8 @@
 """Offer Responses tools as chat functions, and find the tool for a chat function's name.
 
 Functions and custom tools are offered; the tools of a namespace are offered under a flat name; tools that only
-OpenAI can run (web search and the like) have no chat equivalent and are left out.  Tools may also come inside the
-input, as an item that makes them available from there on; a chat backend is offered all of them from the start.
+OpenAI can run (web search and the like) have no chat equivalent and are left out.  Tools can also be inside the
+input, as an item from which on they are available; a chat backend gets all of them from the beginning.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from app.wire.responses import custom
 
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_-]")
 _LONGEST_NAME = 64
-_NEVER_MARKED = 54  # characters at the end of a name that no mark of ours reaches
-MOST_TOOLS = 5000  # far beyond what any model is offered
+_NEVER_MARKED = 54  # characters at the end of a name that are never changed
+MOST_TOOLS = 5000  # more than any client sends
 _CHOICES = ("none", "auto", "required")
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """Hold one tool that the backend is offered, as the client knows it."""
+    """Hold one tool for the backend, under the client's name for it."""
 
     kind: str  # function | custom
     name: str
@@ -47,8 +47,8 @@ class Toolbox:
         self._parallel = parallel
         self._by_wire_name: dict[str, Tool] = {}
         self._wire_names: dict[tuple[str | None, str], str] = {}
-        self._attempts: dict[str, int] = {}  # by the end of a flat name: how often another had to be found
-        for tool in tools:  # plain names first: they are sent as they are
+        self._attempts: dict[str, int] = {}  # end of a flat name -> number of names that were tried
+        for tool in tools:  # names without a namespace first: they are not changed
             if tool["type"] in ("function", "custom"):
                 self._offer(tool, None, str(tool["name"]))
         for space in tools:
@@ -58,7 +58,7 @@ class Toolbox:
                         self._offer(tool, space["name"], self._free_name(space["name"], tool["name"]))
 
     def after(self, tools: Sequence[JsonObject]) -> Toolbox:
-        """Return this toolbox with older tools too; where two have one name, ours is offered."""
+        """Return this toolbox with older tools added; when two have the same name, the newer one is used."""
         return Toolbox((*tools, *self._tools), self._choice, self._parallel) if tools else self
 
     def members(self) -> JsonDict:
@@ -75,7 +75,7 @@ class Toolbox:
 
     @property
     def wire_names(self) -> Collection[str]:
-        """Return the names of the tools that the backend is offered."""
+        """Return the names of the tools for the backend."""
         return self._by_wire_name.keys()
 
     def tool(self, wire_name: str) -> Tool | None:
@@ -83,7 +83,7 @@ class Toolbox:
         return self._by_wire_name.get(wire_name)
 
     def wire_name(self, name: str, namespace: str | None) -> str:
-        """Return the name of a tool at the backend, also of one that is no longer offered."""
+        """Return the name of a tool at the backend, also of a tool that is no longer in the request."""
         return self._wire_names.get((namespace, name)) or (flat_name(namespace, name) if namespace else name)
 
     def _offer(self, tool: JsonObject, namespace: str | None, wire_name: str) -> None:
@@ -100,7 +100,7 @@ class Toolbox:
             return wire_name
         wire_name = flat_name(namespace, name)
         end = wire_name[-_NEVER_MARKED:]
-        while wire_name in self._by_wire_name:  # the count goes on, so that many names alike are not quadratic work
+        while wire_name in self._by_wire_name:  # the count continues, so that many similar names need no quadratic work
             attempt = self._attempts[end] = self._attempts.get(end, 1) + 1
             wire_name = flat_name(namespace, name, f"n{attempt}_")
         return wire_name
@@ -129,8 +129,8 @@ class Toolbox:
 
 
 def flat_name(namespace: str, name: str, mark: str = "") -> str:
-    """Return `namespace__name` within the letters and the length that chat servers allow; models read the end.  `mark`
-    goes in front, to distinguish two names that would else be one."""
+    """Return `namespace__name` with the characters and the length that chat servers allow; models use its end.
+    `mark` is a prefix that distinguishes names which would otherwise be equal."""
     flat = _ILLEGAL.sub("_", f"{namespace}__{name}")
     return mark + flat[len(mark) - _LONGEST_NAME :]
 
@@ -154,7 +154,8 @@ def _ways_to_name(tool: Tool) -> tuple[tuple[str, str], ...]:
 
 
 def parse_tools(value: object, where: str = "tools") -> tuple[JsonDict, ...]:
-    """Return `tools` in Responses shape, checked as far as we read it; `where` is their place in the body."""
+    """Return `tools` in the Responses form.  Check the members that the router reads; `where` is their position in
+    the body."""
     if value is None:
         return ()
     if not isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Translate for Responses clients: before chat backends, and before backends that speak the Responses API."""
+"""Translate between Responses clients and backends of the chat API or of the Responses API."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ResponsesToChat:
 
 
 class ResponsesToResponses:
-    """Pass requests and replies on, and note the responses that the backend keeps."""
+    """Pass requests and replies through, and store the owners of the responses that the backend stores."""
 
     def request(self, body: Body, model: str, dialect: Dialect, *, stream: bool) -> bytes:  # noqa: ARG002
         assert isinstance(body, ResponsesBody)
@@ -60,7 +60,7 @@ class ResponsesToResponses:
                 for event in splitter.feed(piece):
                     if response := response_in(event, ends_only=has_id):
                         has_id = True
-                        context.keep(dict(response))  # whose it is at once, its items at the end
+                        context.keep(dict(response))  # stores its owner at once, its items at the end
                 yield piece
         except StreamInterrupted as error:
             if not error.told:
@@ -73,7 +73,7 @@ class ResponsesToResponses:
 
 
 def failed_stream(error: RouterError, context: ReplyContext) -> bytes:
-    """Return the end of a stream which failed, with the beginning that it needs."""
+    """Return the end of a failed stream, with the events that must come first."""
     return b"".join(_events(context).fail(error.message, error.type, error.code, error.param))
 
 
