@@ -43,7 +43,7 @@ def backends_list(as_json: bool) -> None:
     click.echo(table(("backend", "type", "endpoint", "local", "key"), [cells(row) for row in rows]))
     for name, models in remote.items():
         for model, host in models.items():
-            click.echo(f"{name}: {model} runs at {host}, so it is not local")
+            click.echo(f"{name}: {model} runs at {host}: it is not local")
 
 
 def _remote_models(config: BackendConfig) -> dict[str, str]:

@@ -444,7 +444,7 @@ def test_backends_list_names_the_models_that_run_elsewhere(
     )
     result = run("backends", "list")
     assert result.exit_code == 0
-    assert result.output.splitlines()[-1] == "home: b:1 runs at ollama.com:443, so it is not local"
+    assert result.output.splitlines()[-1] == "home: b:1 runs at ollama.com:443: it is not local"
     rows = json.loads(run("backends", "list", "--json").output)
     assert [(row["backend"], row["local"], row["remote_models"]) for row in rows] == [
         ("home", True, {"b:1": "ollama.com:443"}),
