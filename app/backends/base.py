@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from math import inf
 from typing import Any, ClassVar
@@ -44,7 +44,7 @@ from app.types import (
 )
 from app.wire import WIRES, sse, translator
 from app.wire.chat.request import MOST_MODEL_CHARS
-from app.wire.error_document import error_of
+from app.wire.error_document import error_of, error_of_stored
 
 _MOST_MODELS = 10_000  # of one backend; each request looks up its name among them
 _ERROR_BODY_S = 5.0  # wait for each piece of an error's body
@@ -138,7 +138,7 @@ class Backend:
             if response.status >= 300:
                 raise self._refusal(response, target)
             if outgoing.operation is Operation.STORED:
-                return self._stored(response, outgoing.wire)
+                return StoredDocument(*self._document(response, find_error=error_of_stored), outgoing.wire)
             first_pieces = first_bytes(response, response.first_byte_by, self.config) if stream else []
             if stream and not form.is_document(b"".join(first_pieces), response.headers.get("content-type", "")):
                 chunks = Stream(
@@ -232,28 +232,14 @@ class Backend:
         return self._key
 
     def _document(
-        self, response: Response, first_pieces: Sequence[bytes] = (), deadline: float = inf
+        self,
+        response: Response,
+        first_pieces: Sequence[bytes] = (),
+        deadline: float = inf,
+        find_error: Callable[[JsonObject], JsonObject | None] = error_of,
     ) -> tuple[bytes, JsonDict]:
         """Return the body, and the JSON object that it is.  Raise BackendError for an error document.
         `first_pieces` of the body were read already."""
-        body, document = self._object(response, first_pieces, deadline)
-        if error_of(document) is not None:
-            raise self._error_body(document)
-        return body, document
-
-    def _stored(self, response: Response, wire: Wire) -> StoredDocument:
-        """Return the document of a stored response.  A response that failed contains an error, but is not an error."""
-        body, document = self._object(response)
-        if document.get("object") != "response" and error_of(document) is not None:
-            raise self._error_body(document)
-        return StoredDocument(body, document, wire)
-
-    def _error_body(self, document: JsonObject) -> BackendError:
-        return BackendServerError("answered 200 with an error", kind="error_body", said=said(document, self._key))
-
-    def _object(
-        self, response: Response, first_pieces: Sequence[bytes] = (), deadline: float = inf
-    ) -> tuple[bytes, JsonDict]:
         try:
             body = read_body(response, self.config.timeouts.idle_s, first_pieces, deadline)
         except TRANSPORT_ERRORS as error:
@@ -261,6 +247,8 @@ class Backend:
         document = sse.json_of(body)
         if document is None:
             raise BackendProtocol("answered 200 with something that is not a JSON object")
+        if find_error(document) is not None:
+            raise BackendServerError("answered 200 with an error", kind="error_body", said=said(document, self._key))
         return body, document
 
     def _refusal(self, response: Response, target: Target) -> BackendError:

@@ -33,6 +33,12 @@ def error_of(document: JsonObject | None, event: bytes = b"") -> JsonObject | No
     return document if failed and (document.get("message") or document.get("details")) else None
 
 
+def error_of_stored(document: JsonObject) -> JsonObject | None:
+    """Return the error that came instead of a stored response, else None.  A response that failed contains an error,
+    but is not an error."""
+    return None if document.get("object") == "response" else error_of(document)
+
+
 def error_in(event: bytes, data: bytes | None) -> JsonObject | None:
     """Return the error in an event's data, which may be plain text under `event: error`."""
     document = sse.json_of(data or b"")
