@@ -165,19 +165,21 @@ class ContextTooLong(RequestError):
 class BackendError(RouterError):
     """A target failed and the next one may be tried.
 
-    `kind` is the short word in rows (`timeout`, `http_503`).  `message` is in our words.  `said` is the backend's own
-    text without keys, only for the client that sent the request.
+    `kind` is the short word in rows (`timeout`, `http_503`). `message` holds no text of the backend.  `backend_text`
+    is the backend's own text without keys, only for the client that sent the request.
     """
 
     status = 502
     kind: str = "error"
-    said: str | None = None
+    backend_text: str | None = None
     next_target: ClassVar[bool] = True
     backend_failed: ClassVar[bool] = True  # counts towards the circuit
 
-    def __init__(self, message: str, *, kind: str | None = None, said: str | None = None, **detail: Any) -> None:
+    def __init__(
+        self, message: str, *, kind: str | None = None, backend_text: str | None = None, **detail: Any
+    ) -> None:
         super().__init__(message, **detail)
-        self.said = said
+        self.backend_text = backend_text
         if kind is not None:
             self.kind = kind
 
@@ -189,9 +191,9 @@ class BackendError(RouterError):
     def cause(self) -> str:
         return f"{self.target[0]}:{self.kind}" if self.target else self.kind
 
-    def told(self) -> str:
-        """Return the message with the backend's own text behind it."""
-        return f"{self.message}: {self.said}" if self.said else self.message
+    def full_message(self) -> str:
+        """Return the message with the text of the backend."""
+        return f"{self.message}: {self.backend_text}" if self.backend_text else self.message
 
 
 class BackendUnavailable(BackendError):
@@ -273,14 +275,14 @@ class PrivacyViolation(BackendError):
 
 
 class StreamInterrupted(RouterError):
-    """A stream broke after content was sent.  `told` is True when the client got the backend's own error event."""
+    """A stream broke after its begin.  `error_visible` is True when the client got the backend's own error event."""
 
     status = 502
 
-    def __init__(self, message: str, *, kind: str = "protocol", told: bool = False, **detail: Any) -> None:
+    def __init__(self, message: str, *, kind: str = "protocol", error_visible: bool = False, **detail: Any) -> None:
         super().__init__(message, **detail)
         self.kind = kind
-        self.told = told
+        self.error_visible = error_visible
 
     @property
     def cause(self) -> str:
@@ -302,7 +304,9 @@ class AllBackendsFailed(RouterError):
     def __init__(self, failures: Sequence[tuple[str, BackendError]], *, private: bool = False) -> None:
         """`failures` holds (name of the backend, error) in the order of tries and is never empty.  The message of a
         private request is in our words alone."""
-        super().__init__("; ".join(f"{name}: {error.message if private else error.told()}" for name, error in failures))
+        super().__init__(
+            "; ".join(f"{name}: {error.message if private else error.full_message()}" for name, error in failures)
+        )
         self.failures = tuple(failures)
         errors = [error for _, error in failures]
         if all(isinstance(error, BackendTimeout) for error in errors):

@@ -253,7 +253,7 @@ def test_all_failed(errors: list[BackendError], status: int, type_: str, code: s
 
 def test_the_message_names_each_backend_and_what_happened() -> None:
     stage = Stage(
-        {"a": [REFUSED], "b": [BackendServerError("answered 500", kind="http_500", said="CUDA out of memory")]}
+        {"a": [REFUSED], "b": [BackendServerError("answered 500", kind="http_500", backend_text="CUDA out of memory")]}
     )
     with pytest.raises(AllBackendsFailed) as caught:
         run(stage, "a", "b")
@@ -266,7 +266,12 @@ def test_the_clients_mistake_in_a_private_request_is_worded_by_us() -> None:
     """The backend's document may quote the prompt."""
     quoting = {"message": "no: my secret", "code": "my secret"}
     error = BackendRejected(
-        "answered 422", kind="http_422", status=422, document={"error": quoting}, said="my secret", code="my secret"
+        "answered 422",
+        kind="http_422",
+        status=422,
+        document={"error": quoting},
+        backend_text="my secret",
+        code="my secret",
     )
     stage = Stage({"a": [error]}, local=frozenset({"a"}))
     with pytest.raises(BackendRejected) as caught:
@@ -277,7 +282,7 @@ def test_the_clients_mistake_in_a_private_request_is_worded_by_us() -> None:
 
 
 def test_what_a_backend_said_of_a_private_request_is_not_repeated() -> None:
-    error = BackendServerError("answered 500", kind="http_500", said="cannot parse 'my secret'")
+    error = BackendServerError("answered 500", kind="http_500", backend_text="cannot parse 'my secret'")
     stage = Stage({"a": [error]}, local=frozenset("a"))
     with pytest.raises(AllBackendsFailed) as caught:
         run(stage, "a", private=True)

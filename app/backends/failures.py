@@ -207,14 +207,14 @@ def unused_proxy(endpoint: str, environ: Mapping[str, str]) -> str:
 
 def causes(error: BaseException) -> Iterator[BaseException]:
     """Yield the error and all errors that it wraps: urllib3 puts them into args, `reason` and the context."""
-    todo: list[object] = [error]
-    seen: set[int] = set()
-    while todo:
-        item = todo.pop()
-        if isinstance(item, BaseException) and id(item) not in seen:
-            seen.add(id(item))
+    pending: list[object] = [error]
+    visited: set[int] = set()
+    while pending:
+        item = pending.pop()
+        if isinstance(item, BaseException) and id(item) not in visited:
+            visited.add(id(item))
             yield item
-            todo += [*item.args, getattr(item, "reason", None), item.__cause__, item.__context__]
+            pending += [*item.args, getattr(item, "reason", None), item.__cause__, item.__context__]
 
 
 def refusal(
@@ -227,24 +227,26 @@ def refusal(
     if status < 400:
         return BackendProtocol(f"{message}, a redirect, which is never followed", kind=kind)
     document = _error_document(status, body, key)
-    text = said(document, key)
+    text = error_text(document, key)
     wait = _seconds(retry_after)
     if status == 429:
-        return BackendRateLimited(f"{message} (rate limited)", said=text, retry_after_s=wait)
+        return BackendRateLimited(f"{message} (rate limited)", backend_text=text, retry_after_s=wait)
     if status == 402:
         return BackendDenied(f"{message}: its account has no balance", kind=kind)
     if status in (401, 403):
         return BackendDenied(f"{message}; check {config.api_key_env or 'its access rules'}", kind=kind)
     if status >= 500 or status in _TEMPORARY:
-        return BackendServerError(message, kind=kind, said=text, retry_after_s=wait)
+        return BackendServerError(message, kind=kind, backend_text=text, retry_after_s=wait)
     if status == 404 and not target.client_named:
         question = f"; is the model {target.model} there?" if target.model else ""
-        return BackendDenied(message + question, kind=kind, said=text)
+        return BackendDenied(message + question, kind=kind, backend_text=text)
     named = {name: value for name, value in error_fields(document).items() if name != "message"}
-    return BackendRejected(message, kind=kind, status=status, document=document, said=text, retry_after_s=wait, **named)
+    return BackendRejected(
+        message, kind=kind, status=status, document=document, backend_text=text, retry_after_s=wait, **named
+    )
 
 
-def said(document: JsonObject, key: str) -> str | None:
+def error_text(document: JsonObject, key: str) -> str | None:
     """Return the message of a backend's error document, shortened, with keys taken out."""
     message = error_fields(document)["message"]
     return excerpt(message, (key,)) if message else None

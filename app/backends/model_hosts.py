@@ -24,7 +24,7 @@ class ModelHosts:
     def __init__(self, ask: Callable[[str], str], clock: Callable[[], float] = time.monotonic) -> None:
         """Take `ask`, which returns the host that runs a model, "" for the server itself, or raises BackendError, and
         `clock`, which returns monotonic seconds."""
-        self.known: Mapping[str, str] = {}  # by model_key; replaced as a whole, so that readers notice a change
+        self.by_model: Mapping[str, str] = {}  # by model_key; replaced as a whole, so that readers notice a change
         self._ask = ask
         self._clock = clock
         self._answers: dict[str, tuple[float, str]] = {}  # the time of the question, and the host
@@ -32,8 +32,8 @@ class ModelHosts:
 
     def learn(self, hosts: Mapping[str, str]) -> None:
         """Store the hosts in the server's list of models."""
-        if hosts != self.known:
-            self.known = dict(hosts)
+        if hosts != self.by_model:
+            self.by_model = dict(hosts)
 
     def confirm(self, model: str) -> str:
         """Return the host that runs a model, as the server said within the last second; "" = the server itself.
@@ -68,8 +68,8 @@ class ModelHosts:
         if len(self._answers) >= _MOST_ANSWERS:
             self._answers.clear()
         self._answers[key] = (asked_at, host)
-        if host or self.known.get(key):
-            self.known = {**self.known, key: host}
+        if host or self.by_model.get(key):
+            self.by_model = {**self.by_model, key: host}
         return host
 
 

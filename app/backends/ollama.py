@@ -42,7 +42,7 @@ class OllamaBackend(Backend):
 
     @property
     def model_hosts(self) -> Mapping[str, str]:
-        return self._hosts.known
+        return self._hosts.by_model
 
     def host_of_model(self, model: str) -> str:
         return self._hosts.confirm(model)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from math import inf
 
-from app.backends.failures import TRANSPORT_ERRORS, said, transport_error
+from app.backends.failures import TRANSPORT_ERRORS, error_text, transport_error
 from app.backends.response import Response
 from app.errors import (
     BackendProtocol,
@@ -117,8 +117,8 @@ class Stream:
                 watch.end()
                 break
         if watch.error is not None:
-            text = said(watch.error, self._key)
-            raise BackendServerError("answered with an error event", kind="error_event", said=text)
+            text = error_text(watch.error, self._key)
+            raise BackendServerError("answered with an error event", kind="error_event", backend_text=text)
         if watch.failure:
             raise BackendServerError(failed_finish(watch.failure), kind="gave_up")
         if not watch.has_event:
@@ -158,7 +158,7 @@ class Stream:
             if not watch.error_visible and not self._private:
                 more = {name: redact(text, (self._key,)) for name, text in error_fields(watch.error).items() if text}
                 message = more.pop("message", message)
-            raise self._broken(message, "error_event", told=watch.error_visible, **more)
+            raise self._broken(message, "error_event", error_visible=watch.error_visible, **more)
         if watch.failure:
             raise self._broken(f"the backend {failed_finish(watch.failure)}", "gave_up")
 
@@ -184,9 +184,9 @@ class Stream:
             self._response.read(_DRAIN_S)
         self._response.close()
 
-    def _broken(self, message: str, kind: str, *, told: bool = False, **more: str) -> StreamInterrupted:
+    def _broken(self, message: str, kind: str, *, error_visible: bool = False, **more: str) -> StreamInterrupted:
         self.close()
-        return StreamInterrupted(message, kind=kind, told=told, **more)
+        return StreamInterrupted(message, kind=kind, error_visible=error_visible, **more)
 
 
 def failed_finish(reason: str) -> str:

@@ -77,6 +77,6 @@ class Beliefs:
         if models is not None:
             self._models = {**self._models, backend: models}
 
-    def forget_answers(self, asked: Mapping[str, Backend]) -> None:
+    def forget_answers(self, backends: Mapping[str, Backend]) -> None:
         """Remove the answers of backends that are no longer asked."""
-        self.answers = {name: answer for name, answer in self.answers.items() if name in asked}
+        self.answers = {name: answer for name, answer in self.answers.items() if name in backends}

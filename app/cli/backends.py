@@ -80,7 +80,7 @@ def _probe(name: str, backend: Backend) -> JsonDict:
         remote = sum(map(bool, (backend.model_hosts or {}).values()))
         answer += f", {remote} run at another host" if remote else ""
     except BackendError as error:
-        answer, ok = error.told(), False
+        answer, ok = error.full_message(), False
     finally:
         backend.close()
     return {"backend": name, "ok": ok, "ms": round((time.monotonic() - start_s) * 1000), "answer": answer}

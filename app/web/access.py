@@ -111,7 +111,7 @@ class AccessControl:
         key = api.key(environ)
         raw = (key or "").encode("latin-1", "replace")
         # Every key is compared, so that the time does not reveal which one is similar.
-        matches = [hmac.compare_digest(raw, known) for known in self._keys]
+        matches = [hmac.compare_digest(raw, valid_key) for valid_key in self._keys]
         if key is None or not any(matches):
             text = f"Wrong or missing key. Send {api.key_hint} with one of the keys in LLR_API_KEYS."
             raise NotAllowed(text, status=401, type="invalid_request_error", code="invalid_api_key")

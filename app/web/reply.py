@@ -44,5 +44,5 @@ def buffered(
         log.write(error.status, None, error)
         raise
     log.write(200, reply)
-    known = headers.reply_headers(request.request_id, reply, environ)
-    return Response(200, {"Content-Type": content_type, **known}, body)
+    llr_headers = headers.reply_headers(request.request_id, reply, environ)
+    return Response(200, {"Content-Type": content_type, **llr_headers}, body)

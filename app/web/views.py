@@ -37,5 +37,5 @@ def for_flask(view: View) -> Callable[..., flask.Response]:
 
 def get_services() -> Services:
     """Return the services of this process."""
-    made: Services = flask.current_app.extensions["services"]
-    return made
+    instance: Services = flask.current_app.extensions["services"]
+    return instance

@@ -16,7 +16,7 @@ class Refusal(Protocol):
 
     status: int
     message: str
-    said: str | None
+    backend_text: str | None
     param: str | None
     code: str | None
 

@@ -249,12 +249,12 @@ def test_what_the_gate_hears_is_learned_and_what_runs_here_only_where_it_changes
     server = Server("away:443", "", "")
     server.hosts.learn({"m:latest": ""})
     server.hosts.confirm("m")
-    assert server.hosts.known == {"m:latest": "away:443"}
+    assert server.hosts.by_model == {"m:latest": "away:443"}
     server.hosts.confirm("made-up-by-a-client")
-    assert server.hosts.known == {"m:latest": "away:443"}
+    assert server.hosts.by_model == {"m:latest": "away:443"}
     server.now += 2
     server.hosts.confirm("m")
-    assert server.hosts.known == {"m:latest": ""}
+    assert server.hosts.by_model == {"m:latest": ""}
 
 
 def test_memory_is_bounded_whatever_models_clients_name() -> None:
@@ -317,4 +317,4 @@ def test_a_refusal_of_another_kind_keeps_its_words() -> None:
     with pytest.raises(PrivacyViolation) as caught:
         server.hosts.confirm("m")
     assert "answered 401" in caught.value.message
-    assert json.dumps(caught.value.said) == "null", "nothing that the server wrote"
+    assert json.dumps(caught.value.backend_text) == "null", "nothing that the server wrote"

@@ -160,7 +160,7 @@ def test_a_backend_that_refuses_before_it_has_read_all_is_heard(play: Play, tls:
     with server(quietly, context) as endpoint, pytest.raises(BackendRejected) as caught:
         send(endpoint, Timeouts(5, 5, 5, 5), str(tmp_path / "ca.pem") if tls else "")
     assert caught.value.status == 413
-    assert caught.value.said == "too large for me"
+    assert caught.value.backend_text == "too large for me"
 
 
 def test_an_answer_that_begins_before_all_was_read_is_no_refusal() -> None:

@@ -329,7 +329,7 @@ def test_comments_pass_while_a_call_is_held() -> None:
 def test_all_whole_events_are_passed_on_when_a_stream_breaks(rest: bytes, passed: bytes, told: bool) -> None:
     def source() -> Iterator[bytes]:
         yield sse.event(calls(call(0, "c", "f", "{}"))) + rest
-        raise StreamInterrupted("reset", told=told)
+        raise StreamInterrupted("reset", error_visible=told)
 
     sent = []
     with pytest.raises(StreamInterrupted):

@@ -54,7 +54,7 @@ def refused_member(refusal: Refusal) -> str | None:
     """Return the parameter that a server does not support; None when the refusal has another reason."""
     if refusal.status not in (400, 422):
         return None
-    text = f"{refusal.said or ''} {refusal.code or ''}".lower()
+    text = f"{refusal.backend_text or ''} {refusal.code or ''}".lower()
     name = refusal.param if refusal.param in _NAMES else _first_named(text)
     signs = _BAD_VALUES if name in ("reasoning_effort", "developer") else _UNSUPPORTED
     return name if name and any(sign in text for sign in signs) else None

@@ -30,7 +30,7 @@ class ChatToChat:
             for piece in repaired_stream(pieces, tool_names(context.body.chat), lambda: context.new_id("call")):
                 yield piece
         except StreamInterrupted as error:
-            if not error.told:
+            if not error.error_visible:
                 yield sse.missing_end(piece) + error_event(error)  # the stream may have broken within an event
 
     def reply_as_stream(self, document: JsonObject, context: ReplyContext) -> Iterator[bytes]:

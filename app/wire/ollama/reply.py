@@ -14,12 +14,16 @@ from app.wire.translator import ReplyContext
 def completion(document: JsonObject, context: ReplyContext) -> JsonDict:
     """Return the chat completion for a whole reply."""
     message, calls = message_of(document, context)
-    made: JsonDict = {"role": "assistant", "content": message.get("content") or ""}
+    chat_message: JsonDict = {"role": "assistant", "content": message.get("content") or ""}
     if thinking := message.get("thinking"):
-        made["reasoning"] = thinking
+        chat_message["reasoning"] = thinking
     if calls:
-        made["tool_calls"] = calls
-    choice: JsonDict = {"index": 0, "message": made, "finish_reason": finish_reason(document, calls=bool(calls))}
+        chat_message["tool_calls"] = calls
+    choice: JsonDict = {
+        "index": 0,
+        "message": chat_message,
+        "finish_reason": finish_reason(document, calls=bool(calls)),
+    }
     if logprobs := document.get("logprobs"):
         choice["logprobs"] = {"content": logprobs}
     return {**head(context), "object": "chat.completion", "choices": [choice], "usage": usage(document)}
@@ -87,7 +91,7 @@ def read_reply(document: JsonObject) -> ReplyReading:
         input_tokens=read,
         output_tokens=written,
         lack="" if isinstance(document.get("message"), Mapping) else "a message",
-        failure=given_up(document),
+        failure=failure_of(document),
     )
 
 
@@ -105,7 +109,7 @@ def has_calls(document: JsonObject) -> bool:
     return isinstance(message, Mapping) and bool(message.get("tool_calls"))
 
 
-def given_up(document: JsonObject) -> str:
+def failure_of(document: JsonObject) -> str:
     """Return the finish reason with which the server failed; "" when it did not fail."""
     reason = finish.reason_of(document.get("done_reason"))
     return reason if finish.is_failure(reason) else ""

@@ -81,8 +81,12 @@ def dropped_members(chat: JsonObject) -> tuple[str, ...]:
 
 
 def _options(chat: JsonObject, loading: Loading) -> JsonDict:
-    given = chat.get("options")
-    options = {name: given[name] for name in SAMPLING if name in given} if isinstance(given, Mapping) else {}
+    client_options = chat.get("options")
+    options = (
+        {name: client_options[name] for name in SAMPLING if name in client_options}
+        if isinstance(client_options, Mapping)
+        else {}
+    )
     options |= {name: chat[name] for name in SAMPLING if chat.get(name) is not None}
     limit = chat.get("max_completion_tokens")
     limit = chat.get("max_tokens") if limit is None else limit
@@ -178,7 +182,7 @@ def _arguments(function: JsonObject) -> JsonObject:
 
 def _called_name(messages: Sequence[JsonObject], call_id: object) -> str:
     """Return the name of the function that a call with this id called; "" when there is none."""
-    return next((name for known, name in _called(messages) if known == call_id), "")
+    return next((name for other_id, name in _called(messages) if other_id == call_id), "")
 
 
 def _called(messages: Sequence[JsonObject]) -> Iterator[tuple[object, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from app.types import JsonDict, JsonObject, Wire
 from app.wire import sse
 from app.wire.ollama.errors import error_of
-from app.wire.ollama.reply import chars_of, finish_reason, given_up, has_calls, head, message_of, tokens_of, usage
+from app.wire.ollama.reply import chars_of, failure_of, finish_reason, has_calls, head, message_of, tokens_of, usage
 from app.wire.reply_facts import ReplyFacts
 from app.wire.translator import ReplyContext
 
@@ -90,7 +90,7 @@ class StreamWatch:
         if document.get("done"):
             self.has_end = True
             self.facts.finish = finish_reason(document, calls=self._has_calls)
-            self.failure = given_up(document)
+            self.failure = failure_of(document)
             self.input_tokens, self.output_tokens = tokens_of(document)
 
 
@@ -132,5 +132,5 @@ class ChatEvents:
 def _wants_usage(context: ReplyContext) -> bool:
     """Return True when a chunk with the usage is sent: chat clients must ask for it, all other clients get it."""
     options = context.body.chat.get("stream_options")
-    asked = isinstance(options, Mapping) and bool(options.get("include_usage"))
-    return asked or context.body.wire is not Wire.CHAT
+    is_requested = isinstance(options, Mapping) and bool(options.get("include_usage"))
+    return is_requested or context.body.wire is not Wire.CHAT

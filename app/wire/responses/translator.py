@@ -63,7 +63,7 @@ class ResponsesToResponses:
                         context.keep(dict(response))  # stores its owner at once, its items at the end
                 yield piece
         except StreamInterrupted as error:
-            if not error.told:
+            if not error.error_visible:
                 yield splitter.end_mark + failed_stream(error, context)
 
     def reply_as_stream(self, document: JsonObject, context: ReplyContext) -> Iterator[bytes]:

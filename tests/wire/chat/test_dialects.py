@@ -185,26 +185,26 @@ def test_responses_gathers_them_too(kind: str) -> None:
 # --- refusals ---------------------------------------------------------------------------------------
 
 REFUSALS: list[tuple[dict[str, Any], str | None]] = [
-    ({"said": "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' "
+    ({"backend_text": "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' "
       "instead.", "param": "max_tokens", "code": "unsupported_parameter"}, "max_tokens"),
-    ({"said": "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens'."}, "max_tokens"),
-    ({"said": "Unsupported parameter", "param": "reasoning_effort"}, "reasoning_effort"),
-    ({"said": "no", "param": "max_completion_tokens", "code": "unsupported_parameter"}, "max_completion_tokens"),
-    ({"said": "body.max_completion_tokens: Extra inputs are not permitted", "status": 422}, "max_completion_tokens"),
-    ({"said": "Unrecognized request argument supplied: reasoning_effort"}, "reasoning_effort"),
-    ({"said": "invalid reasoning value: 'xhigh' (must be \"high\" or \"low\")"}, "reasoning_effort"),
-    ({"said": '"llama3" does not support thinking'}, "reasoning_effort"),
-    ({"said": "Unsupported value: 'reasoning_effort' does not support 'minimal'.", "code": "unsupported_value",
+    ({"backend_text": "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens'."}, "max_tokens"),
+    ({"backend_text": "Unsupported parameter", "param": "reasoning_effort"}, "reasoning_effort"),
+    ({"backend_text": "no", "param": "max_completion_tokens", "code": "unsupported_parameter"}, "max_completion_tokens"),
+    ({"backend_text": "body.max_completion_tokens: Extra inputs are not permitted", "status": 422}, "max_completion_tokens"),
+    ({"backend_text": "Unrecognized request argument supplied: reasoning_effort"}, "reasoning_effort"),
+    ({"backend_text": "invalid reasoning value: 'xhigh' (must be \"high\" or \"low\")"}, "reasoning_effort"),
+    ({"backend_text": '"llama3" does not support thinking'}, "reasoning_effort"),
+    ({"backend_text": "Unsupported value: 'reasoning_effort' does not support 'minimal'.", "code": "unsupported_value",
       "param": "reasoning_effort"}, "reasoning_effort"),
-    ({"said": "messages[0].role: unknown variant `developer`, expected one of `system`, `user`"}, "developer"),
-    ({"said": "Unsupported value: 'messages[0].role' does not support 'developer' with this model.",
+    ({"backend_text": "messages[0].role: unknown variant `developer`, expected one of `system`, `user`"}, "developer"),
+    ({"backend_text": "Unsupported value: 'messages[0].role' does not support 'developer' with this model.",
       "param": "messages[0].role"}, "developer"),
-    ({"said": "unknown field: verbosity"}, "verbosity"),
-    ({"said": "Unsupported parameter: 'temperature' is not supported", "param": "temperature"}, None),
-    ({"said": "max_tokens is too large: 100000. This model supports at most 4096 tokens", "param": "max_tokens"}, None),
-    ({"said": "max_tokens must be positive", "param": "max_tokens"}, None),
-    ({"said": "Unsupported parameter: max_tokens", "status": 403}, None),
-    ({"said": None}, None),
+    ({"backend_text": "unknown field: verbosity"}, "verbosity"),
+    ({"backend_text": "Unsupported parameter: 'temperature' is not supported", "param": "temperature"}, None),
+    ({"backend_text": "max_tokens is too large: 100000. This model supports at most 4096 tokens", "param": "max_tokens"}, None),
+    ({"backend_text": "max_tokens must be positive", "param": "max_tokens"}, None),
+    ({"backend_text": "Unsupported parameter: max_tokens", "status": 403}, None),
+    ({"backend_text": None}, None),
 ]  # fmt: skip
 
 

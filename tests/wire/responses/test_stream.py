@@ -870,7 +870,7 @@ def test_interruption_behind_a_finish_reason_took_nothing_away() -> None:
 def test_interruption_told_by_the_backend_is_told_once() -> None:
     def chunks() -> Iterator[bytes]:
         yield body([*text("a"), {"error": {"message": "oom"}}], done=False)
-        raise StreamInterrupted("oom", told=True)
+        raise StreamInterrupted("oom", error_visible=True)
 
     events = valid(b"".join(translate(chunks(), stream())))
     assert kinds(events).count("error") == 1
