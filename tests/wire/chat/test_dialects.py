@@ -185,32 +185,33 @@ def test_responses_gathers_them_too(kind: str) -> None:
 # --- refusals ---------------------------------------------------------------------------------------
 
 REFUSALS: list[tuple[dict[str, Any], str | None]] = [
-    ({"backend_text": "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' "
+    ({"text": "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' "
       "instead.", "param": "max_tokens", "code": "unsupported_parameter"}, "max_tokens"),
-    ({"backend_text": "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens'."}, "max_tokens"),
-    ({"backend_text": "Unsupported parameter", "param": "reasoning_effort"}, "reasoning_effort"),
-    ({"backend_text": "no", "param": "max_completion_tokens", "code": "unsupported_parameter"}, "max_completion_tokens"),
-    ({"backend_text": "body.max_completion_tokens: Extra inputs are not permitted", "status": 422}, "max_completion_tokens"),
-    ({"backend_text": "Unrecognized request argument supplied: reasoning_effort"}, "reasoning_effort"),
-    ({"backend_text": "invalid reasoning value: 'xhigh' (must be \"high\" or \"low\")"}, "reasoning_effort"),
-    ({"backend_text": '"llama3" does not support thinking'}, "reasoning_effort"),
-    ({"backend_text": "Unsupported value: 'reasoning_effort' does not support 'minimal'.", "code": "unsupported_value",
+    ({"text": "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens'."}, "max_tokens"),
+    ({"text": "Unsupported parameter", "param": "reasoning_effort"}, "reasoning_effort"),
+    ({"text": "no", "param": "max_completion_tokens", "code": "unsupported_parameter"}, "max_completion_tokens"),
+    ({"text": "body.max_completion_tokens: Extra inputs are not permitted", "status": 422}, "max_completion_tokens"),
+    ({"text": "Unrecognized request argument supplied: reasoning_effort"}, "reasoning_effort"),
+    ({"text": "invalid reasoning value: 'xhigh' (must be \"high\" or \"low\")"}, "reasoning_effort"),
+    ({"text": '"llama3" does not support thinking'}, "reasoning_effort"),
+    ({"text": "Unsupported value: 'reasoning_effort' does not support 'minimal'.", "code": "unsupported_value",
       "param": "reasoning_effort"}, "reasoning_effort"),
-    ({"backend_text": "messages[0].role: unknown variant `developer`, expected one of `system`, `user`"}, "developer"),
-    ({"backend_text": "Unsupported value: 'messages[0].role' does not support 'developer' with this model.",
+    ({"text": "messages[0].role: unknown variant `developer`, expected one of `system`, `user`"}, "developer"),
+    ({"text": "Unsupported value: 'messages[0].role' does not support 'developer' with this model.",
       "param": "messages[0].role"}, "developer"),
-    ({"backend_text": "unknown field: verbosity"}, "verbosity"),
-    ({"backend_text": "Unsupported parameter: 'temperature' is not supported", "param": "temperature"}, None),
-    ({"backend_text": "max_tokens is too large: 100000. This model supports at most 4096 tokens", "param": "max_tokens"}, None),
-    ({"backend_text": "max_tokens must be positive", "param": "max_tokens"}, None),
-    ({"backend_text": "Unsupported parameter: max_tokens", "status": 403}, None),
-    ({"backend_text": None}, None),
+    ({"text": "unknown field: verbosity"}, "verbosity"),
+    ({"text": "Unsupported parameter: 'temperature' is not supported", "param": "temperature"}, None),
+    ({"text": "max_tokens is too large: 100000. This model supports at most 4096 tokens", "param": "max_tokens"}, None),
+    ({"text": "max_tokens must be positive", "param": "max_tokens"}, None),
+    ({"text": "Unsupported parameter: max_tokens", "status": 403}, None),
+    ({"text": None}, None),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("refusal", "word"), REFUSALS, ids=[str(refusal)[:60] for refusal, _ in REFUSALS])
 def test_what_a_refusal_names(refusal: dict[str, Any], word: str | None) -> None:
-    assert refused_member(BackendRejected("answered 400", **{"status": 400, **refusal})) == word
+    text, members = refusal["text"], {name: value for name, value in refusal.items() if name != "text"}
+    assert refused_member(BackendRejected("answered 400", backend_text=text, **{"status": 400, **members})) == word
 
 
 @pytest.mark.parametrize(
