@@ -21,8 +21,8 @@ from app.backends.failures import (
     AUTHORITIES,
     TRANSPORT_ERRORS,
     causes,
-    refusal,
     error_text,
+    refusal,
     transport_error,
     unused_proxy,
 )
@@ -176,7 +176,7 @@ class Backend:
         return None
 
     def host_of_model(self, model: str) -> str:  # noqa: ARG002
-        """Return the host that runs a model, as the server error_text within the last second; "" = the server itself.
+        """Return the host that runs a model, as the server said within the last second; "" = the server itself.
         Raises BackendError when the server does not say."""
         return ""
 
@@ -248,7 +248,9 @@ class Backend:
         if document is None:
             raise BackendProtocol("answered 200 with something that is not a JSON object")
         if find_error(document) is not None:
-            raise BackendServerError("answered 200 with an error", kind="error_body", backend_text=error_text(document, self._key))
+            raise BackendServerError(
+                "answered 200 with an error", kind="error_body", backend_text=error_text(document, self._key)
+            )
         return body, document
 
     def _refusal(self, response: Response, target: Target) -> BackendError:
