@@ -133,7 +133,7 @@ class Backend:
         """Try `open` once."""
         response = self._send(outgoing.method, outgoing.path, outgoing.body or None, private)
         form = WIRES[outgoing.wire]
-        answer = None
+        stream_reply = None
         try:
             if response.status >= 300:
                 raise self._refusal(response, target)
@@ -145,8 +145,8 @@ class Backend:
                     response, self.config, self._key, wire=outgoing.wire, private=private, first_pieces=first_pieces
                 )
                 chunks.wait_for_first(response.first_byte_by)
-                answer = chunks
-                return answer
+                stream_reply = chunks
+                return stream_reply
             body, document = self._document(response, first_pieces)
             whole = Whole(body, document, outgoing.wire)
             if whole.lack:
@@ -155,7 +155,7 @@ class Backend:
                 raise BackendServerError(failed_finish(whole.finish_failure), kind="gave_up")
             return whole
         finally:
-            if answer is None:
+            if stream_reply is None:
                 response.close()
 
     def discover(self) -> tuple[str, ...]:

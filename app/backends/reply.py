@@ -21,7 +21,7 @@ from app.wire import WIRES
 from app.wire.error_document import error_fields
 from app.wire.reply_facts import ReplyFacts
 
-_MAX_ANSWER_BYTES = 64 * 1024 * 1024
+_MOST_REPLY_BYTES = 64 * 1024 * 1024
 _MOST_BEFORE_FIRST_BYTES = 16 * 1024 * 1024  # comments, or an event that does not end
 _DRAIN_S = 0.05  # the wait for the end of a body after its last event, so that the connection can be used again
 
@@ -218,6 +218,6 @@ def read_body(response: Response, timeout_s: float, first_pieces: Sequence[bytes
     while piece := response.read(min(timeout_s, deadline - time.monotonic())):
         pieces.append(piece)
         size += len(piece)
-        if size > _MAX_ANSWER_BYTES:
-            raise BackendProtocol(f"answered with more than {_MAX_ANSWER_BYTES} bytes")
+        if size > _MOST_REPLY_BYTES:
+            raise BackendProtocol(f"answered with more than {_MOST_REPLY_BYTES} bytes")
     return b"".join(pieces)

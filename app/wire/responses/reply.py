@@ -35,10 +35,10 @@ def from_chat(
     new_id: Callable[[str], str],
 ) -> JsonDict:
     """Return the Response for a whole chat reply.  Raise BackendProtocol when it holds no message."""
-    answer = message_of(chat)
-    if answer is None:
+    choice_and_message = message_of(chat)
+    if choice_and_message is None:
         raise BackendProtocol("The backend's answer holds no message.")
-    choice, message = answer
+    choice, message = choice_and_message
     finish_reason = finish.reason_of(choice.get("finish_reason"))
     if finish.is_failure(finish_reason):
         raise BackendProtocol(f"The backend gave its answer up (finish_reason {finish_reason[:40]!r}).")

@@ -80,11 +80,11 @@ class EventStream:
             return []
         if error_of(chat) is not None:
             return self.feed(chat)
-        answer = message_of(chat)
-        if answer is None:
+        choice_and_message = message_of(chat)
+        if choice_and_message is None:
             return self.fail("The backend's answer holds no message.")
         self._done_seen = True
-        return self._feed(chat, *answer)
+        return self._feed(chat, *choice_and_message)
 
     def done(self) -> None:
         """Note that the backend sent `[DONE]`."""
