@@ -42,9 +42,9 @@ def context(wire: Wire, kept: list[JsonDict] | None = None, **members: Any) -> R
     )
 
 
-def broken(*pieces: bytes, told: bool = False) -> Iterator[bytes]:
+def broken(*pieces: bytes, error_visible: bool = False) -> Iterator[bytes]:
     yield from pieces
-    raise StreamInterrupted("the backend's stream broke", told=told)
+    raise StreamInterrupted("the backend's stream broke", error_visible=error_visible)
 
 
 def test_every_form_is_read() -> None:
@@ -127,7 +127,7 @@ def test_a_stream_that_breaks_ends_with_an_error_of_the_clients_form(client: Wir
 
 def test_an_error_that_a_client_saw_is_not_repeated() -> None:
     for wire in CLIENTS:
-        assert [*translator(wire, wire).stream(broken(b": x\n\n", told=True), context(wire))] == [b": x\n\n"]
+        assert [*translator(wire, wire).stream(broken(b": x\n\n", error_visible=True), context(wire))] == [b": x\n\n"]
 
 
 def test_chat_stands_between_forms_that_know_nothing_of_each_other() -> None:
