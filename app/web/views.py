@@ -37,5 +37,5 @@ def for_flask(view: View) -> Callable[..., flask.Response]:
 
 def get_services() -> Services:
     """Return the services of this process."""
-    instance: Services = flask.current_app.extensions["services"]
-    return instance
+    services: Services = flask.current_app.extensions["services"]
+    return services
