@@ -105,13 +105,13 @@ class Backend:
         if isinstance(request, StoredRequest):
             path = self.paths[request.wire] + request.path
             return Outgoing(path, b"", request.wire, request.method, Operation.STORED)
-        wire = request.wire if request.wire in self.wires else self.wires[-1]
-        dialect = self.dialect_for(target.model)
-        if wire is not request.wire and request.large:
+        client_wire, wires, dialect = request.wire, self.wires, self.dialect_for(target.model)
+        wire = client_wire if client_wire in wires else wires[-1]
+        if wire is not client_wire and request.large:
             time.sleep(0)  # let other requests run: each of the two steps takes some time with a large body
             request.body.translate(dialect)
             time.sleep(0)
-        body = translator(request.wire, wire).request(request.body, target.model, dialect, stream=stream)
+        body = translator(client_wire, wire).request(request.body, target.model, dialect, stream=stream)
         return Outgoing(self.paths[wire], body, wire)
 
     def url(self, outgoing: Outgoing) -> str | None:
