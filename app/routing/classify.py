@@ -93,7 +93,7 @@ def tag_task(prompt: Prompt, probabilities: Probabilities) -> tuple[str, float]:
     """Return the most probable task, and its probability as the confidence."""
     if prompt.has_image:
         return "vision", 1.0
-    task = max(probabilities, key=lambda label: probabilities[label])
+    task = max(probabilities, key=probabilities.__getitem__)
     return task, round(probabilities[task], 4)
 
 

@@ -48,7 +48,7 @@ def read(chat: JsonObject) -> Prompt:
         text=next(texts, ""),
         previous=next(texts, ""),
         system=_system(messages),
-        has_image=any(_has_image(message) for message in messages),
+        has_image=any(map(_has_image, messages)),
         tokens=_tokens(chat, messages),
     )
 
@@ -85,6 +85,8 @@ def _system(messages: list[JsonObject]) -> str:
 
 def _shortened(content: object) -> str:
     """Return the text of a message; of a long one the first HEAD_CHARS and the last TAIL_CHARS."""
+    if isinstance(content, str) and len(content) <= HEAD_CHARS + TAIL_CHARS:
+        return content
     parts = [text for text in _texts(content) if text]
     if sum(map(len, parts)) > HEAD_CHARS + TAIL_CHARS:
         head = "\n".join(part[:HEAD_CHARS] for part in parts[:8])[:HEAD_CHARS]
@@ -153,7 +155,8 @@ def _texts(content: object) -> Iterator[str]:
 
 
 def _has_image(message: JsonObject) -> bool:
-    return any(_is_image(part) for part in _items(message.get("content")))
+    content = message.get("content")
+    return isinstance(content, list) and any(map(_is_image, content))
 
 
 def _is_image(part: object) -> bool:
@@ -167,7 +170,7 @@ def _tokens(chat: JsonObject, messages: list[JsonObject]) -> int:
     total = _json_tokens(chat.get("tools")) + _json_tokens(chat.get("functions"))
     instructions = chat.get("instructions")
     total += count_tokens(instructions) if isinstance(instructions, str) else 0
-    return total + sum(_message_tokens(message) for message in messages)
+    return total + sum(map(_message_tokens, messages))
 
 
 def _message_tokens(message: JsonObject) -> int:
