@@ -40,7 +40,7 @@ class ConnectionPool:
         Raise OSError (StaleConnection is one), urllib3's errors, and PrivacyViolation.
         """
         target = self._base_path + (path if _is_plain(path) else requote_uri(path))
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         head = f"{method} {target} HTTP/1.1\r\n{self._own_headers}{lines}\r\n"
         return self._take().call(head.encode("latin-1") + (body or b""))
 

@@ -46,6 +46,7 @@ class Response:
 
     def __init__(self, sock: socket.socket, release: Callable[[bool], None]) -> None:
         """`release` gets the connection, and True when it can be used for another request."""
+        self.status = 0  # 0 = the head is not complete
         self.headers: dict[str, str] = {}
         self.first_byte_by = 0.0  # monotonic s: deadline for the head, and for the first event of a stream
         self.early = False  # it arrived before the whole request was sent, so the connection cannot be used again
@@ -56,17 +57,13 @@ class Response:
         self._inflater: Inflater | None = None
         self._is_closed = False
 
-    @property
-    def status(self) -> int:
-        return self._parser.status
-
     def read_head(self, within_s: float) -> None:
         """Raise OSError, ProtocolError, or EOFError when the server closed the connection without a byte."""
         self.first_byte_by = time.monotonic() + within_s
         if not self._head_bytes and not isinstance(self._sock, ssl.SSLSocket):  # TLS may have read it ahead
             # Wait in the event loop, even when the response has already arrived, so that other requests get their turn.
             gevent.socket.wait_read(self._sock.fileno(), within_s, TimeoutError())
-        while not self._parser.status:
+        while not self.status:
             try:
                 data = self._receive(self.first_byte_by)
             except (ConnectionResetError, BrokenPipeError):
@@ -88,9 +85,11 @@ class Response:
         self._head_bytes += len(data)
         if not data or self._head_bytes > _MAX_HEAD_BYTES:
             raise ProtocolError("the head of the response does not end")
-        self._parser.feed(data)
-        if self._parser.error and not self._parser.status:
-            raise self._parser.error
+        parser = self._parser
+        parser.feed(data)
+        self.status = parser.status
+        if parser.error and not parser.status:
+            raise parser.error
 
     def read(self, within_s: float) -> bytes:
         """Return the next piece of the body, decoded; b"" at its end.
@@ -102,7 +101,10 @@ class Response:
         until = time.monotonic() + within_s
         received_bytes = 0
         while True:
-            if piece := self._decode(parser.take()):
+            piece = parser.take()
+            if self._inflater is not None:
+                piece = _inflate(self._inflater, piece)
+            if piece:
                 return piece
             if parser.error:
                 raise parser.error
@@ -135,14 +137,12 @@ class Response:
             time.sleep(0)  # a fast sender always has more data: let other requests run
         return data
 
-    def _decode(self, piece: bytes) -> bytes:
-        inflater = self._inflater
-        if inflater is None:
-            return piece
-        data = inflater.unconsumed_tail + piece
-        if inflater.eof or not data:  # data after the end of the compressed data is ignored
-            return b""
-        try:
-            return inflater.decompress(data, _MAX_INFLATED_BYTES)
-        except zlib.error:
-            raise DecodeError("the compressed response cannot be decoded") from None
+
+def _inflate(inflater: Inflater, piece: bytes) -> bytes:
+    data = inflater.unconsumed_tail + piece
+    if inflater.eof or not data:  # data after the end of the compressed data is ignored
+        return b""
+    try:
+        return inflater.decompress(data, _MAX_INFLATED_BYTES)
+    except zlib.error:
+        raise DecodeError("the compressed response cannot be decoded") from None
