@@ -1,7 +1,6 @@
-"""gunicorn's settings and hooks.  Every global here is read as a setting, so helpers begin with an underscore.
-
-Imports nothing of ours but what imports nothing itself: the packages behind the rest would load ssl before the gevent
-worker patches it.  For the same reason the policy is checked in a process of its own.
+"""Define gunicorn's settings and hooks.  gunicorn reads every global of this file as a setting, so helpers begin
+with an underscore.  This file imports only modules of the project that import no others, because other packages
+would load ssl before the gevent worker patches it.  For the same reason, a separate process checks the policy.
 """
 
 import contextlib
@@ -22,13 +21,13 @@ from app.server import worker as _worker  # noqa: E402
 
 _POLICY_TEXT = "_LLR_POLICY_TEXT"  # read by app/factory.py
 _PLACES_FD = "_LLR_PLACES_FD"  # read by app/backends/places.py
-_UNREAD_MS = 120_000  # a client that takes nothing for so long has left; its place at the backend is wanted
-_POLICY_BYTES = 1_000_000  # more than the check lets pass; LLR_POLICY may name a file without end
+_UNREAD_MS = 120_000  # a client that reads nothing for this time counts as disconnected
+_POLICY_BYTES = 1_000_000  # more than the check allows; LLR_POLICY may name an endless file
 _LOOPBACK = ("127.", "localhost", "::1", "[::1]")
 
 
 def _number(name, default, low, high):
-    """A wrong value is reported by the check in on_starting, together with all others."""
+    """Return a number of a variable.  The check in on_starting reports a wrong value, together with all others."""
     raw = os.environ.get(name, "").strip()
     return int(raw) if raw.isascii() and raw.isdigit() and len(raw) <= 20 and low <= int(raw) <= high else default
 
@@ -45,17 +44,17 @@ workers = _number("LLR_WORKERS", min(4, _cores()), 1, 64)
 worker_class = _worker.Worker
 worker_connections = _descriptors.connections(_descriptors.raise_limit())  # workers inherit the limit
 _grace_s = _number("LLR_GRACEFUL_TIMEOUT", 30, 1, 3600)
-graceful_timeout = _grace_s + 8  # then the master kills; its workers end sooner (post_fork) and write their rows
+graceful_timeout = _grace_s + 8  # then the master kills the workers; they end sooner (post_fork) and write their rows
 timeout = 120  # seconds without a sign of life from a worker's event loop
 keepalive = 5
 chdir = str(_HERE)
 errorlog = "-"
 loglevel = "warning"  # requests are logged by the router itself
 proc_name = "local-llm-router"
-http_parser = "python"  # gunicorn_h1c, where it happens to be installed, takes folded headers and bare line feeds
+http_parser = "python"  # gunicorn_h1c, if it is installed, accepts folded headers and bare line feeds
 control_socket_disable = True  # gunicorn would open one in the home folder
-# Header names with underscores are passed on, so that X_LLR_Sensitivity cannot be lost on the way: it then counts
-# beside X-LLR-Sensitivity.  No header of ours grants anything, so none can be smuggled.
+# Header names with underscores are kept, so that X_LLR_Sensitivity is not lost: it counts together with
+# X-LLR-Sensitivity.  No header of the router gives a right, so none can be abused.
 header_map = "dangerous"
 
 
@@ -68,7 +67,8 @@ def _has_room(_record=None):
 
 
 def _say(line):
-    """A line on standard error, if there is room and anybody listens: the log may be full, its reader gone."""
+    """Write a line to standard error, unless this would block or fail: the disk may be full, or the reader may have
+    gone."""
     with contextlib.suppress(OSError, ValueError):
         if _has_room():
             sys.stderr.write(f"{line}\n")
@@ -76,7 +76,8 @@ def _say(line):
 
 
 def _policy_text(path):
-    """The text a check and all workers are to see, read once; None when it cannot be read (the check says why)."""
+    """Return the policy text for the check and for all workers, which is read once; None when it cannot be read (the
+    check says why)."""
     try:
         with Path(path).open("rb") as file:
             return file.read(_POLICY_BYTES).decode("utf-8")
@@ -85,9 +86,9 @@ def _policy_text(path):
 
 
 def _check(log):
-    """Checks variables and policy; a good policy becomes the one that workers get.  Returns whether it is good."""
+    """Check the variables and the policy.  Return True when they are valid; then workers get this policy."""
     environ = {name: value for name, value in os.environ.items() if name != _POLICY_TEXT}
-    environ["PYTHONIOENCODING"] = "utf-8"  # whatever the locale says
+    environ["PYTHONIOENCODING"] = "utf-8"  # whatever the locale is
     text = _policy_text(environ.get("LLR_POLICY", "").strip() or "./policy.yaml")
     run = "import sys; from app.policy.check import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", run, *(["-"] if text is not None else [])]
@@ -145,17 +146,17 @@ def on_starting(server):
 
 
 def when_ready(server):
-    """What the listening sockets have, the accepted ones inherit.  Only Linux knows this."""
+    """Set an option of the listening sockets, which accepted sockets inherit.  Only Linux has it."""
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         for listener in server.LISTENERS:
             listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MS)
 
 
 def on_reload(server):
-    """SIGHUP: new workers get the new policy if it is good, else the last good one."""
+    """Handle SIGHUP: new workers get the new policy when it is valid, else the last valid one."""
     try:
         good = _check(server.log)
-    except OSError as error:  # no process can be started now; what a hook raises ends the master
+    except OSError as error:  # no process can be started now; an exception in a hook would end the master
         server.log.error("the policy cannot be checked: %s", error)
         good = False
     if good:
@@ -166,7 +167,7 @@ def on_reload(server):
 
 def post_fork(server, worker):
     _tuning.keep_freed_memory()
-    worker.cfg.set("graceful_timeout", _grace_s)  # in this process: when it cuts off what is still in flight
+    worker.cfg.set("graceful_timeout", _grace_s)  # in this process: the time after which it cuts off current requests
 
 
 def post_worker_init(worker):

@@ -1,4 +1,4 @@
-"""What gunicorn (`wsgi:app`) and the `flask` command load."""
+"""Create the application for gunicorn (`wsgi:app`) and for the `flask` command."""
 
 import sys
 

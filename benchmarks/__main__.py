@@ -1,4 +1,4 @@
-"""`make bench`: what the router costs, each figure beside the direct call in the same run.
+"""`make bench`: measure the cost of the router, and compare each figure with a direct call in the same run.
 
 python -m benchmarks [--runs 5] [--root OTHER_CHECKOUT] [--save FILE] [--only requests,streams,start,history]
 python -m benchmarks compare OLD.json NEW.json
@@ -26,7 +26,7 @@ _LATE_MS = 50.0
 
 
 def requests(root: Path) -> Figures:
-    """Sequential latency, throughput, CPU."""
+    """Measure sequential latency, throughput and CPU."""
     with (
         processes.upstream() as direct,
         processes.bare("noop", direct) as (noop, noop_pids),
@@ -69,7 +69,7 @@ def requests(root: Path) -> Figures:
 
 
 def many_streams(root: Path) -> Figures:
-    """1,000 streams of 30 chunks, 2 a second; then the most chunks a second."""
+    """Measure 1,000 streams of 30 chunks, 2 a second; then the largest number of chunks a second."""
     figures: Figures = {}
     with processes.upstream() as direct, processes.router(direct, root) as router:
         pids = router.worker_pids()
@@ -109,7 +109,7 @@ def _five_streams(direct: int, router: Router) -> list[tuple[int, str]]:
 
 
 def start(root: Path) -> Figures:
-    """From the command to the first answer, and the memory of a worker that has nothing to do."""
+    """Measure the time from the command to the first response, and the memory of an idle worker."""
     with processes.upstream() as direct, tempfile.TemporaryDirectory() as folder:
         router = Router(
             processes.policy(direct),
@@ -152,7 +152,7 @@ MEASURES: dict[str, Callable[[Path], Figures]] = {
 
 
 def medians(runs: list[dict[str, Figures]]) -> dict[str, Figures]:
-    """The median of each figure, over the runs that have it."""
+    """Return the median of each figure, over the runs that have it."""
     found: dict[str, Figures] = {}
     for part in runs[0]:
         names = runs[0][part]

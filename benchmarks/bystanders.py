@@ -1,4 +1,4 @@
-"""What a fault costs the others: 50 streams go on beside it, how long does one of them stand still?
+"""Measure how much a fault delays other clients: the longest pause of 50 streams while the fault occurs.
 
     python -m benchmarks.bystanders [--seconds 3] [--only NAME,…]
 
@@ -51,13 +51,13 @@ Trouble = Callable[[Stage], object]
 
 
 class _Bystander(asyncio.Protocol):
-    """One stream; notes the gaps that are longer than they should be, and when each ended."""
+    """Read one stream, and record the gaps that are too long, with the time of their end."""
 
     def __init__(self, request: bytes, gaps: list[tuple[float, float]]) -> None:
         self._request = request
         self._gaps = gaps
         self._last = 0.0
-        self.ended: str | None = None  # why
+        self.ended: str | None = None  # the reason
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         transport.write(self._request)
@@ -86,7 +86,7 @@ async def _watch(port: int, path: str, model: str, count: int, gaps: list[tuple[
 
 
 async def watch(router: int, direct: int, path: str) -> None:
-    """Until standard input ends: then prints the gaps, and how many streams had ended before."""
+    """Read until standard input ends; then print the gaps, and the number of streams that ended before."""
     found: dict[str, Any] = {"routed": [], "direct": []}
     routed = await _watch(router, PATH, "steady", ROUTED, found["routed"])
     alone = await _watch(direct, path, "x", DIRECT, found["direct"])
@@ -97,7 +97,7 @@ async def watch(router: int, direct: int, path: str) -> None:
 
 @contextlib.contextmanager
 def bystanders(router: int, direct: int, path: str) -> Iterator[Callable[[], dict[str, Any]]]:
-    """Yields what ends them and returns what they noted."""
+    """Yield a function that ends the streams and returns their records."""
     command = [sys.executable, "-m", "benchmarks.bystanders", "watch", str(router), str(direct), path]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -114,7 +114,7 @@ def ask(stage: Stage, stream: bool) -> None:
 
 
 def backend(play: Play, early: bool = False) -> Trouble:
-    """The backend plays it, buffered and streaming."""
+    """Let the backend make the fault, buffered and streaming."""
 
     def trouble(stage: Stage) -> None:
         stage.up.script(play, play, path=stage.path(_FAULTY), early=early)
@@ -125,7 +125,7 @@ def backend(play: Play, early: bool = False) -> Trouble:
 
 
 def raw(data: bytes) -> Trouble:
-    """The client sends it, reads what comes and closes."""
+    """Let the client send the bytes, read the response and close."""
 
     def trouble(stage: Stage) -> None:
         with stage.router.raw(data, timeout=2) as sock, contextlib.suppress(OSError):
@@ -139,7 +139,7 @@ def body(data: bytes) -> Trouble:
 
 
 def disconnect(play: Play, stream: bool) -> Trouble:
-    """The client leaves while it waits, or after the first bytes."""
+    """Let the client disconnect while it waits, or after the first bytes."""
 
     def trouble(stage: Stage) -> None:
         stage.up.script(play, path=stage.path(_FAULTY))
@@ -163,7 +163,7 @@ def endless(chunk: bytes) -> Trouble:
 
 
 def reload(stage: Stage) -> None:
-    """By one of the troublemakers, once a second: the others ask on."""
+    """Reload once a second, while the other clients continue."""
     if threading.current_thread().name == "0":
         stage.router.sighup()
         time.sleep(1)
@@ -256,7 +256,7 @@ def play(stage: Stage, name: str, trouble: Trouble, seconds: float) -> Window:
 
 
 def longest(spans: list[list[float]], window: Window) -> float:
-    """Of (end, ms), the ms of the longest that ended while the fault was played."""
+    """Return the ms of the longest of the (end, ms) that ended while the fault occurred."""
     return max((ms for ended, ms in spans if window.begin <= ended <= window.end + 0.2), default=0.0)
 
 

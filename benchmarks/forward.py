@@ -1,6 +1,5 @@
-"""The least a proxy can do under the same workers: Flask hands the body to the upstream with requests, and back.
-
-It routes, checks, records and forgives nothing.
+"""Run a minimal proxy under the same workers: Flask forwards the body to the upstream with requests.  It does not
+route, check, record or retry.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What a history of 1,000,000 rows costs, beside an empty database in the same run."""
+"""Measure the cost of a history of 1,000,000 rows, in comparison with an empty database in the same run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def measure(root: Path) -> dict[str, float]:
 
 
 def _delays(upstream: int, router: Router, name: str, pages: tuple[str, ...]) -> dict[str, float]:
-    """Of streams through the router, and of as many directly from the upstream at the same time."""
+    """Return the delays of streams through the router, and of the same number directly from the upstream at the same
+    time."""
     direct = streams.start(upstream, "d", _STREAMS, "/drip/100/50/v1/chat/completions")
     client = streams.start(router.port, "drip50", _STREAMS)
     while client.poll() is None:
@@ -69,7 +70,7 @@ def _get(router: Router, page: str) -> float:
 
 
 def _million() -> Path:
-    """Built once, and again when its newest rows have grown old."""
+    """Build the database once, and again when its newest rows are old."""
     file = ROOT / "build" / "bench" / "million.db"
     if not file.exists() or time.time() - file.stat().st_mtime > _FRESH_S:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""One request after the other, and many at once."""
+"""Send one request after the other, and many at the same time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.processes import cpu_s
 
-NUMBER = "000000"  # in its place each request has a number of its own: no memo of the router knows the prompt
+NUMBER = "000000"  # each request has another number here, so that no cache of the router has the prompt
 
 
 def _body(prompt: str) -> str:
@@ -34,7 +34,7 @@ PATH = "/v1/chat/completions"
 
 
 class Client:
-    """One kept connection, as lean as Python allows, that sends some bodies in turn."""
+    """Use one connection, with little code, to send some bodies in turn."""
 
     def __init__(self, port: int, bodies: Sequence[str] = SHORT, path: str = PATH) -> None:
         self._sock = socket.create_connection(("127.0.0.1", port))
@@ -44,7 +44,7 @@ class Client:
         self._asked = count()
 
     def ask(self) -> float:
-        """Milliseconds until the whole answer was there; it must be a 200."""
+        """Return the milliseconds until the whole response has arrived; it must be a 200."""
         number = next(self._asked)
         request = self._requests[number % len(self._requests)].replace(NUMBER.encode(), b"%06d" % number)
         begun = time.perf_counter_ns()
@@ -66,7 +66,8 @@ class Client:
 def sequential(
     ports: dict[str, int], rounds: int, bodies: Sequence[str] = SHORT, path: str = PATH
 ) -> dict[str, dict[str, float]]:
-    """p50 and p95 in ms of each port, asked in turn so that the machine's noise hits all alike."""
+    """Return p50 and p95 in ms of each port.  The ports take turns, so that other load on the machine affects all of
+    them."""
     clients = {name: Client(port, bodies, path) for name, port in ports.items()}
     times: dict[str, list[float]] = {name: [] for name in ports}
     for number in range(rounds + 20):
@@ -122,7 +123,7 @@ def quantile(values: list[float], percent: int) -> float:
 
 
 def long_body() -> str:
-    """A conversation of about 200,000 tokens."""
+    """Return a conversation of about 200,000 tokens."""
     text = "The quick brown fox jumps over the lazy dog. " * 440  # about 5,000 tokens
     turns = [{"role": "user" if turn % 2 == 0 else "assistant", "content": text} for turn in range(41)]
     return json.dumps({"model": "auto", "messages": turns})

@@ -1,4 +1,4 @@
-"""`make measure`: how the code reads, in figures.  They are printed and enforced nowhere.
+"""`make measure`: print measures of the code.  No test enforces them, except for the docstrings.
 
 python -m benchmarks.measure [--root OTHER_CHECKOUT]
 """
@@ -31,7 +31,7 @@ _FRAGMENT = re.compile(
 
 @dataclass(frozen=True)
 class Function:
-    """One function of the program: where it stands and how many lines it has, its docstring not counted."""
+    """Hold one function of the program: its module, its name, and its lines without the docstring."""
 
     module: str
     name: str
@@ -93,7 +93,7 @@ def bare_states(root: Path) -> int:
 
 
 def passed_by_a_chat(root: Path) -> tuple[int, int]:
-    """Return how many functions and modules one buffered chat passes, by running one."""
+    """Run a buffered chat, and return the number of functions and modules that it passes."""
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("passed.py"))],
         env={**os.environ, "PYTHONPATH": str(root), "LLR_LOG_LEVEL": "warning"},

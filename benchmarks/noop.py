@@ -1,4 +1,4 @@
-"""What Flask under gunicorn's gevent workers costs by itself: reads the body, answers with constant bytes.
+"""Measure the cost of Flask under gunicorn's gevent workers: read the body, and return constant bytes.
 
 gunicorn -k gevent -w 2 benchmarks.noop:app
 """

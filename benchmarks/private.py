@@ -1,4 +1,4 @@
-"""What the detectors find and what they take for private: recall by kind, false alarms, speed.
+"""Score the detectors: recall by kind, false alarms, speed.
 
 python -m benchmarks.private [--labelled FILE.jsonl] [--keys 20000] [--bulk 100]
 

@@ -1,4 +1,4 @@
-"""The processes of a benchmark, and what the operating system says they used."""
+"""Start the processes of a benchmark, and read their use of CPU and memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def policy(upstream: int) -> dict[str, Any]:
-    """Routes, a budget, detectors: everything that costs on the way.  `drip…` backends set the pace of streams."""
+    """Return a policy with routes, a budget and detectors, so that every stage has work.  The backends `drip…` set
+    the rate of streams."""
     base = f"http://127.0.0.1:{upstream}"
     cloud = {"type": "openai", "local": True, "apiKeyEnv": "BENCH_KEY", "models": ["m"], "p50Ms": 900}
     return {
@@ -46,7 +47,7 @@ def policy(upstream: int) -> dict[str, Any]:
 
 @contextmanager
 def upstream() -> Iterator[int]:
-    """The port of a constant answerer."""
+    """Return the port of a server with constant responses."""
     with _process([sys.executable, "-m", "benchmarks.upstream"], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         yield int(process.stdout.readline())
@@ -54,7 +55,7 @@ def upstream() -> Iterator[int]:
 
 @contextmanager
 def bare(module: str, upstream: int) -> Iterator[tuple[int, list[int]]]:
-    """The port and worker ids of a bare Flask, benchmarks/noop.py or forward.py."""
+    """Return the port and the worker ids of benchmarks/noop.py or forward.py."""
     port = free_port()
     command = ["-m", "gunicorn", "-k", "gevent", "-w", str(WORKERS), "-b", f"127.0.0.1:{port}", "--log-level", "error"]
     command = [sys.executable, *command, "--no-control-socket", f"benchmarks.{module}:app"]
@@ -66,7 +67,7 @@ def bare(module: str, upstream: int) -> Iterator[tuple[int, list[int]]]:
 
 @contextmanager
 def router(upstream: int, root: Path = ROOT, database: str | None = None) -> Iterator[Router]:
-    """The router at `root` (another checkout, to compare), logging as it does by default."""
+    """Start the router at `root` (or another checkout, to compare) with its default log."""
     env = {"BENCH_KEY": "sk-bench"} | ({"LLR_DB": database} if database else {})
     with tempfile.TemporaryDirectory() as folder:
         options = {"folder": Path(folder), "workers": WORKERS, "env": env, "root": root}
@@ -92,7 +93,7 @@ def children(pid: int) -> list[int]:
 
 
 def cpu_s(pids: Iterable[int]) -> float:
-    """Seconds of CPU that these processes used so far, all threads, user and system."""
+    """Return the CPU seconds of these processes so far: all threads, user and system."""
     ticks = 0
     for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -101,7 +102,7 @@ def cpu_s(pids: Iterable[int]) -> float:
 
 
 def resident_mib(pids: Iterable[int]) -> list[float]:
-    """Resident memory of each process."""
+    """Return the resident memory of each process in MiB."""
     found = []
     for pid in pids:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()

@@ -1,4 +1,5 @@
-"""A metrics database with a history: 30 days of calls by several backends, models and routes, all summed up.
+"""Build a metrics database with a history: 30 days of calls to several backends, models and routes, with their
+aggregates.
 
 python -m benchmarks.rows FILE [COUNT]
 """
@@ -34,7 +35,7 @@ def _row(number: int, ts: int, random: random.Random) -> tuple[object, ...]:
 
 
 def build(file: Path, count: int = 1_000_000) -> None:
-    """Makes the database, as the router would have left it."""
+    """Create the database in the form that the router would have written."""
     store = Store(str(file))
     store.write([])
     store.close()

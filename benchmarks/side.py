@@ -1,4 +1,4 @@
-"""Compare this checkout with another one, side by side in one run: what disturbs the machine disturbs both.
+"""Compare this checkout with another one in one run, so that other load on the machine affects both.
 
 python -m benchmarks.side OTHER_CHECKOUT [--rounds 6] [--seconds 2]
 

@@ -1,4 +1,5 @@
-"""How long a body of 1 MB stops the other requests of its worker: CPU time of each step, for the hardest shapes.
+"""Measure how long a body of 1 MB blocks the other requests of its worker: the CPU time of each step, for the
+hardest shapes.
 
 python -m benchmarks.steps [bytes]
 
@@ -27,7 +28,7 @@ from tests.bodies import RESPONSES_SHAPES, SHAPES, body
 RUNS = 3
 
 
-_turns: list[float] = []  # when the work now measured gave way
+_turns: list[float] = []  # the times when the measured work yielded
 
 
 def give_way() -> None:
@@ -35,7 +36,7 @@ def give_way() -> None:
 
 
 def cpu_ms(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Return the longest piece of work without giving way, the least of some runs, and the result of the last."""
+    """Return the longest work without a yield (the smallest of some runs), and the result of the last run."""
     best, result = float("inf"), None
     for _ in range(RUNS):
         result = None
@@ -46,7 +47,7 @@ def cpu_ms(work: Callable[[], Any]) -> tuple[float, Any]:
     return best, result
 
 
-Step = Callable[[Any], Any]  # of what the step before it made
+Step = Callable[[Any], Any]  # takes the result of the step before
 
 
 def _request(body: Body) -> ChatRequest:
@@ -66,9 +67,9 @@ RESPONSES: dict[str, Step] = {  # as app/web/responses.py reads it
 
 
 def measure(surface: str, reading: Mapping[str, Step], shapes: Mapping[str, Any], size: int) -> float:
-    """Prints a table; the longest step."""
+    """Print a table, and return the longest step."""
     detectors = Detectors(SensitivityRules(DETECTORS, ("(?i)project bluebird",)))
-    numbers = itertools.count()  # another dialect each time
+    numbers = itertools.count()  # a new dialect each time
     planning: dict[str, Step] = {
         "detect": lambda body: detectors.find(body.original, pause=give_way),
         "classify": lambda body: classify(_request(body)),

@@ -1,4 +1,4 @@
-"""Many streams at once: how late does each chunk come?
+"""Measure the delay of each chunk with many streams at the same time.
 
     python -m benchmarks.streams PORT PATH MODEL COUNT
 
@@ -39,7 +39,7 @@ class _Reader(asyncio.Protocol):
         data = self._tail + data
         at = 0
         for found in _SENT.finditer(data):
-            if found.end() < len(data):  # else the number may go on
+            if found.end() < len(data):  # otherwise the number may be incomplete
                 self._delays.append((now - int(found[1])) / 1e6)
                 at = found.end()
                 if self.first_ms is None:
@@ -84,7 +84,7 @@ async def run(port: int, path: str, model: str, count: int) -> dict[str, float]:
 
 
 def measure(port: int, model: str, count: int, path: str = PATH) -> dict[str, float]:
-    """The same, in a process of its own."""
+    """Run this module in a process of its own, and return its result."""
     process = start(port, model, count, path)
     return finish(process)
 

@@ -1,4 +1,4 @@
-"""A model server that costs next to nothing: constant answers, one asyncio protocol, no parsing of bodies.
+"""Run a model server that needs almost no CPU: constant replies, one asyncio protocol, no parsing of bodies.
 
 `/v1/chat/completions` answers with a completion, or, when the body says `"stream":true`, with ten chunks at once.
 Under `/drip/COUNT/MS` a stream has COUNT chunks, one each MS milliseconds.  Every chunk says when it was sent
@@ -49,7 +49,7 @@ def _piece(data: bytes) -> bytes:
 
 
 class Answerer(asyncio.Protocol):
-    """One connection.  Clients of benchmarks do not pipeline."""
+    """Answer one connection.  Clients of benchmarks do not pipeline."""
 
     _transport: asyncio.Transport
 

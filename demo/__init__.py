@@ -1,1 +1,1 @@
-"""Run the router before a small real model: see `python -m demo`."""
+"""Run the router with a small real model: see `python -m demo`."""

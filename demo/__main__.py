@@ -1,4 +1,4 @@
-"""Serve the router before a small real model, on a machine that has none.
+"""Run the router with a small real model, on a machine without one.
 
 make demo       # or: .venv/bin/python -m demo
 
@@ -44,7 +44,7 @@ The page is http://127.0.0.1:{port}/.  Ctrl-C ends both.
 
 
 def run(server: subprocess.Popen[str]) -> int:
-    """Run the router before the model server until Ctrl-C.  Return its exit status."""
+    """Run the router with the model server until Ctrl-C. Return its exit status."""
     assert server.stdout is not None
     address = server.stdout.readline().strip()
     if not address:

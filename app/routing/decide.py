@@ -110,7 +110,7 @@ def decide(
     The stage `budget` calls `may_measure` before it moves a remote primary behind a faster fallback.  When the result
     is True, this one request goes to the primary all the same, to measure it.
 
-    Raise UnknownModel (a misspelt name, or one that the policy refuses), NoEligibleBackend (no target is left for a
+    Raise UnknownModel (a misspelled name, or one that the policy refuses), NoEligibleBackend (no target is left for a
     private request) or ContextTooLong (the request fits into no context window).
     """
     meaning = resolve(request.model, tags.family, policy, observations)
@@ -176,7 +176,7 @@ def _pin(choice: _Choice) -> bool:
 
 
 def unknown_model(model: str, meaning: Meaning, policy: Policy) -> UnknownModel:
-    """Return the error for a name that is misspelt, barred or unknown.  Its message says what to do."""
+    """Return the error for a name that is misspelled, barred or unknown.  Its message says what to do."""
     if meaning.nearest:
         text = f"No model here is called {_quote(model)}; did you mean {_quote(meaning.nearest)}?"
     elif meaning.is_barred:

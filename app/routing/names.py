@@ -1,7 +1,7 @@
 """Resolve a request's `model`: to `auto`, an alias, a backend or a model; or report it as unknown.  Pure.
 
 The names of a policy are indexed once, so a request costs one dictionary look-up.  The search for a misspelling runs
-only for an unknown name: routed as `auto`, a misspelt pin could reach the cloud.
+only for an unknown name: routed as `auto`, a misspelled pin could reach the cloud.
 """
 
 from __future__ import annotations
@@ -172,14 +172,14 @@ class Names:
             return ()
         names = self._similar.get(text)
         if names is None:
-            pairs = sorted((*self._misspelt(text), *self._misspelt_backend(text)), key=lambda pair: pair[0])
+            pairs = sorted((*self._misspelled(text), *self._misspelled_backend(text)), key=lambda pair: pair[0])
             names = tuple(name for _, name in pairs)
             if len(self._similar) >= _MAX_CACHED:
                 self._similar.clear()
             self._similar[text] = names
         return names
 
-    def _misspelt(self, text: str) -> Iterator[tuple[int, Name]]:
+    def _misspelled(self, text: str) -> Iterator[tuple[int, Name]]:
         """Yield the indexed names that `text` may misspell, each with its number of edits."""
         for candidate, name in self._by_shape.get(_shape(text), ()):
             limit = 2 if len(candidate) >= _LONG_NAME else 1
@@ -187,11 +187,11 @@ class Names:
             if count <= limit:
                 yield count, name
 
-    def _misspelt_backend(self, text: str) -> Iterator[tuple[int, Name]]:
+    def _misspelled_backend(self, text: str) -> Iterator[tuple[int, Name]]:
         """Yield `coder/model` for `codr/model`, whatever the model is."""
         backend, slash, model = text.partition("/")
         if slash and model:
-            for count, name in self._misspelt(backend):
+            for count, name in self._misspelled(backend):
                 if name.text in self._backends.values() and not name.alias_of:
                     target = Target(name.text, model, client_named=True)
                     yield count, Name(f"{name.text}/{model}", name.text, (target,))
