@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from app.backends.reply import Stream, Whole
-from app.errors import AllBackendsFailed, BackendError, PrivacyViolation, RouterError, StreamInterrupted, causes
+from app.errors import (
+    AllBackendsFailed,
+    BackendError,
+    CannotServe,
+    PrivacyViolation,
+    RouterError,
+    StreamInterrupted,
+    causes,
+)
 from app.routing.locality import host_of, judge_target
 from app.services import Services
 from app.types import (
@@ -54,6 +62,8 @@ def dispatch(plan: Plan, services: Services) -> Reply:
             failures.append((target.backend, error))
             continue
         return _routed(reply, call, plan.decision, failures)
+    if all(isinstance(error, CannotServe) for _, error in failures):
+        raise _refused(failures[-1][1], plan.decision, target)
     raise _all_failed(failures, plan.decision, target)
 
 
@@ -86,6 +96,8 @@ def _routed(reply: Whole | Stream, call: Call, decision: Decision, failures: Fai
     """Return a reply with the facts about its choice.  The call of a whole reply ends now, that of a stream at its
     end."""
     failed, trace = (causes(failures), _trace(decision, failures)) if failures else ("", decision.trace)
+    if call.dropped:
+        trace = (*trace, Step("call", f"{call.target.backend} does not get {', '.join(call.dropped)}"))
     if isinstance(reply, Whole):
         call.end(reply)
         return Buffered(
@@ -151,6 +163,7 @@ class Call:
         self._started = time.monotonic()
         self._first_byte: float | None = None
         self._place: int | None = None
+        self.dropped: tuple[str, ...] = ()  # members of the client's body that the backend does not get
         self._finished = False
 
     def make(self) -> Whole | Stream:
@@ -182,9 +195,11 @@ class Call:
         if private and not is_local:
             raise _forbidden(verdict.reason)
         self._place = self._upstream.places.acquire(backend.config.timeouts.first_byte_s)
+        backend.get_ready()
         outgoing = backend.prepare(self._plan.request, target, stream=self._stream)
         if private and (host := backend.host_of_model(target.model)):
             raise _forbidden(f"hands {target.model} on to {host}")
+        self.dropped = outgoing.dropped
         destination = None if is_local else verdict.remote_host or host_of(backend.config.endpoint)
         self._egress = Egress(len(outgoing.body), destination)  # from here on, data may have left this machine
         return backend.open(outgoing, target, stream=self._stream, private=private)

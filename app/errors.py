@@ -267,6 +267,46 @@ class BackendRejected(BackendError):
         return BackendRejected(text, kind=self.kind, status=self.status, retry_after_s=self.retry_after_s)
 
 
+class CannotServe(BackendRejected):
+    """The model cannot serve this request, so the next target is tried.  When no target can, the client gets the last
+    refusal."""
+
+    status = 400
+    code: str
+    next_target = True
+
+
+class PromptTooLong(CannotServe):
+    """The prompt is longer than the context window.  `tokens` and `window` are the server's counts."""
+
+    kind = "too_long"
+    code = "context_length_exceeded"
+    param = "messages"
+
+    def __init__(self, message: str, *, tokens: int | None = None, window: int | None = None, **detail: Any) -> None:
+        super().__init__(message, **detail)
+        self.tokens = tokens
+        self.window = window
+
+    def in_our_words(self) -> PromptTooLong:
+        counts = f" It has {self.tokens} tokens, and {self.window} fit." if self.tokens and self.window else ""
+        return PromptTooLong(f"The prompt is longer than the context window of the model.{counts} Shorten it.")
+
+
+class CapabilityMissing(CannotServe):
+    """The model lacks what the request needs: tools, vision, thinking …"""
+
+    kind = "unsupported"
+    code = "unsupported_by_models"
+
+    def __init__(self, message: str, *, capability: str = "", **detail: Any) -> None:
+        super().__init__(message, **detail)
+        self.capability = capability
+
+    def in_our_words(self) -> CapabilityMissing:
+        return CapabilityMissing(f"No model of this route supports {self.capability}.", capability=self.capability)
+
+
 class PrivacyViolation(BackendError):
     """A private request was stopped on its way to a target that is not local, or not known to be."""
 

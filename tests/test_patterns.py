@@ -89,7 +89,9 @@ PATTERNS = {
     "app/backends/pool.py _is_plain": Listed(lambda fullmatch, text: fullmatch(text), CLASS, ("/v1", "é")),
     "app/web/headers.py _SLASHES": Listed(all_matches, CLASS, ("/", "/a", "//")),
     "app/web/headers.py _LIKE_OURS": Listed(first_match, "no match begins inside a word", ("X", "XL", "_X", "XLL_")),
-    "app/policy/fields.py _ENV_NAME": Listed(whole, BOUNDED, ("A", "_")),
+    "app/fields/__init__.py _DURATION": Listed(whole, BOUNDED, ("1", "1m")),
+    "app/backends/ollama.py _VERSION": Listed(match, BOUNDED, ("1", "1.", ".")),
+    "app/fields/__init__.py _ENV_NAME": Listed(whole, BOUNDED, ("A", "_")),
     "app/cli/options.py convert": Listed(lambda _, text: re.fullmatch(r"(\d{1,6})([mhd])", text), BOUNDED, ("1", "1m")),
     "app/cli/checks/backends.py key_problem": Listed(
         lambda _, text: key_problem(text), ONE_PLACE, ("authorization: ", " ", "bearer", "Authorization:\n")

@@ -21,8 +21,8 @@ from app.backends.failures import (
     AUTHORITIES,
     TRANSPORT_ERRORS,
     causes,
-    error_text,
     refusal,
+    reply_error,
     transport_error,
     unused_proxy,
 )
@@ -99,6 +99,9 @@ class Backend:
     def normal_endpoint(cls, endpoint: str) -> str:
         """Return the endpoint in the form that `paths` and `models_path` expect."""
         return endpoint.rstrip("/")
+
+    def get_ready(self) -> None:
+        """Learn what `prepare` must know of the server.  It is called before each request, and may ask the server."""
 
     def prepare(self, request: ChatRequest | StoredRequest, target: Target, *, stream: bool) -> Outgoing:
         """Return the request to send.  `stream` differs from the client's only for shadow calls and probes."""
@@ -248,9 +251,7 @@ class Backend:
         if document is None:
             raise BackendProtocol("answered 200 with something that is not a JSON object")
         if find_error(document) is not None:
-            raise BackendServerError(
-                "answered 200 with an error", kind="error_body", backend_text=error_text(document, self._key)
-            )
+            raise reply_error(document, self._key, "answered 200 with an error", kind="error_body")
         return body, document
 
     def _refusal(self, response: Response, target: Target) -> BackendError:

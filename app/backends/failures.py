@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import socket
 import ssl
 import time
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 import urllib3
 
 from app.backends.response import TLSAnswered
+from app.backends.unfit import unfit
 from app.descriptors import limits, none_left
 from app.errors import (
     BackendDenied,
@@ -229,6 +231,8 @@ def refusal(
     document = _error_document(status, body, key)
     text = error_text(document, key)
     wait = _seconds(retry_after)
+    if (error := unfit(status, document, text, message)) is not None:
+        return error
     if status == 429:
         return BackendRateLimited(f"{message} (rate limited)", backend_text=text, retry_after_s=wait)
     if status == 402:
@@ -246,6 +250,13 @@ def refusal(
     )
 
 
+def reply_error(document: JsonObject, key: str, message: str, *, kind: str) -> BackendError:
+    """Return the error for an error document that came with status 200, whole or as an event."""
+    shaped = _error_document(200, json.dumps(document).encode(), key)
+    text = error_text(document, key)
+    return unfit(400, shaped, text, message) or BackendServerError(message, kind=kind, backend_text=text)
+
+
 def error_text(document: JsonObject, key: str) -> str | None:
     """Return the message of a backend's error document, shortened, with keys taken out."""
     message = error_fields(document)["message"]
@@ -255,7 +266,7 @@ def error_text(document: JsonObject, key: str) -> str | None:
 def _error_document(status: int, body: bytes, key: str) -> JsonDict:
     """Return an error body in OpenAI's form, whatever its form was (object, string, text, HTML)."""
     text = body[:MOST_ERROR_BYTES].decode("utf-8", "replace").strip()
-    document = sse.json_of(redact(text, (key,)).encode("utf-8", "replace")) or {}
+    document = _unquoted(sse.json_of(redact(text, (key,)).encode("utf-8", "replace")) or {})
     fields: JsonDict = dict(error_fields(document))
     if not document and not text.startswith("<"):
         fields["message"] = excerpt(text, (key,)) or None
@@ -265,6 +276,14 @@ def _error_document(status: int, body: bytes, key: str) -> JsonDict:
     fields["type"] = fields["type"] or "invalid_request_error"
     rest = {name: value for name, value in document.items() if name not in ("error", "detail", "message")}
     return {**rest, "error": fields}
+
+
+def _unquoted(document: JsonDict) -> JsonDict:
+    """Return the error document that a server quotes as the text of its own: Ollama does so with its inference server's
+    (`{"error": "{\\"error\\": {…}}"}`)."""
+    error = document.get("error")
+    quoted = sse.json_of(error.encode("utf-8", "replace")) if isinstance(error, str) and error.startswith("{") else None
+    return quoted if quoted and quoted.get("error") else document
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -1,17 +1,28 @@
-"""Ollama's OpenAI-compatible API.  Facts: https://github.com/ollama/ollama/blob/main/docs/api.md and openai.md, and
-server/routes.go of 0.17."""
+"""Ollama, by the OpenAI-compatible API or by its own one.
+
+The first cuts a prompt that does not fit into the context window, without an error.  So does the second, but not when a
+request says `truncate: false`, which versions from 0.12.6 on read.  Facts: docs/api.md, docs/openai.md, api/types.go,
+server/routes.go of https://github.com/ollama/ollama, versions 0.17 and 0.33.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 
 from app.backends.base import V1_PATHS, Backend, entries_of
 from app.backends.model_hosts import ModelHosts
-from app.errors import BackendDenied, BackendRejected, PrivacyViolation
+from app.errors import BackendDenied, BackendError, BackendRejected, PrivacyViolation
+from app.fields import Choice, Duration, FlagOrAuto, Windows
 from app.routing.locality import host_of, is_cloud_model, model_key
-from app.types import BackendConfig, Dialect, JsonObject
+from app.types import BackendConfig, ChatRequest, Dialect, JsonObject, Loading, Outgoing, StoredRequest, Target, Wire
+from app.wire.ollama.request import dropped_members
 
+_READS_TRUNCATE = (0, 12, 6)  # https://github.com/ollama/ollama/pull/12582
+_UNKNOWN: tuple[int, ...] = ()
+_VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})\.(\d{1,6})")
+_MOST_DIALECTS = 1000  # clients can name any model
 _NUM_CTX = re.compile(r"^num_ctx\s+(\d{1,12})\b", re.MULTILINE)
 _MOST_HOST_CHARS = 100
 _UNNAMED = "an unnamed host"
@@ -21,7 +32,7 @@ class OllamaBackend(Backend):
     type = "ollama"
     hosted = False
     default_endpoint = "http://localhost:11434"
-    paths = V1_PATHS
+    paths = V1_PATHS | {Wire.OLLAMA: "/api/chat"}
     models_path = "/api/tags"
     hint = " (is Ollama running?)"
     dialect = Dialect(
@@ -31,9 +42,64 @@ class OllamaBackend(Backend):
         efforts={"minimal": "low", "xhigh": "high"},
     )
 
+    policy_fields = {  # noqa: RUF012 - never changed
+        "api": Choice(
+            ("native", "openai"),
+            metadata={
+                "help": "`native`: /api/chat, which never cuts a prompt, for versions from 0.12.6 on; `openai`: /v1",
+                "default": "openai",
+            },
+        ),
+        "num_ctx": Windows(
+            data_key="numCtx",
+            metadata={"help": "the context window with which the server loads a model; `api: native` only"},
+        ),
+        "keep_alive": Duration(
+            data_key="keepAlive",
+            metadata={"help": "how long a model stays loaded after a request; -1: without end; `api: native` only"},
+        ),
+        "think": FlagOrAuto(
+            metadata={
+                "help": "whether models reason: `true` and `false` overrule the client, `auto` follows its "
+                "reasoning effort; `api: native` only",
+                "default": "auto",
+            }
+        ),
+    }
+
     def __init__(self, config: BackendConfig, environ: Mapping[str, str]) -> None:
         super().__init__(config, environ)
         self._hosts = ModelHosts(self._ask_for_host)
+        self._wants_native = config.own.get("api") == "native"
+        self._version: tuple[int, ...] | None = None  # None = the server was not asked yet
+        self._without_thinking: frozenset[str] = frozenset()  # models that the server lists as such
+        self._dialects: dict[str, Dialect] = {}
+
+    @property
+    def wires(self) -> tuple[Wire, ...]:
+        """Its own API stands in the place of chat when it is wanted and known to read `truncate`."""
+        *others, chat = super().wires
+        native = self._wants_native and (self._version or _UNKNOWN) >= _READS_TRUNCATE
+        return (*others, Wire.OLLAMA if native else chat)
+
+    def get_ready(self) -> None:
+        """Ask for the version before the first request.  A server that does not tell counts as an old one."""
+        if self._version is None and self._wants_native:
+            self._version = self._ask_version()
+
+    def dialect_for(self, model: str) -> Dialect:
+        dialect = self._dialects.get(model)
+        if dialect is None:
+            if len(self._dialects) >= _MOST_DIALECTS:
+                self._dialects.clear()
+            dialect = self._dialects[model] = dataclasses.replace(self.dialect, loading=self._loading(model))
+        return dialect
+
+    def prepare(self, request: ChatRequest | StoredRequest, target: Target, *, stream: bool) -> Outgoing:
+        outgoing = super().prepare(request, target, stream=stream)
+        if outgoing.wire is not Wire.OLLAMA or isinstance(request, StoredRequest):
+            return outgoing
+        return dataclasses.replace(outgoing, dropped=dropped_members(request.body.chat))
 
     @classmethod
     def normal_endpoint(cls, endpoint: str) -> str:
@@ -50,6 +116,9 @@ class OllamaBackend(Backend):
     def discover(self) -> tuple[str, ...]:
         """Put the models first that the server runs itself: a request that names none gets the first."""
         document = self.ask(self.models_path)
+        if self._wants_native:
+            self._version = self._ask_version()
+        self._learn_thinking(document)
         hosts = {model_key(str(entry["name"])): host_said(entry) for entry in _named(document)}
         self._hosts.learn(hosts)
         names = self.model_names(document)
@@ -65,6 +134,38 @@ class OllamaBackend(Backend):
                 return int(entry["context_length"])
         parameter = _NUM_CTX.search(str(self.ask("/api/show", {"model": model}).get("parameters") or ""))
         return int(parameter[1]) if parameter else None
+
+    def _ask_version(self) -> tuple[int, ...]:
+        try:
+            match = _VERSION.match(str(self.ask("/api/version").get("version")))
+        except BackendError:
+            return _UNKNOWN
+        return tuple(map(int, match.groups())) if match else _UNKNOWN
+
+    def _learn_thinking(self, document: JsonObject) -> None:
+        """Note the models that the server lists without the capability; older versions list none."""
+        without = frozenset(
+            str(entry["name"])
+            for entry in _named(document)
+            if isinstance(entry.get("capabilities"), list) and "thinking" not in entry["capabilities"]
+        )
+        if without != self._without_thinking:
+            self._without_thinking = without
+            self._dialects = {}
+
+    def _loading(self, model: str) -> Loading:
+        """Return what the policy says of a model."""
+        own = self.config.own
+        sizes = own.get("num_ctx") or {}
+        short = model.removesuffix(":latest")  # a name without a tag means this one
+        name = model if ":" in model else f"{model}:latest"
+        think = own.get("think")
+        return Loading(
+            num_ctx=sizes.get(name) or sizes.get(short) or sizes.get("*"),
+            keep_alive=own.get("keep_alive"),
+            think=think if isinstance(think, bool) else None,
+            thinks=name not in self._without_thinking,
+        )
 
     def _ask_for_host(self, model: str) -> str:
         """Ask where a model runs.  A version that answers 404, or names no host, runs all models itself."""

@@ -18,11 +18,11 @@ from marshmallow import ValidationError
 from app.backends import BACKEND_TYPES
 from app.backends.base import Backend
 from app.errors import NoPolicy, PolicyError
+from app.fields.values import MOST_PROBLEMS
 from app.policy import yaml_source
 from app.policy.build import Resolve, build
 from app.policy.cross_check import CrossCheck
 from app.policy.schema import PolicySchema
-from app.policy.values import MOST_PROBLEMS
 from app.redaction import excerpt
 from app.routing.detect import Detectors, PatternError
 from app.settings import Settings

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from app.backends import BACKEND_TYPES
+from app.fields.values import MOST_PROBLEMS, name_list, nearest, quote
 from app.policy import yaml_source
 from app.policy.build import Resolve, verdict
-from app.policy.values import MOST_PROBLEMS, name_list, nearest, quote
 from app.redaction import redact
 from app.routing.locality import is_cloud_model
 from app.routing.names import AUTO, fold, spellings_of

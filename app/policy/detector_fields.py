@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from marshmallow import ValidationError
 
-from app.policy.fields import CheckedField
-from app.policy.values import MOST_PROBLEMS, nearest
+from app.fields import CheckedField
+from app.fields.values import MOST_PROBLEMS, nearest
 from app.redaction import excerpt
 from app.routing.detect import CHOICES, DETECTORS, MOST_BYTES, TOO_MUCH, PatternError, check_detector, check_pattern
 

@@ -7,8 +7,21 @@ from collections.abc import Iterator, Mapping
 from marshmallow import Schema, fields
 
 from app.backends import BACKEND_TYPES
+from app.fields import (
+    Choice,
+    Condition,
+    Duration,
+    Endpoint,
+    EnvName,
+    Flag,
+    FlagOrAuto,
+    NameList,
+    Names,
+    Number,
+    Text,
+    Windows,
+)
 from app.policy.detector_fields import DetectorNames, Patterns
-from app.policy.fields import Choice, Condition, Endpoint, EnvName, Flag, NameList, Names, Number, Text, Windows
 from app.policy.schema import BackendSchema, MatchSchema, PolicySchema, RouteSchema
 from app.routing.detect import DETECTORS, RECOMMENDED
 from app.routing.private import national_ids
@@ -263,6 +276,8 @@ def _kind(field: object) -> str:
 _KINDS: tuple[tuple[type, str], ...] = (
     (Text, "text"),
     (Flag, "`true` or `false`"),
+    (FlagOrAuto, "`true`, `false` or `auto`"),
+    (Duration, "seconds, or `30s`, `10m`, `2h`; -1"),
     (Endpoint, "http(s) address"),
     (EnvName, "name of a variable"),
     (NameList, "name or list of names"),

@@ -11,8 +11,7 @@ from marshmallow import Schema, ValidationError, fields, validates_schema
 
 from app.backends import BACKEND_TYPES
 from app.backends.base import Backend
-from app.policy.detector_fields import DetectorNames, Patterns
-from app.policy.fields import (
+from app.fields import (
     CheckedField,
     Choice,
     Condition,
@@ -26,6 +25,7 @@ from app.policy.fields import (
     Text,
     Windows,
 )
+from app.policy.detector_fields import DetectorNames, Patterns
 from app.types import (
     COMPLEXITIES,
     FAMILIES,

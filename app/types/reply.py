@@ -21,6 +21,7 @@ class Outgoing:
     wire: Wire = Wire.CHAT  # the form of the body
     method: str = "POST"
     operation: Operation = Operation.CHAT
+    dropped: tuple[str, ...] = ()  # members of the client's body for which the backend's API has no place
 
     def form(self, request: ChatRequest) -> str:
         """Return what became of the client's body: native, translated or passed_on."""

@@ -26,6 +26,7 @@ def test_every_section_is_there_once_and_in_order() -> None:
         "# Policy reference",
         "## Top level",
         "## backends.NAME",
+        "## backends.NAME of type ollama",
         "## routes[n]",
         "## routes[n].match",
         "## Names",

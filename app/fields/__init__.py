@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validates_schema
 from urllib3.util import parse_url
 
-from app.policy.values import (
+from app.fields.values import (
     check_choice,
     check_items,
     check_keys,
@@ -29,6 +29,9 @@ from app.policy.values import (
 from app.types import Range
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_DURATION = re.compile(r"(\d{1,9})(s|m|h|)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_LONGEST_S = 365 * 86_400
 
 Value = TypeVar("Value")
 
@@ -103,6 +106,31 @@ class Flag(CheckedField[bool]):
         if not isinstance(value, bool):
             raise ValidationError(f"must be true or false, not {quote(value)}")
         return value
+
+
+class FlagOrAuto(CheckedField[bool | str]):
+    """Accept true, false and auto."""
+
+    def check(self, value: object) -> bool | str:
+        if isinstance(value, bool) or value == "auto":
+            return value
+        raise ValidationError(f"must be true, false or auto, not {quote(value)}")
+
+
+class Duration(CheckedField[str]):
+    """Accept a number of seconds, or a number with a unit such as 30s, 10m or 2h; -1 means without end.
+
+    The value is a duration in Go's form, in seconds: `600s`, `-1s`."""
+
+    def check(self, value: object) -> str:
+        match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match:
+            seconds = int(match[1]) * _SECONDS[match[2]]
+        elif isinstance(value, int) and not isinstance(value, bool):
+            seconds = value
+        else:
+            raise ValidationError(f"must be a duration such as 30s, 10m or 2h, or -1, not {quote(value)}")
+        return f"{int(check_number(seconds, -1, _LONGEST_S, whole=True))}s"
 
 
 class Choice(CheckedField[str]):

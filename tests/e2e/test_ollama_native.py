@@ -1,0 +1,232 @@
+"""The router before a scripted Ollama: its own API, the context window, and what stays with the operator."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.server import Answer, Router, Stream, content, wait_until
+from tests.fakes.ollama import Model, Ollama
+
+SMALL = Model("small:latest", capabilities=("completion", "tools", "vision"))
+LARGE = Model("large:latest", capabilities=("completion", "tools", "vision", "thinking"))
+PLAIN = Model("plain:latest", capabilities=("completion",))
+WINDOW, LARGER = 1000, 100_000
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+
+
+def words(count: int) -> str:
+    return "word " * count
+
+
+def native(ollama: Ollama) -> dict[str, Any]:
+    return {"type": "ollama", "api": "native", "endpoint": ollama.url}
+
+
+def backends(small: Ollama, large: Ollama) -> dict[str, Any]:
+    return {
+        "small": native(small) | {"models": ["small", "plain"]},
+        "large": native(large) | {"models": ["large"]},
+    }
+
+
+@pytest.fixture
+def small() -> Iterator[Ollama]:
+    with Ollama([SMALL, PLAIN], window=WINDOW) as ollama:
+        yield ollama
+
+
+@pytest.fixture
+def large() -> Iterator[Ollama]:
+    with Ollama([LARGE], window=LARGER) as ollama:
+        yield ollama
+
+
+@pytest.fixture
+def router(small: Ollama, large: Ollama, tmp_path: Path) -> Iterator[Router]:
+    routes = [
+        {"match": {"sensitivity": "high"}, "backend": "small"},
+        {"match": {"task": "web_search"}, "backend": "small"},
+        {"default": "small", "fallback": "large"},
+    ]
+    with Router({"backends": backends(small, large), "routes": routes}, folder=tmp_path) as running:
+        yield running
+
+
+def rows(router: Router, answer: Answer | Stream, count: int = 1) -> list[dict[str, Any]]:
+    query, name = "SELECT * FROM metrics WHERE request_id = ? ORDER BY id", answer.headers["X-LLR-Request-Id"]
+    return wait_until(lambda: len(made := router.rows(query, name)) >= count and made, 5, "the rows")
+
+
+def test_a_chat_goes_over_the_native_api(router: Router, small: Ollama) -> None:
+    answer = router.chat("hello there", temperature=0.5, keep_alive=0, options={"num_ctx": 5, "top_k": 3})
+    assert answer.status == 200
+    assert answer.text == "read 6 tokens"
+    assert answer.json["usage"] == {"prompt_tokens": 6, "completion_tokens": 3, "total_tokens": 9}
+    assert answer.json["id"].startswith("chatcmpl-")
+    [event] = small.answers
+    assert event.path == "/api/chat"
+    assert event.body["truncate"] is False
+    assert event.body["options"] == {"temperature": 0.5, "top_k": 3}
+    assert "keep_alive" not in event.body
+    [row] = rows(router, answer)
+    assert (row["input_tokens"], row["output_tokens"], row["finish"]) == (6, 3, "stop")
+
+
+def test_members_without_a_place_are_named_in_the_trace(router: Router) -> None:
+    headers = {"X-LLR-Explain": "1"}
+    answer = router.chat("hello", user="u", options={"num_ctx": 5}, headers=headers)
+    assert "small does not get user, options.num_ctx" in " ".join(str(value) for _, value in answer.headers.items())
+
+
+def test_every_stream_is_counted(router: Router) -> None:
+    with router.stream("hello there") as stream:
+        events = stream.events()
+    assert content(events) == "read 6 tokens"
+    assert events[-1] == "[DONE]"
+    assert not any("usage" in event for event in events[:-1])  # the client did not ask
+    [row] = rows(router, stream)
+    assert (row["input_tokens"], row["output_tokens"], row["stream"]) == (6, 3, 1)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tools(router: Router, stream: bool) -> None:
+    answer = router.chat("call weather", tools=[TOOL], stream=stream)
+    choice = (answer.events[0] if stream else answer.json)["choices"][0]
+    [call] = choice["delta" if stream else "message"]["tool_calls"]
+    assert (call["function"]["name"], json.loads(call["function"]["arguments"])) == ("weather", {"city": "Rome"})
+
+
+def test_responses(router: Router, small: Ollama) -> None:
+    answer = router.post("/v1/responses", {"input": "hello there", "instructions": "be brief"})
+    assert answer.status == 200
+    assert answer.json["output"][-1]["content"][0]["text"] == "read 12 tokens"
+    with router.stream(path="/v1/responses", json={"input": "hello", "stream": True}) as stream:
+        last = [event for event in stream.events() if event != "[DONE]"][-1]
+    assert last["type"] == "response.completed"
+    assert {event.path for event in small.answers} == {"/api/chat"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_that_is_too_long_goes_to_the_larger_window(router: Router, small: Ollama, stream: bool) -> None:
+    answer = router.chat(words(2 * WINDOW), stream=stream)
+    assert answer.status == 200
+    assert answer.headers["X-LLR-Backend"] == "large"
+    assert not small.answers
+    failed, answered = rows(router, answer, 2)
+    assert (failed["outcome"], failed["error"], answered["outcome"]) == ("error", "too_long", "ok")
+    assert router.chat("hello").headers["X-LLR-Backend"] == "small"  # no circuit opened
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+def test_with_no_larger_window_it_is_a_400_with_the_counts(router: Router, path: str, stream: bool) -> None:
+    text = words(2 * WINDOW)
+    body: dict[str, Any] = {"model": "small/small", "stream": stream}
+    body |= {"input": text} if path.endswith("responses") else {"messages": [{"role": "user", "content": text}]}
+    answer = router.post(path, body)
+    assert answer.status == 400
+    error = answer.json["error"]
+    assert (error["code"], error["type"]) == ("context_length_exceeded", "invalid_request_error")
+    assert "2004" in error["message"]
+    assert "1000" in error["message"]
+
+
+def test_a_private_one_is_told_in_our_words(router: Router) -> None:
+    answer = router.chat(words(2 * WINDOW), headers={"X-LLR-Sensitivity": "high"})
+    assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
+    assert "It has 2004 tokens, and 1000 fit" in answer.error["message"]
+
+
+@pytest.mark.parametrize(
+    "request_body",
+    [{"tools": [TOOL]}, {"messages": [{"role": "user", "content": [{"type": "text", "text": "look"}, IMAGE]}]}],
+)
+def test_what_a_model_cannot_do_is_a_400_that_says_so(router: Router, request_body: dict[str, Any]) -> None:
+    messages = [{"role": "user", "content": "hello"}]
+    answer = router.post("/v1/chat/completions", {"model": "small/plain", "messages": messages, **request_body})
+    assert (answer.status, answer.error["code"]) == (400, "unsupported_by_models")
+    assert "does not support" in answer.error["message"]
+
+
+def test_a_wish_for_reasoning_is_left_out_for_a_model_without(router: Router, small: Ollama) -> None:
+    assert router.chat("hello", reasoning_effort="high").status == 200
+    assert "think" not in small.answers[-1].body
+
+
+def test_no_answer_is_ever_cut(router: Router, small: Ollama, large: Ollama) -> None:
+    numbers = random.Random(14)
+    for number in range(200):
+        text = words(int(WINDOW * numbers.uniform(0.5, 3)))
+        content: Any = [{"type": "text", "text": text}, IMAGE] if number % 7 == 0 else text
+        messages = [{"role": "user", "content": content}]
+        body: dict[str, Any] = {"stream": number % 2 == 0, "tools": [TOOL]} if number % 5 == 0 else {}
+        model = "small/small" if number % 3 == 0 else "auto"
+        if number % 4 == 0:
+            answer = router.post("/v1/responses", {"input": text, "model": model, "stream": number % 8 == 0})
+        else:
+            answer = router.post("/v1/chat/completions", {"model": model, "messages": messages, **body})
+        assert answer.status in (200, 400), answer.body[:300]
+    assert not any(event.cut for event in (*small.answers, *large.answers))
+    assert {event.path for event in (*small.answers, *large.answers)} == {"/api/chat"}
+
+
+@pytest.mark.parametrize("version", ["0.12.5", "0.5", "not told"])
+def test_an_old_server_is_asked_as_before(tmp_path: Path, version: str) -> None:
+    with Ollama([SMALL], version=version) as ollama:
+        policy = {
+            "backends": {"local": {"type": "ollama", "api": "native", "endpoint": ollama.url}},
+            "routes": [{"default": "local"}],
+        }
+        with Router(policy, folder=tmp_path) as router:
+            assert router.chat("hello").status == 200
+    assert ollama.answers[0].path == "/v1/chat/completions"
+
+
+def test_a_disconnect_frees_the_model(tmp_path: Path) -> None:
+    with Ollama([Model("slow:latest", token_s=0.5)]) as ollama:
+        policy = {
+            "backends": {"local": {"type": "ollama", "api": "native", "endpoint": ollama.url}},
+            "routes": [{"default": "local"}],
+        }
+        with Router(policy, folder=tmp_path) as router, router.stream("hello") as stream:
+            stream.until(b"read")
+            stream.close()
+            wait_until(lambda: any(event.kind == "leave" for event in ollama.log), 10, "the disconnect")
+
+
+def test_the_operators_window_loads_each_model_once(tmp_path: Path) -> None:
+    models = [Model("a:latest", trained=50_000), Model("b:latest", trained=50_000)]
+    with Ollama(models, most_loaded=2) as ollama:
+        local = {
+            "type": "ollama",
+            "api": "native",
+            "endpoint": ollama.url,
+            "numCtx": {"a": 20_000, "*": 9000},
+            "keepAlive": "10m",
+        }
+        policy = {"backends": {"local": local | {"think": False}}, "routes": [{"default": "local"}]}
+        numbers = random.Random(3)
+        with Router(policy, folder=tmp_path) as router:
+            for number in range(100):
+                options = {"num_ctx": numbers.choice([1, 5000, 70_000]), "num_gpu": number % 2}
+                body: dict[str, Any] = {"options": options, "keep_alive": number % 3, "reasoning_effort": "high"}
+                assert router.chat("hello", model=numbers.choice("ab"), stream=number % 2 == 0, **body).status == 200
+    assert sorted(ollama.loads) == ["a:latest", "b:latest"]
+    windows = {event.model: event.body for event in ollama.log if event.kind == "load"}
+    assert windows == {"a:latest": {"num_ctx": 20_000}, "b:latest": {"num_ctx": 9000}}
+    assert {event.body["keep_alive"] for event in ollama.answers} == {"600s"}
+
+
+def test_without_the_key_it_is_asked_as_before(tmp_path: Path) -> None:
+    with Ollama([SMALL]) as ollama:
+        policy = {"backends": {"local": {"type": "ollama", "endpoint": ollama.url}}, "routes": [{"default": "local"}]}
+        with Router(policy, folder=tmp_path) as router:
+            assert router.chat("hello").status == 200
+    assert ollama.answers[0].path == "/v1/chat/completions"
