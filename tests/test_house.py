@@ -33,6 +33,7 @@ from app.types import ABTest, ChatRequest, Classification, Observations
 from app.wire.chat import request as chat
 from tests.documents import ROOT, Document, names
 from tests.e2e.server import Router
+from tests.faults.altered import ALL, Edits, altered_copy
 
 README = Document.read("README.md")
 API = Document.read("docs/api.md")
@@ -559,6 +560,11 @@ def readers(pattern: str) -> set[str]:
 )
 def test_what_has_one_place_is_nowhere_else(pattern: str, modules: set[str]):
     assert readers(pattern) == modules
+
+
+@pytest.mark.parametrize("edits", ALL, ids=lambda edits: next(iter(edits)))
+def test_the_lines_that_the_long_suites_change_are_there(tmp_path: Path, edits: Edits):
+    altered_copy(tmp_path / "copy", edits)
 
 
 def test_the_flow_fits_on_a_screen():

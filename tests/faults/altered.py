@@ -12,11 +12,14 @@ _NEEDED = ("app", "gunicorn.conf.py", "wsgi.py")
 
 Edits = Mapping[str, Sequence[tuple[str, str]]]  # file -> pairs of a text that stands there once and its replacement
 
-NO_GATE: Edits = {"app/dispatch.py": [("if private and not local:", "if not request:")]}
+NO_GATE: Edits = {"app/dispatch.py": [("if private and not is_local:", "if not target:")]}
+NO_QUESTION: Edits = {
+    "app/dispatch.py": [("if private and (host := backend.host_of_model(target.model)):", "if host := '':")]
+}
 NO_STAGE: Edits = {
     "app/routing/decide.py": [
-        ("for stage in (_privacy, _fit,", "for stage in (_fit,"),
-        ("not any(is_local(target, choice.observations) for target in meaning.targets):", "not meaning.targets:"),
+        ("        _privacy,", "        _fit,"),
+        ("not _any_local(meaning.targets, choice):", "not meaning.targets:"),
     ]
 }
 # Minutes become seconds: a body that does not come, a client that does not read.
@@ -26,6 +29,7 @@ HASTY: Edits = {
 }
 # On this "machine" 127.0.0.2 is a public address.  Linux answers there without being asked to.
 SMALL_LOOPBACK: Edits = {"app/routing/locality.py": [('"127.0.0.0/8"', '"127.0.0.1/32"')]}
+ALL = (NO_GATE, NO_QUESTION, NO_STAGE, HASTY, SMALL_LOOPBACK)
 
 
 def altered_copy(folder: Path, edits: Edits) -> Path:

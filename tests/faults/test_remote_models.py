@@ -22,7 +22,7 @@ import pytest
 from tests.e2e.server import Answer, Router, chat_body, parse_events, wait_until
 from tests.fakes.replies import HANG, RESET, Play, error, html, reply
 from tests.fakes.upstream import Upstream
-from tests.faults.altered import altered_copy
+from tests.faults.altered import NO_QUESTION, altered_copy
 
 pytestmark = pytest.mark.faults
 
@@ -200,8 +200,7 @@ def test_without_the_question_private_requests_are_handed_on(
     """So the test above can fail: the server is not asked, and its list names no hosts."""
     home, old, far = servers
     home.script(reply(200, {"models": [{"name": name} for name in HELD]}), path="/api/tags", repeat=True)
-    asked = "if private and (host := upstream.backend.host_of_model(target.model)):"
-    root = altered_copy(tmp_path / "copy", {"app/dispatch.py": [(asked, "if host := '':")]})
+    root = altered_copy(tmp_path / "copy", NO_QUESTION)
     asks = itertools.cycle(itertools.product(("home/moved", "home/coder:7b"), ("hello",)))
     with Router(policy(home, old, far), folder=tmp_path / "router", workers=2, root=root) as router:
         play(router, 40, itertools.count(), asks)
