@@ -17,7 +17,8 @@ from app.errors import PolicyError
 
 _NO_MODEL = """\
 `echo` is no model: it repeats the prompt.
-Next step: install Ollama, run `ollama pull llama3.2`, delete that file and run this again."""
+Next step: install Ollama, run `ollama pull llama3.2`, delete that file and run this again.
+`make demo` runs the router with a small real model, which it installs itself (220 MB)."""
 
 
 @click.command()

@@ -105,6 +105,7 @@ def test_init_without_any_model_writes_the_echo(run: Run, tmp_path: Path, monkey
             *KEPT,
             "`echo` is no model: it repeats the prompt.",
             "Next step: install Ollama, run `ollama pull llama3.2`, delete that file and run this again.",
+            "`make demo` runs the router with a small real model, which it installs itself (220 MB).",
         ],
     )
     loaded = written(tmp_path)
