@@ -115,7 +115,8 @@ def exchanged(router: Router, message: bytes) -> bytes:
     pieces = []
     with router.raw(timeout=10) as sock, contextlib.suppress(ConnectionError, TimeoutError):
         sock.sendall(message)
-        sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # ENOTCONN: the router has refused it and reset the connection
+            sock.shutdown(socket.SHUT_WR)
         while piece := sock.recv(65536):
             pieces.append(piece)
     return b"".join(pieces)
