@@ -10,6 +10,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,11 +56,18 @@ def test_with_a_low_limit_all_are_served_in_turn(upstream, router) -> None:
     assert {row["outcome"] for row in running.wait_rows(150, timeout=30)} == {"ok"}
 
 
+def open_now(pid: int) -> set[int]:
+    return {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+
+
 @contextmanager
 def none_left(pid: int) -> Iterator[int]:
     """The process may open nothing more than what it has open.  Yields its limit."""
     before = limits_of(pid)
-    taken = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    taken: set[int] = set()
+    while taken != open_now(pid):  # connections of the start are still being closed
+        taken = open_now(pid)
+        time.sleep(0.3)
     limit = next(number for number in range(10_000) if number not in taken)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, before[1]))
     try:
