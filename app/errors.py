@@ -61,7 +61,7 @@ class RouterError(Exception):
 
     @property
     def cause(self) -> str:
-        """Return the short reason that the log names.  It is a code of ours, never content."""
+        """Return the short reason that the log names.  It is one of the router's codes, never text of a request."""
         return self.code or HTTPStatus(self.status).name.lower()
 
     @property
@@ -76,7 +76,7 @@ class RouterError(Exception):
 
 
 def _one_line(text: str) -> str:
-    """Return `text` with escapes for what a terminal would not show: names in it may hold anything."""
+    """Return `text` with escapes for control characters, because names in it can hold any character."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
@@ -343,7 +343,7 @@ class AllBackendsFailed(RouterError):
 
     def __init__(self, failures: Sequence[tuple[str, BackendError]], *, private: bool = False) -> None:
         """`failures` holds (name of the backend, error) in the order of tries and is never empty.  The message of a
-        private request is in our words alone."""
+        private request contains no text of a backend."""
         super().__init__(
             "; ".join(f"{name}: {error.message if private else error.full_message()}" for name, error in failures)
         )

@@ -251,7 +251,7 @@ def refusal(
 
 
 def reply_error(document: JsonObject, key: str, message: str, *, kind: str) -> BackendError:
-    """Return the error for an error document that came with status 200, whole or as an event."""
+    """Return the error for an error document with status 200, which was a whole reply or an event."""
     shaped = _error_document(200, json.dumps(document).encode(), key)
     text = error_text(document, key)
     return unfit(400, shaped, text, message) or BackendServerError(message, kind=kind, backend_text=text)

@@ -77,7 +77,7 @@ class OllamaBackend(Backend):
 
     @property
     def wires(self) -> tuple[Wire, ...]:
-        """Its own API stands in the place of chat when it is wanted and known to read `truncate`."""
+        """Return Ollama's own API instead of chat when the policy asks for it and the server supports `truncate`."""
         *others, chat = super().wires
         native = self._wants_native and (self._version or _UNKNOWN) >= _READS_TRUNCATE
         return (*others, Wire.OLLAMA if native else chat)
@@ -154,7 +154,7 @@ class OllamaBackend(Backend):
             self._dialects = {}
 
     def _loading(self, model: str) -> Loading:
-        """Return what the policy says of a model."""
+        """Return the policy's options for a model."""
         own = self.config.own
         sizes = own.get("num_ctx") or {}
         short = model.removesuffix(":latest")  # a name without a tag means this one

@@ -49,7 +49,7 @@ class Recorder:
             self.flush()
 
     def flush(self) -> bool:
-        """Write the records that wait.  Return False when the database cannot be written: they go on waiting."""
+        """Write the records that wait.  Return False when the database cannot be written: they stay in the queue."""
         self._count_refusals()
         while self._queue or self._dropped or self._refusals:
             batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]

@@ -57,7 +57,7 @@ class Decision:
     skipped: Target | None = None  # a local primary that was skipped because it is slow, and must be measured
     private: bool = False  # only local targets may be called
     private_because: str | None = None  # ChatRequest.private_because
-    pin_refused: bool = False  # a private request named what is not local; a route was used instead
+    pin_refused: bool = False  # a private request named a target that is not local; a route was used instead
     dropped: Mapping[str, str] = field(default_factory=dict)  # backend of the route or pin, not usable -> the reason
     basis: Basis | None = None
 

@@ -81,7 +81,7 @@ class ChatRequest:
     sensitivity: Sensitivity = Sensitivity.NORMAL
     sensitivity_reason: str = "header"  # what made it high: header, detector:NAME, pattern:patterns[N], conversation
     large: bool = True  # each step with it may take milliseconds: the others get a turn between them
-    continues: Target | None = None  # the backend that keeps the conversation: no other can go on with it
+    continues: Target | None = None  # the backend that stores the conversation: no other can continue it
     operation: ClassVar[Operation] = Operation.CHAT
     kind: ClassVar[Kind] = Kind.LIVE  # of the calls that its client waits for
 

@@ -104,8 +104,8 @@ def with_data(event: bytes, document: JsonObject) -> bytes:
 
 
 def missing_end(tail: bytes | bytearray) -> bytes:
-    """Return what is missing at the end of `tail` for the next event to stand by itself: no more line ends than that,
-    because an empty line too many is an event that holds nothing to some clients."""
+    """Return the line ends that are missing after `tail`, so that the next event is separate.  There must not be
+    more, because some clients take an additional empty line for an empty event."""
     if not tail.strip(b"\r\n") or tail.endswith((b"\n\n", b"\n\r\n")):
         return b""
     return b"\n" if tail.endswith(b"\n") else b"\n\n"

@@ -138,8 +138,8 @@ def _has(config: BackendConfig, models: Sequence[str], model: str) -> bool:
 
 
 def locality(facts: Facts) -> Iterator[Finding]:
-    """Report backends whose address contradicts the policy.  The operator's own `local` stands, but for `local: true`
-    at a public address: then private requests leave."""
+    """Report backends whose address contradicts the policy.  The key `local` of the policy is accepted, except
+    `local: true` at a public address, where private requests would leave."""
     for name, config in facts.policy.backends.items():
         addresses, is_local = facts.addresses.get(name, ()), facts.local_keys.get(name)
         public = [address for address in addresses if not _is_private(address)]
