@@ -1,8 +1,8 @@
 """Put the tool calls of a chat reply into the form of OpenAI's API.
 
 There a call begins with one fragment that has its index, its id and its whole name, and continues with fragments
-that have its index and a piece of its arguments.  Servers also leave out indexes or ids, give all calls index 0, repeat ids
-and names, cut names in pieces, send arguments as an object, and begin them with a placeholder `{}`.
+that have its index and a piece of its arguments.  Servers also omit indexes or ids, give all calls index 0, repeat
+ids and names, split names, send arguments as an object, and begin them with a placeholder `{}`.
 """
 
 from __future__ import annotations
