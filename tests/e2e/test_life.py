@@ -255,7 +255,7 @@ def test_init_writes_a_policy_that_serves(upstream, tmp_path):
     assert local["families"] == {"llama": "llama3.2:3b", "qwen-coder": "qwen2.5-coder:7b", "gemma": "gemma3:4b"}
     text = (tmp_path / "policy.yaml").read_text()
     again = flask("init")
-    assert again.returncode == 1 and "was not changed" in again.stderr
+    assert again.returncode == 1 and "not touched" in again.stderr
     assert (tmp_path / "policy.yaml").read_text() == text
 
 

@@ -184,7 +184,7 @@ def test_the_ledger_the_models_and_the_page_say_what_left(home: Upstream, router
         "auto": None, "home": None, "m:1": None, "moved:latest": "ollama.com:443", "coder:7b": "ollama.com:443",
     }  # fmt: skip
     assert "moved:latest runs at ollama.com:443" in running.get("/").body.decode()
-    assert "home: moved:latest runs at ollama.com:443, so it is not local" in flask(running, "backends", "list")
+    assert "home: moved:latest runs at ollama.com:443: it is not local" in flask(running, "backends", "list")
     assert "3 models, 2 run at another host" in flask(running, "backends", "probe")
     planned = running.post("/v1/route", chat_body("hello", model="home/moved")).json
     assert (planned["targets"][0]["model"], planned["calls"][0]["local"]) == ("moved:latest", False)
