@@ -21,8 +21,8 @@ from app.backends.failures import (
     AUTHORITIES,
     TRANSPORT_ERRORS,
     causes,
+    error_text,
     refusal,
-    reply_error,
     transport_error,
     unused_proxy,
 )
@@ -251,7 +251,9 @@ class Backend:
         if document is None:
             raise BackendProtocol("answered 200 with something that is not a JSON object")
         if find_error(document) is not None:
-            raise reply_error(document, self._key, "answered 200 with an error", kind="error_body")
+            raise BackendServerError(
+                "answered 200 with an error", kind="error_body", backend_text=error_text(document, self._key)
+            )
         return body, document
 
     def _refusal(self, response: Response, target: Target) -> BackendError:

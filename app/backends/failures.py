@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import socket
 import ssl
 import time
@@ -18,7 +17,6 @@ from urllib.parse import urlsplit
 import urllib3
 
 from app.backends.response import TLSAnswered
-from app.backends.unfit import unfit
 from app.descriptors import limits, none_left
 from app.errors import (
     BackendDenied,
@@ -231,8 +229,6 @@ def refusal(
     document = _error_document(status, body, key)
     text = error_text(document, key)
     wait = _seconds(retry_after)
-    if (error := unfit(status, document, text, message)) is not None:
-        return error
     if status == 429:
         return BackendRateLimited(f"{message} (rate limited)", backend_text=text, retry_after_s=wait)
     if status == 402:
@@ -248,13 +244,6 @@ def refusal(
     return BackendRejected(
         message, kind=kind, status=status, document=document, backend_text=text, retry_after_s=wait, **named
     )
-
-
-def reply_error(document: JsonObject, key: str, message: str, *, kind: str) -> BackendError:
-    """Return the error for an error document with status 200, which was a whole reply or an event."""
-    shaped = _error_document(200, json.dumps(document).encode(), key)
-    text = error_text(document, key)
-    return unfit(400, shaped, text, message) or BackendServerError(message, kind=kind, backend_text=text)
 
 
 def error_text(document: JsonObject, key: str) -> str | None:

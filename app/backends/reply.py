@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from math import inf
 
-from app.backends.failures import TRANSPORT_ERRORS, reply_error, transport_error
+from app.backends.failures import TRANSPORT_ERRORS, error_text, transport_error
 from app.backends.response import Response
 from app.errors import (
     BackendProtocol,
@@ -117,7 +117,8 @@ class Stream:
                 watch.end()
                 break
         if watch.error is not None:
-            raise reply_error(watch.error, self._key, "answered with an error event", kind="error_event")
+            text = error_text(watch.error, self._key)
+            raise BackendServerError("answered with an error event", kind="error_event", backend_text=text)
         if watch.failure:
             raise BackendServerError(failed_finish(watch.failure), kind="gave_up")
         if not watch.has_event:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.errors import CapabilityMissing, PromptTooLong
+from app.errors import BackendRejected, CapabilityMissing, PromptTooLong
 from app.types import JsonDict, JsonObject
 from app.wire.error_document import error_fields
 
@@ -38,32 +38,27 @@ _MISSING = (  # (part of the message, the capability)
     ("tools param requires --jinja", "tools"),  # llama.cpp
     ("does not support vision", "vision"),
     ("does not support image", "vision"),
-    ("image input is not supported", "vision"),  # llama.cpp, with status 500
+    ("image input is not supported", "vision"),  # llama.cpp
     ("is not a multimodal model", "vision"),  # vLLM
     ("does not support thinking", "thinking"),
     ("does not support chat", "completion"),  # Ollama: an embedding model
 )
 
 
-def unfit(
-    status: int, document: JsonObject, text: str | None, message: str
-) -> PromptTooLong | CapabilityMissing | None:
-    """Return the error for a refusal that says why this model cannot serve the request; None for any other refusal.
-
-    `document` is the server's error in OpenAI's shape, `text` its message without keys, `message` ours.
-    """
+def unfit(refusal: BackendRejected) -> BackendRejected:
+    """Return the error for a refusal that says why this model cannot serve the request; any other refusal as it is."""
+    document, text = refusal.document or {}, refusal.backend_text
+    if refusal.status not in _REFUSALS:
+        return refusal
+    if is_too_long(document):
+        coded = _coded(document, PromptTooLong.code)
+        return PromptTooLong(refusal.message, document=coded, backend_text=text, **_counts(document))
     words = (text or "").lower()
-    if status in _REFUSALS and is_too_long(document):
-        return PromptTooLong(
-            message, document=_coded(document, PromptTooLong.code), backend_text=text, **_counts(document)
-        )
-    if status in (*_REFUSALS, 500):
-        for part, capability in _MISSING:
-            if part in words:
-                return CapabilityMissing(
-                    message, document=_coded(document, CapabilityMissing.code), backend_text=text, capability=capability
-                )
-    return None
+    missing = next((capability for part, capability in _MISSING if part in words), None)
+    if missing is None:
+        return refusal
+    coded = _coded(document, CapabilityMissing.code)
+    return CapabilityMissing(refusal.message, document=coded, backend_text=text, capability=missing)
 
 
 def is_too_long(document: JsonObject) -> bool:
