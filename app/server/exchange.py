@@ -54,10 +54,10 @@ def environ_of(request: Request, sock: socket.socket, client: tuple[str, int], s
         if name == "SCRIPT_NAME":
             raise errors.InvalidHeaderName(name)  # this header would change the paths
         key = name.replace("-", "_")
-        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        if name not in ("CONTENT-TYPE", "CONTENT-LENGTH"):
             key = f"HTTP_{key}"
         environ[key] = f"{environ[key]},{value}" if key in environ else value
-    if request.version >= (1, 1) and str(environ.get("HTTP_EXPECT", "")).lower() == "100-continue":
+    if request.version >= (1, 1) and "HTTP_EXPECT" in environ:  # gunicorn refuses other values than 100-continue
         sock.sendall(_CONTINUE)
     return environ
 

@@ -30,6 +30,7 @@ REQUESTS = [
     b"POST /v1 HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
     b"POST /v1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     b"GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\r\nX_A: 2\r\nx-a: 3\r\nAccept: */*\r\nX-B: \xe9\r\n\r\n",
+    b"POST / HTTP/1.1\r\nContent_Type: a/b\r\nContent_Length: 9\r\nContent-Length: 2\r\n\r\n{}",
     b"GET http://b.example/x HTTP/1.1\r\nHost: a\r\n\r\n",
     b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
 ]
@@ -51,12 +52,12 @@ def test_no_client_moves_the_paths() -> None:
         environ_of(parsed(b"GET /v1/models HTTP/1.1\r\nSCRIPT_NAME: /v1\r\n\r\n"), sock, CLIENT, SERVER)
 
 
-def test_a_client_that_waits_for_it_gets_a_100() -> None:
+@pytest.mark.parametrize("expect", [b"Expect: 100-Continue\r\n", b"Expect: 100-continue\r\n" * 2])
+def test_a_client_that_waits_for_it_gets_a_100(expect: bytes) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        environ_of(
-            parsed(b"POST / HTTP/1.1\r\nExpect: 100-Continue\r\nContent-Length: 2\r\n\r\n"), ours, CLIENT, SERVER
-        )
+        theirs.settimeout(1)
+        environ_of(parsed(b"POST / HTTP/1.1\r\n" + expect + b"Content-Length: 2\r\n\r\n"), ours, CLIENT, SERVER)
         assert theirs.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
