@@ -366,8 +366,9 @@ class _Handler(BaseHTTPRequestHandler):
             raise BrokenPipeError
 
     def _client_left(self) -> bool:
-        ready, _, _ = select.select([self.connection], [], [], 0)
-        return bool(ready) and not self.connection.recv(1, socket.MSG_PEEK)
+        poll = select.poll()  # select() takes no descriptor beyond 1023
+        poll.register(self.connection, select.POLLIN)
+        return bool(poll.poll(0)) and not self.connection.recv(1, socket.MSG_PEEK)
 
     def _json(self, status: int, document: object) -> None:
         data = json.dumps(document).encode()
