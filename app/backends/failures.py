@@ -34,7 +34,7 @@ from app.redaction import excerpt, redact
 from app.routing.locality import is_address, is_local_address, is_loopback_name
 from app.types import BackendConfig, JsonDict, JsonObject, Target
 from app.wire import sse
-from app.wire.error_document import error_fields
+from app.wire.error_document import error_fields, unquoted
 
 TRANSPORT_ERRORS = (urllib3.exceptions.HTTPError, OSError)
 """The exceptions that sending and reading may raise."""
@@ -255,7 +255,7 @@ def error_text(document: JsonObject, key: str) -> str | None:
 def _error_document(status: int, body: bytes, key: str) -> JsonDict:
     """Return an error body in OpenAI's form, whatever its form was (object, string, text, HTML)."""
     text = body[:MOST_ERROR_BYTES].decode("utf-8", "replace").strip()
-    document = _unquoted(sse.json_of(redact(text, (key,)).encode("utf-8", "replace")) or {})
+    document = unquoted(sse.json_of(redact(text, (key,)).encode("utf-8", "replace")) or {})
     fields: JsonDict = dict(error_fields(document))
     if not document and not text.startswith("<"):
         fields["message"] = excerpt(text, (key,)) or None
@@ -265,14 +265,6 @@ def _error_document(status: int, body: bytes, key: str) -> JsonDict:
     fields["type"] = fields["type"] or "invalid_request_error"
     rest = {name: value for name, value in document.items() if name not in ("error", "detail", "message")}
     return {**rest, "error": fields}
-
-
-def _unquoted(document: JsonDict) -> JsonDict:
-    """Return the error document that a server quotes as the text of its own: Ollama does so with its inference server's
-    (`{"error": "{\\"error\\": {…}}"}`)."""
-    error = document.get("error")
-    quoted = sse.json_of(error.encode("utf-8", "replace")) if isinstance(error, str) and error.startswith("{") else None
-    return quoted if quoted and quoted.get("error") else document
 
 
 def _seconds(retry_after: str | None) -> float | None:

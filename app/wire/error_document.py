@@ -64,3 +64,11 @@ def _text_of(error: object) -> str | None:
         places = [".".join(map(str, at)) if isinstance(at := entry["loc"], list) else str(at) for entry in entries]
         return "; ".join(f"{place}: {entry['msg']}" for place, entry in zip(places, entries, strict=True)) or None
     return error if isinstance(error, str) else None
+
+
+def unquoted(document: JsonObject) -> JsonObject:
+    """Return the error document that a server quotes as the text of its own, or else the document itself.  Ollama
+    quotes that of its inference server: `{"error": "{\\"error\\": {\\"n_ctx\\": 4096, …}}"}`."""
+    error = document.get("error")
+    quoted = sse.json_of(error.encode("utf-8", "replace")) if isinstance(error, str) and error.startswith("{") else None
+    return quoted if quoted and quoted.get("error") else document

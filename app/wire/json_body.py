@@ -205,3 +205,9 @@ def elements_of(text: str) -> list[str]:
         at = _space(text, end)
         at = _space(text, at + 1) if text[at] == "," else at
     return elements
+
+
+def json_bytes(document: JsonObject) -> bytes:
+    """Return a document as compact JSON."""
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate leaves as its JSON escape

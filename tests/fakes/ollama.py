@@ -12,6 +12,7 @@ what is loaded.  A token is a word, and a message costs four more.  It answers t
 
 from __future__ import annotations
 
+import abc
 import json
 import select
 import socket
@@ -386,7 +387,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
 
-class _Writer:
+class _Writer(abc.ABC):
     """Write one answer in the form of an API."""
 
     def __init__(self, handler: _Handler, model: Model, body: dict[str, Any]) -> None:
@@ -394,8 +395,8 @@ class _Writer:
         self.model = model
         self.body = body
 
-    def write(self, words: list[str], read: int, finish: str) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def write(self, words: list[str], read: int, finish: str) -> None: ...
 
     def pieces(self, words: list[str]) -> Iterator[str]:
         for number, word in enumerate(words):

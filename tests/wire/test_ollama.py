@@ -291,3 +291,11 @@ def test_what_is_no_stream() -> None:
     assert not is_document(b'{"message": {}}', "application/x-ndjson")
     assert not is_document(b'{"message": {}}', "")
     assert is_document(b"<html>", "text/html")
+
+
+def test_a_line_without_an_end_is_an_error_and_is_not_kept() -> None:
+    watch = WIRES[Wire.OLLAMA].watch()
+    watch.feed(LINES[0])
+    for _ in range(17):
+        watch.feed(b"x" * 1024 * 1024)
+    assert watch.error == {"error": error_of({"error": "the server sent a line that is too long"})}

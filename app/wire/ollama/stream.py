@@ -19,14 +19,16 @@ class Lines:
 
     def __init__(self) -> None:
         self._open = bytearray()
-        self.oversized = False  # a line was too long: the rest of the stream is not reliable
 
     def feed(self, piece: bytes) -> list[JsonDict]:
-        """Return the objects whose lines `piece` ends.  A line that is no JSON object is an error of the server."""
+        """Return the objects whose lines `piece` ends.  A line that is no JSON object, or that does not end within 16
+        MiB, is an error of the server."""
         self._open += piece
         if b"\n" not in piece:
-            self.oversized = self.oversized or len(self._open) > _MOST_LINE_BYTES
-            return []
+            if len(self._open) <= _MOST_LINE_BYTES:
+                return []
+            self._open.clear()
+            return [{"error": "the server sent a line that is too long"}]
         *lines, rest = self._open.split(b"\n")
         self._open = bytearray(rest)
         return [_object(bytes(line)) for line in lines if line.strip()]
@@ -66,7 +68,6 @@ class StreamWatch:
     def feed(self, piece: bytes) -> None:
         for document in self._lines.feed(piece):
             self._read(document)
-        self.has_event = self.has_event or self._lines.oversized
 
     def end(self) -> None:
         for document in self._lines.end():

@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterable, Iterator
 
 from app.errors import StreamInterrupted
-from app.types import Body, Dialect, JsonDict, JsonObject, Wire
+from app.types import Body, Dialect, JsonObject, Wire
 from app.wire.chat.errors import error_event
+from app.wire.json_body import json_bytes
 from app.wire.ollama.reply import completion
 from app.wire.ollama.request import write_body
 from app.wire.ollama.stream import ChatEvents, Lines
@@ -19,10 +20,10 @@ class ChatToOllama:
 
     def request(self, body: Body, model: str, dialect: Dialect, *, stream: bool) -> bytes:
         chat = body.chat if body.wire is Wire.CHAT else json.loads(body.encode(model, dialect, stream=stream))
-        return _bytes(write_body(chat, model, dialect.loading, stream=stream))
+        return json_bytes(write_body(chat, model, dialect.loading, stream=stream))
 
     def reply(self, body: bytes, document: JsonObject, context: ReplyContext) -> bytes:  # noqa: ARG002
-        return _bytes(completion(document, context))
+        return json_bytes(completion(document, context))
 
     def stream(self, pieces: Iterable[bytes], context: ReplyContext) -> Iterator[bytes]:
         lines, events = Lines(), ChatEvents(context)
@@ -37,8 +38,3 @@ class ChatToOllama:
 
     def reply_as_stream(self, document: JsonObject, context: ReplyContext) -> Iterator[bytes]:
         yield ChatEvents(context).feed(document)
-
-
-def _bytes(document: JsonDict) -> bytes:
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "backslashreplace")  # a lone surrogate leaves as its JSON escape

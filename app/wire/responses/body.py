@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from app.errors import RequestError
 from app.types import Dialect, JsonDict, JsonObject, Wire
-from app.wire.json_body import JsonBody
+from app.wire.json_body import JsonBody, json_bytes
 from app.wire.responses.messages import to_messages
 from app.wire.responses.request import LEADS_TO_STORED, ResponsesRequest, item_type
 
@@ -64,8 +64,7 @@ class ResponsesBody:
         chat = {**self._translated, "model": model}
         if stream:
             chat |= {"stream": True, "stream_options": {"include_usage": True}}
-        text = json.dumps(chat, ensure_ascii=False, separators=(",", ":"))
-        return text.encode("utf-8", "backslashreplace")  # a lone surrogate leaves as its JSON escape
+        return json_bytes(chat)
 
     def passed_on(self, model: str, *, stream: bool) -> bytes:
         """Return the client's bytes with a new `model`, and with the items that the router stores, because only the
