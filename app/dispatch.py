@@ -26,6 +26,7 @@ from app.types import (
     Egress,
     Ending,
     Kind,
+    Lane,
     Outcome,
     Plan,
     Reason,
@@ -231,6 +232,7 @@ class Call:
             kind=self._kind,
             surface=self._plan.request.surface,
             stream=self._stream,
+            lane=self._plan.request.lane if self._kind in (Kind.LIVE, Kind.STORED) else Lane.BACKGROUND,
             target=self.target,
             why=self.why,
             times=Times(

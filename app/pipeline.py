@@ -7,8 +7,9 @@ import time
 
 from app.dispatch import dispatch
 from app.errors import RouterError
+from app.routing.choice import MayMeasure
 from app.routing.classify import classify
-from app.routing.decide import MayMeasure, decide, measure_nothing
+from app.routing.decide import decide, measure_nothing
 from app.routing.detect import Detectors
 from app.routing.stored import decide_stored
 from app.services import Services

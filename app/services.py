@@ -114,6 +114,6 @@ def with_places(backends: Mapping[str, Backend], environ: Mapping[str, str]) -> 
     """Return each backend with its places, in the file that the master opened if there is one."""
     fd = int(environ[PLACES_FD]) if PLACES_FD in environ else None
     return {
-        name: Upstream(backend, Places(backend.config.max_concurrency, index * _PLACES_PER_BACKEND, fd))
+        name: Upstream(backend, Places(backend.config.max_concurrency.get("*", 0), index * _PLACES_PER_BACKEND, fd))
         for index, (name, backend) in enumerate(backends.items())
     }

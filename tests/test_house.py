@@ -195,7 +195,7 @@ def test_the_dry_run_shows_every_tag_and_names_every_stage():
     many = OPERATIONS.text.partition("### Classification of many prompts\n")[2].partition("\n##")[0]
     assert set(tags) <= set(names(Document(OPERATIONS.path, many).prose))
     source = (ROOT / "app/routing/decide.py").read_text("utf-8")
-    stages = re.findall(r"^        _(\w+),  # ", source, re.MULTILINE)
+    stages = re.findall(r"^        (\w+),  # ", source, re.MULTILINE)
     listed = section.text.partition("The stages are")[2].partition(".")[0]
     assert [name for name in names(listed) if name in stages] == stages
     assert " -> ".join(stages) in source

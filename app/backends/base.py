@@ -36,8 +36,10 @@ from app.types import (
     Dialect,
     JsonDict,
     JsonObject,
+    ModelFacts,
     Operation,
     Outgoing,
+    Residency,
     StoredRequest,
     Target,
     Wire,
@@ -46,6 +48,8 @@ from app.wire import WIRES, sse, translator
 from app.wire.chat.request import MOST_MODEL_CHARS
 from app.wire.error_document import error_of, error_of_stored
 
+_NO_FACTS: Mapping[str, ModelFacts] = {}
+_NO_RESIDENCY: Mapping[str, Residency] = {}
 _MOST_MODELS = 10_000  # of one backend; each request looks up its name among them
 _ERROR_BODY_S = 5.0  # wait for each piece of an error's body
 V1_PATHS = {Wire.CHAT: "/v1/chat/completions", Wire.RESPONSES: "/v1/responses"}  # after an endpoint without /v1
@@ -171,6 +175,17 @@ class Backend:
         """Return the context window in tokens with which the server runs a model; None when it does not say.  Raise
         BackendError."""
         return None
+
+    @property
+    def facts(self) -> Mapping[str, ModelFacts]:
+        """Return the facts that the server has told about its models, by locality.model_key.  It is the same object
+        until a fact changes."""
+        return _NO_FACTS
+
+    @property
+    def residency(self) -> Mapping[str, Residency]:
+        """Return the loaded models, by their names, when the server was last asked."""
+        return _NO_RESIDENCY
 
     @property
     def model_hosts(self) -> Mapping[str, str] | None:

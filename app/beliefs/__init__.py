@@ -12,7 +12,7 @@ from app.beliefs.medians import Medians
 from app.circuits import Circuits
 from app.metrics.store import Store
 from app.storage import StoreError, now_ms
-from app.types import BackendConfig, CallRecord, Observations, Target
+from app.types import BackendConfig, CallRecord, ModelFacts, Observations, Target, Timings
 
 _HOUR_MS = 3_600_000
 
@@ -28,27 +28,41 @@ class Beliefs:
         self.immediate = True  # True: no loop reads medians from the database, so each call counts at its end
         self._circuits = circuits
         self._medians = Medians()
-        self._latency_ms: Mapping[tuple[str, str], float] = {}
+        self._timings = Timings()
         self._models: Mapping[str, tuple[str, ...]] = {}
         self._with_hosts = tuple((name, one) for name, one in backends.items() if one.model_hosts is not None)
+        self._backends = tuple(backends.items())
+        self._facts: Mapping[str, Mapping[str, ModelFacts]] = {}
         self._latest = Observations()
         self._last_row = 0  # id of the last row of the database in the medians
 
     def observations(self) -> Observations:
         """Return the observations.  It is the same object until something changes."""
         latest, local, unhealthy = self._latest, self.local.names, self._circuits.unhealthy()
-        is_same = latest.latency_ms is self._latency_ms and latest.models is self._models and latest.local is local
-        is_same = is_same and latest.unhealthy == unhealthy
+        facts, timings = self._latest_facts(), self._timings
+        is_same = latest.latency_ms is timings.warm_ms and latest.models is self._models and latest.local is local
+        is_same = is_same and latest.unhealthy == unhealthy and latest.facts is facts
         if is_same and (not self._with_hosts or self._hosts_are(latest.model_hosts)):
             return latest
         self._latest = Observations(
-            latency_ms=self._latency_ms,
+            latency_ms=timings.warm_ms,
+            load_ms=timings.load_ms,
+            hold_ms=timings.hold_ms,
+            slow=timings.slow,
+            facts=facts,
             unhealthy=unhealthy,
             local=local,
             models=self._models,
             model_hosts={name: hosts for name, one in self._with_hosts if (hosts := one.model_hosts) is not None},
         )
         return self._latest
+
+    def _latest_facts(self) -> Mapping[str, Mapping[str, ModelFacts]]:
+        """Return the facts of all backends.  It is the same object until a fact changes."""
+        facts = self._facts
+        if any(facts.get(name, backend.facts) is not backend.facts for name, backend in self._backends) or not facts:
+            self._facts = facts = {name: backend.facts for name, backend in self._backends}
+        return facts
 
     def _hosts_are(self, model_hosts: Mapping[str, Mapping[str, str]]) -> bool:
         return all(model_hosts.get(name) is backend.model_hosts for name, backend in self._with_hosts)
@@ -57,7 +71,7 @@ class Beliefs:
         """Add the latency of a call of this worker."""
         self._medians.note(call)
         if self.immediate:
-            self._latency_ms = self._medians.current(now_ms())
+            self._timings = self._medians.current(now_ms())
 
     def claim_measurement(self, target: Target) -> bool:
         """Return whether this request may measure a primary that is being skipped."""
@@ -69,7 +83,7 @@ class Beliefs:
         with contextlib.suppress(StoreError):  # this worker's own calls still count; the writer logs the problem
             self._last_row, rows = thread.run(store.calls_after, self._last_row, now - _HOUR_MS)
             self._medians.read(rows)
-        self._latency_ms = self._medians.current(now)
+        self._timings = self._medians.current(now)
 
     def learn_models(self, backend: str, models: tuple[str, ...] | None) -> None:
         """Store the models that a backend named; None when it did not name them."""

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from app.metrics.queries import TimedCall
-from app.types import CallRecord, Kind, Outcome, Target
+from app.types import CallRecord, Kind, Outcome, Target, Timings
 
 _LATEST = 9  # calls of a median: enough to be stable, few enough to follow a change within seconds
 _ENOUGH = 5
@@ -49,7 +49,7 @@ class Medians:
         if len(self._calls) > _MOST_MODELS:
             self._calls.popitem(last=False)
 
-    def current(self, now_ms: int) -> dict[Model, float]:
+    def current(self, now_ms: int) -> Timings:
         """Return the medians in ms of the targets with enough recent calls.  Calls from the future are removed,
         because they would be the latest until that time."""
         medians = {}
@@ -59,7 +59,7 @@ class Medians:
             recent = sorted(call for call in calls.values() if call[0] > now_ms - _OLDEST_MS)[-_LATEST:]
             if len(recent) >= _ENOUGH:
                 medians[model] = statistics.median(ms for _, ms in recent)
-        return medians
+        return Timings(warm_ms=medians)
 
     def claim_measurement(self, target: Target, now_ms: int) -> bool:
         """Return True when this request may measure a primary that is being skipped: one request in 30 s may.  Calls

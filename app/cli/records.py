@@ -60,7 +60,7 @@ def _last_hour(store: Store) -> Records:
     medians.read(store.calls_after(0, now - _HOUR_MS)[1])
     return Records(
         newest_ms=store.source().newest_ms,
-        latency_ms=medians.current(now),
+        latency_ms=medians.current(now).warm_ms,
         calls=store.groups(now - _HOUR_MS),
         refusals=store.refusals(_HOUR_MS / 3_600_000),
         workers=store.workers(now, WORKER_STALE_MS),

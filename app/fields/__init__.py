@@ -20,6 +20,7 @@ from app.fields.values import (
     check_items,
     check_keys,
     check_length,
+    check_limit,
     check_name,
     check_number,
     check_tokens,
@@ -190,6 +191,15 @@ class Windows(CheckedField[dict[str, int]]):
         if not isinstance(value, dict):
             return {"*": check_tokens(value)}
         return {str(model): tokens for model, tokens in check_values(value, check_tokens).items()}
+
+
+class Limits(CheckedField[dict[str, int]]):
+    """Accept a number of calls, or a mapping of model to number; "*" stands for all other models together."""
+
+    def check(self, value: object) -> dict[str, int]:
+        if not isinstance(value, dict):
+            return {"*": check_limit(value)}
+        return {str(model): limit for model, limit in check_values(value, check_limit).items()}
 
 
 class Names(CheckedField[dict[str, str]]):

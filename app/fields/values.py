@@ -95,6 +95,11 @@ def check_tokens(value: object) -> int:
     return int(check_number(value, 1, 1e9, whole=True))
 
 
+def check_limit(value: object) -> int:
+    """Return a number of calls, 0 for no limit.  Raises ValidationError."""
+    return int(check_number(value, 0, math.inf, whole=True))
+
+
 def check_name(value: object) -> str:
     """Return a name without spaces around it.  Raises ValidationError."""
     if not isinstance(value, str) or not value.strip():

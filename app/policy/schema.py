@@ -18,6 +18,7 @@ from app.fields import (
     Endpoint,
     EnvName,
     Flag,
+    Limits,
     NameList,
     Names,
     Number,
@@ -100,10 +101,15 @@ class BackendSchema(StrictSchema):
         PriceSchema, metadata=_help("what the tokens cost; without it the cost is unknown, which is not 0")
     )
     timeouts = fields.Nested(TimeoutsSchema, metadata=_help("time limits in ms"))
-    max_concurrency = Number(
-        whole=True,
+    max_concurrency = Limits(
         data_key="maxConcurrency",
         metadata=_help("the largest number of calls at the same time; 0 means no limit", "0"),
+    )
+    max_wait_ms = Number(
+        data_key="maxWaitMs",
+        metadata=_help(
+            "the longest wait for a place in ms: a call that would wait longer goes to the next target", "firstByteMs"
+        ),
     )
     api_key_env = EnvName(
         data_key="apiKeyEnv",

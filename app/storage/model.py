@@ -82,6 +82,10 @@ class Metric(Model):
     finish = TextField(null=True)  # why the answer ended: stop | length | tool_calls | content_filter | refusal | …
     answer_chars = IntegerField(null=True)
     live_ts = BigIntegerField(null=True)  # of a shadow call: `ts` of its live call
+    wait_ms = IntegerField(null=True)
+    load_ms = IntegerField(null=True)
+    lane = TextField(null=True)  # interactive | agent | background
+    pool = TextField(null=True)  # the pool that the backend was chosen from
 
     class Meta:
         table_name = "metrics"
@@ -268,12 +272,18 @@ def _v5_reason(database: Database) -> None:
     _add_missing_columns(database)
 
 
+def _v6_waits(database: Database) -> None:
+    """Add the columns `wait_ms`, `load_ms`, `lane` and `pool`."""
+    _add_missing_columns(database)
+
+
 MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _v1_tables,
     _v2_refusals,
     _v3_answer_facts,
     _v4_owners,
     _v5_reason,
+    _v6_waits,
 )
 """Numbered by position, from 1.  A change of the tables is a new function at the end; none is ever edited."""
 

@@ -6,6 +6,7 @@ milliseconds.  Nothing here does I/O, and nothing here imports another package o
 
 from app.types.aliases import Environ, JsonDict, JsonObject
 from app.types.decision import Basis, Decision, DryRun, Estimate, Observations, Plan, PlannedCall, Step
+from app.types.facts import CAPABILITIES, ModelFacts, Queue, Residency, Timings
 from app.types.policy import (
     PINS,
     UNKNOWN_MODELS,
@@ -14,6 +15,7 @@ from app.types.policy import (
     Condition,
     Cuts,
     Policy,
+    Pool,
     Price,
     Range,
     ResponsesRules,
@@ -24,7 +26,7 @@ from app.types.policy import (
 from app.types.record import CallRecord, Egress, Ending, Times, Usage, Why
 from app.types.reply import Buffered, Chunks, Outgoing, Reply, Streamed
 from app.types.request import Body, ChatRequest, Dialect, Loading, Request, StoredRequest, Target
-from app.types.states import CircuitState, Kind, Operation, Outcome, Reason, Sensitivity, Wire
+from app.types.states import CircuitState, Kind, Lane, Operation, Outcome, Reason, Sensitivity, Wire
 from app.types.tags import (
     COMPLEXITIES,
     FAMILIES,
@@ -37,6 +39,7 @@ from app.types.tags import (
 )
 
 __all__ = [
+    "CAPABILITIES",
     "COMPLEXITIES",
     "FAMILIES",
     "MODALITIES",
@@ -67,7 +70,9 @@ __all__ = [
     "JsonDict",
     "JsonObject",
     "Kind",
+    "Lane",
     "Loading",
+    "ModelFacts",
     "Observations",
     "Operation",
     "Outcome",
@@ -75,11 +80,14 @@ __all__ = [
     "Plan",
     "PlannedCall",
     "Policy",
+    "Pool",
     "Price",
+    "Queue",
     "Range",
     "Reason",
     "Reply",
     "Request",
+    "Residency",
     "ResponsesRules",
     "Route",
     "Sensitivity",
@@ -91,6 +99,7 @@ __all__ = [
     "Target",
     "Timeouts",
     "Times",
+    "Timings",
     "Usage",
     "Why",
     "Wire",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from app.types.facts import ModelFacts, Queue
 from app.types.policy import Price
 from app.types.request import Request, Target
 from app.types.states import CircuitState, Kind, Reason
@@ -23,7 +24,14 @@ class Step:
 class Observations:
     """The state of the backends as the router sees it now.  It is replaced as a whole, never changed in place."""
 
-    latency_ms: Mapping[tuple[str, str], float] = field(default_factory=dict)  # (backend, model) -> live median
+    latency_ms: Mapping[tuple[str, str], float] = field(default_factory=dict)  # (backend, model) -> median, warm calls
+    load_ms: Mapping[tuple[str, str], float] = field(default_factory=dict)  # as in Timings
+    hold_ms: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    slow: Mapping[tuple[str, str, str], bool] = field(default_factory=dict)
+    facts: Mapping[str, Mapping[str, ModelFacts]] = field(default_factory=dict)  # backend -> model (model_key) -> facts
+    queues: Mapping[tuple[str, str], Queue] = field(default_factory=dict)  # (backend, BackendConfig.places_of) -> queue
+    in_flight: Mapping[str, int] = field(default_factory=dict)  # calls of all workers now, of members of pools only
+    busy: frozenset[str] = frozenset()  # backends that asked for no calls for a while: they are healthy
     unhealthy: frozenset[str] = frozenset()  # backends whose circuit is open or half-open
     local: frozenset[str] = frozenset()  # backends that count as local
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # backend -> discovered models

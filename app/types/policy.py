@@ -52,7 +52,8 @@ class BackendConfig:
     local: bool | None = None  # None = depends on the addresses of its host
     context_windows: Mapping[str, int] = field(default_factory=dict)  # model -> tokens; "*" = every other model
     price: Price | None = None  # None = unknown, which is not 0
-    max_concurrency: int = 0  # 0 = no limit
+    max_concurrency: Mapping[str, int] = field(default_factory=dict)  # model -> calls at the same time; 0 = no limit
+    max_wait_ms: float | None = None  # a call that is expected to wait longer for a place goes elsewhere
     api_key_env: str | None = None
     responses: str = "chat"  # native: the server speaks the Responses API itself
     own: JsonObject = field(default_factory=dict)  # keys of its type alone (Backend.policy_fields)
@@ -65,6 +66,21 @@ class BackendConfig:
     def context_window(self, model: str) -> int | None:
         """Return the tokens that fit into `model`'s window, or None when the policy does not say."""
         return self.context_windows.get(model, self.context_windows.get("*"))
+
+    def places_of(self, model: str) -> str:
+        """Return the name of the places that calls to a model share: the model itself, or "*"."""
+        return model if model in self.max_concurrency else "*"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """Backends that do the same work.  A pool's name stands wherever a backend's does."""
+
+    members: tuple[str, ...]
+    weights: Mapping[str, float] = field(default_factory=dict)  # share of the conversations; absent = 1
+
+    def weight(self, member: str) -> float:
+        return self.weights.get(member, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +154,7 @@ class Policy:
 
     backends: Mapping[str, BackendConfig]
     routes: tuple[Route, ...]  # top to bottom; the last is the default
+    pools: Mapping[str, Pool] = field(default_factory=dict)
     complexity: Cuts = Cuts()
     ab: ABTest = ABTest()
     sensitivity: SensitivityRules = SensitivityRules()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from app.types.decision import Basis
 from app.types.request import Target
-from app.types.states import Kind, Outcome, Reason
+from app.types.states import Kind, Lane, Outcome, Reason
 from app.types.tags import Classification
 
 
@@ -28,6 +28,8 @@ class Times:
     ts_ms: int  # Unix time of the end
     latency_ms: int  # the whole call
     ttfb_ms: int | None = None  # to the first byte of content; None when none came
+    wait_ms: int | None = None  # for a place; a part of the two above; None = it did not wait
+    load_ms: int | None = None  # for the model to load; a part of the two above; None = it was loaded, or unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,7 @@ class CallRecord:
     why: Why
     times: Times
     ending: Ending
+    lane: Lane = Lane.INTERACTIVE
     usage: Usage = Usage()
     egress: Egress = Egress()
     tags: Classification | None = None  # None: nothing was asked of a model

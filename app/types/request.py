@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from app.types.aliases import JsonObject
-from app.types.states import Kind, Operation, Sensitivity, Wire
+from app.types.states import Kind, Lane, Operation, Sensitivity, Wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class Target:
     backend: str
     model: str
     client_named: bool = False  # the client named this model: its 404 is the client's mistake
+    pool: str | None = None  # the pool that the backend was chosen from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,7 @@ class ChatRequest:
     sensitivity: Sensitivity = Sensitivity.NORMAL
     sensitivity_reason: str = "header"  # what made it high: header, detector:NAME, pattern:patterns[N], conversation
     large: bool = True  # each step with it may take milliseconds: the others get a turn between them
+    lane: Lane = Lane.INTERACTIVE
     continues: Target | None = None  # the backend that stores the conversation: no other can continue it
     operation: ClassVar[Operation] = Operation.CHAT
     kind: ClassVar[Kind] = Kind.LIVE  # of the calls that its client waits for
@@ -110,6 +112,7 @@ class StoredRequest:
     stream: ClassVar[bool] = False
     operation: ClassVar[Operation] = Operation.STORED
     kind: ClassVar[Kind] = Kind.STORED
+    lane: ClassVar[Lane] = Lane.INTERACTIVE
 
     @property
     def private_because(self) -> str | None:

@@ -27,6 +27,14 @@ class Kind(StrEnum):
     STORED = "stored"  # a client waits for a response that the backend keeps
 
 
+class Lane(StrEnum):
+    """The priority of a request while it waits for a place, the first one first."""
+
+    INTERACTIVE = "interactive"  # a person waits
+    AGENT = "agent"  # a program that works for a person waits
+    BACKGROUND = "background"  # no person waits
+
+
 class Outcome(StrEnum):
     """The end of a call."""
 

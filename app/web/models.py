@@ -3,8 +3,8 @@ without a call to a backend.  A model that its server runs on another host has a
 
 from __future__ import annotations
 
-from app.routing.decide import unknown_model
 from app.routing.locality import remote_host
+from app.routing.match import unknown_model
 from app.routing.names import Name, is_usable, names_of, resolve, usable
 from app.services import Services
 from app.types import Environ, JsonDict

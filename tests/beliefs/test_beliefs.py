@@ -49,44 +49,44 @@ def medians(*latencies: float, begin: int = NOW - 1000, model: tuple[str, str] =
     ids=str,
 )
 def test_the_median_of_the_latest_nine_of_at_least_five(latencies: list[float], median: float | None) -> None:
-    assert medians(*latencies).current(NOW).get(LOCAL) == median
+    assert medians(*latencies).current(NOW).warm_ms.get(LOCAL) == median
 
 
 def test_the_latest_are_those_that_ended_last_in_whatever_order_they_are_heard_of() -> None:
     made = Medians()
     for number in (*range(0, 40, 2), *range(39, 0, -2)):
         made.add(f"r{number}", NOW - 1000 + number, LOCAL, float(number), None)
-    assert made.current(NOW) == {LOCAL: 35.0}
+    assert made.current(NOW).warm_ms == {LOCAL: 35.0}
 
 
 def test_calls_older_than_an_hour_do_not_count() -> None:
     made = medians(*[100] * 5, begin=NOW - HOUR_MS + 1)
-    assert made.current(NOW) == {LOCAL: 100}
-    assert made.current(NOW + 1) == {}, "the oldest is an hour old: four are left"
+    assert made.current(NOW).warm_ms == {LOCAL: 100}
+    assert made.current(NOW + 1).warm_ms == {}, "the oldest is an hour old: four are left"
 
 
 def test_calls_of_a_time_when_the_clock_was_ahead_do_not_stay_the_latest() -> None:
     made = medians(*[9000] * 40, begin=NOW + 24 * HOUR_MS)
-    assert made.current(NOW) == {}
+    assert made.current(NOW).warm_ms == {}
     for number in range(5):
         made.add(f"s{number}", NOW + number, LOCAL, 10, None)
-    assert made.current(NOW + 10) == {LOCAL: 10}
+    assert made.current(NOW + 10).warm_ms == {LOCAL: 10}
 
 
 def test_a_call_seen_twice_counts_once() -> None:
     made = medians(10, 20, 30, 40)
     for _ in range(5):
         made.add("r3", NOW - 997, LOCAL, 40, None)
-    assert made.current(NOW) == {}
+    assert made.current(NOW).warm_ms == {}
     made.add("r4", NOW, LOCAL, 50, None)
-    assert made.current(NOW) == {LOCAL: 30}
+    assert made.current(NOW).warm_ms == {LOCAL: 30}
 
 
 def test_streams_count_by_their_first_byte() -> None:
     made = Medians()
     for number in range(5):
         made.add(f"r{number}", NOW, LOCAL, 9000, 70)
-    assert made.current(NOW) == {LOCAL: 70}
+    assert made.current(NOW).warm_ms == {LOCAL: 70}
 
 
 def test_each_model_of_each_backend_has_its_own() -> None:
@@ -94,7 +94,7 @@ def test_each_model_of_each_backend_has_its_own() -> None:
     for number in range(5):
         made.add(f"s{number}", NOW, ("local", "n"), 20, None)
         made.add(f"t{number}", NOW, ("cloud", "m"), 30, None)
-    assert made.current(NOW) == {LOCAL: 10, ("local", "n"): 20, ("cloud", "m"): 30}
+    assert made.current(NOW).warm_ms == {LOCAL: 10, ("local", "n"): 20, ("cloud", "m"): 30}
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_which_calls_count(fields: dict[str, Any], counts: bool) -> None:
     made = Medians()
     for number in range(5):
         made.note(build.record(request_id=f"r{number}", ts_ms=NOW, latency_ms=80, **fields))
-    assert made.current(NOW) == ({LOCAL: 80} if counts else {})
+    assert made.current(NOW).warm_ms == ({LOCAL: 80} if counts else {})
 
 
 def test_memory_is_bounded_whatever_models_clients_name() -> None:
@@ -120,7 +120,7 @@ def test_memory_is_bounded_whatever_models_clients_name() -> None:
         made.add("r", NOW, ("local", f"m{number}"), 1, None)
     for number in range(5):
         made.add(f"r{number}", NOW, ("local", "last"), 7, None)
-    assert made.current(NOW) == {("local", "last"): 7}
+    assert made.current(NOW).warm_ms == {("local", "last"): 7}
 
 
 # --- trials -------------------------------------------------------------------------------------

@@ -17,10 +17,8 @@ NO_QUESTION: Edits = {
     "app/dispatch.py": [("if private and (host := backend.host_of_model(target.model)):", "if host := '':")]
 }
 NO_STAGE: Edits = {
-    "app/routing/decide.py": [
-        ("        _privacy,", "        _fit,"),
-        ("not _any_local(meaning.targets, choice):", "not meaning.targets:"),
-    ]
+    "app/routing/decide.py": [("        privacy,", "        fit,")],
+    "app/routing/match.py": [("not any_local(meaning.targets, choice):", "not meaning.targets:")],
 }
 # Minutes become seconds: a body that does not come, a client that does not read.
 HASTY: Edits = {

@@ -53,7 +53,7 @@ def row(title: str, key: str) -> list[str]:
         ("backends.NAME", "p50Ms", "number above 0", "-"),
         ("backends.NAME", "price.input", "number from 0", "**required**"),
         ("backends.NAME", "timeouts.idleMs", "number above 0", "LLR_IDLE_TIMEOUT"),
-        ("backends.NAME", "maxConcurrency", "whole number from 0", "0"),
+        ("backends.NAME", "maxConcurrency", "whole number, or mapping of model to whole number", "0"),
         ("routes[n].match", "tokens", "`{min, max}`", "-"),
         ("routes[n].match", "complexity", "`low` `medium` `high`", "-"),
         ("ab", "enabled", "`true` or `false`", "false"),

@@ -205,7 +205,12 @@ responses: {store: false, storePrivate: true, ttlHours: 1.5, maxRows: 7, maxByte
     local = rules.backends["local"]
     assert local.endpoint == "http://10.0.0.5:11434"
     assert local.models == ("first", "big", "small")
-    assert (local.local, local.price, local.max_concurrency, local.api_key_env) == (True, Price(0, 1.5), 2, "MY_KEY")
+    assert (local.local, local.price, local.max_concurrency, local.api_key_env) == (
+        True,
+        Price(0, 1.5),
+        {"*": 2},
+        "MY_KEY",
+    )
     assert local.timeouts == Timeouts(connect_s=0.5, first_byte_s=90.0, idle_s=1.5)
     assert (local.context_window("big"), local.context_window("other")) == (8192, 4096)
     assert (rules.backends["open"].api_key_env, rules.backends["open"].context_window("m")) == (None, 100)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.routing.decide import unknown_model
+from app.routing.match import unknown_model
 from app.routing.names import HOSTED_NAMES, Names, edits, names_of, resolve, spellings_of, usable
 from app.types import Observations, Policy
 from tests import build

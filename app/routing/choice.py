@@ -1,0 +1,101 @@
+"""Hold a request, and what the stages of decide.py have decided about it so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from app.routing.basis import relevant_observations, storable_name
+from app.routing.expected import expected_ms
+from app.routing.locality import is_local
+from app.routing.names import Meaning
+from app.types import (
+    BackendConfig,
+    Basis,
+    ChatRequest,
+    Classification,
+    Decision,
+    Observations,
+    Policy,
+    Reason,
+    Step,
+    Target,
+)
+
+MayMeasure = Callable[[Target], bool]
+
+
+@dataclass(slots=True)
+class Choice:
+    """Hold the request, and what the stages have decided so far."""
+
+    request: ChatRequest
+    tags: Classification
+    policy: Policy
+    observations: Observations
+    meaning: Meaning  # of the client's `model`
+    private: bool
+    output_tokens: int  # the most that the reply may have; 0 = the request sets no limit
+    may_measure: MayMeasure
+
+    targets: tuple[Target, ...] = ()
+    route: str = ""
+    reason: Reason = Reason.ROUTE
+    primary: str = ""
+    budget_ms: float | None = None
+    skipped: Target | None = None
+    measured: bool = False
+    pin_refused: bool = False
+    trace: list[Step] = field(default_factory=list)
+    dropped: dict[str, str] = field(default_factory=dict)  # backend -> the reason
+
+    def note(self, stage: str, outcome: str) -> None:
+        self.trace.append(Step(stage, outcome))
+
+    def drop(self, stage: str, target: Target, why: str) -> None:
+        self.dropped[target.backend] = why
+        self.note(stage, f"dropped {target_name(target)}: {why}")
+
+    def config(self, target: Target) -> BackendConfig:
+        return self.policy.backends[target.backend]
+
+    def expected_ms(self, target: Target) -> float | None:
+        return expected_ms(target, self.config(target), self.observations)
+
+    def decision(self) -> Decision:
+        request, policy, meaning = self.request, self.policy, self.meaning
+        return Decision(
+            route=self.route,
+            targets=self.targets,
+            trace=tuple(self.trace),
+            primary=self.primary,
+            reason=self.reason,
+            skipped=self.skipped,
+            private=self.private,
+            private_because=request.sensitivity_reason if self.private else None,
+            pin_refused=self.pin_refused,
+            dropped=self.dropped,
+            basis=Basis(
+                policy=policy.version,
+                asked_model=storable_name(request.model, is_known=meaning.is_known, private=self.private),
+                output_tokens=self.output_tokens,
+                observations=relevant_observations(self.observations, policy, request.model, meaning),
+                measured=self.measured,
+                targets=self.targets,
+            ),
+        )
+
+
+def any_local(targets: tuple[Target, ...], choice: Choice) -> bool:
+    """Return True when a private request may go to one of the targets."""
+    return any(is_local(target, choice.observations) for target in targets)
+
+
+def target_name(target: Target) -> str:
+    """Return a target for the trace."""
+    return f"{target.backend}/{target.model}" if target.model else target.backend
+
+
+def quote(model: str) -> str:
+    """Return a client's `model` for a message."""
+    return repr(model[:80])
