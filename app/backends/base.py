@@ -42,6 +42,7 @@ from app.types import (
     Residency,
     StoredRequest,
     Target,
+    Turnover,
     Wire,
 )
 from app.wire import WIRES, sse, translator
@@ -50,6 +51,7 @@ from app.wire.error_document import error_of, error_of_stored
 
 _NO_FACTS: Mapping[str, ModelFacts] = {}
 _NO_RESIDENCY: Mapping[str, Residency] = {}
+_NO_TURNOVER: Mapping[str, Turnover] = {}
 _MOST_MODELS = 10_000  # of one backend; each request looks up its name among them
 _ERROR_BODY_S = 5.0  # wait for each piece of an error's body
 V1_PATHS = {Wire.CHAT: "/v1/chat/completions", Wire.RESPONSES: "/v1/responses"}  # after an endpoint without /v1
@@ -186,6 +188,16 @@ class Backend:
     def residency(self) -> Mapping[str, Residency]:
         """Return the loaded models, by their names, when the server was last asked."""
         return _NO_RESIDENCY
+
+    @property
+    def turnover(self) -> Mapping[str, Turnover]:
+        """Return the loads and evictions that this worker has seen since it started, by the names of the models."""
+        return _NO_TURNOVER
+
+    @property
+    def version(self) -> str:
+        """Return the version that the server has told; "" = it was not asked, or does not tell."""
+        return ""
 
     @property
     def model_hosts(self) -> Mapping[str, str] | None:

@@ -17,6 +17,7 @@ class ModelFacts:
     refuses: bool = False  # it answers a prompt that is too long with an error; False: it may cut the prompt
     capabilities: frozenset[str] | None = None  # of CAPABILITIES
     size_bytes: int | None = None  # what a load reads
+    trained: int | None = None  # tokens; the window that the model was trained for, for the operator
     places: int | None = None  # calls that the server runs at the same time
 
 
@@ -28,6 +29,14 @@ class Residency:
     gpu_bytes: int | None = None  # the part of the size that is on the GPU
     expires_at: float | None = None  # Unix s; None = it stays
     window: int | None = None  # tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Turnover:
+    """Count the loads and evictions of a model that this worker has seen since it started."""
+
+    loads: int = 0
+    evictions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
