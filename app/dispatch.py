@@ -80,10 +80,9 @@ def _admitted(plan: Plan, services: Services) -> Iterator[Target]:
 
 
 def _why(plan: Plan, target: Target, failures: Failures) -> Why:
-    """Return the reasons for a call.  A target that is first because of latency or context windows is no fallback."""
+    """Return the reasons for a call.  Only a target that is first because of an open circuit stands for another one."""
     decision = plan.decision
-    moved = decision.reason in (Reason.SPILL, Reason.FIT)
-    first = decision.targets[0].backend if moved else decision.primary
+    first = decision.primary if decision.reason == Reason.COOLING else decision.targets[0].backend
     is_first = target.backend == first
     return Why(
         route=decision.route,

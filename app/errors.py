@@ -159,6 +159,12 @@ class ContextTooLong(RequestError):
     param = "messages"
 
 
+class UnsupportedByModels(RequestError):
+    """Every target's model lacks a capability that the request needs.  A backend's own refusal is CapabilityMissing."""
+
+    code = "unsupported_by_models"
+
+
 # --- one call to one target ---------------------------------------------------------------------
 
 

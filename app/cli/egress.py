@@ -38,6 +38,8 @@ def egress(since: Span, every: bool, as_json: bool) -> None:
       pin           the client named it as its model
       spill, fit    the first backend of the route was too slow, or its context
                     window was too small
+      queue         the queue of the route's first backend was too long
+      capability    the model of the route's first backend lacks tools or vision
       fallback      an earlier backend failed
       cooling       the circuit of the route's first backend was open
       shadow        it is a shadow call of the A/B trial

@@ -37,7 +37,8 @@ def metrics_show(since: Span, as_json: bool) -> None:
     tok in, out     tokens of prompts and of replies
     USD             - when a price or the tokens are unknown
     spilled         requests that went to another backend, because the first
-                    backend of the route was too slow or its circuit was open
+                    backend of the route was too slow, or had a long queue or an
+                    open circuit
     route pin       the client named a backend or a model
     """
     services, now = get_services(), now_ms()

@@ -143,7 +143,9 @@ class Aggregate:
 
     calls: int = 0
     requests: int = 0  # calls that were the first of their request
-    spills: int = 0  # requests that another backend got first, because the route's was too slow or its circuit open
+    spills: int = (
+        0  # requests that another backend got first, because the route's was too slow, had a queue or an open circuit
+    )
     successes: int = 0
     cancelled: int = 0
     fallbacks: int = 0  # calls instead of another backend
@@ -162,7 +164,7 @@ class Aggregate:
         self.cancelled += outcome == Outcome.CANCELLED
         self.fallbacks += call.fallback_for is not None
         self.requests += call.reason != Reason.FALLBACK if call.reason else call.fallback_for is None
-        self.spills += call.reason in (Reason.SPILL, Reason.COOLING)
+        self.spills += call.reason in (Reason.SPILL, Reason.QUEUE, Reason.COOLING)
         self.input_tokens += call.input_tokens or 0
         self.output_tokens += call.output_tokens or 0
         self.counted += call.input_tokens is not None and call.output_tokens is not None

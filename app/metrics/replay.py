@@ -212,10 +212,13 @@ class Replay:
             raise RouterError(
                 "The backend that keeps the conversation is not in the policy.", code="previous_response_not_found"
             )
+        body: JsonDict = {"max_tokens": basis.output_tokens}
+        if "tools" in basis.needs:
+            body["tools"] = [{}]
         request = ChatRequest(
             request_id=past.first.request_id,
             surface=past.first.surface,
-            body=ChatBody(JsonBody("", {"max_tokens": basis.output_tokens}, ())),
+            body=ChatBody(JsonBody("", body, ())),
             model=basis.asked_model or "",
             stream=past.first.stream,
             sensitivity=tags.sensitivity,

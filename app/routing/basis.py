@@ -10,11 +10,13 @@ import re
 from collections.abc import Iterable, Mapping
 
 from app.routing.locality import model_key
+from app.routing.model_facts import model_facts, relevant_facts
 from app.routing.names import Meaning
-from app.types import Basis, Observations, Policy, Target
+from app.types import Basis, JsonObject, ModelFacts, Observations, Policy, Target
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.:/@+-]{0,99}")
 _MAX_CHARS = 200
+_CHAT = frozenset({"completion"})  # needed by every request, and so not stored
 _latest: tuple[Observations, Policy | None, str, Observations] = (Observations(), None, "", Observations())
 _encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder for each call
 _latest_dump: tuple[Observations, str] = (Observations(), "")
@@ -45,6 +47,7 @@ def _relevant(observations: Observations, policy: Policy, model: str, meaning: M
     models: dict[str, tuple[str, ...]] = {}
     latency: dict[tuple[str, str], float] = {}
     hosts: dict[str, dict[str, str]] = {}
+    facts: dict[str, dict[str, ModelFacts]] = {}
     for name, config in policy.backends.items():
         declared = {*config.models, *config.families.values()}
         discovered = observations.models.get(name, ())
@@ -60,13 +63,22 @@ def _relevant(observations: Observations, policy: Policy, model: str, meaning: M
         remote = _remote_hosts((*declared, *used, *wanted), observations.model_hosts.get(name, {}))
         if remote:
             hosts[name] = remote
+        if own_facts := _facts({*declared, *used, *wanted}, name, observations):
+            facts[name] = own_facts
     return Observations(
         latency_ms=latency,
+        facts=facts,
         unhealthy=observations.unhealthy,
         local=observations.local,
         models=models,
         model_hosts=hosts,
     )
+
+
+def _facts(models: Iterable[str], backend: str, observations: Observations) -> dict[str, ModelFacts]:
+    """Return the facts about models that can change a decision."""
+    by_model = {model_key(model): relevant_facts(model_facts(Target(backend, model), observations)) for model in models}
+    return {key: facts for key, facts in sorted(by_model.items()) if facts != ModelFacts()}
 
 
 def _remote_hosts(models: Iterable[str], hosts: Mapping[str, str]) -> dict[str, str]:
@@ -80,6 +92,8 @@ def dump(basis: Basis) -> str:
     own: dict[str, object] = {"targets": [f"{target.backend}/{target.model}" for target in basis.targets]}
     if basis.output_tokens:
         own["out"] = basis.output_tokens
+    if needs := sorted(basis.needs - _CHAT):
+        own["needs"] = needs
     if basis.measured:
         own["measured"] = True
     return f"{{{_members(own)}{_dump_observations(basis.observations)}}}"
@@ -95,10 +109,36 @@ def _dump_observations(observations: Observations) -> str:
             "local": sorted(observations.local),
             "models": observations.models,
             "hosts": observations.model_hosts,
+            "facts": {
+                backend: {model: _dump_facts(facts) for model, facts in models.items()}
+                for backend, models in observations.facts.items()
+            },
         }
         members = _members({name: value for name, value in document.items() if value})
         _latest_dump = (observations, f",{members}" if members else "")
     return _latest_dump[1]
+
+
+def _dump_facts(facts: ModelFacts) -> dict[str, object]:
+    document = {
+        "loaded": facts.loaded,
+        "window": facts.window,
+        "refuses": facts.refuses or None,
+        "can": sorted(facts.capabilities) if facts.capabilities else None,
+        "size": facts.size_bytes,
+    }
+    return {name: value for name, value in document.items() if value is not None}
+
+
+def _load_facts(document: JsonObject) -> ModelFacts:
+    can = document.get("can")
+    return ModelFacts(
+        loaded=document.get("loaded"),
+        window=document.get("window"),
+        refuses=document.get("refuses", False),
+        capabilities=frozenset(can) if can else None,
+        size_bytes=document.get("size"),
+    )
 
 
 def _members(document: Mapping[str, object]) -> str:
@@ -112,12 +152,17 @@ def load(policy: str, asked_model: str | None, text: str) -> Basis:
         policy=policy,
         asked_model=asked_model,
         output_tokens=document.get("out", 0),
+        needs=_CHAT | frozenset(document.get("needs", ())),
         observations=Observations(
             latency_ms={_pair(name): median for name, median in document.get("ms", {}).items()},
             unhealthy=frozenset(document.get("cooling", ())),
             local=frozenset(document.get("local", ())),
             models={backend: tuple(models) for backend, models in document.get("models", {}).items()},
             model_hosts=document.get("hosts", {}),
+            facts={
+                backend: {model: _load_facts(facts) for model, facts in models.items()}
+                for backend, models in document.get("facts", {}).items()
+            },
         ),
         measured=document.get("measured", False),
         targets=tuple(Target(*_pair(name)) for name in document["targets"]),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 from app.routing.basis import relevant_observations, storable_name
 from app.routing.expected import expected_ms
@@ -25,6 +26,15 @@ from app.types import (
 MayMeasure = Callable[[Target], bool]
 
 
+class Rank(IntEnum):
+    """The order of the tries.  Targets of the same rank stay in the order of their route."""
+
+    READY = 0
+    QUEUED = 1  # its expected wait is too long, or its server asked for no calls
+    TOO_SMALL = 2  # its context window, which is not in force now, is probably too small
+    UNHEALTHY = 3  # its circuit is open
+
+
 @dataclass(slots=True)
 class Choice:
     """Hold the request, and what the stages have decided so far."""
@@ -36,6 +46,7 @@ class Choice:
     meaning: Meaning  # of the client's `model`
     private: bool
     output_tokens: int  # the most that the reply may have; 0 = the request sets no limit
+    needs: frozenset[str]  # the capabilities that a model must have
     may_measure: MayMeasure
 
     targets: tuple[Target, ...] = ()
@@ -48,6 +59,7 @@ class Choice:
     pin_refused: bool = False
     trace: list[Step] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)  # backend -> the reason
+    ranks: dict[Target, Rank] = field(default_factory=dict)  # absent = READY
 
     def note(self, stage: str, outcome: str) -> None:
         self.trace.append(Step(stage, outcome))
@@ -55,6 +67,22 @@ class Choice:
     def drop(self, stage: str, target: Target, why: str) -> None:
         self.dropped[target.backend] = why
         self.note(stage, f"dropped {target_name(target)}: {why}")
+
+    def keep(self, targets: Sequence[Target], reason: Reason) -> None:
+        """Go on with these targets.  When the first one is dropped, another one is first because of `reason`."""
+        if targets and targets[0] != self.targets[0]:
+            self.reason = reason
+        self.targets = tuple(targets)
+
+    def move_back(self, stage: str, targets: Mapping[Target, str], rank: Rank, reason: Reason) -> None:
+        """Give targets a rank, each with its line for the trace, and sort all targets by rank."""
+        for target, why in targets.items():
+            self.ranks[target] = max(rank, self.rank(target))
+            self.note(stage, why)
+        self.keep(sorted(self.targets, key=self.rank), reason)
+
+    def rank(self, target: Target) -> Rank:
+        return self.ranks.get(target, Rank.READY)
 
     def config(self, target: Target) -> BackendConfig:
         return self.policy.backends[target.backend]
@@ -79,6 +107,7 @@ class Choice:
                 policy=policy.version,
                 asked_model=storable_name(request.model, is_known=meaning.is_known, private=self.private),
                 output_tokens=self.output_tokens,
+                needs=self.needs,
                 observations=relevant_observations(self.observations, policy, request.model, meaning),
                 measured=self.measured,
                 targets=self.targets,

@@ -1,12 +1,15 @@
 """Decide where a request goes: a row of stages over an ordered list of targets.
 
-match -> privacy -> fit -> health -> budget -> model.  Only `match` adds targets.  The other stages drop or
-reorder targets and give the reason in the trace, so no stage after `privacy` can bring back a target that it dropped.
+match -> privacy -> capabilities -> fit -> health -> budget -> model.
+
+Only `match` adds targets.  The other stages drop or reorder targets and give the reason in the trace, so no stage after
+`privacy` can bring back a target that it dropped.
 """
 
 from __future__ import annotations
 
 from app.errors import NoEligibleBackend
+from app.routing.capabilities import capabilities, needs_of
 from app.routing.choice import Choice, MayMeasure
 from app.routing.fit import fit
 from app.routing.match import match
@@ -34,15 +37,27 @@ def decide(
     is True, this one request goes to the primary all the same, to measure it.
 
     Raise UnknownModel (a misspelled name, or one that the policy refuses), NoEligibleBackend (no target is left for a
-    private request) or ContextTooLong (the request fits into no context window).
+    private request), UnsupportedByModels (every model lacks a capability) or ContextTooLong (the request fits into no
+    context window).
     """
     meaning = resolve(request.model, tags.family, policy, observations)
     private = tags.sensitivity == Sensitivity.HIGH
-    choice = Choice(request, tags, policy, observations, meaning, private, _output_tokens(request), may_measure)
+    choice = Choice(
+        request=request,
+        tags=tags,
+        policy=policy,
+        observations=observations,
+        meaning=meaning,
+        private=private,
+        output_tokens=_output_tokens(request),
+        needs=needs_of(request, tags),
+        may_measure=may_measure,
+    )
     for stage in (
         match,  # makes the targets: by the conversation, by the client's `model`, or by the first route that matches
         privacy,  # of a private request: drops the targets that are not local
-        fit,  # drops the targets whose context window is too small
+        capabilities,  # drops the targets whose model lacks tools or vision, when the request needs them
+        fit,  # drops the targets whose context window is too small; a window that is not in force moves them back
         health,  # moves the targets whose circuit is open to the end
         budget,  # moves a faster fallback to the front when the primary exceeds the latency budget
         model,  # drops the targets for which no model is known

@@ -1,28 +1,64 @@
-"""Drop the targets that cannot serve a request.  Pure."""
+"""Drop the targets whose context window is too small for the request.  Pure.
+
+A window that the policy declares must hold the prompt and the reply.  A window that the server told must hold the
+prompt: when the reply does not fit too, the server ends it early, which the client can see.  The window of a model that
+is not loaded now may be another one at its next load, so it changes only the order.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from app.errors import ContextTooLong
-from app.routing.choice import Choice
-from app.types import Reason
+from app.routing.choice import Choice, Rank, target_name
+from app.routing.model_facts import model_facts
+from app.types import BackendConfig, Observations, Reason, Target
+
+_ROUGH = 1.25  # the error of our estimate of tokens; a server that refuses long prompts counts them exactly
+
+
+@dataclass(frozen=True, slots=True)
+class TooLong:
+    """Say why a request does not fit into a context window."""
+
+    why: str
+    window: int  # tokens
+    in_force: bool  # False: the window that the model had when it was loaded last, or will probably get
 
 
 def fit(choice: Choice) -> None:
-    """Drop the targets whose context window is too small.  Raise ContextTooLong when none is left."""
-    needed = choice.tags.tokens + choice.output_tokens
-    fitting, largest = [], 0
+    """Drop the targets whose window is too small, and move those back whose window is probably too small.  Raise
+    ContextTooLong when no target is left."""
+    prompt, reply = choice.tags.tokens, choice.output_tokens
+    fitting, back, largest = [], {}, 0
     for target in choice.targets:
-        window = choice.config(target).context_window(target.model)
-        if window is not None and needed > window:
-            largest = max(largest, window)
-            choice.drop("fit", target, f"about {needed} tokens, its window holds {window}")
-        else:
+        problem = too_long(target, choice.config(target), choice.observations, prompt, reply)
+        if problem is None or not problem.in_force:
             fitting.append(target)
-    if fitting and fitting[0] != choice.targets[0]:
-        choice.reason = Reason.FIT
-    choice.targets = tuple(fitting)
+        if problem is not None and problem.in_force:
+            largest = max(largest, problem.window)
+            choice.drop("fit", target, problem.why)
+        elif problem is not None:
+            back[target] = f"{target_name(target)}: {problem.why}, but it is not loaded now: tried after the others"
+    choice.keep(fitting, Reason.FIT)
     if not fitting:
         raise ContextTooLong(
-            f"This request needs about {needed} tokens ({choice.tags.tokens} in and {choice.output_tokens} out); "
+            f"This request needs about {prompt + reply} tokens ({prompt} in and {reply} out); "
             f"the largest context window among its backends is {largest} tokens."
         )
+    if back:
+        choice.move_back("fit", back, Rank.TOO_SMALL, Reason.FIT)
+
+
+def too_long(
+    target: Target, config: BackendConfig, observations: Observations, prompt: int, reply: int
+) -> TooLong | None:
+    """Return why a request with so many tokens does not fit; None when it fits, or when no window is known."""
+    declared = config.context_window(target.model)
+    if declared is not None and prompt + reply > declared:
+        return TooLong(f"about {prompt + reply} tokens, its declared window holds {declared}", declared, True)
+    facts = model_facts(target, observations)
+    if facts.window is None or prompt <= facts.window * (_ROUGH if facts.refuses else 1):
+        return None
+    why = f"about {prompt} tokens in, its learned window holds {facts.window}"
+    return TooLong(why, facts.window, facts.loaded is not False)

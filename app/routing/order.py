@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from app.routing.choice import Choice, target_name
+from app.routing.choice import Choice, Rank, target_name
 from app.routing.locality import is_local
 from app.types import Reason, Target
 
 
 def health(choice: Choice) -> None:
     """Move the targets whose circuit is open to the end."""
-    if not choice.observations.unhealthy:
-        return
-    unhealthy = tuple(target for target in choice.targets if is_unhealthy(target, choice))
-    if not unhealthy:
-        return
-    if choice.targets[0] in unhealthy and len(unhealthy) < len(choice.targets):
-        choice.reason = Reason.COOLING
-    choice.targets = tuple(target for target in choice.targets if target not in unhealthy) + unhealthy
-    for target in unhealthy:
-        choice.note("health", f"the circuit of {target_name(target)} is open after failures: tried last")
-
-
-def is_unhealthy(target: Target, choice: Choice) -> bool:
-    return target.backend in choice.observations.unhealthy
+    unhealthy = choice.observations.unhealthy
+    if unhealthy:
+        back = {
+            target: f"the circuit of {target_name(target)} is open after failures: tried last"
+            for target in choice.targets
+            if target.backend in unhealthy
+        }
+        choice.move_back("health", back, Rank.UNHEALTHY, Reason.COOLING)
 
 
 def budget(choice: Choice) -> None:
@@ -31,7 +25,7 @@ def budget(choice: Choice) -> None:
         return
     primary = choice.targets[0]
     expected = choice.expected_ms(primary)
-    if expected is None or expected <= choice.budget_ms or is_unhealthy(primary, choice):
+    if expected is None or expected <= choice.budget_ms or choice.rank(primary):
         return
     because = (
         f"{target_name(primary)} is expected to take {expected:.0f} ms, over the budget of {choice.budget_ms:.0f} ms"
@@ -53,4 +47,4 @@ def budget(choice: Choice) -> None:
 
 def _is_faster(target: Target, than_ms: float, choice: Choice) -> bool:
     expected = choice.expected_ms(target) if target.model else None
-    return expected is not None and expected < than_ms and not is_unhealthy(target, choice)
+    return expected is not None and expected < than_ms and not choice.rank(target)

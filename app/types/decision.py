@@ -48,6 +48,7 @@ class Basis:
     policy: str  # its version
     asked_model: str | None  # the client's `model`; "" = no name that a policy could have; None = cannot be stored
     output_tokens: int  # the most that the reply may have; 0 = no limit
+    needs: frozenset[str] = frozenset()  # the capabilities that a model must have, of CAPABILITIES
     observations: Observations  # the part that this decision can depend on
     measured: bool  # the primary was tried first although it is too slow, to measure it
     targets: tuple[Target, ...]

@@ -49,7 +49,9 @@ class Reason(StrEnum):
     ROUTE = "route"
     PIN = "pin"
     CONTINUATION = "continuation"  # the backend keeps the conversation
+    CAPABILITY = "capability"  # the first target's model lacks what the request needs: tools, vision
     FIT = "fit"  # the first target's context window is too small
+    QUEUE = "queue"  # the first target's queue is too long, or its server asked for no calls
     SPILL = "spill"  # the first target is expected to miss the latency budget
     COOLING = "cooling"  # the circuit of the first target is open
     FALLBACK = "fallback"  # an earlier target failed

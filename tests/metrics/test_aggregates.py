@@ -146,7 +146,7 @@ def test_every_count() -> None:
     "reason, fallback_for, requests, spills",
     [
         ("route", None, 1, 0), ("pin", None, 1, 0), ("continuation", None, 1, 0), ("fit", None, 1, 0),
-        ("spill", None, 1, 1), ("cooling", "a", 1, 1), ("fallback", "a", 0, 0),
+        ("spill", None, 1, 1), ("queue", None, 1, 1), ("cooling", "a", 1, 1), ("fallback", "a", 0, 0),
         (None, None, 1, 0), (None, "a", 0, 0),  # rows of the original have no reason
     ],
 )  # fmt: skip

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.errors import ContextTooLong, NoEligibleBackend
+from app.errors import ContextTooLong, NoEligibleBackend, UnsupportedByModels
 from app.metrics import replay as replays
 from app.metrics.replay import Replay, Verdict
 from app.metrics.store import Store
 from app.routing.basis import dump, load, storable_name
 from app.routing.decide import decide
 from app.storage.model import Metric
-from app.types import CallRecord, Classification, Decision, Observations, Policy, Target
+from app.types import CallRecord, Classification, Decision, ModelFacts, Observations, Policy, Target
 from tests import build
-from tests.routing.test_decide import _policies
+from tests.routing.test_decide import _facts, _policies
 
 POLICY = """\
 backends:
@@ -174,6 +174,9 @@ def test_a_request_whose_model_was_handed_on_left_and_would_come_home(house: Hou
             st.sampled_from(["m:latest", "l:latest", "x:latest", "seen:latest"]), st.sampled_from(["", "o:443"])
         ),
     ),
+    facts=_facts(),
+    tools=st.booleans(),
+    modality=st.sampled_from(["text", "image"]),
     tries=st.booleans(),
 )
 def test_whatever_was_decided_is_decided_again(
@@ -189,19 +192,30 @@ def test_whatever_was_decided_is_decided_again(
     medians: dict[tuple[str, str], float],
     held: dict[str, tuple[str, ...]],
     hosts: dict[str, dict[str, str]],
+    facts: dict[str, dict[str, ModelFacts]],
+    tools: bool,
+    modality: str,
     tries: bool,
 ) -> None:
     """From what a row keeps alone."""
     seen = Observations(
-        latency_ms=medians, unhealthy=frozenset(cooling), local=frozenset(local), models=held, model_hosts=hosts
+        latency_ms=medians,
+        unhealthy=frozenset(cooling),
+        local=frozenset(local),
+        models=held,
+        model_hosts=hosts,
+        facts=facts,
     )
     sensitivity = "high" if private else "normal"
-    tags = dataclasses.replace(TAGS, task=task, family=family, tokens=tokens, sensitivity=sensitivity)
-    request = build.request({"messages": [{"role": "user", "content": "x"}], "max_tokens": out, "model": model})
+    tags = dataclasses.replace(
+        TAGS, task=task, family=family, tokens=tokens, sensitivity=sensitivity, modality=modality
+    )
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}], "max_tokens": out, "model": model}
+    request = build.request(body | ({"tools": [{"type": "function"}]} if tools else {}))
     request = dataclasses.replace(request, sensitivity=sensitivity)
     try:
         decision = decide(request, tags, rules, seen, lambda _: tries)
-    except (NoEligibleBackend, ContextTooLong):
+    except (NoEligibleBackend, ContextTooLong, UnsupportedByModels):
         return
     assert decision.basis is not None
     kept = load(decision.basis.policy, decision.basis.asked_model, dump(decision.basis))

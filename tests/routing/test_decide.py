@@ -11,10 +11,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.errors import ContextTooLong, NoEligibleBackend, RouterError
+from app.errors import ContextTooLong, NoEligibleBackend, RouterError, UnsupportedByModels
+from app.routing.basis import _load_facts
 from app.routing.decide import decide
-from app.routing.locality import is_local
-from app.types import PINS, BackendConfig, Classification, Observations, Policy, Route, Target, Timeouts
+from app.routing.locality import is_local, model_key
+from app.types import PINS, BackendConfig, Classification, ModelFacts, Observations, Policy, Route, Target, Timeouts
 from tests import build
 
 TABLE = yaml.safe_load((Path(__file__).parent / "decisions.yaml").read_text(encoding="utf-8"))
@@ -40,6 +41,7 @@ def observations(
     local: list[str] | None = None,
     models: dict[str, list[str]] | None = None,
     hosts: dict[str, dict[str, str]] | None = None,
+    facts: dict[str, dict[str, dict[str, Any]]] | None = None,
 ) -> Observations:
     return Observations(
         latency_ms={tuple(name.split("/", 1)): ms for name, ms in (latency or {}).items()},  # type: ignore[misc]
@@ -47,6 +49,10 @@ def observations(
         local=frozenset(local or ()),
         models={name: tuple(held) for name, held in (models or {}).items()},
         model_hosts=hosts or {},
+        facts={
+            name: {model_key(model): _load_facts(told) for model, told in models.items()}
+            for name, models in (facts or {}).items()
+        },
     )
 
 
@@ -56,11 +62,12 @@ def shown(target: Target) -> str:
 
 @pytest.mark.parametrize("case", TABLE["cases"], ids=lambda case: case["name"])
 def test_a_decision(case: dict[str, Any]) -> None:
-    known = {"name", "policy", "tags", "asked", "out", "seen", "trial", "targets", "route", "pin_refused"}
+    known = {"name", "policy", "tags", "asked", "out", "body", "seen", "trial", "targets", "route", "pin_refused"}
     assert set(case) <= known | {"primary", "skipped", "says", "asks", "error", "why", "goes_on"}, (
         "a key of the table is misspelt"
     )
-    body = {"messages": [{"role": "user", "content": "x"}], **({"max_tokens": case["out"]} if "out" in case else {})}
+    body = {"messages": [{"role": "user", "content": "x"}], **case.get("body", {})}
+    body |= {"max_tokens": case["out"]} if "out" in case else {}
     asked: list[str] = []
 
     def trial(target: Target) -> bool:
@@ -131,7 +138,7 @@ routes:
         ("match", "task=code: no, task is web_search"),
         ("match", "task=web_search: yes (search)"),
         ("privacy", "not private: every target may be used"),
-        ("fit", "dropped small/s: about 3000 tokens, its window holds 2000"),
+        ("fit", "dropped small/s: about 3000 tokens, its declared window holds 2000"),
         ("health", "the circuit of ill/i is open after failures: tried last"),
         ("budget", "local/m is expected to take 2000 ms, over the budget of 1000 ms; cloud/c goes first at 100 ms"),
         ("model", "cloud: c"),
@@ -254,6 +261,18 @@ def _policies(draw: st.DrawFn) -> Policy:
     return Policy(backends=backends, routes=(*routes, last))
 
 
+def _facts() -> st.SearchStrategy[dict[str, dict[str, ModelFacts]]]:
+    facts = st.builds(
+        ModelFacts,
+        loaded=st.sampled_from([None, True, False]),
+        window=st.sampled_from([None, 50, 900, 5000]),
+        refuses=st.booleans(),
+        capabilities=st.sampled_from([None, *map(frozenset, ((), ("completion",), ("completion", "tools", "vision")))]),
+        size_bytes=st.sampled_from([None, 10**9]),
+    )
+    return st.dictionaries(st.sampled_from(NAMES), st.dictionaries(st.sampled_from(["m:latest", "l:latest"]), facts))
+
+
 @given(
     rules=_policies(),
     task=st.sampled_from(["code", "general"]),
@@ -265,6 +284,8 @@ def _policies(draw: st.DrawFn) -> Policy:
     local=st.sets(st.sampled_from(NAMES)),
     cooling=st.sets(st.sampled_from(NAMES)),
     slow=st.sets(st.sampled_from(NAMES)),
+    facts=_facts(),
+    tools=st.booleans(),
     tries=st.booleans(),
 )
 def test_whatever_happens_privacy_and_order_hold(
@@ -278,18 +299,22 @@ def test_whatever_happens_privacy_and_order_hold(
     local: set[str],
     cooling: set[str],
     slow: set[str],
+    facts: dict[str, dict[str, ModelFacts]],
+    tools: bool,
     tries: bool,
 ) -> None:
     seen = Observations(
         latency_ms={(name, held): 9000.0 for name in slow for held in ("m", "l")},
         unhealthy=frozenset(cooling),
         local=frozenset(local),
+        facts=facts,
     )
     rules = dataclasses.replace(rules, pins=pins)
     asked = tags(task=task, family=family, tokens=tokens, sensitivity="high" if private else "normal")
+    body = {"messages": [{"role": "user", "content": "x"}], **({"tools": [{"type": "function"}]} if tools else {})}
     try:
-        decision = decide(build.request(model=model), asked, rules, seen, lambda _: tries)
-    except (NoEligibleBackend, ContextTooLong):
+        decision = decide(build.request(body, model=model), asked, rules, seen, lambda _: tries)
+    except (NoEligibleBackend, ContextTooLong, UnsupportedByModels):
         return
     assert decision.targets, "an empty list is an error, never a decision"
     assert len(set(decision.targets)) == len(decision.targets)
@@ -303,3 +328,22 @@ def test_whatever_happens_privacy_and_order_hold(
     assert decision.skipped is None or decision.skipped in decision.targets
     down = [target.backend in cooling for target in decision.targets]
     assert down == sorted(down), "the targets with an open circuit come last"
+
+
+def test_what_every_model_lacks_is_said_by_model() -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    body = {"messages": [{"role": "user", "content": "x"}], "tools": tools}
+    pair = build.policy(
+        "backends: {local: {type: ollama, model: m}, spare: {type: ollama, endpoint: 'http://localhost:2', model: s}}\n"
+        "routes: [{default: local, fallback: spare}]\n"
+    )
+    seen = observations(facts={"local": {"m": {"can": ["completion"]}}, "spare": {"s": {"can": ["embedding"]}}})
+    with pytest.raises(UnsupportedByModels) as caught:
+        decide(build.request(body), tags(modality="image"), pair, seen)
+    assert caught.value.message == (
+        "No model that may serve this request has what it needs: local/m lacks tools and vision; spare/s lacks "
+        "completion, so it cannot chat. "
+        "Name another model, or add one to the route."
+    )
+    assert caught.value.refusal == "unsupported_by_models"
+    assert caught.value.is_final

@@ -96,11 +96,15 @@ def circuits(facts: Facts) -> Iterator[Finding]:
 _CAUSES: dict[str | None, str] = {
     Reason.SPILL: "{backend} was expected to take longer than latencyBudgetMs{budget}",
     Reason.COOLING: "the circuit of {backend} was open after failures",
-    Reason.FIT: "the prompt did not fit `contextWindow` of {backend}",
+    Reason.QUEUE: "the queue of {backend} was too long",
+    Reason.CAPABILITY: "the model of {backend} lacks what the requests need",
+    Reason.FIT: "the prompt did not fit the context window of {backend}",
 }
 _SPILL_FIXES: dict[str, str] = {
     Reason.SPILL: "raise the route's `latencyBudgetMs`, keep the model loaded, or use a smaller model",
     Reason.COOLING: "fix {backend}: the findings above or the log name its failures",
+    Reason.QUEUE: "raise `maxWaitMs`, raise `maxConcurrency` if the server can take more calls, or add a backend",
+    Reason.CAPABILITY: "name a model with tools or vision at {backend}, or add a route for such requests",
     Reason.FIT: "raise the server's context window and `contextWindow`, or add a route for long prompts (`tokens`)",
 }
 

@@ -162,6 +162,8 @@ _REASONS: Mapping[str, str] = {
     Reason.PIN: "the client named it",
     Reason.CONTINUATION: "it keeps the conversation",
     Reason.SPILL: "the first backend was too slow",
+    Reason.QUEUE: "the queue of the first backend was too long",
+    Reason.CAPABILITY: "the first backend's model lacks what the request needs",
     Reason.FIT: "the prompt was too long for the first backend",
     Reason.COOLING: "the circuit of {} was open",
     Reason.FALLBACK: "{} failed",
