@@ -17,11 +17,25 @@ from app.circuits import Circuits
 from app.conversations import Conversations
 from app.errors import RouterError
 from app.metrics.recorder import Recorder
+from app.metrics.servers import model_rows
 from app.metrics.store import Store
 from app.routing.detect import Detectors
+from app.routing.expected import expected_ms
+from app.routing.names import model_for
 from app.settings import Settings
 from app.storage import now_ms
-from app.types import CallRecord, CircuitState, JsonDict, Kind, Plan, Policy, Target
+from app.types import (
+    BackendConfig,
+    CallRecord,
+    CircuitState,
+    JsonDict,
+    Kind,
+    Observations,
+    Plan,
+    Policy,
+    Target,
+)
+from app.words import rounded
 
 WORKER_STALE_MS = 10_000  # a worker without a report for this time has ended
 _PLACES_PER_BACKEND = 100_000  # bytes of the shared file that belong to one backend
@@ -101,13 +115,32 @@ class Services:
             "waiting": {name: upstream.places.waiting for name, upstream in self.upstreams.items()},
             "circuit_open": {name: int(states.get(name, closed) != closed) for name in self.upstreams},
             "queued": self.recorder.queued,
+            "models": {name: self._models(upstream.backend) for name, upstream in self.upstreams.items()},
         }
+
+    def _models(self, backend: Backend) -> JsonDict:
+        """Return the models of a backend as this worker sees them, and when the server was asked (Unix ms)."""
+        config, observations = backend.config, self.beliefs.observations()
+        names = (*config.models, *config.families.values())
+        rows = model_rows(
+            names or (model_for(config, "any", observations),),
+            backend.facts,
+            backend.residency,
+            backend.turnover,
+            lambda model: _parts(Target(config.name, model), config, observations),
+        )
+        return {"asked_ms": round(backend.residency_at * 1000), "rows": list(rows)}
 
     def workers(self) -> dict[str, JsonDict]:
         """Return the latest reports of all workers.  Raises StoreError."""
         if self.recorder.immediate:
             return {self.worker: self.report()}
         return self.read(self.store.workers, now_ms(), WORKER_STALE_MS)
+
+
+def _parts(target: Target, config: BackendConfig, observations: Observations) -> JsonDict:
+    """Return the parts of the expected time of a call to a target, in ms."""
+    return {"warm_ms": rounded(expected_ms(target, config, observations))}
 
 
 def with_places(backends: Mapping[str, Backend], environ: Mapping[str, str]) -> dict[str, Upstream]:

@@ -61,6 +61,22 @@ def changed(call: CallRecord, **fields: Any) -> CallRecord:
     return _composed({**vars(flat(call)), **fields})
 
 
+def worker_report(backend: str = "local", *, asked_ms: int = 1_700_000_000_000, **row: Any) -> dict[str, Any]:
+    """The report of one worker on a backend with one model; `row` has members of this model's row."""
+    known = {
+        "model": "llama3.1:8b", "loaded": True, "window": 4096, "trained": 131_072, "size_bytes": 5_200_000_000,
+        "gpu_share": 0.62, "expires_ms": None, "capabilities": ["completion", "tools"], "loads": 7, "evictions": 6,
+        "expected": {"wait_ms": 4900, "load_ms": 0, "warm_ms": 180},
+    }  # fmt: skip
+    return {
+        "in_flight": {backend: 2},
+        "waiting": {backend: {"interactive": 1, "agent": 3, "background": 0}},
+        "circuit_open": {backend: 0},
+        "queued": 0,
+        "models": {backend: {"asked_ms": asked_ms, "rows": [{**known, **row}]}},
+    }
+
+
 PARTS = {
     "target": Target, "why": Why, "times": Times, "ending": Ending, "usage": Usage, "egress": Egress,
     "tags": Classification,

@@ -13,8 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.errors import BodyTooLarge
 from app.metrics.aggregates import Aggregate, Key, Spread
 from app.metrics.prometheus import Snapshot, exposition
+from app.metrics.servers import servers
 from app.policy import load
 from app.settings import VARIABLES, Settings
+from tests import build
 from tests.documents import Document, names
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,11 +80,12 @@ ALERTS = yaml.safe_load((DEPLOY / "prometheus-alerts.yaml").read_text(encoding="
 
 def exported() -> dict[str, set[str]]:
     """Every sample name of /metrics with its labels, and those that a recording of it goes by."""
-    some = Aggregate(1, latency=spread(50), ttfb=spread(5))
-    workers = {"w": {"in_flight": {"e": 0}, "waiting": {"e": 0}, "circuit_open": {"e": 0}, "queued": 0}}
+    some = Aggregate(1, latency=spread(50), ttfb=spread(5), wait=spread(5), load=spread(5))
+    workers = {"w": build.worker_report("e", expires_ms=0)}
     live, shadow = Key("e", "m", "default", "live"), Key("e", "m", "default", "shadow")
-    text = exposition(Snapshot({live: some, shadow: some}, {live: some}, workers, 0, {"not_found": 1})).decode()
-    samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+    now = servers(["e"], list(workers.values()), 0)
+    text = exposition(Snapshot({live: some, shadow: some}, {live: some}, workers, 0, {"not_found": 1}, servers=now))
+    samples = (sample for family in text_string_to_metric_families(text.decode()) for sample in family.samples)
     found: dict[str, set[str]] = {}
     for sample in samples:
         found.setdefault(sample.name, set()).update(sample.labels)

@@ -22,6 +22,7 @@ from app import create_app, errors, policy
 from app.backends import failures
 from app.metrics.aggregates import Aggregate, Key
 from app.metrics.prometheus import Snapshot, exposition
+from app.metrics.servers import servers
 from app.metrics.summary import ab_report, metrics_summary
 from app.policy.docs import reference
 from app.policy.schema import PolicySchema, backend_schema
@@ -31,6 +32,7 @@ from app.settings import VARIABLES, Settings
 from app.storage.model import Metric
 from app.types import ABTest, ChatRequest, Classification, Observations
 from app.wire.chat import request as chat
+from tests import build
 from tests.documents import ROOT, Document, names
 from tests.e2e.server import Router
 from tests.faults.altered import ALL, Edits, altered_copy
@@ -295,7 +297,8 @@ def members(document: Any) -> Iterator[str]:
 
 
 def test_every_member_of_the_json_reports_is_documented(app):
-    summary = metrics_summary({LIVE: Aggregate()}, 24, {"rows_dropped": 0, "refusals": {}})
+    extra = {"rows_dropped": 0, "refusals": {}, "servers": servers(["local"], [build.worker_report()], 0)}
+    summary = metrics_summary({LIVE: Aggregate()}, 24, extra)
     report = ab_report({}, ABTest(True, 0.1, {"a": "b"}), 24)
     health = app.test_client().get("/health").json
     explained = app.test_client().post("/v1/route", json=CHAT).json

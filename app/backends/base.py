@@ -190,6 +190,11 @@ class Backend:
         return _NO_RESIDENCY
 
     @property
+    def residency_at(self) -> float:
+        """Return when the server last told which models are loaded, in Unix s; 0 = never."""
+        return 0.0
+
+    @property
     def turnover(self) -> Mapping[str, Turnover]:
         """Return the loads and evictions that this worker has seen since it started, by the names of the models."""
         return _NO_TURNOVER

@@ -16,6 +16,7 @@ from app.cli.report import database_errors, no_rows, source_line
 from app.cli.table import folded, shortened, table, usd
 from app.metrics.report import read_summary
 from app.metrics.store import Store
+from app.services import WORKER_STALE_MS
 from app.storage import now_ms
 from app.types import JsonObject
 
@@ -46,7 +47,9 @@ def metrics_show(since: Span, as_json: bool) -> None:
     with database_errors():
         source = services.store.source()
         services.beliefs.local.refresh(resolve)
-        summary, _ = read_summary(services.store, services.policy, services.beliefs.observations(), since.hours, now)
+        workers = services.store.workers(now, WORKER_STALE_MS)
+        observations = services.beliefs.observations()
+        summary, _ = read_summary(services.store, services.policy, observations, workers, since.hours, now)
     if as_json:
         print_json(summary)
         return

@@ -55,6 +55,8 @@ class CallRow(NamedTuple):
     input_tokens: int | None
     output_tokens: int | None
     cost_usd: float | None
+    wait_ms: int | None
+    load_ms: int | None
 
     @property
     def key(self) -> Key:
@@ -156,6 +158,8 @@ class Aggregate:
     cost_usd: float = 0.0
     latency: Spread = field(default_factory=Spread)  # cancelled calls left out
     ttfb: Spread = field(default_factory=Spread)  # streams only
+    wait: Spread = field(default_factory=Spread)  # calls that waited for a place
+    load: Spread = field(default_factory=Spread)  # calls that waited for a load
 
     def add(self, call: CallRow) -> None:
         outcome = call.outcome or (Outcome.OK if call.ok else Outcome.ERROR)
@@ -173,23 +177,34 @@ class Aggregate:
             self.cost_usd += call.cost_usd
         if outcome != Outcome.CANCELLED:
             self.latency.add(call.latency_ms)
-        if call.ttfb_ms is not None:
-            self.ttfb.add(call.ttfb_ms)
+        for spread, value_ms in ((self.ttfb, call.ttfb_ms), (self.wait, call.wait_ms), (self.load, call.load_ms)):
+            if value_ms is not None:
+                spread.add(value_ms)
 
     def merge(self, other: Aggregate) -> None:
         self._add_counts(other._counts())
-        self.latency.merge(other.latency)
-        self.ttfb.merge(other.ttfb)
+        for spread, another in zip(self._spreads, other._spreads, strict=True):
+            spread.merge(another)
 
-    def merge_dump(self, counts: Counts, latency: Dump, ttfb: Dump) -> None:
-        """Add an aggregate that was stored: the values of COUNTS and both distributions."""
+    def merge_dump(self, counts: Counts, dumps: Iterable[Dump | None]) -> None:
+        """Add an aggregate that was stored: the values of COUNTS and the distributions of SPREADS."""
         self._add_counts(counts)
-        self.latency.merge_dump(latency)
-        self.ttfb.merge_dump(ttfb)
+        for spread, dump in zip(self._spreads, dumps, strict=True):
+            if dump is not None:
+                spread.merge_dump(dump)
 
-    def dump(self) -> tuple[float | str, ...]:
-        """Return the values of COUNTS and both distributions, for the columns of the database."""
-        return (*self._counts(), self.latency.dump(), self.ttfb.dump())
+    def dump(self) -> tuple[float | str | None, ...]:
+        """Return the values of COUNTS and SPREADS, for the columns of the database.  Most calls do not wait, so an
+        empty distribution is None there."""
+        first, second, *others = self._spreads
+        return (
+            *self._counts(), first.dump(), second.dump(),
+            *(spread.dump() if spread.count else None for spread in others),
+        )  # fmt: skip
+
+    @property
+    def _spreads(self) -> tuple[Spread, Spread, Spread, Spread]:
+        return self.latency, self.ttfb, self.wait, self.load
 
     def _counts(self) -> Counts:
         return (
@@ -213,7 +228,8 @@ class Aggregate:
         self.cost_usd += usd
 
 
-COUNTS = tuple(column.name for column in fields(Aggregate) if column.name not in ("latency", "ttfb"))
+SPREADS = ("latency", "ttfb", "wait", "load")
+COUNTS = tuple(column.name for column in fields(Aggregate) if column.name not in SPREADS)
 
 
 def merged(aggregates: Iterable[Aggregate]) -> Aggregate:

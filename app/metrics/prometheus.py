@@ -6,7 +6,7 @@ prometheus_client's own multi-process mode is not used: the database already joi
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -30,6 +30,7 @@ class Snapshot:
     dropped: int
     refusals: Mapping[str, int] = field(default_factory=dict)  # by code, of all time
     unsummed: int = 0  # rows of the backlog
+    servers: Sequence[JsonObject] = ()  # the state of the backends, joined from the reports
 
 
 _COUNTERS: tuple[tuple[str, str, Callable[[Aggregate], float]], ...] = (
@@ -57,15 +58,44 @@ _GAUGES: tuple[tuple[str, str, Callable[[Aggregate], float | None]], ...] = (
         "95th percentile of the last 24 hours.",
         lambda calls: calls.latency.percentile(0.95),
     ),
+    (
+        "llr_backend_wait_p50_ms",
+        "Median wait of the calls that waited for a place, of the last 24 hours.",
+        lambda calls: calls.wait.percentile(0.5),
+    ),
+    (
+        "llr_backend_load_p50_ms",
+        "Median wait of the calls that waited for a model to load, of the last 24 hours.",
+        lambda calls: calls.load.percentile(0.5),
+    ),
 )
 _HISTOGRAMS: tuple[tuple[str, str, Callable[[Aggregate], Spread]], ...] = (
     ("llr_backend_latency_seconds", "Latency of whole live calls.", lambda calls: calls.latency),
     ("llr_backend_ttfb_seconds", "Time to the first byte of live streams.", lambda calls: calls.ttfb),
+    ("llr_backend_wait_seconds", "Wait of live calls for a place.", lambda calls: calls.wait),
+    ("llr_backend_load_seconds", "Wait of live calls for a model to load.", lambda calls: calls.load),
 )
 _WORKER_GAUGES = (
     ("llr_backend_in_flight", "Calls to a backend under way.", "in_flight"),
-    ("llr_backend_waiting", "Calls waiting for a place under maxConcurrency.", "waiting"),
     ("llr_backend_circuit_open", "Workers whose circuit for a backend is not closed.", "circuit_open"),
+)
+# name, text, value of a model's row; None = the series is absent
+_MODEL_GAUGES: tuple[tuple[str, str, Callable[[JsonObject], float | None]], ...] = (
+    ("llr_model_loaded", "1 while the model is loaded, else 0.", lambda row: row["loaded"]),
+    ("llr_model_window_tokens", "Context window of the model.", lambda row: row["window"]),
+    ("llr_model_trained_tokens", "Context window that the model was trained for.", lambda row: row["trained"]),
+    ("llr_model_gpu_share", "Share of the loaded model that is on the GPU.", lambda row: row["gpu_share"]),
+    ("llr_model_expires_seconds", "Time until the model is unloaded.", lambda row: row["expires_in_s"]),
+    ("llr_model_warm_ms", "Median time of the latest warm calls.", lambda row: row["expected"].get("warm_ms")),
+    (
+        "llr_model_load_ms",
+        "Expected time to load the model, 0 while loaded.",
+        lambda row: row["expected"].get("load_ms"),
+    ),
+)
+_MODEL_COUNTERS = (
+    ("llr_model_loads", "Loads of the model that a worker has seen since it started.", "loads"),
+    ("llr_model_evictions", "Evictions of the model that a worker has seen since it started.", "evictions"),
 )
 
 
@@ -112,6 +142,7 @@ class _Collector:
             for backend in sorted({backend for worker in workers for backend in worker.get(member, {})}):
                 gauge.add_metric([backend], sum(worker.get(member, {}).get(backend, 0) for worker in workers))
             yield gauge
+        yield from self._servers()
         queued = sum(worker.get("queued", 0) for worker in workers)
         yield GaugeMetricFamily("llr_rows_queued", "Metrics rows waiting to be written.", queued)
         unsummed = "Rows that wait to be summed up after an upgrade; totals are left out until then."
@@ -123,6 +154,28 @@ class _Collector:
             refusals.add_metric([code], number)
         yield refusals
         yield CounterMetricFamily("llr_rows_dropped", "Metrics rows lost to a full queue.", self._snapshot.dropped)
+
+    def _servers(self) -> Iterator[Metric]:
+        servers = self._snapshot.servers
+        waiting = GaugeMetricFamily(
+            "llr_backend_waiting", "Calls waiting for a place under maxConcurrency.", labels=["backend", "lane"]
+        )
+        for server in servers:
+            for lane, number in server["waiting"].items():
+                waiting.add_metric([server["backend"], lane], number)
+        yield waiting
+        models = [([server["backend"], row["model"]], row) for server in servers for row in server["models"]]
+        for name, text, value in _MODEL_GAUGES:
+            gauge = GaugeMetricFamily(name, text, labels=["backend", "model"])
+            for labels, row in models:
+                if (number := value(row)) is not None:
+                    gauge.add_metric(labels, number)
+            yield gauge
+        for name, text, member in _MODEL_COUNTERS:
+            counter = CounterMetricFamily(name, text, labels=["backend", "model"])
+            for labels, row in models:
+                counter.add_metric(labels, row[member])
+            yield counter
 
 
 def _buckets(spread: Spread) -> tuple[list[tuple[str, float]], float]:

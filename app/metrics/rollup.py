@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import peewee
 
-from app.metrics.aggregates import COUNTS, Aggregate, CallRow, Counts, Dump, Key
+from app.metrics.aggregates import COUNTS, SPREADS, Aggregate, CallRow, Counts, Dump, Key
 from app.storage import portions
 from app.storage.model import BACKLOG_AFTER, BACKLOG_TO, ROLLED_TO, Metric, State
 
@@ -21,7 +21,8 @@ _FRESH_ROWS = 5_000  # rows folded with the next write, and read one by one unti
 _STEP_ROWS = 1_000  # rows of the backlog folded in one transaction, some 20 ms: other writers and reports wait for it
 _MOST_MODELS = 1000  # of a backend with aggregates of their own: some backends accept any name that a client sends
 
-_COLUMNS = ("span", "bucket", "backend", "model", "route", "kind", *COUNTS, "latency", "ttfb")
+_COLUMNS = ("span", "bucket", "backend", "model", "route", "kind", *COUNTS, *SPREADS)
+_SPREADS_AT = -len(SPREADS)
 
 
 class Bucket(NamedTuple):
@@ -40,11 +41,10 @@ class Stored(NamedTuple):
     bucket: Bucket
     key: Key
     counts: Counts
-    latency: Dump
-    ttfb: Dump
+    spreads: tuple[Dump | None, ...]
 
     def add_to(self, aggregate: Aggregate) -> None:
-        aggregate.merge_dump(self.counts, self.latency, self.ttfb)
+        aggregate.merge_dump(self.counts, self.spreads)
 
 
 class Backlog(NamedTuple):
@@ -75,7 +75,8 @@ def stored(database: peewee.Database, where: str, *values: int | str) -> Iterato
     """Read stored aggregates; `where` has a `?` for each value."""
     sql = f"SELECT {', '.join(_COLUMNS)} FROM llr_sums WHERE {where}".replace("?", database.param)
     for row in database.execute_sql(sql, values):
-        yield Stored(Bucket(*row[:2]), Key(*row[2:6]), row[6:-2], Dump.parse(row[-2]), Dump.parse(row[-1]))
+        spreads = tuple(text and Dump.parse(text) for text in row[_SPREADS_AT:])
+        yield Stored(Bucket(*row[:2]), Key(*row[2:6]), row[6:_SPREADS_AT], spreads)
 
 
 def progress(database: peewee.Database) -> Progress:
@@ -159,7 +160,7 @@ def _by_ten_minutes(database: peewee.Database, rows: Iterable[CallRow]) -> dict[
     return added
 
 
-def _put(database: peewee.Database, values: Sequence[Sequence[float | str]]) -> None:
+def _put(database: peewee.Database, values: Sequence[Sequence[float | str | None]]) -> None:
     """Write aggregates, in place of the old ones."""
     row = f"({', '.join([database.param] * len(_COLUMNS))})"
     update = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[6:])

@@ -124,7 +124,11 @@ def _entry(aggregate: Aggregate) -> JsonDict:
         "avg_latency": rounded(aggregate.latency.average),
         "p50_latency": rounded(aggregate.latency.percentile(0.5)),
         "p95_latency": rounded(aggregate.latency.percentile(0.95)),
-        **_ttfb(aggregate.ttfb),
+        **_percentiles("ttfb", aggregate.ttfb),
+        "waits": aggregate.wait.count,
+        **_percentiles("wait", aggregate.wait),
+        "load_waits": aggregate.load.count,
+        **_percentiles("load", aggregate.load),
         "input_tokens": aggregate.input_tokens,
         "output_tokens": aggregate.output_tokens,
         "cost_usd": _cost(aggregate),
@@ -139,8 +143,8 @@ def _cost(aggregate: Aggregate) -> float | None:
     return None if unknown else round(aggregate.cost_usd, 6)
 
 
-def _ttfb(spread: Spread) -> dict[str, float | None]:
-    return {"p50_ttfb": rounded(spread.percentile(0.5)), "p95_ttfb": rounded(spread.percentile(0.95))}
+def _percentiles(name: str, spread: Spread) -> dict[str, float | None]:
+    return {f"p50_{name}": rounded(spread.percentile(0.5)), f"p95_{name}": rounded(spread.percentile(0.95))}
 
 
 def _success_rate(aggregate: Aggregate) -> float | None:

@@ -113,6 +113,8 @@ class StoredAggregate(Model):
     cost_usd = DoubleField()
     latency = TextField()  # Spread.dump()
     ttfb = TextField()
+    wait = TextField(null=True)  # None = no call waited
+    load = TextField(null=True)
 
     class Meta:
         table_name = "llr_sums"
@@ -208,13 +210,13 @@ def _v1_tables(database: Database) -> None:
             State.insert(name=name, value=0).on_conflict_ignore().execute()
 
 
-def _add_missing_columns(database: Database) -> None:
-    """Add the columns of the model that the table `metrics` lacks."""
-    table = Metric._meta.table_name
+def _add_missing_columns(database: Database, model: type[Model] = Metric) -> None:
+    """Add the columns of the model that its table lacks."""
+    table = model._meta.table_name
     present = {column.name for column in database.get_columns(table)}
     sqlite = isinstance(database, SqliteDatabase)
     migrator = SqliteMigrator(database) if sqlite else PostgresqlMigrator(database)
-    missing = [field for field in Metric._meta.sorted_fields if field.column_name not in present]
+    missing = [field for field in model._meta.sorted_fields if field.column_name not in present]
     migrate(*(migrator.add_column(table, field.column_name, _nullable(field)) for field in missing))
 
 
@@ -277,6 +279,11 @@ def _v6_waits(database: Database) -> None:
     _add_missing_columns(database)
 
 
+def _v7_summed_waits(database: Database) -> None:
+    """Add the columns `wait` and `load` to the aggregates.  Older aggregates have none."""
+    _add_missing_columns(database, StoredAggregate)
+
+
 MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _v1_tables,
     _v2_refusals,
@@ -284,6 +291,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _v4_owners,
     _v5_reason,
     _v6_waits,
+    _v7_summed_waits,
 )
 """Numbered by position, from 1.  A change of the tables is a new function at the end; none is ever edited."""
 

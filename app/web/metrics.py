@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import TypeVar
 
@@ -13,10 +13,11 @@ from app.errors import RouterError
 from app.metrics.egress import ledger_text
 from app.metrics.prometheus import Snapshot, exposition
 from app.metrics.report import read_summary
+from app.metrics.servers import servers
 from app.metrics.summary import ab_report, window_hours
-from app.services import WORKER_STALE_MS, Services
+from app.services import Services
 from app.storage import StoreError, now_ms
-from app.types import Environ, JsonDict
+from app.types import Environ, JsonDict, JsonObject
 from app.web.response import JSON, Response, json_response
 from app.web.views import Blueprint
 
@@ -26,11 +27,12 @@ _HOUR_MS = 3_600_000
 _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 log = logging.getLogger("llr.metrics")
 Result = TypeVar("Result")
+Workers = Mapping[str, JsonObject]
 
 
 @blueprint.view("GET", "/v1/metrics")
 def summary(environ: Environ, services: Services) -> Response:
-    return json_response(_read(services, _summary, services, _hours(environ)))
+    return json_response(_read(services, _summary, services, _workers(services), _hours(environ)))
 
 
 @blueprint.view("GET", "/v1/ab")
@@ -49,7 +51,7 @@ def egress(environ: Environ, services: Services) -> Response:
 
 @blueprint.view("GET", "/metrics")
 def prometheus(_environ: Environ, services: Services) -> Response:
-    return Response(200, {"Content-Type": _EXPOSITION}, _read(services, _exposition, services))
+    return Response(200, {"Content-Type": _EXPOSITION}, _read(services, _exposition, services, _workers(services)))
 
 
 def _hours(environ: Environ) -> float:
@@ -60,8 +62,18 @@ def _hours(environ: Environ) -> float:
 def _read(services: Services, query: Callable[..., Result], *arguments: object) -> Result:
     """Return the result of a query, which runs in a worker thread.  Raise RouterError when the database cannot be
     read."""
+    result: Result = _available(services.read, query, *arguments)
+    return result
+
+
+def _workers(services: Services) -> Workers:
+    """Return the reports of all workers.  Raise RouterError when the database cannot be read."""
+    return _available(services.workers)
+
+
+def _available(query: Callable[..., Result], *arguments: object) -> Result:
     try:
-        result: Result = services.read(query, *arguments)
+        result: Result = query(*arguments)
     except StoreError as error:
         text = f"The metrics database cannot be read now: {error}"
         raise RouterError(text, status=503, code="metrics_unavailable") from None
@@ -77,8 +89,9 @@ def _read_on(services: Services, pieces: Iterator[str]) -> Iterator[bytes]:
         log.error("a report was cut off: %s", error)
 
 
-def _summary(services: Services, hours: float) -> JsonDict:
-    return read_summary(services.store, services.policy, services.beliefs.observations(), hours, now_ms())[0]
+def _summary(services: Services, workers: Workers, hours: float) -> JsonDict:
+    observations = services.beliefs.observations()
+    return read_summary(services.store, services.policy, observations, workers, hours, now_ms())[0]
 
 
 def _trial(services: Services, hours: float) -> JsonDict:
@@ -86,7 +99,7 @@ def _trial(services: Services, hours: float) -> JsonDict:
     return {**services.store.source().document(), **report}
 
 
-def _exposition(services: Services) -> bytes:
+def _exposition(services: Services, workers: Workers) -> bytes:
     """Return the text for Prometheus.  Incomplete totals are left out: Prometheus would take their rise for traffic,
     and a value below that of an older version for a restart."""
     store = services.store
@@ -96,7 +109,8 @@ def _exposition(services: Services) -> bytes:
         Snapshot(
             totals={} if unsummed else store.totals(),
             last_day=last_day.aggregates if last_day.summed.share == 1 else {},
-            workers=store.workers(now_ms(), WORKER_STALE_MS),
+            workers=workers,
+            servers=servers(services.policy.backends, list(workers.values()), now_ms()),
             dropped=store.dropped(),
             refusals=store.refusals(),
             unsummed=unsummed,

@@ -36,6 +36,7 @@ def row(**fields: Any) -> Any:
     known = {
         "outcome": "ok", "ok": True, "fallback_for": None, "reason": "route", "input_tokens": None,
         "output_tokens": None, "cost_usd": None, "latency_ms": 100, "ttfb_ms": None,
+        "wait_ms": None, "load_ms": None,
     }  # fmt: skip
     return SimpleNamespace(**{**known, **fields})
 
@@ -172,6 +173,8 @@ _ROWS = st.lists(
         cost_usd=st.none() | st.integers(0, 100).map(float),
         latency_ms=st.integers(0, 10**6),
         ttfb_ms=st.none() | st.integers(0, 10**6),
+        wait_ms=st.none() | st.integers(0, 10**6),
+        load_ms=st.none() | st.integers(0, 10**6),
     ),
     max_size=12,
 )
@@ -187,8 +190,9 @@ def test_the_sum_of_aggregates_is_the_aggregate_of_all_rows(groups: list[list[An
 def test_every_count_is_dumped_and_added_in_its_place() -> None:
     numbers = {name: place for place, name in enumerate(COUNTS, 1)}
     total = Aggregate(**numbers)
-    *counts, latency, ttfb = Aggregate(**numbers).dump()
+    *counts, latency, ttfb, wait, load = Aggregate(**numbers).dump()
     assert dict(zip(COUNTS, counts, strict=True)) == numbers
-    total.merge_dump(tuple(counts), Dump.parse(latency), Dump.parse(ttfb))
+    assert (wait, load) == (None, None)
+    total.merge_dump(tuple(counts), (Dump.parse(latency), Dump.parse(ttfb), None, None))
     total.merge(Aggregate(**numbers))
     assert {name: getattr(total, name) for name in COUNTS} == {name: 3 * number for name, number in numbers.items()}

@@ -8,13 +8,29 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.metrics.prometheus import Snapshot, exposition
+from app.metrics.servers import servers
 from app.metrics.store import Store
 from tests import build
 
 NOW = 1_700_000_000_000
+ROW = build.worker_report()["models"]["local"]["rows"][0]
 WORKERS = {
     "a:1": {"in_flight": {"local": 2}, "waiting": {"local": 1}, "circuit_open": {"local": 1, "cloud": 0}, "queued": 3},
-    "b:2": {"in_flight": {"local": 1, "cloud": 4}, "circuit_open": {"local": 1}, "queued": 4},
+    "b:2": {
+        "in_flight": {"local": 1, "cloud": 4},
+        "circuit_open": {"local": 1},
+        "queued": 4,
+        "waiting": {"local": {"interactive": 1, "background": 5}},
+        "models": {
+            "local": {
+                "asked_ms": NOW,
+                "rows": [
+                    ROW | {"window": 8192, "gpu_share": 0.5, "expires_ms": NOW + 240_000},
+                    dict.fromkeys(ROW) | {"model": "n:1b", "loads": 0, "evictions": 0, "expected": {}},
+                ],
+            }
+        },
+    },
 }
 
 
@@ -38,7 +54,8 @@ def of(found: dict[Any, float], name: str, **labels: str) -> float | None:
 
 
 def snapshot(store: Store, since: int = 0) -> Snapshot:
-    return Snapshot(store.totals(), store.window(since).aggregates, WORKERS, store.dropped())
+    joined = servers(["local", "cloud"], list(WORKERS.values()), NOW)
+    return Snapshot(store.totals(), store.window(since).aggregates, WORKERS, store.dropped(), servers=joined)
 
 
 def test_the_numbers(tmp_path: Path) -> None:
@@ -51,14 +68,16 @@ def test_the_numbers(tmp_path: Path) -> None:
             build.record(ts_ms=NOW, backend="cloud", latency_ms=50, ttfb_ms=20, fallback_for="local", route="pin"),
             build.record(ts_ms=NOW, backend="cloud", kind="shadow", latency_ms=7000),
             build.record(ts_ms=NOW, backend="cloud", kind="probe", latency_ms=7000),
-            build.record(ts_ms=NOW - 10**9, latency_ms=900),
+            build.record(ts_ms=NOW - 10**9, latency_ms=900, wait_ms=100, load_ms=600),
+            build.record(ts_ms=NOW, kind="probe", wait_ms=7000, load_ms=7000),
+            build.record(ts_ms=NOW, latency_ms=200, wait_ms=40),
         ],
         2,
     )
     found = parsed(snapshot(store, NOW - 1000))
     for name, local, cloud in (
-        ("llr_backend_calls_total", 4, 1),
-        ("llr_backend_success_total", 2, 1),
+        ("llr_backend_calls_total", 5, 1),
+        ("llr_backend_success_total", 3, 1),
         ("llr_backend_cancelled_total", 1, 0),
         ("llr_backend_fallback_total", 0, 1),
         ("llr_backend_input_tokens_total", 5, 0),
@@ -66,17 +85,37 @@ def test_the_numbers(tmp_path: Path) -> None:
         ("llr_backend_cost_usd_total", 0.5, 0),
         ("llr_backend_latency_avg_ms", 200, 50),
         ("llr_backend_latency_p95_ms", 300, 50),
-        ("llr_backend_latency_seconds_count", 3, 1),
-        ("llr_backend_latency_seconds_sum", 1.3, 0.05),
+        ("llr_backend_latency_seconds_count", 4, 1),
+        ("llr_backend_latency_seconds_sum", 1.5, 0.05),
         ("llr_backend_ttfb_seconds_count", 0, 1),
         ("llr_backend_ttfb_seconds_sum", 0, 0.02),
+        ("llr_backend_wait_seconds_count", 2, 0),
+        ("llr_backend_wait_seconds_sum", 0.14, 0),
+        ("llr_backend_load_seconds_count", 1, 0),
+        ("llr_backend_load_seconds_sum", 0.6, 0),
+        ("llr_backend_wait_p50_ms", 40, None),
+        ("llr_backend_load_p50_ms", None, None),
         ("llr_backend_shadow_calls_total", None, 1),
         ("llr_backend_in_flight", 3, 4),
-        ("llr_backend_waiting", 1, None),
         ("llr_backend_circuit_open", 2, 0),
     ):
         assert (of(found, name, backend="local"), of(found, name, backend="cloud")) == (local, cloud), name
-    assert of(found, "llr_route_calls_total", route="default") == 4
+    for lane, local in (("interactive", 2), ("agent", 0), ("background", 5)):
+        assert of(found, "llr_backend_waiting", backend="local", lane=lane) == local
+        assert of(found, "llr_backend_waiting", backend="cloud", lane=lane) == 0
+    for name, first, second in (
+        ("llr_model_loaded", 1, None),
+        ("llr_model_window_tokens", 8192, None),
+        ("llr_model_gpu_share", 0.5, None),
+        ("llr_model_expires_seconds", 240, None),
+        ("llr_model_warm_ms", 180, None),
+        ("llr_model_load_ms", 0, None),
+        ("llr_model_loads_total", 7, 0),
+        ("llr_model_evictions_total", 6, 0),
+    ):
+        models = [of(found, name, backend="local", model=model) for model in ("llama3.1:8b", "n:1b")]
+        assert models == [first, second], name
+    assert of(found, "llr_route_calls_total", route="default") == 5
     assert of(found, "llr_route_calls_total", route="pin") == 1
     assert of(found, "llr_rows_queued") == 7
     assert of(found, "llr_workers") == 2

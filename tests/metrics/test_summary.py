@@ -60,6 +60,9 @@ def key(backend: str, model: str = "m", route: str = "default", kind: str = "liv
 def test_a_summary_as_it_is_read() -> None:
     local = aggregate([100, 200, 300, 1000], failed=1, cancelled=1, fallbacks=1, input_tokens=10, output_tokens=20)
     local.ttfb.add(55)
+    local.wait.add(40)
+    for load in (5000, 6000, 7000):
+        local.load.add(load)
     priced = aggregate([50], priced=1, cost_usd=0.1234567)
     aggregates = {
         key("local"): local,
@@ -83,6 +86,12 @@ def test_a_summary_as_it_is_read() -> None:
         "p95_latency": 1000,
         "p50_ttfb": 55,
         "p95_ttfb": 55,
+        "waits": 1,
+        "p50_wait": 40,
+        "p95_wait": 40,
+        "load_waits": 3,
+        "p50_load": 6000,
+        "p95_load": 7000,
         "input_tokens": 10,
         "output_tokens": 20,
         "cost_usd": None,
@@ -101,6 +110,12 @@ def test_a_summary_as_it_is_read() -> None:
         "p95_latency": 50,
         "p50_ttfb": None,
         "p95_ttfb": None,
+        "waits": 0,
+        "p50_wait": None,
+        "p95_wait": None,
+        "load_waits": 0,
+        "p50_load": None,
+        "p95_load": None,
         "input_tokens": 0,
         "output_tokens": 0,
         "cost_usd": 0.123457,

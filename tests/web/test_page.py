@@ -137,6 +137,9 @@ def test_numbers_are_those_of_the_other_reports(client: Client) -> None:
         build.record(ts_ms=now, backend="cloud", reason="spill", stream=True, ttfb_ms=55, cost_usd=None),
         build.record(ts_ms=now, kind="shadow", reason="shadow", backend="cloud"),
     )  # fmt: skip
+    services = browser.application.extensions["services"]
+    services.recorder.immediate = False  # all reports come from the database, as those of the command line
+    services.store.report_worker("host:1", now, build.worker_report())
     shown, total = page(browser), browser.get("/v1/metrics").json["total"]
     assert (total["calls"], total["requests"], total["errors"], total["cancelled"], total["spills"]) == (
         64,
@@ -158,6 +161,83 @@ def test_numbers_are_those_of_the_other_reports(client: Client) -> None:
     assert done.exit_code == 0
     said = browser.application.json.loads(done.stdout)
     assert said == browser.get("/v1/metrics").json
+
+
+def with_report(browser: FlaskClient, **row: Any) -> FlaskClient:
+    """A client of an application whose only report is that of a worker in the database."""
+    services = browser.application.extensions["services"]
+    services.recorder.immediate = False
+    services.store.report_worker("host:1", now_ms(), build.worker_report(**row))
+    return browser
+
+
+def test_the_models_on_the_page_are_those_of_the_other_reports(client: Client) -> None:
+    browser = with_report(client(PRICED), expires_ms=now_ms() + 250_500)
+    shown, summary = page(browser), browser.get("/v1/metrics").json
+    (server,) = [server for server in summary["servers"] if server["models"]]
+    (model,) = server["models"]
+    for words in (
+        "local 4 calls wait: 1 interactive, 3 agent",
+        f"llama3.1:8b loaded unloads in 4 min {model['window']:,} of {model['trained']:,} 5.2 GB 62 % on the GPU",
+        "5.08 s wait 4.9 s + warm 180 ms 7 6 tools",
+    ):
+        assert words in shown.said.replace("\u00a0", " ")
+    assert sum(model["expected"].values()) == 5080
+    exported = browser.get("/metrics").text
+    for name, value in {
+        "llr_model_loaded": 1, "llr_model_window_tokens": model["window"], "llr_model_gpu_share": model["gpu_share"],
+        "llr_model_trained_tokens": model["trained"], "llr_model_loads_total": model["loads"],
+        "llr_model_evictions_total": model["evictions"], "llr_model_warm_ms": model["expected"]["warm_ms"],
+        "llr_model_load_ms": model["expected"]["load_ms"],
+    }.items():  # fmt: skip
+        assert f'{name}{{backend="local",model="llama3.1:8b"}} {float(value)}' in exported, name
+    for lane, number in server["waiting"].items():
+        assert f'llr_backend_waiting{{backend="local",lane="{lane}"}} {float(number)}' in exported
+
+
+@pytest.mark.parametrize(
+    "row, words",
+    [
+        ({"loaded": True}, "loaded stays loaded"),
+        ({"loaded": False, "gpu_share": None}, "not loaded 4,096"),
+        ({"loaded": None, "window": 8192, "trained": None}, "– 8,192"),
+        ({"window": 131072}, "131,072 5.2 GB"),
+        ({"window": None}, "– of 131,072"),
+        ({"size_bytes": 815_000_000, "gpu_share": 1}, "815 MB 100 % on the GPU"),
+        ({"size_bytes": None, "gpu_share": None}, "of 131,072 – 5.08 s"),
+        ({"expected": {"wait_ms": 0, "load_ms": 5800, "warm_ms": 200}}, "6 s load 5.8 s + warm 200 ms 7"),
+        ({"expected": {"wait_ms": 0, "load_ms": 0, "warm_ms": 200}}, "200 ms 7"),
+        ({"expected": {"wait_ms": 0, "load_ms": 5800, "warm_ms": None}}, "– load 5.8 s 7"),
+        ({"expected": {}}, "– 7 6"),
+        ({"capabilities": ["completion", "tools", "vision"]}, "7 6 tools, vision"),
+        ({"capabilities": None}, "7 6 The context"),
+    ],
+)
+def test_a_model_in_words(client: Client, row: dict[str, Any], words: str) -> None:
+    said = page(with_report(client(PRICED), **row)).said.replace("\u00a0", " ")
+    assert words in said, said[said.index("Models on your") :][:800]
+
+
+@pytest.mark.parametrize(
+    "row, mark, is_marked",
+    [
+        ({"window": 4096}, 'bad">4,096', True),
+        ({"window": 4096, "trained": 4096}, 'bad">4,096', False),
+        ({"window": 8192}, 'bad">8,192', False),
+        ({"gpu_share": 0.62}, "under warn", True),
+        ({"gpu_share": 1.0}, "under warn", False),
+        ({"gpu_share": 0.0}, "under warn", False),
+    ],
+)
+def test_what_makes_a_model_weak_or_slow_is_marked(
+    client: Client, row: dict[str, Any], mark: str, is_marked: bool
+) -> None:
+    assert (mark in page(with_report(client(PRICED), **row)).text) is is_marked
+
+
+def test_servers_that_tell_nothing_have_no_table(client: Client) -> None:
+    shown = page(client(PRICED))
+    assert "No server has told about its models yet" in shown.said and "Models of local" not in shown.text
 
 
 FAILED = {"backend": "cloud", "outcome": "error", "error": "timeout"}

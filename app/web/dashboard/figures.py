@@ -33,9 +33,17 @@ class Figures:
     latest: Sequence[ShownCall]  # newest first
 
 
-def gather(store: Store, policy: Policy, observations: Observations, hours: float, now_ms: int) -> Figures:
-    """Read the figures of the last `hours`.  This blocks.  Raises StoreError."""
-    summary, steps = read_summary(store, policy, observations, hours, now_ms, step_s(hours))
+def gather(
+    store: Store,
+    policy: Policy,
+    observations: Observations,
+    workers: Mapping[str, JsonObject],
+    hours: float,
+    now_ms: int,
+) -> Figures:
+    """Read the figures of the last `hours`; `workers` has the reports of the workers.  This blocks.  Raises
+    StoreError."""
+    summary, steps = read_summary(store, policy, observations, workers, hours, now_ms, step_s(hours))
     pairs = store.pairs(now_ms - int(hours * 3_600_000))
     return Figures(
         summary=summary,
@@ -47,7 +55,7 @@ def gather(store: Store, policy: Policy, observations: Observations, hours: floa
 
 def empty(policy: Policy, observations: Observations, hours: float) -> Figures:
     """Return figures without numbers, for a database that cannot be read."""
-    counts: JsonDict = {"database": None, "rows_since": None, "refusals": {}, "rows_dropped": None}
+    counts: JsonDict = {"database": None, "rows_since": None, "servers": [], "refusals": {}, "rows_dropped": None}
     summary = metrics_summary({}, hours, {**overview({}, policy, observations), **counts})
     return Figures(summary=summary, ab=ab_report((), policy.ab, hours, policy.echoes), steps={}, latest=())
 

@@ -24,6 +24,14 @@ def ms(value: float | None) -> str:
     return "–" if value is None else (words.duration(value) if value else "0 ms").replace(" ", NO_BREAK)
 
 
+def size(value: float | None) -> str:
+    """Return bytes as `5.2 GB` or `815 MB`: units of 1000, as Ollama prints them."""
+    if value is None:
+        return "–"
+    number, unit = (value / 1e9, "GB") if value >= 1e9 else (value / 1e6, "MB")
+    return f"{number:.3g}{NO_BREAK}{unit}"
+
+
 def age(ms: float) -> str:
     """Return an age as `now`, `12 s`, `5 min`, `3 h` or `2 d`."""
     for limit, unit in ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s")):

@@ -128,8 +128,8 @@ def _page(preview: JsonObject) -> Response:
     observations = services.beliefs.observations()
     problem, workers = "", {}
     try:
-        read = services.read(figures.gather, services.store, services.policy, observations, hours, now)
         workers = services.workers()
+        read = services.read(figures.gather, services.store, services.policy, observations, workers, hours, now)
     except StoreError as error:
         read, problem = figures.empty(services.policy, observations, hours), str(error)
     moments = figures.moments(read.steps, observations, hours, now)
@@ -145,6 +145,7 @@ def _page(preview: JsonObject) -> Response:
         backends=list(
             tables.backend_rows(services.policy, observations, answers, missing_keys, read.summary, workers)
         ),
+        model_groups=list(tables.model_groups(read.summary["servers"])),
         routes=list(tables.route_rows(services.policy, read.summary)),
         charts=figures.charts(moments), moments=moments, zone=time.strftime("%Z"),
         calls=[tables.call_row(call, now) for call in read.latest],

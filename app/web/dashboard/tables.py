@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from app.metrics.aggregates import Aggregate, Key
@@ -13,7 +13,7 @@ from app.routing.locality import is_local
 from app.routing.names import model_for
 from app.types import JsonDict, JsonObject, Kind, Observations, Outcome, Policy, Reason, Target
 from app.web.dashboard.charts import count
-from app.web.dashboard.formats import NO_BREAK, age, ms, percent, usd
+from app.web.dashboard.formats import NO_BREAK, age, ms, percent, size, usd
 
 NO_CALLS = metrics_summary({Key("", "", "none", Kind.LIVE): Aggregate()}, 24, {})["routes"][0]
 
@@ -64,7 +64,9 @@ def _cost(total: JsonObject) -> tuple[str, str]:
     return usd(total["cost_usd"]) if total["calls"] else "–", note
 
 
-# --- backends and routes ------------------------------------------------------------------------
+# --- backends -----------------------------------------------------------------------------------
+
+_NO_CALLS_NOW: JsonObject = {"in_flight": 0, "waiting": {}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,13 +113,11 @@ def backend_rows(
 ) -> Iterator[JsonDict]:
     """Yield the backends of the policy, then those that only the database has.  `workers` has the workers' reports."""
     sums = {entry["backend"]: entry for entry in summary["backends"]}
-
-    def over_workers(member: str, name: str) -> int:
-        return sum(report.get(member, {}).get(name, 0) for report in workers.values())
-
+    servers = {server["backend"]: server for server in summary["servers"]}
     for name, config in policy.backends.items():
+        server = servers.get(name, _NO_CALLS_NOW)
         health = Health(
-            open_circuits=over_workers("circuit_open", name),
+            open_circuits=sum(report.get("circuit_open", {}).get(name, 0) for report in workers.values()),
             workers=max(1, len(workers)),
             replies=replies.get(name),
             missing_key=missing_keys.get(name, ""),
@@ -133,8 +133,8 @@ def backend_rows(
             "look": look,
             "circuit": circuit(health),
             "remedy": remedy(health, config.endpoint),
-            "in_flight": over_workers("in_flight", name),
-            "waiting": over_workers("waiting", name),
+            "in_flight": server["in_flight"],
+            "waiting": sum(server["waiting"].values()),
             "expected": expected_ms(target, config, observations),
             "sums": sums.pop(name, NO_CALLS),
         }
@@ -142,6 +142,62 @@ def backend_rows(
         former = {"name": name, "type": "", "local": False, "state": "no longer in the policy", "look": "plain"}
         yield {**former, "circuit": "", "in_flight": 0, "waiting": 0, "expected": None, "sums": entry}
 
+
+# --- models -------------------------------------------------------------------------------------
+
+_SMALL_WINDOW = 4096  # tokens: Ollama's default for small GPUs, too few for an agent or a file
+
+
+def model_groups(servers: Iterable[JsonObject]) -> Iterator[JsonDict]:
+    """Yield the servers that tell about their models: the name, the queue and the rows of the models."""
+    for server in servers:
+        rows = [row for row in server["models"] if any(row[member] is not None for member in _TOLD)]
+        if rows:
+            waiting = [f"{number:,} {lane}" for lane, number in server["waiting"].items() if number]
+            queue = f"{sum(server['waiting'].values()):,} calls wait: {', '.join(waiting)}" if waiting else ""
+            yield {"backend": server["backend"], "queue": queue, "rows": [_model_row(row) for row in rows]}
+
+
+_TOLD = ("loaded", "window", "trained", "size_bytes", "capabilities")  # what only a server can know
+
+
+def _model_row(row: JsonObject) -> JsonDict:
+    window, trained, share = row["window"], row["trained"], row["gpu_share"]
+    return {
+        "name": row["model"],
+        "state": {True: "loaded", False: "not loaded", None: "–"}[row["loaded"]],
+        "look": "good" if row["loaded"] else "plain",
+        "until": _until(row["expires_in_s"]) if row["loaded"] else "",
+        "window": "–" if window is None else f"{window:,}",
+        "trained": "" if trained is None or trained == window else f"of {trained:,}",
+        "is_small": window is not None and window <= _SMALL_WINDOW < (trained or 0),
+        "size": size(row["size_bytes"]),
+        "gpu": "" if share is None else f"{percent(share)} on the GPU",
+        "is_split": share is not None and 0 < share < 1,
+        "expected": _expected(row["expected"]),
+        "parts": _parts(row["expected"]),
+        "loads": row["loads"],
+        "evictions": row["evictions"],
+        "abilities": ", ".join(word for word in row["capabilities"] or () if word != "completion"),
+    }
+
+
+def _until(expires_in_s: int | None) -> str:
+    return "stays loaded" if expires_in_s is None else f"unloads in {age(expires_in_s * 1000)}"
+
+
+def _expected(parts: JsonObject) -> float | None:
+    """Return the expected time of a call in ms; None while the warm time is unknown."""
+    return None if parts.get("warm_ms") is None else sum(value or 0 for value in parts.values())
+
+
+def _parts(parts: JsonObject) -> str:
+    """Return the parts of the expected time, when there are several: `wait 4.9 s + load 5.8 s + warm 180 ms`."""
+    named = [f"{name.removesuffix('_ms')} {ms(value)}" for name, value in parts.items() if value]
+    return " + ".join(named) if len(named) > 1 or parts.get("warm_ms") is None else ""
+
+
+# --- routes -------------------------------------------------------------------------------------
 
 _OTHER_ROUTES = {"pin": "the backend that the client named", "continuation": "the backend that keeps the conversation"}
 
