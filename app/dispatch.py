@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from app.backends.reply import Stream, Whole
@@ -11,12 +11,15 @@ from app.errors import (
     AllBackendsFailed,
     BackendError,
     CannotServe,
+    CapabilityMissing,
     PrivacyViolation,
+    PromptTooLong,
     RouterError,
     StreamInterrupted,
     causes,
 )
 from app.routing.locality import host_of, judge_target
+from app.routing.model_facts import model_facts
 from app.services import Services
 from app.types import (
     Basis,
@@ -47,36 +50,67 @@ def dispatch(plan: Plan, services: Services) -> Reply:
     """Return the reply of the first target that has one.  Until then the client does not notice a fallback; after it
     there is none.
 
-    Raises BackendRejected (the client's own mistake) and AllBackendsFailed.
+    Raises BackendRejected (the client's own mistake), CannotServe and AllBackendsFailed.
     """
     failures: Failures = []
-    for target in _admitted(plan, services):
+    steps: list[Step] = []  # of the trace, after those of the decision
+    for target in _admitted(plan, services, failures, steps):
         why, basis = _why(plan, target, failures), None if failures else plan.decision.basis
         call = Call(plan, target, why, services, kind=plan.request.kind, basis=basis)
         try:
             reply = call.make()
         except BackendError as error:
             if not error.next_target:
-                raise _refused(error, plan.decision, target) from None
+                raise _refused(error, plan.decision, target, steps) from None
             # Its frames refer to the request, and the errors to this list: only the garbage collector would free them.
             error.__traceback__ = error.__context__ = None
             failures.append((target.backend, error))
+            steps.append(Step("call", f"{target.backend} failed: {error.kind}"))
             continue
-        return _routed(reply, call, plan.decision, failures)
-    if all(isinstance(error, CannotServe) for _, error in failures):
-        raise _refused(failures[-1][1], plan.decision, target)
-    raise _all_failed(failures, plan.decision, target)
+        return _routed(reply, call, plan.decision, failures, steps)
+    refusals = [error for _, error in failures if isinstance(error, CannotServe)]
+    if len(refusals) == len(failures):
+        raise _refused(_summary(refusals), plan.decision, target, steps)
+    raise _all_failed(failures, plan.decision, target, steps)
 
 
-def _admitted(plan: Plan, services: Services) -> Iterator[Target]:
-    """Return the targets in order, unhealthy ones last: they are tried when no other target has replied."""
+def _admitted(plan: Plan, services: Services, failures: Failures, steps: list[Step]) -> Iterator[Target]:
+    """Return the targets in order, unhealthy ones last: they are tried when no other target has replied.  When a
+    server counted the tokens of the prompt, targets with a smaller window are left out."""
     unhealthy = []
     for target in plan.decision.targets:
+        if failures and _is_too_small(target, failures, steps, services):
+            continue
         if services.circuits.admit(target.backend, plan.request.request_id):
             yield target
         else:
             unhealthy.append(target)
-    yield from unhealthy
+    for target in unhealthy:
+        if not _is_too_small(target, failures, steps, services):
+            yield target
+
+
+def _is_too_small(target: Target, failures: Failures, steps: list[Step], services: Services) -> bool:
+    """Return True when the prompt has more tokens, by the count of another server, than the window of a target holds.
+    A window that the server has told counts only while it is in force."""
+    tokens = max((error.tokens or 0 for _, error in failures if isinstance(error, PromptTooLong)), default=0)
+    declared = services.upstreams[target.backend].backend.config.context_window(target.model)
+    facts = model_facts(target, services.beliefs.observations())
+    learned = facts.window if facts.loaded is not False else None
+    window = min((size for size in (declared, learned) if size is not None), default=tokens)
+    if window < tokens:
+        steps.append(Step("call", f"{target.backend} skipped: {tokens} tokens, its window holds {window}"))
+    return window < tokens
+
+
+def _summary(refusals: Sequence[CannotServe]) -> CannotServe:
+    """Return the client's error when no target can serve the request.  A shorter prompt may be what one of them needs,
+    so this is told first, with the largest window."""
+    too_long = [error for error in refusals if isinstance(error, PromptTooLong)]
+    if too_long:
+        return max(too_long, key=lambda error: error.window or 0)
+    lacks = [error for error in refusals if isinstance(error, CapabilityMissing)]
+    return lacks[0] if len(lacks) == 1 else CapabilityMissing.of_all(lacks)
 
 
 def _why(plan: Plan, target: Target, failures: Failures) -> Why:
@@ -92,10 +126,10 @@ def _why(plan: Plan, target: Target, failures: Failures) -> Why:
     )
 
 
-def _routed(reply: Whole | Stream, call: Call, decision: Decision, failures: Failures) -> Reply:
+def _routed(reply: Whole | Stream, call: Call, decision: Decision, failures: Failures, steps: Sequence[Step]) -> Reply:
     """Return a reply with the facts about its choice.  The call of a whole reply ends now, that of a stream at its
     end."""
-    failed, trace = (causes(failures), _trace(decision, failures)) if failures else ("", decision.trace)
+    failed, trace = causes(failures), (*decision.trace, *steps)
     if call.dropped:
         trace = (*trace, Step("call", f"{call.target.backend} does not get {', '.join(call.dropped)}"))
     if isinstance(reply, Whole):
@@ -122,27 +156,22 @@ def _routed(reply: Whole | Stream, call: Call, decision: Decision, failures: Fai
     )
 
 
-def _refused(error: BackendError, decision: Decision, target: Target) -> BackendError:
+def _refused(error: BackendError, decision: Decision, target: Target, steps: Sequence[Step]) -> BackendError:
     """Return the client's error when a backend rejected the request itself."""
     if decision.private:
         error = error.in_our_words()
-    return _described(error, decision, target, decision.trace)
+    return _described(error, decision, target, steps)
 
 
-def _all_failed(failures: Failures, decision: Decision, target: Target) -> AllBackendsFailed:
-    error = AllBackendsFailed(failures, private=decision.private)
-    return _described(error, decision, target, _trace(decision, failures))
+def _all_failed(failures: Failures, decision: Decision, target: Target, steps: Sequence[Step]) -> AllBackendsFailed:
+    return _described(AllBackendsFailed(failures, private=decision.private), decision, target, steps)
 
 
-def _described(error: E, decision: Decision, target: Target, trace: tuple[Step, ...]) -> E:
+def _described(error: E, decision: Decision, target: Target, steps: Sequence[Step]) -> E:
     """Return the error with the facts for the headers and the log."""
     error.target = (target.backend, target.model)
-    error.route, error.trace, error.pin_refused = decision.route, trace, decision.pin_refused
+    error.route, error.trace, error.pin_refused = decision.route, (*decision.trace, *steps), decision.pin_refused
     return error
-
-
-def _trace(decision: Decision, failures: Failures) -> tuple[Step, ...]:
-    return (*decision.trace, *(Step("call", f"{name} failed: {error.kind}") for name, error in failures))
 
 
 class Call:

@@ -305,12 +305,20 @@ class CapabilityMissing(CannotServe):
     kind = "unsupported"
     code = "unsupported_by_models"
 
-    def __init__(self, message: str, *, capability: str = "", **detail: Any) -> None:
+    def __init__(self, message: str, *, lacks: Sequence[tuple[str, str]] = (), **detail: Any) -> None:
+        """`lacks` holds (model, capability)."""
         super().__init__(message, **detail)
-        self.capability = capability
+        self.lacks = tuple(lacks)
 
     def in_our_words(self) -> CapabilityMissing:
-        return CapabilityMissing(f"No model of this route supports {self.capability}.", capability=self.capability)
+        return CapabilityMissing.of_all([self])
+
+    @classmethod
+    def of_all(cls, errors: Sequence[CapabilityMissing]) -> CapabilityMissing:
+        """Return one error that names each model and what it lacks, in our words."""
+        lacks = [lack for error in errors for lack in error.lacks]
+        named = "; ".join(f"{model} does not support {capability}" for model, capability in lacks)
+        return cls(f"No model of this route can serve the request: {named}.", lacks=lacks)
 
 
 class PrivacyViolation(BackendError):

@@ -24,11 +24,26 @@ from app.errors import (
     BackendServerError,
     BackendTimeout,
     BackendUnavailable,
+    CannotServe,
+    CapabilityMissing,
     ClientGone,
     PrivacyViolation,
+    PromptTooLong,
     StreamInterrupted,
 )
-from app.types import Buffered, Classification, Decision, Plan, Price, Reply, StoredRequest, Streamed, Target, Wire
+from app.types import (
+    Buffered,
+    Classification,
+    Decision,
+    ModelFacts,
+    Plan,
+    Price,
+    Reply,
+    StoredRequest,
+    Streamed,
+    Target,
+    Wire,
+)
 from app.wire.chat.errors import error_document
 from tests import build
 from tests.fakes.backends import FakeStream, Stage, whole
@@ -222,6 +237,103 @@ def test_the_clients_own_mistake_ends_it() -> None:
     assert lines(stage) == [("a", "error", "timeout", None), ("b", "error", "http_400", "a")]
     assert [call.backend_failed for call in stage.records] == [True, False]
     assert stage.circuits.states() == {"a": "closed", "b": "closed"}
+
+
+# --- refusals by a model that cannot serve the request -------------------------------------------
+
+
+def too_long(tokens: int | None = None, window: int | None = None) -> PromptTooLong:
+    return PromptTooLong("answered 400", tokens=tokens, window=window, backend_text="my secret is too long")
+
+
+def lacking(model: str, capability: str) -> CapabilityMissing:
+    return CapabilityMissing("answered 400", lacks=[(model, capability)], backend_text="my secret")
+
+
+@pytest.mark.parametrize("error", [too_long(9, 5), too_long(), lacking("m", "tools")], ids=lambda error: error.kind)
+def test_another_model_may_serve_the_request(error: BackendError) -> None:
+    stage = Stage({"a": [error], "b": [whole()]})
+    reply = run(stage, "a", "b")
+    assert (reply.target.backend, reply.failed) == ("b", f"a:{error.kind}")
+    assert lines(stage) == [("a", "error", error.kind, None), ("b", "ok", None, "a")]
+    assert stage.circuits.states() == {"a": "closed", "b": "closed"}
+
+
+@pytest.mark.parametrize(
+    ("declared", "facts", "is_called"),
+    [
+        (8, None, False),
+        (9, None, True),
+        (None, None, True),
+        (None, ModelFacts(window=8, loaded=True), False),
+        (None, ModelFacts(window=8), False),
+        (None, ModelFacts(window=8, loaded=False), True),  # a belief
+        (9, ModelFacts(window=8, loaded=True), False),
+        (8, ModelFacts(window=9, loaded=True), False),
+        (None, ModelFacts(loaded=True), True),
+    ],
+)
+@pytest.mark.parametrize("is_unhealthy", [False, True])
+def test_a_window_that_is_too_small_by_the_count_is_not_tried(
+    declared: int | None, facts: ModelFacts | None, is_called: bool, is_unhealthy: bool
+) -> None:
+    failing = [BackendTimeout("late")] * 3 if is_unhealthy else []
+    stage = Stage({"a": [too_long(9, 5)], "b": [*failing, whole()], "c": [whole()]})
+    for _ in failing:
+        with pytest.raises(AllBackendsFailed):
+            run(stage, "b")
+    before, windows = len(stage.backends["b"].calls), {"*": declared} if declared else {}
+    stage.backends["b"].config = dataclasses.replace(stage.backends["b"].config, context_windows=windows)
+    stage.facts = {"b": {"b-model:latest": facts}} if facts else {}
+    if is_unhealthy:
+        stage.backends["c"].answers = [too_long(9, 5)]
+        with contextlib.suppress(PromptTooLong):
+            run(stage, "a", "b", "c")
+    else:
+        reply = run(stage, "a", "b", "c")
+        assert reply.target.backend == ("b" if is_called else "c")
+        skipped = [step.outcome for step in reply.trace if "skipped" in step.outcome]
+        assert skipped == ([] if is_called else ["b skipped: 9 tokens, its window holds 8"])
+    assert len(stage.backends["b"].calls) - before == is_called
+
+
+NOBODY = [
+    ([too_long(9, 5), too_long(9, 7)], "context_length_exceeded", 7),
+    ([too_long(9, 7), too_long(9, 5)], "context_length_exceeded", 7),
+    ([too_long(), too_long(9, 5)], "context_length_exceeded", 5),
+    ([lacking("x", "vision"), too_long(9, 5)], "context_length_exceeded", 5),
+    ([too_long(9, 5), lacking("x", "vision")], "context_length_exceeded", 5),
+    ([lacking("x", "vision"), lacking("y", "tools")], "unsupported_by_models", None),
+]
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize(("errors", "code", "window"), NOBODY)
+def test_no_model_can_serve_the_request(
+    errors: list[BackendError], code: str, window: int | None, private: bool
+) -> None:
+    stage = Stage({"a": errors[:1], "b": errors[1:]}, local=frozenset("ab"))
+    with pytest.raises(CannotServe) as caught:
+        run(stage, "a", "b", private=private)
+    error = caught.value
+    assert (error.status, error.code) == (400, code)
+    assert [step.outcome for step in error.trace] == [
+        f"{name} failed: {each.kind}" for name, each in zip("ab", errors, strict=True)
+    ]
+    told = str(error_document(error))
+    assert "secret" not in told
+    if code == "unsupported_by_models":
+        assert "x does not support vision; y does not support tools" in told
+    elif private:
+        assert f"It has 9 tokens, and {window} fit" in told
+    else:
+        assert error.window == window
+
+
+def test_a_target_that_failed_may_serve_the_request_later() -> None:
+    stage = Stage({"a": [too_long(9, 5)], "b": [BackendTimeout("late")]})
+    with pytest.raises(AllBackendsFailed):
+        run(stage, "a", "b")
 
 
 # --- nobody answered ----------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from app.backends.failures import (
     AUTHORITIES,
     TRANSPORT_ERRORS,
     causes,
-    error_text,
+    error_in_reply,
     refusal,
     transport_error,
     unused_proxy,
@@ -29,6 +29,7 @@ from app.backends.failures import (
 from app.backends.pool import ConnectionPool
 from app.backends.reply import StoredDocument, Stream, Whole, failed_finish, first_bytes, read_body
 from app.backends.response import Response
+from app.backends.unfit import unfit
 from app.errors import BackendError, BackendProtocol, BackendRejected, BackendServerError, BackendUnavailable
 from app.types import (
     BackendConfig,
@@ -129,14 +130,18 @@ class Backend:
 
     def open(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Whole | Stream:
         """Send a request, and return the whole reply, or a stream whose first event has arrived and is no error.
-        When the server refuses a parameter, send the request once more without it.  Raise BackendError."""
+        When the server refuses a parameter, send the request once more without it.  Raise BackendError; it is
+        CannotServe when the server says that another model may serve the request."""
         try:
-            return self._open(outgoing, target, stream=stream, private=private)
-        except BackendRejected as refused:
-            body = WIRES[outgoing.wire].other_body(refused, outgoing.body)
-            if body is None:
-                raise
-        return self._open(dataclasses.replace(outgoing, body=body), target, stream=stream, private=private)
+            try:
+                return self._open(outgoing, target, stream=stream, private=private)
+            except BackendRejected as refusal:
+                body = WIRES[outgoing.wire].other_body(refusal, outgoing.body)
+                if body is None:
+                    raise
+            return self._open(dataclasses.replace(outgoing, body=body), target, stream=stream, private=private)
+        except BackendRejected as refusal:
+            raise unfit(refusal, target.model) from None
 
     def _open(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Whole | Stream:
         """Try `open` once."""
@@ -153,10 +158,10 @@ class Backend:
                 chunks = Stream(
                     response, self.config, self._key, wire=outgoing.wire, private=private, first_pieces=first_pieces
                 )
-                chunks.wait_for_first(response.first_byte_by)
+                chunks.wait_for_first(response.first_byte_by, target.model)
                 stream_reply = chunks
                 return stream_reply
-            body, document = self._document(response, first_pieces)
+            body, document = self._document(response, first_pieces, model=target.model)
             whole = Whole(body, document, outgoing.wire)
             if whole.lack:
                 raise BackendProtocol(f"answered 200 without {whole.lack}")
@@ -272,6 +277,7 @@ class Backend:
         first_pieces: Sequence[bytes] = (),
         deadline: float = inf,
         find_error: Callable[[JsonObject], JsonObject | None] = error_of,
+        model: str = "",
     ) -> tuple[bytes, JsonDict]:
         """Return the body, and the JSON object that it is.  Raise BackendError for an error document.
         `first_pieces` of the body were read already."""
@@ -283,9 +289,7 @@ class Backend:
         if document is None:
             raise BackendProtocol("answered 200 with something that is not a JSON object")
         if find_error(document) is not None:
-            raise BackendServerError(
-                "answered 200 with an error", kind="error_body", backend_text=error_text(document, self._key)
-            )
+            raise error_in_reply(document, "answered 200 with an error", kind="error_body", key=self._key, model=model)
         return body, document
 
     def _refusal(self, response: Response, target: Target) -> BackendError:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import urllib3
 
 from app.backends.response import TLSAnswered
+from app.backends.unfit import cannot_serve
 from app.descriptors import limits, none_left
 from app.errors import (
     BackendDenied,
@@ -35,6 +36,7 @@ from app.routing.locality import is_address, is_local_address, is_loopback_name
 from app.types import BackendConfig, JsonDict, JsonObject, Target
 from app.wire import sse
 from app.wire.error_document import error_fields, unquoted
+from app.wire.json_body import json_bytes
 
 TRANSPORT_ERRORS = (urllib3.exceptions.HTTPError, OSError)
 """The exceptions that sending and reading may raise."""
@@ -244,6 +246,14 @@ def refusal(
     return BackendRejected(
         message, kind=kind, status=status, document=document, backend_text=text, retry_after_s=wait, **named
     )
+
+
+def error_in_reply(document: JsonObject, message: str, *, kind: str, key: str, model: str) -> BackendError:
+    """Return the error for an error document that came with status 200, instead of a reply or as its first event.
+    Some servers send such a refusal after they promised a stream."""
+    clean = _error_document(200, json_bytes(document), key)
+    text = error_text(document, key)
+    return cannot_serve(clean, message, text, model) or BackendServerError(message, kind=kind, backend_text=text)
 
 
 def error_text(document: JsonObject, key: str) -> str | None:

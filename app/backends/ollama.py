@@ -13,8 +13,6 @@ from collections.abc import Mapping
 
 from app.backends.base import V1_PATHS, Backend, entries_of
 from app.backends.model_hosts import ModelHosts
-from app.backends.reply import Stream, Whole
-from app.backends.unfit import unfit
 from app.errors import BackendDenied, BackendError, BackendRejected, PrivacyViolation
 from app.fields import Choice, Duration, FlagOrAuto, Windows
 from app.routing.locality import host_of, is_cloud_model, model_key
@@ -102,13 +100,6 @@ class OllamaBackend(Backend):
         if outgoing.wire is not Wire.OLLAMA or isinstance(request, StoredRequest):
             return outgoing
         return dataclasses.replace(outgoing, dropped=dropped_members(request.body.chat))
-
-    def open(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Whole | Stream:
-        """Send a request; see Backend.open.  Raise PromptTooLong and CapabilityMissing for requests of its own API."""
-        try:
-            return super().open(outgoing, target, stream=stream, private=private)
-        except BackendRejected as refusal:
-            raise (unfit(refusal) if outgoing.wire is Wire.OLLAMA else refusal) from None
 
     @classmethod
     def normal_endpoint(cls, endpoint: str) -> str:

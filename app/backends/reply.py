@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from math import inf
 
-from app.backends.failures import TRANSPORT_ERRORS, error_text, transport_error
+from app.backends.failures import TRANSPORT_ERRORS, error_in_reply, transport_error
 from app.backends.response import Response
 from app.errors import (
     BackendProtocol,
@@ -96,9 +96,9 @@ class Stream:
     def facts(self) -> ReplyFacts:
         return self._watch.facts
 
-    def wait_for_first(self, deadline: float) -> None:
+    def wait_for_first(self, deadline: float, model: str = "") -> None:
         """Read until the first event that is no comment.  Raise BackendError when it is an error, when there is
-        none, or when it has not arrived by `deadline` (monotonic seconds)."""
+        none, or when it has not arrived by `deadline` (monotonic seconds).  `model` replies."""
         watch, size = self._watch, 0
         while not watch.has_event:
             remaining_s = deadline - time.monotonic()
@@ -117,8 +117,8 @@ class Stream:
                 watch.end()
                 break
         if watch.error is not None:
-            text = error_text(watch.error, self._key)
-            raise BackendServerError("answered with an error event", kind="error_event", backend_text=text)
+            text = "answered with an error event"
+            raise error_in_reply(watch.error, text, kind="error_event", key=self._key, model=model)
         if watch.failure:
             raise BackendServerError(failed_finish(watch.failure), kind="gave_up")
         if not watch.has_event:

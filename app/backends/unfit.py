@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.errors import BackendRejected, CapabilityMissing, PromptTooLong
+from app.errors import BackendRejected, CannotServe, CapabilityMissing, PromptTooLong
 from app.types import JsonDict, JsonObject
 from app.wire.error_document import error_fields
 
@@ -19,6 +19,12 @@ _TOO_LONG = (
     "exceeds the available context size",  # llama.cpp, Ollama
     "exceed context window",  # llama-cpp-python
     "longer than the context length",  # Ollama
+    "longer than the model's context length",  # SGLang
+    "longer than the maximum model length",  # vLLM
+    "exceeds the max_model_len",
+    "greater than max_seq_len",  # TabbyAPI
+    "maximum prompt length",  # xAI
+    "`inputs` must have less than",  # text-generation-inference
     "exceeds maximum context length",
     "context length of only",  # LM Studio
     "greater than the context length",
@@ -28,7 +34,7 @@ _TOO_LONG = (
     "prompt is too long",  # Anthropic
     "input is too long for requested model",  # Bedrock
     "exceeds the maximum number of tokens",  # Gemini
-    "`max_new_tokens` must be <=",  # text-generation-inference
+    "`max_new_tokens` must be <=",
     "reduce the length of the messages",  # Groq
 )
 _MISSING = (  # (part of the message, the capability)
@@ -45,20 +51,27 @@ _MISSING = (  # (part of the message, the capability)
 )
 
 
-def unfit(refusal: BackendRejected) -> BackendRejected:
+def unfit(refusal: BackendRejected, model: str) -> BackendRejected:
     """Return the error for a refusal that says why this model cannot serve the request; any other refusal as it is."""
-    document, text = refusal.document or {}, refusal.backend_text
     if refusal.status not in _REFUSALS:
         return refusal
+    return cannot_serve(refusal.document or {}, refusal.message, refusal.backend_text, model) or refusal
+
+
+def cannot_serve(document: JsonObject, message: str, text: str | None, model: str) -> CannotServe | None:
+    """Return the error for an error document that says why a model cannot serve a request; None when it says
+    something else.  `text` is the message of the document, without keys."""
     if is_too_long(document):
         coded = _coded(document, PromptTooLong.code)
-        return PromptTooLong(refusal.message, document=coded, backend_text=text, **_counts(document))
+        return PromptTooLong(message, document=coded, backend_text=text, **_counts(document))
     words = (text or "").lower()
     missing = next((capability for part, capability in _MISSING if part in words), None)
     if missing is None:
-        return refusal
+        return None
     coded = _coded(document, CapabilityMissing.code)
-    return CapabilityMissing(refusal.message, document=coded, backend_text=text, capability=missing)
+    if model not in (text or ""):
+        text = coded["error"]["message"] = f"{model} does not support {missing}: {text}"
+    return CapabilityMissing(message, document=coded, backend_text=text, lacks=[(model, missing)])
 
 
 def is_too_long(document: JsonObject) -> bool:

@@ -208,8 +208,9 @@ def test_a_session_goes_on_later(house: House, codex: RunCodex):
     assert asked == {"role": "user", "content": "Is that note right?"}
 
 
-def test_a_refusal_is_told_at_once(house: House, codex: RunCodex):
-    house.local.script(replies.error(400, "too long", type="invalid_request_error", code="context_length_exceeded"))
+def test_a_prompt_that_is_too_long_for_all_is_told_at_once(house: House, codex: RunCodex):
+    for backend in (house.local, house.cloud):
+        backend.script(replies.error(400, "too long", type="invalid_request_error", code="context_length_exceeded"))
     session = codex("A note.")
     assert session.status == 1
     assert "ran out of room in the model's context window" in session.errors[0]

@@ -123,6 +123,7 @@ def test_openai_parse_chat_and_models(house: House, run: RunScript):
 def test_openai_errors(house: House, run: RunScript):
     wrong = replies.error(400, "no", type="invalid_request_error", code="context_length_exceeded")
     house.local.script(wrong, replies.sse("half", replies.CLOSE, finish=False))
+    house.cloud.script(wrong)
     refused, unknown, broken = run("openai.mjs", "errors")
     assert (refused["kind"], refused["code"]) == ("BadRequestError", "context_length_exceeded")
     assert (unknown["kind"], unknown["param"]) == ("BadRequestError", "previous_response_id")

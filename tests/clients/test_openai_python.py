@@ -257,6 +257,7 @@ def test_async_streams_and_a_stream_that_is_left(house: House):
 def test_errors_become_the_exceptions_they_mean(house: House, client: openai.OpenAI, stream: bool):
     wrong = replies.error(400, "too long", type="invalid_request_error", code="context_length_exceeded")
     house.local.script(wrong)
+    house.cloud.script(wrong)
     with pytest.raises(openai.BadRequestError) as refused:
         client.responses.create(model="auto", input="?", stream=stream)
     assert (refused.value.code, refused.value.status_code) == ("context_length_exceeded", 400)

@@ -11,7 +11,8 @@ import pytest
 
 from tests.e2e.server import Answer, content, parse_events
 from tests.e2e.stage import Stage
-from tests.fakes.replies import DONE, Step, completion, delta, error, event, reply, sse
+from tests.fakes.replies import DONE, Play, Step, completion, delta, error, event, reply, sse
+from tests.fakes.upstream import Received
 
 pytestmark = pytest.mark.e2e
 
@@ -84,12 +85,38 @@ REFUSED = {
     ),
     "refused_effort": ({"reasoning_effort": "low"}, '"m" does not support thinking', {}),
 }
+OVERFLOW = {
+    "code": 400,
+    "message": "quoted: request (5024 tokens) exceeds the available context size (4096 tokens)",
+    "type": "exceed_context_size_error",
+    "n_prompt_tokens": 5024,
+    "n_ctx": 4096,
+}
+
+
+def overflow_with_200(request: Received) -> list[Step]:
+    document = {"error": OVERFLOW}
+    return sse(event(document), finish=False) if request.json.get("stream") else reply(200, document)
+
+
+CANNOT_SERVE: dict[str, tuple[Play, str]] = {
+    "overflow_llamacpp": (reply(400, {"error": OVERFLOW}), "context_length_exceeded"),
+    "overflow_with_200": (overflow_with_200, "context_length_exceeded"),
+    "overflow_vllm": (
+        error(400, "quoted: the prompt (length 9) is longer than the maximum model length of 8", code="400"),
+        "context_length_exceeded",
+    ),
+    "lacks_tools": (error(400, "quoted: m does not support tools"), "unsupported_by_models"),
+    "lacks_vision": (error(400, "quoted: m is not a multimodal model"), "unsupported_by_models"),
+}
 DIALECTS: dict[str, dict[str, Any]] = {"speaks_ollama": {}, **{name: {"type": "vllm"} for name in REFUSED}}
 
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with Stage(tmp_path_factory.mktemp("wire"), {**{name: {} for name in SCENES}, **DIALECTS}) as made:
+    with Stage(
+        tmp_path_factory.mktemp("wire"), {**{name: {} for name in (*SCENES, *CANNOT_SERVE)}, **DIALECTS}
+    ) as made:
         for name, steps in SCENES.items():
             made.up.script(steps, path=made.path(name), repeat=True)
         yield made
@@ -192,9 +219,12 @@ def test_a_word_is_left_out_once(stage: Stage) -> None:
     before = len(stage.calls("refused_effort"))
     refusal = error(400, words, type="invalid_request_error")
     stage.up.script(refusal, refusal, path=stage.path("refused_effort"))
-    answer = stage.ask("refused_effort", **members)
+    answer = stage.ask("refused_effort", alone=True, **members)
     assert (answer.status, answer.error["message"]) == (400, words)
     assert len(stage.calls("refused_effort")) == before + 2
+    stage.up.script(refusal, refusal, path=stage.path("refused_effort"))
+    assert stage.ask("refused_effort", **members).text == "from spare"
+    assert len(stage.calls("refused_effort")) == before + 4
 
 
 def test_a_mistake_that_no_server_takes_is_refused_before_anything_is_called(stage: Stage) -> None:
@@ -216,3 +246,36 @@ def test_a_mistake_that_no_server_takes_is_refused_before_anything_is_called(sta
         answer = stage.router.post("/v1/responses", {"model": "auto", "input": "x", name: {"id": "x"}})
         assert (answer.status, answer.error["param"]) == (400, name)
     assert len(stage.up.requests) == before
+
+
+# --- refusals by a model that cannot serve the request -------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["buffered", "streaming"])
+@pytest.mark.parametrize("name", CANNOT_SERVE)
+def test_another_model_is_asked(stage: Stage, name: str, stream: bool) -> None:
+    refusal, _ = CANNOT_SERVE[name]
+    stage.up.script(refusal, refusal, path=stage.path(name))
+    answer = stage.ask(name, stream=stream)
+    assert (content(answer.events) if stream else answer.text) == "from spare"
+    outcomes = [(row["backend"], row["outcome"], row["error"]) for row in stage.rows(answer, 2)]
+    assert outcomes[0][:2] == (name, "error") and outcomes[0][2] in ("too_long", "unsupported")
+    assert outcomes[1][:2] == ("spare", "ok")
+    translated = responses(stage, name, stream=stream)
+    assert said(translated, stream=stream) == "from spare"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["buffered", "streaming"])
+@pytest.mark.parametrize("name", CANNOT_SERVE)
+def test_with_no_other_model_the_code_says_why(stage: Stage, name: str, stream: bool) -> None:
+    refusal, code = CANNOT_SERVE[name]
+    stage.up.script(refusal, refusal, refusal, path=stage.path(name))
+    plain = stage.ask(name, alone=True, stream=stream)
+    translated = responses(stage, name, alone=True, stream=stream)
+    private = stage.ask(name, alone=True, stream=stream, headers={"X-LLR-Sensitivity": "high"})
+    for answer in (plain, translated, private):
+        assert answer.status == 400
+        error = answer.json["error"]
+        assert (error["code"], error["type"]) == (code, "invalid_request_error")
+        assert ("quoted" in error["message"]) == (answer is not private)
+        assert answer.headers["x-should-retry"] == "false"

@@ -12,7 +12,18 @@ from app.backends.places import Places
 from app.backends.reply import Whole
 from app.circuits import Circuits
 from app.services import Upstream
-from app.types import BackendConfig, CallRecord, ChatRequest, Observations, Outgoing, Price, Target, Timeouts, Wire
+from app.types import (
+    BackendConfig,
+    CallRecord,
+    ChatRequest,
+    ModelFacts,
+    Observations,
+    Outgoing,
+    Price,
+    Target,
+    Timeouts,
+    Wire,
+)
 from app.wire.reply_facts import ReplyFacts
 from tests import build
 
@@ -106,6 +117,7 @@ class Stage:
         self.circuits = Circuits(lambda: self.now)
         self.local = local
         self.model_hosts: Mapping[str, Mapping[str, str]] = {}
+        self.facts: Mapping[str, Mapping[str, ModelFacts]] = {}
         self.records: list[SimpleNamespace] = []  # flat, see build.flat
         self.backends = {
             name: FakeBackend(config(name, price=(prices or {}).get(name)), *given) for name, given in answers.items()
@@ -123,7 +135,8 @@ class Stage:
         )
 
     def observations(self) -> Observations:
-        return Observations(local=self.local, unhealthy=self.circuits.unhealthy(), model_hosts=self.model_hosts)
+        unhealthy = self.circuits.unhealthy()
+        return Observations(local=self.local, unhealthy=unhealthy, model_hosts=self.model_hosts, facts=self.facts)
 
     def record(self, call: CallRecord) -> None:
         self.records.append(build.flat(call))
