@@ -36,6 +36,8 @@ from app.types import BackendConfig
 
 _CONNECT_S = 0.5  # to a port of this machine
 _THREADS = 16
+# NVIDIA's and AMD's devices on Linux; macOS has a GPU always, and its server reports all of a model on it
+_GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 _OPEN_FILES = re.compile(r"^Max open files\s+(\d+)", re.MULTILINE)  # of /proc/pid/limits: the soft limit
 _PROXIES = tuple(name for low in ("http_proxy", "https_proxy", "all_proxy") for name in (low.upper(), low))
 
@@ -62,19 +64,21 @@ def inspect(services: Services, environ: Mapping[str, str]) -> Facts:
         addresses=addresses,
         local_keys=_local_keys(services.settings),
         exposed_at={name: address for name, address in exposed_at.items() if address},
-        latency_ms=records.latency_ms,
+        timings=records.timings,
         database_problem=records.problem,
         newest_row_ms=records.newest_ms,
         is_database_missing=records.is_missing,
         now_ms=now_ms(),
         running_policy=_running_policy(services.settings),
         calls=records.calls,
+        timed=records.timed,
         refusals=records.refusals,
         workers=len(records.workers),
         open_circuits=open_circuits(records.workers),
         malformed_keys=_malformed_keys(backends.values(), services.settings, environ),
         unused_proxies=_unused_proxies(backends, environ),
         network_file_system=_network_file_system(services.settings.db),
+        has_gpu=any(map(os.path.exists, _GPU_DEVICES)),
         descriptors=_descriptors(records.workers),
     )
 

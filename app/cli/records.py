@@ -11,11 +11,11 @@ from pathlib import Path
 
 from app.beliefs.medians import Medians
 from app.cli.report import store_to_read
-from app.metrics.queries import CallGroup
+from app.metrics.queries import CallGroup, TimedPart
 from app.metrics.store import Store
 from app.services import WORKER_STALE_MS
 from app.storage import StoreError, now_ms
-from app.types import JsonObject
+from app.types import JsonObject, Timings
 
 _HOUR_MS = 3_600_000
 _ROOM_BYTES = 1_000_000  # free space that a batch of rows may need
@@ -26,8 +26,9 @@ class Records:
     problem: str = ""  # why the database cannot be used; "" = it can
     is_missing: bool = False
     newest_ms: int | None = None  # Unix time of the newest row
-    latency_ms: Mapping[tuple[str, str], float] = field(default_factory=dict)  # (backend, model) -> median
+    timings: Timings = field(default_factory=Timings)
     calls: Sequence[CallGroup] = ()
+    timed: Sequence[TimedPart] = ()
     refusals: Mapping[str, int] = field(default_factory=dict)
     workers: Mapping[str, JsonObject] = field(default_factory=dict)  # name -> report
 
@@ -60,8 +61,9 @@ def _last_hour(store: Store) -> Records:
     medians.read(store.calls_after(0, now - _HOUR_MS)[1])
     return Records(
         newest_ms=store.source().newest_ms,
-        latency_ms=medians.current(now).warm_ms,
+        timings=medians.current(now),
         calls=store.groups(now - _HOUR_MS),
+        timed=store.timed_parts(now - _HOUR_MS),
         refusals=store.refusals(_HOUR_MS / 3_600_000),
         workers=store.workers(now, WORKER_STALE_MS),
     )

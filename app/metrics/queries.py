@@ -121,6 +121,25 @@ class CallGroup(NamedTuple):
     last_ms: int
 
 
+class TimedPart(NamedTuple):
+    """Hold the columns that tell what a call waited for, for `flask doctor`."""
+
+    ts: int  # Unix ms of its end
+    backend: str
+    model: str
+    latency_ms: int
+    wait_ms: int | None
+    load_ms: int | None
+
+    @property
+    def begin_ms(self) -> int:
+        return self.ts - self.latency_ms
+
+    @property
+    def load_begin_ms(self) -> int:
+        return self.begin_ms + (self.wait_ms or 0)
+
+
 class SampledCall(NamedTuple):
     """Hold the columns of one call that an A/B report reads."""
 
@@ -197,6 +216,13 @@ def groups(database: peewee.Database, since_ms: int) -> list[CallGroup]:
     )
     cursor = database.execute_sql(sql.replace("?", database.param), (since_ms, now_ms() + AHEAD_MS))
     return [CallGroup(*row) for row in cursor]
+
+
+def timed_parts(database: peewee.Database, since_ms: int, most: int) -> list[TimedPart]:
+    """Return the newest calls of every kind since then that have a model, newest first."""
+    query = Metric.select(*columns(Metric, TimedPart)).where(Metric.ts.between(since_ms, now_ms() + AHEAD_MS))
+    query = query.where(Metric.model.is_null(False)).order_by(Metric.id.desc()).limit(most)
+    return fetch(TimedPart, query, database)
 
 
 def ends(database: peewee.Database) -> tuple[int | None, int | None]:

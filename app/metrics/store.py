@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from app.metrics import queries, rollup, workers
 from app.metrics.aggregates import Aggregate, Key
-from app.metrics.queries import CallGroup, Pair, PastCall, SentCall, ShownCall, Source, TimedCall
+from app.metrics.queries import CallGroup, Pair, PastCall, SentCall, ShownCall, Source, TimedCall, TimedPart
 from app.metrics.refusals import add_refusals, count_refusals
 from app.metrics.rows import insert
 from app.metrics.window import Window, read_window
@@ -104,6 +104,11 @@ class Store:
         """Count the live calls since then, in groups of equal values."""
         with self._storage.reading() as database:
             return queries.groups(database, since_ms)
+
+    def timed_parts(self, since_ms: int, most: int = 20_000) -> list[TimedPart]:
+        """Return what the newest calls of every kind since then waited for, newest first."""
+        with self._storage.reading() as database:
+            return queries.timed_parts(database, since_ms, most)
 
     def totals(self) -> dict[Key, Aggregate]:
         """Return the aggregates of all calls, also of pruned rows, but without the rows that `unsummed` counts."""

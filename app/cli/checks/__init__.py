@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from app.cli.checks import backends, history, policy, process
+from app.cli.checks import backends, history, models, policy, process
 from app.cli.checks.facts import Discovery, Facts, Finding
 
 __all__ = ["CHECKS", "Discovery", "Facts", "Finding", "findings"]
@@ -20,7 +20,11 @@ CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     backends.aliases,
     backends.locality,
     backends.cloud_models,
-    backends.windows,
+    models.windows,
+    models.versions,
+    models.offload,
+    models.preloads,
+    models.abilities,
     backends.exposed,
     policy.private_requests,
     policy.budgets,
@@ -31,6 +35,9 @@ CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     history.pins,
     history.unpriced,
     history.refusals,
+    models.unloading,
+    models.switching,
+    models.queues,
     process.access,
     process.database,
     process.file_system,

@@ -1,4 +1,4 @@
-"""Check the backends: their keys, addresses, models, context windows and locality."""
+"""Check the backends: their keys, addresses, models and locality."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from app.types import BackendConfig, Observations, Outcome
 from app.words import utc
 
 _MOST_COMPARED = 1000  # models of a server that are compared to find the nearest one
-_SMALL_WINDOW = 4096  # tokens: Ollama's default
 _OVERLAY = ipaddress.ip_network("100.64.0.0/10")  # overlay networks: `local: true` is plausible for them
 _QUOTES = tuple("'\"`‘’“”«»")
 
@@ -111,7 +110,7 @@ def models(facts: Facts) -> Iterator[Finding]:
             yield Finding("model", name, "its server has no model", f"{pull}, and name it in the policy")
             continue
         for model in (*config.models, *config.families.values()):
-            if not _has(config, reply.models, model) and not is_cloud_model(model):
+            if not has(config, reply.models, model) and not is_cloud_model(model):
                 near = difflib.get_close_matches(model, reply.models[:_MOST_COMPARED], 1, 0.3) or reply.models[:1]
                 pull = f"`ollama pull {model}`" if config.type == "ollama" else f"load {model} there"
                 what = f"the policy names {model}, which its server does not have"
@@ -126,12 +125,13 @@ def aliases(facts: Facts) -> Iterator[Finding]:
             config = facts.policy.backends[target.backend]
             reply = facts.discoveries.get(target.backend, Discovery())
             names = (*reply.models, *config.models, *config.families.values())
-            if reply.models and config.type != "llamacpp" and not _has(config, names, target.model):
+            if reply.models and config.type != "llamacpp" and not has(config, names, target.model):
                 what = f"it stands for {meaning}, and {target.backend} does not have {target.model}"
                 yield Finding("alias", alias, what, "correct `aliases`, or load that model there")
 
 
-def _has(config: BackendConfig, models: Sequence[str], model: str) -> bool:
+def has(config: BackendConfig, models: Sequence[str], model: str) -> bool:
+    """Return True when the server has a model of this name."""
     if config.type != "ollama":
         return model in models
     return model_key(model) in map(model_key, models)
@@ -172,46 +172,6 @@ def cloud_models(facts: Facts) -> Iterator[Finding]:
                 what = f"{model} runs {place}, not on this machine; no private request goes there"
                 other = "a model without `cloud` in its tag" if is_cloud_model(model) else "another model"
                 yield Finding("cloud", name, what, f"name {other}, and `ollama pull` it")
-
-
-def windows(facts: Facts) -> Iterator[Finding]:
-    for name, reply in facts.discoveries.items():
-        config = facts.policy.backends[name]
-        if reply.error or BACKEND_TYPES[config.type].hosted:
-            continue
-        unknown = []
-        for model in facts.models(config):
-            if facts.judge_model(name, model).local is False:
-                continue  # its window is that of another host
-            declared, actual = config.context_window(model), reply.windows.get(model)
-            if declared is None and actual is None:
-                unknown.append(model)
-            fix = _LARGER.get(config.type, "start it with a larger context window")
-            yield from _window(name, model, declared, actual, fix)
-        if unknown and config.type == "ollama":
-            what = (
-                f"the context window of {', '.join(unknown)} is unknown: `contextWindow` is not set, and Ollama "
-                f"reports the window of loaded models only. Its default is {_SMALL_WINDOW} tokens where the video "
-                "memory is below 24 GB, and it cuts longer prompts without an error"
-            )
-            fix = f"{_LARGER['ollama']}, and write `contextWindow: 16384`; or load the models and run this again"
-            yield Finding("context", name, what, fix)
-
-
-# Of Ollama 0.17: a Modelfile takes precedence over the variable.
-_LARGER = {"ollama": "start Ollama with OLLAMA_CONTEXT_LENGTH=16384 (or raise `num_ctx`, where its Modelfile sets it)"}
-
-
-def _window(name: str, model: str, declared: int | None, actual: int | None, fix: str) -> Iterator[Finding]:
-    if declared is not None and actual is not None and declared > actual:
-        what = (
-            f"`contextWindow` says {declared} tokens for {model}, but the server runs it with {actual}: it cuts "
-            "longer prompts"
-        )
-        yield Finding("context", name, what, f"{fix}, or write `contextWindow: {actual}`")
-    elif (actual or declared or _SMALL_WINDOW + 1) <= _SMALL_WINDOW:
-        what = f"{model} runs with a context of {actual or declared} tokens, which is small for conversations"
-        yield Finding("context", name, what, f"{fix}, and write `contextWindow: 16384`")
 
 
 def exposed(facts: Facts) -> Iterator[Finding]:

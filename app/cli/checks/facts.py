@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from app.metrics.queries import CallGroup
+from app.metrics.queries import CallGroup, TimedPart
 from app.routing.locality import Verdict, judge_config, judge_target
 from app.routing.names import model_for
 from app.settings import Settings
-from app.types import BackendConfig, Observations, Policy, Target
+from app.types import BackendConfig, ModelFacts, Observations, Policy, Residency, Route, Target, Timings
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,10 @@ class Discovery:
     error: str = ""  # a message; "" = the backend replied
     kind: str = ""  # short kind of the error: refused, dns, timeout, http_401 …
     windows: Mapping[str, int] = field(default_factory=dict)  # model -> the tokens that the server runs it with
+    facts: Mapping[str, ModelFacts] = field(default_factory=dict)  # by model_key
+    residency: Mapping[str, Residency] = field(default_factory=dict)  # loaded model -> its state
+    version: str = ""  # of the server; "" = it does not tell
+    speaks_native: bool = False  # requests go to Ollama's own API, which refuses prompts that are too long
     model_hosts: Mapping[str, str] | None = None  # as in Observations; None = the server runs all models itself
 
 
@@ -44,7 +48,8 @@ class Facts:
     addresses: Mapping[str, Sequence[str]] = field(default_factory=dict)  # backend -> addresses of its host
     local_keys: Mapping[str, bool] = field(default_factory=dict)  # backend -> its key `local`, where the file has it
     exposed_at: Mapping[str, str] = field(default_factory=dict)  # backend -> our address at which others reach it
-    latency_ms: Mapping[tuple[str, str], float] = field(default_factory=dict)  # (backend, model) -> median
+    timings: Timings = field(default_factory=Timings)  # medians of the latest calls
+    timed: Sequence[TimedPart] = ()  # calls of the last hour, also shadow calls and probes
     database_problem: str = ""
     newest_row_ms: int | None = None
     is_database_missing: bool = False
@@ -57,6 +62,7 @@ class Facts:
     malformed_keys: Mapping[str, str] = field(default_factory=dict)  # variable -> the problem of its value
     unused_proxies: Mapping[str, Sequence[str]] = field(default_factory=dict)  # variable -> backends that it is set for
     network_file_system: str = ""  # the kind of network file system of an SQLite database; "" = a local disk
+    has_gpu: bool = False  # this machine has one, as far as its devices tell
     descriptors: int | None = None  # limit of the running router, else of this process; None = unknown
 
     @property
@@ -70,14 +76,27 @@ class Facts:
         """Return the observations by which a router with these facts would decide."""
         discoveries = self.discoveries.items()
         hosts = {name: reply.model_hosts for name, reply in discoveries if reply.model_hosts is not None}
-        models = {name: reply.models for name, reply in discoveries}
-        return Observations(local=self.local, models=models, model_hosts=hosts)
+        return Observations(
+            latency_ms=self.timings.warm_ms,
+            load_ms=self.timings.load_ms,
+            hold_ms=self.timings.hold_ms,
+            facts={name: reply.facts for name, reply in discoveries},
+            local=self.local,
+            models={name: reply.models for name, reply in discoveries},
+            model_hosts=hosts,
+        )
 
     def models(self, config: BackendConfig) -> tuple[str, ...]:
         """Return the models that the policy names, or else the model that the router would choose."""
         models = tuple(dict.fromkeys((*config.models, *config.families.values())))
         default = model_for(config, "any", self.observations)
         return models or ((default,) if default else ())
+
+    def model_of(self, route: Route, name: str) -> str:
+        """Return the model that requests of a route get at a backend."""
+        families = route.match.get("family")
+        family = next(iter(families), "any") if isinstance(families, frozenset) else "any"
+        return model_for(self.policy.backends[name], family, self.observations)
 
     def judge_model(self, name: str, model: str) -> Verdict:
         """Judge a model of a backend as if the backend itself were local."""

@@ -10,8 +10,8 @@ from app.cli.checks.backends import BAD_TLS, OFFLINE, REFUSED_KEY, WRONG_HOST, s
 from app.cli.checks.facts import Facts, Finding
 from app.cli.common import counted
 from app.metrics.queries import CallGroup
-from app.types import BackendConfig, Outcome, Reason
-from app.words import utc
+from app.types import BackendConfig, Outcome, Reason, Route
+from app.words import duration, utc
 
 _FEW = 3  # fewer failures, pins or refusals in an hour are no finding
 _FAILING = 0.1  # share of the calls, as in the alert LLRManyErrors
@@ -22,6 +22,7 @@ _MOST_NAMES = 3  # that one sentence lists
 
 # Kinds of errors that are not the backend's fault: the router's own, and bad requests of clients.
 _OURS = frozenset(("privacy", "internal", "descriptors", "ports", "memory"))
+_UNFIT = frozenset(("too_long", "unsupported"))  # the next target was tried, as it should be
 _BACKENDS = (401, 402, 403, 404, 408, 409, 425, 429)  # the statuses 4xx that are not the client's fault
 _CLIENTS = frozenset(f"http_{status}" for status in range(400, 500) if status not in _BACKENDS)
 
@@ -55,7 +56,7 @@ _FIXES = {
 def failing(facts: Facts) -> Iterator[Finding]:
     for name, config in facts.policy.backends.items():
         calls = [group for group in facts.calls if group.backend == name and group.outcome != Outcome.CANCELLED]
-        errors = [group for group in calls if group.outcome == Outcome.ERROR and group.error not in _OURS]
+        errors = [group for group in calls if group.outcome == Outcome.ERROR and group.error not in _OURS | _UNFIT]
         rejections = [group for group in errors if group.error in _CLIENTS]
         failures = [group for group in errors if group.error not in _CLIENTS]
         if _number(failures) >= _FEW and _number(failures) >= _FAILING * _number(calls):
@@ -101,7 +102,7 @@ _CAUSES: dict[str | None, str] = {
     Reason.FIT: "the prompt did not fit the context window of {backend}",
 }
 _SPILL_FIXES: dict[str, str] = {
-    Reason.SPILL: "raise the route's `latencyBudgetMs`, keep the model loaded, or use a smaller model",
+    Reason.SPILL: "keep the model loaded, use a smaller model, or raise the route's `latencyBudgetMs`",
     Reason.COOLING: "fix {backend}: the findings above or the log name its failures",
     Reason.QUEUE: "raise `maxWaitMs`, raise `maxConcurrency` if the server can take more calls, or add a backend",
     Reason.CAPABILITY: "name a model with tools or vision at {backend}, or add a route for such requests",
@@ -124,8 +125,21 @@ def spilling(facts: Facts) -> Iterator[Finding]:
             for reason, count in reasons.most_common()
         )
         what = f"{_share(spills, requests, 'requests')} of the last hour went past {route.backend}: {causes}"
-        fix = _SPILL_FIXES[reasons.most_common(1)[0][0]].format(backend=route.backend)
-        yield Finding("spill", route.label, what, fix)
+        reason = reasons.most_common(1)[0][0]
+        fix = _when_warm(facts, route) if reason == Reason.SPILL else ""
+        yield Finding("spill", route.label, what, fix or _SPILL_FIXES[reason].format(backend=route.backend))
+
+
+def _when_warm(facts: Facts, route: Route) -> str:
+    """Return the fix for a backend that meets the budget except while it loads a model or has a queue; else ""."""
+    model = facts.model_of(route, route.backend)
+    warm_ms = facts.timings.warm_ms.get((route.backend, model))
+    if warm_ms is None or warm_ms > (route.latency_budget_ms or 0):
+        return ""
+    return (
+        f"leave the budget, because {model} takes {duration(warm_ms)} while it is loaded and no call waits: keep it "
+        "loaded (`keepAlive`, `preload`), or let the server run more calls at the same time (`maxConcurrency`)"
+    )
 
 
 def pins(facts: Facts) -> Iterator[Finding]:
@@ -176,6 +190,7 @@ _REFUSALS = {
     "request_too_large": "raise LLR_MAX_BODY_BYTES, or send smaller requests",
     "unsupported_media_type": "let the client send uncompressed JSON with `Content-Type: application/json`",
     "context_length_exceeded": "give the route a backend with a larger `contextWindow`",
+    "unsupported_by_models": "name a model with tools or vision in the route: `flask backends list` lists them",
     "no_eligible_backend": "add a local backend for private requests: `flask backends list` shows what is local",
     "model_not_found": "correct the model in the client, or write an alias: `aliases: {ITS NAME: auto}`",
     "not_found": "correct the client's base URL: it ends in /v1",

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from app.cli.checks.facts import Discovery, Facts, Finding
-from app.routing.expected import expected_ms
-from app.routing.names import model_for
-from app.types import Observations, Route, Target
+from app.cli.checks.facts import Facts, Finding
+from app.types import Route
 
 
 def private_requests(facts: Facts) -> Iterator[Finding]:
@@ -34,9 +32,11 @@ def _only_remote(facts: Facts, name: str) -> bool:
 
 
 def budgets(facts: Facts) -> Iterator[Finding]:
+    """Report budgets that no backend of the route can meet, or that its first backend never meets.  Loads and waits do
+    not count here, because they pass."""
     for route in facts.policy.routes:
         budget = route.latency_budget_ms
-        expected = {name: _expected(facts, route, name) for name in (route.backend, *route.fallbacks)}
+        expected = {name: _warm_ms(facts, route, name) for name in (route.backend, *route.fallbacks)}
         first = expected[route.backend]
         if budget is None or first is None or first <= budget:
             continue
@@ -53,13 +53,9 @@ def budgets(facts: Facts) -> Iterator[Finding]:
             yield Finding("budget", route.label, what, fix)
 
 
-def _expected(facts: Facts, route: Route, name: str) -> float | None:
-    """Return the expected latency of the model that this route's requests get."""
-    config = facts.policy.backends[name]
-    family = next(iter(families), "any") if isinstance(families := route.match.get("family"), frozenset) else "any"
-    models = {name: facts.discoveries.get(name, Discovery()).models}
-    observations = Observations(latency_ms=facts.latency_ms, models=models)
-    return expected_ms(Target(name, model_for(config, family, observations)), config, observations)
+def _warm_ms(facts: Facts, route: Route, name: str) -> float | None:
+    """Return the expected time of a warm call to the model that this route's requests get."""
+    return facts.timings.warm_ms.get((name, facts.model_of(route, name)), facts.policy.backends[name].p50_ms)
 
 
 def echo(facts: Facts) -> Iterator[Finding]:
