@@ -202,6 +202,18 @@ class Limits(CheckedField[dict[str, int]]):
         return {str(model): limit for model, limit in check_values(value, check_limit).items()}
 
 
+class Weights(CheckedField[dict[str, float]]):
+    """Accept a mapping of name to a number above 0."""
+
+    def check(self, value: object) -> dict[str, float]:
+        if not isinstance(value, dict):
+            raise ValidationError("must be a mapping of name to number")
+        return {
+            str(name): weight
+            for name, weight in check_values(value, lambda item: check_number(item, 0, math.inf, above=True)).items()
+        }
+
+
 class Names(CheckedField[dict[str, str]]):
     """Accept a mapping of name to name.  `keys` lists the legal keys; without it every name is legal."""
 

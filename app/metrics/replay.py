@@ -22,6 +22,7 @@ from app.routing.classify import tag_complexity
 from app.routing.decide import decide
 from app.routing.expected import expected_ms
 from app.routing.locality import is_local
+from app.routing.pools import conversation_of_id
 from app.types import (
     Basis,
     ChatRequest,
@@ -223,6 +224,7 @@ class Replay:
             stream=past.first.stream,
             sensitivity=tags.sensitivity,
             continues=keeper,
+            conversation=basis.conversation or conversation_of_id(past.first.request_id),
         )
         return decide(request, tags, self._policy, observations, lambda _: basis.measured)
 

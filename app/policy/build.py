@@ -15,6 +15,7 @@ from app.types import (
     Cuts,
     JsonObject,
     Policy,
+    Pool,
     Price,
     ResponsesRules,
     Route,
@@ -32,7 +33,8 @@ def build(data: JsonObject, settings: Settings, version: str) -> Policy:
         backends={name: _backend(name, entry, settings) for name, entry in data["backends"].items()},
         routes=tuple(map(_route, data["routes"])),
         complexity=Cuts(**data.get("complexity") or {}),
-        ab=ABTest(**data.get("ab") or {}),
+        pools={name: Pool(**pool) for name, pool in (data.get("pools") or {}).items()},
+        ab=_ab(data.get("ab") or {}, data.get("pools") or {}),
         sensitivity=SensitivityRules(**data.get("sensitivity") or {}),
         responses=ResponsesRules(**data.get("responses") or {}),
         aliases=data.get("aliases") or {},
@@ -89,6 +91,15 @@ def _route(entry: JsonObject) -> Route:
         latency_budget_ms=entry.get("latency_budget_ms"),
         reason=entry.get("reason") or "",
     )
+
+
+def _ab(entry: JsonObject, pools: JsonObject) -> ABTest:
+    """Return the A/B trial.  A pool as the primary stands for each of its members that is no primary itself."""
+    candidates = dict(entry.get("candidates") or {})
+    for primary in pools.keys() & candidates:
+        candidate = candidates.pop(primary)
+        candidates = dict.fromkeys(pools[primary]["members"], candidate) | candidates
+    return ABTest(**{**entry, "candidates": candidates})
 
 
 def _label(match: JsonObject) -> str:

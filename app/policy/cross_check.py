@@ -8,13 +8,16 @@ from app.backends import BACKEND_TYPES
 from app.fields.values import MOST_PROBLEMS, name_list, nearest, quote
 from app.policy import yaml_source
 from app.policy.build import Resolve, verdict
+from app.policy.pools import PoolCheck
 from app.redaction import redact
 from app.routing.locality import is_cloud_model
 from app.routing.names import AUTO, fold, spellings_of
 from app.types import JsonObject, Sensitivity
 
 _LONGEST_ALIAS = 100  # characters
-_LONGEST_BACKEND = 64  # characters of a backend's name
+_LONGEST_BACKEND = 64  # characters of the name of a backend or a pool
+_NAME_LIMITS = f"ASCII text of at most {_LONGEST_BACKEND} characters, without `/`, and not `auto`"
+_PRIVATE_RULE = "a route for `sensitivity: high` may use local backends only"
 
 Problems = Iterable[tuple[yaml_source.Path, str]]
 """Problems of a policy: the path of the value, and what is wrong with it."""
@@ -30,12 +33,17 @@ class CrossCheck:
         backends = source.data.get("backends")
         self._entries: Mapping[str, JsonObject] = data.get("backends") or {}  # those that are legal
         self._names = dict.fromkeys(map(str, backends)) if isinstance(backends, dict) else {}
+        pools = source.data.get("pools")
+        self._pools: Mapping[str, JsonObject] = data.get("pools") or {}  # those that are legal
+        self._names_and_pools = {**self._names, **(dict.fromkeys(map(str, pools)) if isinstance(pools, dict) else {})}
         self._unknown = 0  # names so far that no backend has
         self.warnings: list[str] = []
 
     def problems(self) -> list[str]:
         """Return every problem as a line of a message; `warnings` is complete afterwards."""
-        problems = [*self._backends(), *self._routes(), *self._aliases(), *self._ab(), *self._savings()]
+        pools = PoolCheck(self._pools, self._names, self._nearest)
+        problems = [*self._backends(), *self._pool_names(), *pools.problems()]
+        problems += [*self._routes(), *self._aliases(), *self._ab(), *self._savings()]
         return [self._source.problem(path, text) for path, text in problems]
 
     def _backends(self) -> Problems:
@@ -45,19 +53,30 @@ class CrossCheck:
         for name, entry in self._entries.items():
             path = ("backends", name)
             if not _is_backend_name(name):
-                limits = f"ASCII text of at most {_LONGEST_BACKEND} characters, without `/`, and not `auto`"
-                yield path, f"the name of a backend must be {limits}; rename it"
+                yield path, f"the name of a backend must be {_NAME_LIMITS}; rename it"
             kind = BACKEND_TYPES.get(str(entry.get("type")))
             if kind and kind.default_endpoint is None and not entry.get("endpoint"):
                 yield path, f"a backend of type {kind.type} needs an `endpoint`"
             if kind and kind.hosted and not any(_models_of(entry)) and not kind.default_models:
                 yield path, "needs a `model` (or `models`, or `families`)"
 
+    def _pool_names(self) -> Problems:
+        for name in self._pools:
+            if not _is_backend_name(name):
+                yield ("pools", name), f"the name of a pool must be {_NAME_LIMITS}; rename it"
+
     def _check_backend(self, path: yaml_source.Path, name: object) -> Problems:
-        """Yield a problem when `name` is no backend of this policy."""
-        if isinstance(name, str) and name.strip() not in self._names:
-            legal = f"name one of {name_list(self._names)}" if self._names else "add one to `backends`"
-            yield path, f"no backend is called {quote(name)}{self._nearest(name, self._names)}; {legal}"
+        """Yield a problem when `name` is no backend and no pool of this policy."""
+        names = self._names_and_pools
+        if isinstance(name, str) and name.strip() not in names:
+            legal = f"name one of {name_list(names)}" if names else "add one to `backends`"
+            yield path, f"no backend is called {quote(name)}{self._nearest(name, names)}; {legal}"
+
+    def _check_no_pool(self, path: yaml_source.Path, name: object, because: str) -> Problems:
+        """Yield a problem when a pool stands where only one backend makes sense."""
+        pool = self._pools.get(name) if isinstance(name, str) and name not in self._names else None
+        if pool is not None:
+            yield path, f"{quote(name)} is a pool, and {because}; name one of {name_list(pool.get('members') or ())}"
 
     def _nearest(self, name: str, names: Iterable[str]) -> str:
         """Return the nearest name, or "" when the message already has more problems than it prints."""
@@ -88,34 +107,40 @@ class CrossCheck:
                 yield from self._check_local(place, name.strip())
 
     def _check_local(self, path: yaml_source.Path, name: str) -> Problems:
-        """Yield a problem when a backend of a private route is not local; warn when that is not known yet."""
+        """Yield a problem when a backend of a private route is not local, or no member of its pool; warn when that is
+        not known yet."""
+        if name in self._pools and name not in self._names:
+            members = [self._entries[one] for one in self._pools[name].get("members") or () if one in self._entries]
+            if members and all(verdict(entry, self._resolve).local is False for entry in members):
+                yield path, f"{_PRIVATE_RULE}, and no member of the pool {quote(name)} is local"
+            return
         entry = self._entries.get(name)
         if entry is None or entry.get("type") not in BACKEND_TYPES:
             return
-        rule = "a route for `sensitivity: high` may use local backends only"
         judgement = verdict(entry, self._resolve)
         if judgement.local is False:
-            yield path, f"{rule}, and {name!r} is not local: {judgement.reason}"
+            yield path, f"{_PRIVATE_RULE}, and {name!r} is not local: {judgement.reason}"
         elif judgement.local is None and judgement.reason:
             line = self._source.problem(path, f"{name!r} counts as not local for now: {judgement.reason}")
             self.warnings.append(redact(line))
         models = list(filter(None, _models_of(entry)))
         if models and all(map(is_cloud_model, models)):
-            yield path, f"{rule}, and {name!r} only has models that run in the cloud ({models[0]})"
+            yield path, f"{_PRIVATE_RULE}, and {name!r} only has models that run in the cloud ({models[0]})"
 
     def _aliases(self) -> Problems:
         """Yield the aliases that hide another name, and those that stand for no name."""
         aliases: Mapping[str, str] = self._data.get("aliases") or {}
-        backends = {fold(name) for name in self._names}
+        backends = {fold(name) for name in self._names_and_pools}
         folded = {fold(alias) for alias in aliases} - {AUTO, *backends}
         models = self._models()
-        names = [AUTO, *self._names, *models.values()]
+        names = [AUTO, *self._names_and_pools, *models.values()]
         for alias, meaning in aliases.items():
             path = ("aliases", alias)
             if fold(alias) not in folded:
+                kind = "a pool" if fold(alias) in backends - {fold(name) for name in self._names} else "a backend"
                 yield (
                     path,
-                    "an alias must not be `auto` or the name of a backend, which has a meaning already; rename it",
+                    f"an alias must not be `auto` or the name of {kind}, which has a meaning already; rename it",
                 )
             elif not alias or len(alias) > _LONGEST_ALIAS or not alias.isprintable() or alias != alias.strip():
                 yield path, f"an alias must be a name of 1 to {_LONGEST_ALIAS} printable characters; rename it"
@@ -144,14 +169,18 @@ class CrossCheck:
             path = ("ab", "candidates", str(primary))
             yield from self._check_backend(path, str(primary))
             yield from self._check_backend(path, candidate)
+            yield from self._check_no_pool(path, candidate, "a trial compares two backends")
             if primary == candidate:
                 yield path, "a backend cannot be its own candidate; name another backend"
+            elif candidate in (self._pools.get(str(primary)) or {}).get("members", ()):
+                yield path, f"{quote(candidate)} is a member of {quote(primary)}; name another backend"
 
     def _savings(self) -> Problems:
         savings = self._source.data.get("savings")
         against = savings.get("against") if isinstance(savings, dict) else None
         path = ("savings", "against")
         yield from self._check_backend(path, against)
+        yield from self._check_no_pool(path, against, "a price belongs to one backend")
         entry = self._entries.get(against) if isinstance(against, str) else None
         if entry is not None and not entry.get("price"):
             text = f"{against!r} has no `price`: savings stay unknown until you add one"

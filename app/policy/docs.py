@@ -20,10 +20,11 @@ from app.fields import (
     Names,
     Number,
     Text,
+    Weights,
     Windows,
 )
 from app.policy.detector_fields import DetectorNames, Patterns
-from app.policy.schema import BackendSchema, MatchSchema, PolicySchema, RouteSchema
+from app.policy.schema import BackendSchema, MatchSchema, PolicySchema, PoolSchema, RouteSchema
 from app.routing.detect import DETECTORS, RECOMMENDED
 from app.routing.private import national_ids
 
@@ -59,10 +60,38 @@ The router chooses the model of a call in this order: `families[tag]`, when the 
 `p50Ms` and `latencyBudgetMs` mean the time to the first byte for streams, and the whole time for other calls. `p50Ms`
 is used until five calls succeeded within the last hour. Then the median of the latest nine calls is used.
 """
+_POOLS = """\
+`pools: {gpu: {members: [box1, box2], weights: {box1: 3}}}` puts backends that do the same work under one name. The
+name stands wherever the name of a backend does: in `backend`, `default`, `fallback` and `aliases`, and as the `model`
+of a request (`gpu`, or `gpu/llama3.2:3b`). It differs from the names of all backends, pools and aliases. Members are
+backends, not pools. As a primary of the A/B trial, a pool stands for each of its members. A candidate of the trial,
+and the backend of `savings`, must be one backend.
+
+The router chooses a member for each request, in this order:
+
+1. The own member of the conversation, while it is healthy. A hash leads to it, of all messages before the first reply
+   and of the session identifier that the client sends. All workers compute the same member, also after a restart. When
+   a member is removed from the pool, only its own conversations move.
+2. A member with a free place (`maxConcurrency`). A member without this limit always has one.
+3. A member that has the model in memory; then the one with the fewest calls in flight.
+4. The member with the shortest expected wait.
+
+The first request of a conversation never waits while a member has a free place. A later one waits for its own member,
+for `maxWaitMs` at most, and no longer than another member is expected to need for the whole conversation: for a load
+when the model is not in memory, and for its median latency or 1 ms for each token, whichever is more.
+
+`weights` divide the conversations: with `{box1: 3}`, box1 gets three times as many as a member without a weight. The
+shares hold over many conversations. A member whose places are all taken is passed over, and the trace says so. Without
+weights, a new conversation goes to the member with the fewest calls in flight, when the members have no limit.
+
+When a call to a member fails, the next member gets the request; this counts as a fallback. For a private request, the
+members that are not local are dropped. A route for `sensitivity: high` alone may name a pool with a local member. The
+header `X-LLR-Backend` and the rows of the metrics name the member; `X-LLR-Pool` and the column `pool` name the pool.
+"""
 _ROUTES = """\
 The router tests the routes from top to bottom; the first match wins. The last route has `default: NAME` instead of
-`match` and `backend`. A route that matches `sensitivity: high` alone may name local backends only. A private request
-skips every route that has no local target.
+`match` and `backend`. A route that matches `sensitivity: high` alone may name local backends, and pools with a local
+member. A private request skips every route that has no local target.
 """
 _MATCH = """\
 All conditions must hold. A condition is a word, or a list of words, of which any may match. For the numbers `tokens`,
@@ -73,20 +102,21 @@ All conditions must hold. A condition is a word, or a list of words, of which an
 _NAMES = """\
 ## Names
 
-The `model` of a request is one of: `auto`, a name of `aliases`, a backend, `backend/model`, a model that a backend
-declares, or a model that a backend reported. An exact match is tried first, then a match without regard to case. For
+The `model` of a request is one of: `auto`, a name of `aliases`, a backend or pool, `backend/model`, `pool/model`, a
+model that a backend declares, or a model that a backend reported. A member of a pool that is known to lack the model
+gets no such request. An exact match is tried first, then a match without regard to case. For
 Ollama, `x` and `x:latest` are the same name.
 
 `aliases: {gpt-4o: auto, fast: "local/llama3.2:3b"}` gives a meaning to a name. Aliases help with names that are built
 into a client, and they make long names short. An alias always works, takes precedence over a model of the same name,
-and is listed by `GET /v1/models`. An alias stands for `auto`, a backend, `backend/model` or a declared model, never for
-another alias.
+and is listed by `GET /v1/models`. An alias stands for `auto`, a backend or pool, `backend/model`, `pool/model` or a
+declared model, never for another alias.
 
 | `pins` | names that a request may send, beside `auto` and aliases |
 | --- | --- |
-| `any` | every backend and model |
-| `declared` | backends, and models that the policy declares; no models that a backend only reported |
-| `local` | backends and models that are local |
+| `any` | every backend, pool and model |
+| `declared` | backends, pools, and models that the policy declares; no models that a backend only reported |
+| `local` | backends and models that are local, and pools with their local members |
 | `none` | none |
 
 A name that `pins` does not allow counts as unknown. With `unknownModel: auto`, the router routes an unknown name as
@@ -171,7 +201,11 @@ def keys() -> list[dict[str, str]]:
         for name, kind in BACKEND_TYPES.items()
     }
     sections: dict[str, Fields] = {"Top level": PolicySchema().fields, "backends.NAME": BackendSchema().fields, **own}
-    sections |= {"routes[n]": RouteSchema().fields, "routes[n].match": MatchSchema().fields}
+    sections |= {
+        "pools.NAME": PoolSchema().fields,
+        "routes[n]": RouteSchema().fields,
+        "routes[n].match": MatchSchema().fields,
+    }
     for name, field in PolicySchema().fields.items():
         if isinstance(field, fields.Nested):
             sections[name] = field.schema.fields
@@ -190,6 +224,7 @@ def reference() -> str:
         _section("Top level", PolicySchema().fields),
         f"## backends.NAME\n\n{_TYPES}\n{_types()}\n{_BACKENDS}\n{_table(BackendSchema().fields)}",
         *_own_keys(),
+        _section("pools.NAME", PoolSchema().fields, _POOLS),
         _section("routes[n]", RouteSchema().fields, _ROUTES),
         _section("routes[n].match", MatchSchema().fields, _MATCH),
         _NAMES,
@@ -284,6 +319,7 @@ _KINDS: tuple[tuple[type, str], ...] = (
     (NameList, "name or list of names"),
     (Windows, "tokens, or mapping of model to tokens"),
     (Limits, "whole number, or mapping of model to whole number"),
+    (Weights, "mapping of name to number above 0"),
     (Names, "mapping of name to name"),
     (Patterns, "list of RE2 patterns"),
     (fields.List, "list"),

@@ -24,6 +24,7 @@ from app.fields import (
     Number,
     StrictSchema,
     Text,
+    Weights,
     Windows,
 )
 from app.policy.detector_fields import DetectorNames, Patterns
@@ -143,6 +144,14 @@ class BackendField(CheckedField[Mapping[str, object]]):
         return entry
 
 
+class PoolSchema(StrictSchema):
+    members = NameList(required=True, metadata=_help("the backends of the pool"))
+    weights = Weights(
+        load_default=dict,
+        metadata=_help("the share of the conversations of each member, compared with the others; absent means 1", "1"),
+    )
+
+
 class MatchSchema(StrictSchema):
     task = Condition(TASKS, metadata=_help("the kind of work that the prompt asks for"))
     complexity = Condition(COMPLEXITIES, metadata=_help("how strong a model the prompt needs"))
@@ -162,9 +171,9 @@ class MatchSchema(StrictSchema):
 
 class RouteSchema(StrictSchema):
     match = fields.Nested(MatchSchema, metadata=_help("the conditions; all of them must hold"))
-    backend = Text(metadata=_help("the backend for a request that matches"))
-    default = Text(metadata=_help("the backend of the last route, which matches every request"))
-    fallback = NameList(metadata=_help("the backends to try, in this order, when the first one fails"))
+    backend = Text(metadata=_help("the backend or pool for a request that matches"))
+    default = Text(metadata=_help("the backend or pool of the last route, which matches every request"))
+    fallback = NameList(metadata=_help("the backends and pools to try, in this order, when the first one fails"))
     latency_budget_ms = Number(
         above=True,
         data_key="latencyBudgetMs",
@@ -282,9 +291,16 @@ class PolicySchema(StrictSchema):
         metadata=_help("the rules, from top to bottom: the first match wins, and the last one is `default`"),
         error_messages={"invalid": "must be a list of routes"},
     )
+    pools = fields.Dict(
+        keys=Text(),
+        values=fields.Nested(PoolSchema),
+        load_default=dict,
+        metadata=_help("groups of backends that do the same work, each under a name that stands for a backend"),
+        error_messages={"invalid": "must be a mapping of name to pool"},
+    )
     aliases = Names(
         load_default=dict,
-        metadata=_help("the names that clients may send, each with its meaning: `auto`, a backend or a model"),
+        metadata=_help("the names that clients may send, each with its meaning: `auto`, a backend, a pool or a model"),
     )
     pins = Choice(
         PINS,

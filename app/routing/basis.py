@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from app.routing.locality import model_key
 from app.routing.model_facts import model_facts, relevant_facts
 from app.routing.names import Meaning
-from app.types import Basis, JsonObject, ModelFacts, Observations, Policy, Target
+from app.types import Basis, Conversation, JsonObject, ModelFacts, Observations, Policy, Target
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.:/@+-]{0,99}")
 _MAX_CHARS = 200
@@ -96,6 +96,8 @@ def dump(basis: Basis) -> str:
         own["needs"] = needs
     if basis.measured:
         own["measured"] = True
+    if basis.conversation:
+        own["begins" if basis.conversation.is_first else "goes_on"] = basis.conversation.key
     return f"{{{_members(own)}{_dump_observations(basis.observations)}}}"
 
 
@@ -166,7 +168,15 @@ def load(policy: str, asked_model: str | None, text: str) -> Basis:
         ),
         measured=document.get("measured", False),
         targets=tuple(Target(*_pair(name)) for name in document["targets"]),
+        conversation=_conversation(document),
     )
+
+
+def _conversation(document: JsonObject) -> Conversation | None:
+    for name, is_first in (("begins", True), ("goes_on", False)):
+        if name in document:
+            return Conversation(document[name], is_first)
+    return None
 
 
 def _pair(name: str) -> tuple[str, str]:

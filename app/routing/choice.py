@@ -15,6 +15,7 @@ from app.types import (
     Basis,
     ChatRequest,
     Classification,
+    Conversation,
     Decision,
     Observations,
     Policy,
@@ -56,6 +57,7 @@ class Choice:
     budget_ms: float | None = None
     skipped: Target | None = None
     measured: bool = False
+    conversation: Conversation | None = None  # set by the stage `pool`
     pin_refused: bool = False
     trace: list[Step] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)  # backend -> the reason
@@ -111,6 +113,7 @@ class Choice:
                 observations=relevant_observations(self.observations, policy, request.model, meaning),
                 measured=self.measured,
                 targets=self.targets,
+                conversation=self.conversation,
             ),
         )
 

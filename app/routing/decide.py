@@ -1,6 +1,6 @@
 """Decide where a request goes: a row of stages over an ordered list of targets.
 
-match -> privacy -> capabilities -> fit -> health -> budget -> model.
+match -> privacy -> capabilities -> fit -> pool -> health -> budget -> model.
 
 Only `match` adds targets.  The other stages drop or reorder targets and give the reason in the trace, so no stage after
 `privacy` can bring back a target that it dropped.
@@ -15,6 +15,7 @@ from app.routing.fit import fit
 from app.routing.match import match
 from app.routing.names import resolve
 from app.routing.order import budget, health
+from app.routing.pools import pool
 from app.routing.privacy import privacy
 from app.types import ChatRequest, Classification, Decision, Observations, Policy, Sensitivity, Target
 
@@ -58,6 +59,7 @@ def decide(
         privacy,  # of a private request: drops the targets that are not local
         capabilities,  # drops the targets whose model lacks tools or vision, when the request needs them
         fit,  # drops the targets whose context window is too small; a window that is not in force moves them back
+        pool,  # orders the members of each pool
         health,  # moves the targets whose circuit is open to the end
         budget,  # moves a faster fallback to the front when the primary exceeds the latency budget
         model,  # drops the targets for which no model is known

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from app.routing.features import SIZES
-from app.types import Decision, DryRun, Evidence, JsonDict, JsonObject, Kind, PlannedCall, Sign
+from app.types import Decision, DryRun, Evidence, JsonDict, JsonObject, Kind, PlannedCall, Sign, Target
 from app.words import duration, usd
 
 _MAX_WORDS = 4
@@ -25,7 +25,7 @@ def explanation(evidence: Evidence, decision: Decision, dry_run: DryRun) -> Json
             "difficulty": [_sign(sign.feature, sign) for sign in evidence.difficulty_signs],
         },
         "route": decision.route,
-        "targets": [{"backend": target.backend, "model": target.model} for target in decision.targets],
+        "targets": [_named(target) for target in decision.targets],
         "trace": [{"stage": step.stage, "outcome": step.outcome} for step in decision.trace],
         "calls": [_call(call) for call in dry_run.calls],
         "mirrors": [{**_call(call), "kind": call.kind, "why": _why(call, decision)} for call in dry_run.shadows],
@@ -34,11 +34,15 @@ def explanation(evidence: Evidence, decision: Decision, dry_run: DryRun) -> Json
     }
 
 
+def _named(target: Target) -> JsonDict:
+    pool = {"pool": target.pool} if target.pool else {}
+    return {"backend": target.backend, "model": target.model, **pool}
+
+
 def _call(call: PlannedCall) -> JsonDict:
     estimate = call.estimate
     return {
-        "backend": call.target.backend,
-        "model": call.target.model,
+        **_named(call.target),
         "local": call.local,
         "circuit": call.circuit,
         "expected_ms": estimate.expected_ms,
@@ -87,7 +91,8 @@ def describe_calls(document: JsonObject) -> Iterator[tuple[str, tuple[str, ...]]
 
 def _target(call: JsonObject) -> str:
     place = "local" if call["local"] else "NOT LOCAL"
-    return f"{call['backend']}/{call['model']}, {place}{_CIRCUITS.get(call['circuit'], '')}"
+    pool = f" of the pool {call['pool']}" if "pool" in call else ""
+    return f"{call['backend']}/{call['model']}{pool}, {place}{_CIRCUITS.get(call['circuit'], '')}"
 
 
 def _time(call: JsonObject) -> str:

@@ -19,7 +19,8 @@ def match(choice: Choice) -> None:
         choice.note("privacy", f"private, because of {cause(choice.request, 'the header')}")
     if not _continue_conversation(choice) and not _pin(choice):
         _match_route(choice)
-    choice.primary = choice.targets[0].backend if choice.targets else ""
+    first = choice.targets[0] if choice.targets else Target("", "")
+    choice.primary = first.pool or first.backend  # the stage `pool` replaces a pool by its first member
 
 
 def _continue_conversation(choice: Choice) -> bool:
@@ -95,6 +96,16 @@ def _mismatch(route: Route, tags: Classification) -> str:
 
 
 def _route_targets(route: Route, choice: Choice) -> tuple[Target, ...]:
-    backends, family = choice.policy.backends, choice.tags.family
-    names = dict.fromkeys((route.backend, *route.fallbacks))
-    return tuple(Target(name, model_for(backends[name], family, choice.observations)) for name in names)
+    """Return the backends of a route, each once; those of a pool stand side by side."""
+    policy, family = choice.policy, choice.tags.family
+    pools: dict[str, str | None] = {}  # a backend -> the pool that it is a member of here
+    for name in (route.backend, *route.fallbacks):
+        if name not in policy.pools:
+            pools.setdefault(name)
+            continue
+        for member in policy.pools[name].members:
+            pools.setdefault(member, name)
+    return tuple(
+        Target(name, model_for(policy.backends[name], family, choice.observations), pool=pool)
+        for name, pool in pools.items()
+    )

@@ -110,11 +110,14 @@ class Names:
 
     def __init__(self, policy: Policy, models: Mapping[str, tuple[str, ...]]) -> None:
         backends = [Name(name, ROUTER, (Target(name, ""),)) for name in policy.backends]
-        self._backends = {fold(name): name for name in reversed(list(policy.backends))}
+        backends += [Name(name, ROUTER, _members_of(name, policy)) for name in policy.pools]
+        self._backends = {fold(name.text): name for name in reversed(backends)}  # pools too
         self._exact = {name.text: name for name in (_AUTO_NAME, *backends)}
         self._folded = {fold(name.text): name for name in reversed((_AUTO_NAME, *backends))}
         self._similar: dict[str, tuple[Name, ...]] = {}
+        self._models = models
         by_model = self._add_models(policy, models)
+        self._add_models_of_pools(policy, models)
         aliases = [Name(text, ROUTER, self._alias_targets(to), to) for text, to in policy.aliases.items()]
         for alias in reversed(aliases):  # an alias goes before a model of the same name
             self._exact[alias.text] = self._folded[fold(alias.text)] = alias
@@ -144,6 +147,27 @@ class Names:
                 index.setdefault(text, Name(targets[0].model, targets[0].backend, tuple(targets)))
         return [self._exact[text] for text, targets in exact.items() if text == targets[0].model]
 
+    def _add_models_of_pools(self, policy: Policy, models: Mapping[str, tuple[str, ...]]) -> None:
+        """Index every model of a pool by `pool/model`.  A member whose list of models is known and lacks the model is
+        no target."""
+        for index, form in ((self._exact, str), (self._folded, fold)):
+            for name in policy.pools:
+                members = _members_of(name, policy)
+                holders: dict[str, dict[str, str]] = {}  # a spelling of a model -> member -> its own spelling
+                for member in members:
+                    config = policy.backends[member.backend]
+                    for target, spellings in _models_of(config, models.get(config.name, ())):
+                        for spelling in spellings:
+                            holders.setdefault(form(spelling), {}).setdefault(config.name, target.model)
+                for text, own in holders.items():
+                    targets = tuple(
+                        replace(member, model=own.get(member.backend, text), client_named=True)
+                        for member in members
+                        if member.backend in own or member.backend not in models
+                    )
+                    model, holder = next((target.model, target.backend) for target in targets if target.backend in own)
+                    index.setdefault(form(f"{name}/{text}"), Name(f"{name}/{model}", holder, targets))
+
     def _alias_targets(self, to: str) -> tuple[Target, ...]:
         """Return the targets of an alias.  The operator named their models, not the client."""
         name = self.find(to)
@@ -161,9 +185,14 @@ class Names:
         """Return the name for `backend/model` with an unknown model: the backend itself accepts or refuses it."""
         prefix, slash, model = text.partition("/")
         backend = self._backends.get(fold(prefix))
-        if not slash or not model or backend is None:
-            return None
-        return Name(f"{backend}/{model}", backend, (Target(backend, model, client_named=True),))
+        return self._with_model(backend, model) if slash and model and backend else None
+
+    def _with_model(self, backend: Name, model: str) -> Name:
+        """Return the name `backend/model` for the name of a backend or a pool.  Members of a pool whose models are
+        known do not have this one; when no other member is left, they are asked all the same."""
+        unknown = tuple(target for target in backend.targets if target.backend not in self._models)
+        targets = tuple(replace(target, model=model, client_named=True) for target in unknown or backend.targets)
+        return Name(f"{backend.text}/{model}", targets[0].backend, targets)
 
     def similar(self, text: str) -> tuple[Name, ...]:
         """Return the names that an unknown name may misspell, the nearest first."""
@@ -192,9 +221,13 @@ class Names:
         backend, slash, model = text.partition("/")
         if slash and model:
             for count, name in self._misspelled(backend):
-                if name.text in self._backends.values() and not name.alias_of:
-                    target = Target(name.text, model, client_named=True)
-                    yield count, Name(f"{name.text}/{model}", name.text, (target,))
+                if name in self._backends.values():
+                    yield count, self._with_model(name, model)
+
+
+def _members_of(name: str, policy: Policy) -> tuple[Target, ...]:
+    """Return the members of a pool, without models."""
+    return tuple(Target(member, "", pool=name) for member in policy.pools[name].members)
 
 
 _AUTO_NAME = Name(AUTO, ROUTER)

@@ -34,6 +34,7 @@ from app.types.tags import (
     SENSITIVITIES,
     TASKS,
     Classification,
+    Conversation,
     Evidence,
     Sign,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "CircuitState",
     "Classification",
     "Condition",
+    "Conversation",
     "Cuts",
     "Decision",
     "Dialect",

@@ -9,7 +9,7 @@ from app.types.facts import ModelFacts, Queue
 from app.types.policy import Price
 from app.types.request import Request, Target
 from app.types.states import CircuitState, Kind, Reason
-from app.types.tags import Classification
+from app.types.tags import Classification, Conversation
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,7 @@ class Basis:
     observations: Observations  # the part that this decision can depend on
     measured: bool  # the primary was tried first although it is too slow, to measure it
     targets: tuple[Target, ...]
+    conversation: Conversation | None = None  # None: no member of a pool was chosen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

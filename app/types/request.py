@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 
 from app.types.aliases import JsonObject
 from app.types.states import Kind, Lane, Operation, Sensitivity, Wire
+from app.types.tags import Conversation
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Target:
     model: str
     client_named: bool = False  # the client named this model: its 404 is the client's mistake
     pool: str | None = None  # the pool that the backend was chosen from
+    patience_ms: float = 0.0  # a call waits so long for a place here, before it goes to another member of the pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,8 @@ class ChatRequest:
     sensitivity_reason: str = "header"  # what made it high: header, detector:NAME, pattern:patterns[N], conversation
     large: bool = True  # each step with it may take milliseconds: the others get a turn between them
     lane: Lane = Lane.INTERACTIVE
+    session: str = ""  # the identifier of the conversation that the client sends
+    conversation: Conversation | None = None  # None = it is computed of the body when a pool needs it
     continues: Target | None = None  # the backend that stores the conversation: no other can continue it
     operation: ClassVar[Operation] = Operation.CHAT
     kind: ClassVar[Kind] = Kind.LIVE  # of the calls that its client waits for

@@ -28,6 +28,14 @@ class Classification:
 
 
 @dataclass(frozen=True, slots=True)
+class Conversation:
+    """Represent the conversation of a request, for the choice of a member of a pool.  It holds nothing of the text."""
+
+    key: int  # two bytes of a hash of its start
+    is_first: bool  # the request is the first one of the conversation
+
+
+@dataclass(frozen=True, slots=True)
 class Sign:
     """One feature that was present, and its points (below 0: against)."""
 

@@ -129,6 +129,8 @@ def reply_headers(request_id: str, reply: Reply | None, environ: Environ) -> dic
         headers["X-LLR-Backend"] = reply.target.backend
         headers["X-LLR-Model"] = printable(reply.target.model)
         headers["X-LLR-Route"] = printable(reply.decision.route)
+        if reply.target.pool:
+            headers["X-LLR-Pool"] = reply.target.pool
         if reply.fallback_for:
             headers["X-LLR-Fallback-For"] = reply.fallback_for
         private_because, pin_refused = reply.decision.private_because, reply.decision.pin_refused
