@@ -228,8 +228,10 @@ def abilities(facts: Facts) -> Iterator[Finding]:
         if not isinstance(images, frozenset) or images != {"image"}:
             continue
         model = facts.model_of(route, route.backend)
-        told = facts.discoveries.get(route.backend, Discovery()).facts.get(model_key(model), _UNKNOWN).capabilities
-        if told is not None and "vision" not in told:
+        capabilities = (
+            facts.discoveries.get(route.backend, Discovery()).facts.get(model_key(model), _UNKNOWN).capabilities
+        )
+        if capabilities is not None and "vision" not in capabilities:
             what = f"the route is for images, and {model} of {route.backend} reads none"
             fix = f"name a model that reads images in `families` (gemma) of {route.backend}: {_with('vision', facts)}"
             yield Finding("ability", route.label, what, fix)
@@ -246,10 +248,10 @@ def abilities(facts: Facts) -> Iterator[Finding]:
 
 def _with(capability: str, facts: Facts) -> str:
     """Return models of all servers with a capability, as a part of a fix."""
-    found = [
+    examples = [
         f"{name} has {model}"
         for name, reply in facts.discoveries.items()
         for model in reply.models
         if capability in (reply.facts.get(model_key(model), _UNKNOWN).capabilities or ())
     ]
-    return "; ".join(found[:3]) or f"no server has one; `ollama pull` a model whose page says {capability}"
+    return "; ".join(examples[:3]) or f"no server has one; `ollama pull` a model whose page says {capability}"

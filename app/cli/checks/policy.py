@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from app.cli.checks.facts import Facts, Finding
-from app.types import Route
+from app.routing.expected import expected_ms
+from app.types import Observations, Route, Target
 
 
 def private_requests(facts: Facts) -> Iterator[Finding]:
@@ -55,7 +56,8 @@ def budgets(facts: Facts) -> Iterator[Finding]:
 
 def _warm_ms(facts: Facts, route: Route, name: str) -> float | None:
     """Return the expected time of a warm call to the model that this route's requests get."""
-    return facts.timings.warm_ms.get((name, facts.model_of(route, name)), facts.policy.backends[name].p50_ms)
+    warm = Observations(latency_ms=facts.timings.warm_ms)  # without facts, so that nothing has to load
+    return expected_ms(Target(name, facts.model_of(route, name)), facts.policy.backends[name], warm)
 
 
 def echo(facts: Facts) -> Iterator[Finding]:
