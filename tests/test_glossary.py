@@ -16,8 +16,8 @@ FOLDERS = ("app", "benchmarks", "training", "demo", "deploy", "docs")
 ENDINGS = {".py", ".md", ".html", ".js", ".yaml", ".conf", ".service"}
 # Names of rows, JSON members, variables, log lines, products and other packages: they do not change.
 ALLOWED = re.compile(
-    r"slots=True|__slots__|endpoint_slots|LLR_COOLDOWN|cooldown_s|cooling down for|\"mirrors\"|`mirrors`|gave_up"
-    r"|WireGuard"
+    r"slots=True|__slots__|endpoint_slots|total_slots|LLR_COOLDOWN|cooldown_s|cooling down for|\"mirrors\"|`mirrors`"
+    r"|gave_up|WireGuard"
 )
 NOT_NOUNS = {"found", "seen", "known", "said", "asked", "kept", "told", "made", "begun", "given", "taken"}
 

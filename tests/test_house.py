@@ -526,7 +526,7 @@ DOORS = {
     "_send": (set(), set()),
     "host_of_model": (set(), {"dispatch.py"}),
     "prepare": ({"stream"}, {"dispatch.py", "dry_run.py"}),  # the dry run shows what would be sent
-    **{method: (set(), ASKERS) for method in ("ask", "discover", "runs_with")},
+    **{method: (set(), ASKERS) for method in ("ask", "discover", "ask_for_facts", "look", "learn_list")},
 }
 
 

@@ -108,7 +108,11 @@ PATTERNS = {
         raw=True,
     ),
     "app/backends/openai.py _REASONING": Listed(match, ONE_PLACE, ("/", ":o", "o1", "gpt-")),
-    "app/backends/ollama.py _NUM_CTX": Listed(first_match, ONE_PLACE, ("num_ctx ", "num_ctx\n", " ", "\n", "1")),
+    "app/backends/ollama_facts.py _DIGEST": Listed(whole, BOUNDED, ("a", "sha256:", "sha256-a")),
+    "app/backends/ollama_facts.py _FILE": Listed(
+        all_matches, ONE_PLACE, ("FROM ", "FROM\n", "FROM \n", " ", "\n", "FROM x")
+    ),
+    "app/backends/ollama_facts.py _OPTION": Listed(all_matches, ONE_PLACE, ("num_ctx ", "num_ctx\n", " ", "\n", "1")),
     "app/wire/responses/tools.py _ILLEGAL": Listed(all_matches, CLASS, (".", "a")),
     "app/wire/responses/custom.py _SPACE": Listed(all_matches, CLASS, (" ", " a")),
     "app/wire/responses/custom.py _HEAD_PATTERN": Listed(match, ONE_PLACE, (" ", " {", "{")),

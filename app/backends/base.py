@@ -175,13 +175,20 @@ class Backend:
     def discover(self) -> tuple[str, ...]:
         """Return the names of the models that the server holds, as far as a request can name them.  Raise
         BackendError."""
-        names = self.model_names(self.ask(self.models_path))
+        document = self.ask(self.models_path)
+        self.learn_list(document)
+        names = self.model_names(document)
         return tuple(islice((name for name in names if len(name) <= MOST_MODEL_CHARS), _MOST_MODELS))
 
-    def runs_with(self, model: str) -> int | None:  # noqa: ARG002
-        """Return the context window in tokens with which the server runs a model; None when it does not say.  Raise
-        BackendError."""
-        return None
+    def learn_list(self, document: JsonObject) -> None:
+        """Read the facts in the document at `models_path`."""
+
+    def ask_for_facts(self, models: Sequence[str] = ()) -> None:
+        """Ask for the facts that the list of models lacks, about `models` first.  It is called after `discover`, now
+        and then.  Raise BackendError."""
+
+    def look(self) -> None:
+        """Ask for the facts that a request can change: which models are loaded.  Raise BackendError."""
 
     @property
     def facts(self) -> Mapping[str, ModelFacts]:

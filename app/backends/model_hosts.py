@@ -12,10 +12,13 @@ from math import inf
 from gevent.event import Event
 
 from app.errors import BackendError, BackendUnavailable, ConnectTimeout, PrivacyViolation, RouterExhausted
-from app.routing.locality import model_key
+from app.routing.locality import host_of, model_key
+from app.types import JsonObject
 
 _HOLDS_S = 1.0  # an answer is valid for this time, from the moment of the question
 _MOST_ANSWERS = 1000  # clients can name any model
+_MOST_HOST_CHARS = 100
+_UNNAMED = "an unnamed host"
 
 
 class ModelHosts:
@@ -96,3 +99,14 @@ def _in_words(error: BackendError, model: str) -> BackendError:
 def _another(error: BackendError) -> BackendError:
     """Return a copy of the error, because each request must raise an object of its own."""
     return type(error)(error.message, kind=error.kind)
+
+
+def host_said(description: JsonObject) -> str:
+    """Return host:port of the host that runs a model, by its description in /api/tags or /api/show; "" = the server
+    itself."""
+    host = description.get("remote_host")
+    if not host and not description.get("remote_model"):
+        return ""
+    url = host.strip() if isinstance(host, str) else ""
+    name = host_of(url if "://" in url else f"http://{url}").rpartition("@")[2][:_MOST_HOST_CHARS]
+    return name if name.isascii() and name.isprintable() and name.strip() else _UNNAMED

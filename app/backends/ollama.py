@@ -9,23 +9,36 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from app.backends.base import V1_PATHS, Backend, entries_of
-from app.backends.model_hosts import ModelHosts
-from app.errors import BackendDenied, BackendError, BackendRejected, PrivacyViolation
+from app.backends.model_hosts import ModelHosts, host_said
+from app.backends.ollama_facts import OllamaFacts, named
+from app.errors import BackendDenied, BackendError, BackendRejected, BackendServerError, PrivacyViolation
 from app.fields import Choice, Duration, FlagOrAuto, Windows
-from app.routing.locality import host_of, is_cloud_model, model_key
-from app.types import BackendConfig, ChatRequest, Dialect, JsonObject, Loading, Outgoing, StoredRequest, Target, Wire
+from app.routing.locality import is_cloud_model, model_key
+from app.types import (
+    BackendConfig,
+    ChatRequest,
+    Dialect,
+    JsonObject,
+    Loading,
+    ModelFacts,
+    Outgoing,
+    Residency,
+    StoredRequest,
+    Target,
+    Turnover,
+    Wire,
+)
 from app.wire.ollama.request import dropped_members
 
 _READS_TRUNCATE = (0, 12, 6)  # https://github.com/ollama/ollama/pull/12582
 _UNKNOWN: tuple[int, ...] = ()
 _VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})\.(\d{1,6})")
 _MOST_DIALECTS = 1000  # clients can name any model
-_NUM_CTX = re.compile(r"^num_ctx\s+(\d{1,12})\b", re.MULTILINE)
-_MOST_HOST_CHARS = 100
-_UNNAMED = "an unnamed host"
+_MOST_DESCRIBED = 50  # models that the server is asked about in one round of discovery
 
 
 class OllamaBackend(Backend):
@@ -74,13 +87,17 @@ class OllamaBackend(Backend):
         self._version: tuple[int, ...] | None = None  # None = the server was not asked yet
         self._without_thinking: frozenset[str] = frozenset()  # models that the server lists as such
         self._dialects: dict[str, Dialect] = {}
+        self._facts = OllamaFacts(self._wanted_window, lambda: self._is_native)
 
     @property
     def wires(self) -> tuple[Wire, ...]:
         """Return Ollama's own API instead of chat when the policy asks for it and the server supports `truncate`."""
         *others, chat = super().wires
-        native = self._wants_native and (self._version or _UNKNOWN) >= _READS_TRUNCATE
-        return (*others, Wire.OLLAMA if native else chat)
+        return (*others, Wire.OLLAMA if self._is_native else chat)
+
+    @property
+    def _is_native(self) -> bool:
+        return self._wants_native and (self._version or _UNKNOWN) >= _READS_TRUNCATE
 
     def get_ready(self) -> None:
         """Ask for the version before the first request.  A server that does not tell counts as an old one."""
@@ -118,22 +135,49 @@ class OllamaBackend(Backend):
         document = self.ask(self.models_path)
         if self._wants_native:
             self._version = self._ask_version()
-        self._learn_thinking(document)
-        hosts = {model_key(str(entry["name"])): host_said(entry) for entry in _named(document)}
-        self._hosts.learn(hosts)
-        names = self.model_names(document)
+        self.learn_list(document)
+        hosts, names = self._hosts.by_model, self.model_names(document)
         return tuple(sorted(names, key=lambda name: is_cloud_model(name) or bool(hosts[model_key(name)])))
 
-    def model_names(self, document: JsonObject) -> tuple[str, ...]:
-        return tuple(str(entry["name"]) for entry in _named(document))
+    def learn_list(self, document: JsonObject) -> None:
+        self._learn_thinking(document)
+        self._hosts.learn({model_key(str(entry["name"])): host_said(entry) for entry in named(document)})
+        self._facts.learn_list(document)
 
-    def runs_with(self, model: str) -> int | None:
-        """Return the size with which a loaded model was loaded, else the size in its Modelfile."""
-        for entry in entries_of(self.ask("/api/ps"), "models"):
-            if entry.get("name") == model and isinstance(entry.get("context_length"), int):
-                return int(entry["context_length"])
-        parameter = _NUM_CTX.search(str(self.ask("/api/show", {"model": model}).get("parameters") or ""))
-        return int(parameter[1]) if parameter else None
+    def model_names(self, document: JsonObject) -> tuple[str, ...]:
+        return tuple(str(entry["name"]) for entry in named(document))
+
+    def ask_for_facts(self, models: Sequence[str] = ()) -> None:
+        """Ask which models are loaded, and once for the description of each model."""
+        self.look()
+        for name in list(islice(self._facts.to_describe(models), _MOST_DESCRIBED)):
+            try:
+                self._facts.learn_description(name, self.ask("/api/show", {"model": name}))
+            except (BackendDenied, BackendRejected, BackendServerError):
+                self._facts.learn_description(name, {})  # it does not tell: it is not asked again
+
+    def look(self) -> None:
+        document = None
+        try:
+            document = self.ask("/api/ps")
+        finally:
+            self._facts.learn_loaded(document)
+
+    @property
+    def version(self) -> str:
+        return ".".join(map(str, self._version or _UNKNOWN))
+
+    @property
+    def facts(self) -> Mapping[str, ModelFacts]:
+        return self._facts.by_model
+
+    @property
+    def residency(self) -> Mapping[str, Residency]:
+        return self._facts.residency
+
+    @property
+    def turnover(self) -> Mapping[str, Turnover]:
+        return self._facts.turnover
 
     def _ask_version(self) -> tuple[int, ...]:
         try:
@@ -146,7 +190,7 @@ class OllamaBackend(Backend):
         """Note the models that the server lists without the capability; older versions list none."""
         without = frozenset(
             str(entry["name"])
-            for entry in _named(document)
+            for entry in named(document)
             if isinstance(entry.get("capabilities"), list) and "thinking" not in entry["capabilities"]
         )
         if without != self._without_thinking:
@@ -167,6 +211,10 @@ class OllamaBackend(Backend):
             thinks=name not in self._without_thinking,
         )
 
+    def _wanted_window(self, model: str) -> int | None:
+        """Return the window that requests for a model ask for.  Other APIs than Ollama's own ask for none."""
+        return self._loading(model).num_ctx if self._is_native else None
+
     def _ask_for_host(self, model: str) -> str:
         """Ask where a model runs.  A version that answers 404, or names no host, runs all models itself."""
         try:
@@ -186,18 +234,3 @@ class OllamaBackend(Backend):
             return bool(entries_of(self.ask("/api/experimental/aliases", private=True), "aliases"))
         except (BackendDenied, BackendRejected):  # this version has no aliases
             return False
-
-
-def _named(document: JsonObject) -> list[JsonObject]:
-    return [entry for entry in entries_of(document, "models") if entry.get("name")]
-
-
-def host_said(description: JsonObject) -> str:
-    """Return host:port of the host that runs a model, by its description in /api/tags or /api/show; "" = the server
-    itself."""
-    host = description.get("remote_host")
-    if not host and not description.get("remote_model"):
-        return ""
-    url = host.strip() if isinstance(host, str) else ""
-    name = host_of(url if "://" in url else f"http://{url}").rpartition("@")[2][:_MOST_HOST_CHARS]
-    return name if name.isascii() and name.isprintable() and name.strip() else _UNNAMED

@@ -1,7 +1,13 @@
 """vLLM's OpenAI-compatible server.  Facts: https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 from app.backends.base import V1_PATHS, Backend, entries_of
-from app.types import Dialect
+from app.backends.fact_values import tokens
+from app.routing.locality import model_key
+from app.types import BackendConfig, Dialect, JsonObject, ModelFacts
 
 
 class VllmBackend(Backend):
@@ -13,12 +19,25 @@ class VllmBackend(Backend):
     hint = " (is vLLM running?)"
     dialect = Dialect(reasoning_field="reasoning", system_first=True, efforts={"minimal": "low", "xhigh": "high"})
 
+    def __init__(self, config: BackendConfig, environ: Mapping[str, str]) -> None:
+        super().__init__(config, environ)
+        self._facts: Mapping[str, ModelFacts] = {}
+
     @classmethod
     def normal_endpoint(cls, endpoint: str) -> str:
         return endpoint.rstrip("/").removesuffix("/v1")
 
-    def runs_with(self, model: str) -> int | None:
-        for entry in entries_of(self.ask(self.models_path), "data"):
-            if entry.get("id") == model and isinstance(entry.get("max_model_len"), int):
-                return int(entry["max_model_len"])
-        return None
+    def learn_list(self, document: JsonObject) -> None:
+        entries = [entry for entry in entries_of(document, "data") if isinstance(entry.get("id"), str)]
+        windows = {entry["id"]: tokens(entry.get("max_model_len")) for entry in entries}
+        facts = {}
+        for entry in entries:
+            base = entry.get("parent")  # of an adapter, whose own window is not told
+            window = windows[entry["id"]] or (windows.get(base) if isinstance(base, str) else None)
+            facts[model_key(entry["id"])] = ModelFacts(window=window, refuses=True)
+        if facts != self._facts:
+            self._facts = facts
+
+    @property
+    def facts(self) -> Mapping[str, ModelFacts]:
+        return self._facts

@@ -1,4 +1,4 @@
-"""Ask the local backends for their models."""
+"""Ask the local backends for their models, and for the facts about them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TELL_S = 10.0  # the time limit for a server to name its models
 
 
 class Discovery:
-    """Ask the backends for their models, and store the answers in the beliefs."""
+    """Ask the backends for their models, and store the answers in the beliefs.  A backend holds its facts itself."""
 
     def __init__(self, backends: Mapping[str, Backend], beliefs: Beliefs) -> None:
         self._backends = backends
@@ -39,6 +39,9 @@ class Discovery:
         with gevent.Timeout(_TELL_S, False):
             models = models_of(backend)
         self._beliefs.learn_models(name, models)
+        if models is not None:
+            with gevent.Timeout(_TELL_S, False):
+                ask_for_facts(backend)
 
 
 def to_ask(backends: Mapping[str, Backend], local: frozenset[str]) -> dict[str, Backend]:
@@ -54,3 +57,11 @@ def models_of(backend: Backend) -> tuple[str, ...] | None:
     except BackendError as error:
         log.debug("%s: %s", backend.config.name, error.message)
         return None
+
+
+def ask_for_facts(backend: Backend) -> None:
+    """Ask for the facts that the list of models lacks.  A server that does not tell them is as good as before."""
+    try:
+        backend.ask_for_facts()
+    except BackendError as error:
+        log.debug("%s: %s", backend.config.name, error.message)

@@ -27,7 +27,7 @@ from app.cli.records import open_circuits, read
 from app.descriptors import limits
 from app.errors import BackendError
 from app.policy import yaml_source
-from app.routing.locality import host_name, is_address, is_loopback_name
+from app.routing.locality import host_name, is_address, is_loopback_name, model_key
 from app.services import Services
 from app.settings import Settings
 from app.storage import now_ms
@@ -87,14 +87,12 @@ def inspect(services: Services, environ: Mapping[str, str]) -> Facts:
 
 
 def _discover(backend: Backend) -> Discovery:
-    config = backend.config
-    windows: dict[str, int] = {}
     try:
         models = backend.discover()
         with contextlib.suppress(BackendError):  # not every version reports windows
-            for model in dict.fromkeys((*config.models, *config.families.values(), *models[:1])):
-                if model in models and (size := backend.runs_with(model)):
-                    windows[model] = size
+            backend.ask_for_facts([*backend.config.models, *backend.config.families.values(), *models[:1]])
+        facts = {model: backend.facts.get(model_key(model)) for model in models}
+        windows = {model: one.window for model, one in facts.items() if one is not None and one.window}
         return Discovery(models=models, windows=windows, model_hosts=backend.model_hosts)
     except BackendError as error:
         return Discovery(error=error.message, kind=error.kind)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from app.backends import BACKEND_TYPES
-from app.backends.base import Backend, entries_of
-from app.backends.ollama import host_said
+from app.backends.base import Backend
+from app.backends.model_hosts import host_said
+from app.backends.ollama_facts import named
 from app.beliefs.local import resolve
 from app.cli.common import counted
 from app.errors import BackendError
-from app.routing.locality import host_name, is_cloud_model
+from app.routing.locality import host_name, is_cloud_model, model_key
 from app.types import BackendConfig, JsonObject, Timeouts
 
 _TIMEOUT_S = 1.5  # for each step of a request; all servers are asked in parallel
@@ -91,11 +93,12 @@ def _ask_ollama(server: Server, context: int) -> tuple[Server, str]:
     """Return the server with its models, and a note.  `context` is OLLAMA_CONTEXT_LENGTH in tokens; 0 = not set."""
     backend = _backend(server)
     try:
-        entries = [entry for entry in entries_of(backend.ask("/api/tags"), "models") if entry.get("name")]
+        listed = backend.ask("/api/tags")
+        entries = named(listed)
         models = [_model(entry) for entry in entries if _chats(str(entry["name"]))]
         remote = tuple(model for model in models if model.remote_host or is_cloud_model(model.name))
         usable = [model for model in models if model not in remote]
-        windows = _windows(backend, [model.name for model in usable])
+        windows = _windows(backend, listed, [model.name for model in usable])
     except BackendError as error:
         return server, f"no Ollama: {error.message}"
     finally:
@@ -108,19 +111,13 @@ def _ask_ollama(server: Server, context: int) -> tuple[Server, str]:
     return replace(server, models=local, remote_models=remote, addresses=addresses), note
 
 
-def _windows(backend: Backend, names: Sequence[str]) -> dict[str, int]:
+def _windows(backend: Backend, listed: JsonObject, names: Sequence[str]) -> dict[str, int]:
     """Return the context windows that the server reports; not every version reports them."""
-    windows: dict[str, int] = {}
-    for name in names:
-        try:
-            size = backend.runs_with(name)
-        except BackendError as error:
-            if error.kind.startswith("http_"):
-                continue
-            break  # the server no longer replies
-        if size and size > 0:
-            windows[name] = size
-    return windows
+    backend.learn_list(listed)
+    with contextlib.suppress(BackendError):
+        backend.ask_for_facts(names)
+    facts = ((name, backend.facts.get(model_key(name))) for name in names)
+    return {name: one.window for name, one in facts if one is not None and one.window}
 
 
 def _model(entry: JsonObject) -> Model:
@@ -144,11 +141,12 @@ def _ask(server: Server) -> Server | None:
     """Return the server at a default port, with the type that it reports; None when there is none, or a router."""
     backend = _backend(server)
     try:
-        entries = backend.ask(backend.models_path).get("data")
+        listed = backend.ask(backend.models_path)
     except BackendError:
         return None
     finally:
         backend.close()
+    entries = listed.get("data")
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) and "id" in entry for entry in entries):
         return None
     owners = {str(entry.get("owned_by")) for entry in entries}
@@ -159,7 +157,7 @@ def _ask(server: Server) -> Server | None:
     endpoint = server.endpoint.removesuffix("/v1") + ("/v1" if kind.type == "openai" else "")
     server = replace(kind, endpoint=endpoint)
     backend = _backend(server)
-    windows = _windows(backend, names)
+    windows = _windows(backend, listed, names)
     backend.close()
     return replace(server, models=tuple(Model(name, window=windows.get(name)) for name in names))
 

@@ -13,6 +13,7 @@ what is loaded.  A token is a word, and a message costs four more.  It answers t
 from __future__ import annotations
 
 import abc
+import hashlib
 import json
 import select
 import socket
@@ -45,6 +46,7 @@ class Model:
     token_s: float = 0.0  # a token of the answer
     remote_host: str = ""
     weights: str = ""  # models with the same weights share a runner; "" = its own
+    digest: str = ""  # 64 hexadecimal characters; "" = one of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,7 @@ class Ollama:
                 {
                     "name": runner.model.name,
                     "model": runner.model.name,
+                    "digest": _digest(runner.model),
                     "size": runner.model.size_bytes,
                     "size_vram": round(runner.model.size_bytes * runner.model.on_gpu),
                     "expires_at": _rfc3339(runner.used_at + runner.keep_s),
@@ -298,7 +301,8 @@ class _Handler(BaseHTTPRequestHandler):
         model = self.ollama.find(str(body.get("model")))
         parameters = f"num_ctx                        {model.num_ctx}" if model.num_ctx else ""
         info = {"general.architecture": "llama", "llama.context_length": model.trained}
-        self._json(200, {"parameters": parameters, "model_info": info, **_tag(model)})
+        modelfile = f"# Modelfile\nFROM /models/blobs/sha256-{_sha256(_key(model))}\nTEMPLATE hello\n"
+        self._json(200, {"parameters": parameters, "modelfile": modelfile, "model_info": info, **_tag(model)})
 
     def _generate(self, body: dict[str, Any]) -> None:
         """Without a prompt: load, or with `keep_alive: 0` unload."""
@@ -521,11 +525,19 @@ def _tag(model: Model) -> dict[str, Any]:
         "name": model.name,
         "model": model.name,
         "size": model.size_bytes,
-        "digest": f"{abs(hash(model.name)):064x}"[:64],
+        "digest": _digest(model),
         "details": {"family": "llama", "families": ["llama"], "context_length": model.trained},
         "capabilities": list(model.capabilities),
         **remote,
     }
+
+
+def _digest(model: Model) -> str:
+    return model.digest or _sha256(model.name)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _key(model: Model) -> str:
