@@ -9,7 +9,6 @@ import select
 import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
@@ -20,7 +19,7 @@ from app import tuning as _tuning  # noqa: E402
 from app.server import worker as _worker  # noqa: E402
 
 _POLICY_TEXT = "_LLR_POLICY_TEXT"  # read by app/factory.py
-_PLACES_FD = "_LLR_PLACES_FD"  # read by app/backends/places.py
+_PLACES_FD = "_LLR_PLACES_FD"  # read by app/places/__init__.py
 _UNREAD_MS = 120_000  # a client that reads nothing for this time counts as disconnected
 _POLICY_BYTES = 1_000_000  # more than the check allows; LLR_POLICY may name an endless file
 _LOOPBACK = ("127.", "localhost", "::1", "[::1]")
@@ -139,9 +138,8 @@ def on_starting(server):
             "only %d file descriptors (ulimit -Hn): a worker serves %d clients at once; %d would do for %d",
             *(limit, worker_connections, enough, _descriptors.MOST_CONNECTIONS),
         )
-    # Workers share the places of `maxConcurrency` through locks on this file (app/backends/places.py).
-    server.places_file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the master lives
-    os.environ[_PLACES_FD] = str(server.places_file.fileno())
+    # Workers share the places of `maxConcurrency` in this file (app/places/).  It is in memory, so no disk can be full.
+    os.environ[_PLACES_FD] = str(os.memfd_create("places"))  # open as long as the master lives
     _say(f"local-llm-router listens on http://{bind} (PID {os.getpid()})")
 
 

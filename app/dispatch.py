@@ -18,6 +18,7 @@ from app.errors import (
     StreamInterrupted,
     causes,
 )
+from app.places import Place
 from app.routing.locality import host_of, judge_target
 from app.routing.model_facts import model_facts
 from app.services import Services
@@ -191,7 +192,9 @@ class Call:
         self._egress = Egress()
         self._started = time.monotonic()
         self._first_byte: float | None = None
-        self._place: int | None = None
+        self._place: Place | None = None
+        self._wait_ms: int | None = None
+        self._lane = plan.request.lane if kind in (Kind.LIVE, Kind.STORED) else Lane.BACKGROUND
         self.dropped: tuple[str, ...] = ()  # members of the client's body that the backend does not get
         self._finished = False
 
@@ -223,7 +226,7 @@ class Call:
         is_local = verdict.local is not False
         if private and not is_local:
             raise _forbidden(verdict.reason)
-        self._place = self._upstream.places.acquire(backend.config.timeouts.first_byte_s)
+        self._place = self._wait_for_place(backend.config.timeouts.first_byte_s)
         backend.get_ready()
         outgoing = backend.prepare(self._plan.request, target, stream=self._stream)
         if private and (host := backend.host_of_model(target.model)):
@@ -232,6 +235,17 @@ class Call:
         destination = None if is_local else verdict.remote_host or host_of(backend.config.endpoint)
         self._egress = Egress(len(outgoing.body), destination)  # from here on, data may have left this machine
         return backend.open(outgoing, target, stream=self._stream, private=private)
+
+    def _wait_for_place(self, wait_s: float) -> Place:
+        places, targets = self._services.places, (self.target,)
+        place = places.take(targets)
+        if place is None:
+            begin = time.monotonic()
+            try:
+                place = places.wait(targets, self._lane, wait_s)
+            finally:
+                self._wait_ms = round((time.monotonic() - begin) * 1000)
+        return place
 
     def begin(self) -> None:
         """Note that the first event of a stream has arrived."""
@@ -252,7 +266,7 @@ class Call:
             return
         self._finished = True
         if self._place is not None:
-            self._upstream.places.release(self._place)
+            self._services.places.release(self._place)
         now, price = time.monotonic(), self._upstream.backend.config.price
         read, written = (reply.input_tokens, reply.output_tokens) if reply else (None, None)
         record = CallRecord(
@@ -260,13 +274,14 @@ class Call:
             kind=self._kind,
             surface=self._plan.request.surface,
             stream=self._stream,
-            lane=self._plan.request.lane if self._kind in (Kind.LIVE, Kind.STORED) else Lane.BACKGROUND,
+            lane=self._lane,
             target=self.target,
             why=self.why,
             times=Times(
                 ts_ms=int(time.time() * 1000),
                 latency_ms=round((now - self._started) * 1000),
                 ttfb_ms=round((self._first_byte - self._started) * 1000) if self._first_byte else None,
+                wait_ms=self._wait_ms,
             ),
             ending=ending,
             usage=Usage(read, written, price.cost_usd(read, written) if price else None),

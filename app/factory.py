@@ -22,8 +22,9 @@ from app.conversations import Conversations
 from app.errors import PolicyError
 from app.metrics.recorder import Recorder
 from app.metrics.store import Store
+from app.places import PLACES_FD, Places
 from app.policy import Loaded
-from app.services import Services, Shadows, with_places
+from app.services import Services, Shadows, Upstream
 from app.settings import Settings
 from app.storage import now_ms
 from app.web import headers
@@ -81,7 +82,8 @@ def make_services(configured: Settings, loaded: Loaded, shadows: Shadows, enviro
         settings=configured,
         policy=loaded.policy,
         detectors=loaded.detectors,
-        upstreams=with_places(loaded.backends, environ),
+        upstreams={name: Upstream(backend) for name, backend in loaded.backends.items()},
+        places=Places(loaded.policy.backends.values(), int(environ[PLACES_FD]) if PLACES_FD in environ else None),
         circuits=circuits,
         beliefs=Beliefs(loaded.policy.backends, loaded.backends, circuits),
         shadows=shadows,

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar
 
 from app.backends.base import Backend
-from app.backends.places import PLACES_FD, Places
 from app.background.disconnects import Disconnects
 from app.background.thread import WorkerThread
 from app.beliefs import Beliefs
@@ -19,6 +18,7 @@ from app.errors import RouterError
 from app.metrics.recorder import Recorder
 from app.metrics.servers import model_rows
 from app.metrics.store import Store
+from app.places import Places
 from app.routing.detect import Detectors
 from app.routing.expected import expected_ms
 from app.routing.names import model_for
@@ -30,6 +30,7 @@ from app.types import (
     CircuitState,
     JsonDict,
     Kind,
+    Lane,
     Observations,
     Plan,
     Policy,
@@ -38,7 +39,6 @@ from app.types import (
 from app.words import rounded
 
 WORKER_STALE_MS = 10_000  # a worker without a report for this time has ended
-_PLACES_PER_BACKEND = 100_000  # bytes of the shared file that belong to one backend
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,10 +46,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Hold one backend with its places."""
+    """Hold one backend."""
 
     backend: Backend
-    places: Places
 
 
 class Shadows(Protocol):
@@ -75,6 +74,7 @@ class Services:
     policy: Policy
     detectors: Detectors
     upstreams: Mapping[str, Upstream]
+    places: Places
     circuits: Circuits
     beliefs: Beliefs
     shadows: Shadows
@@ -110,9 +110,10 @@ class Services:
     def report(self) -> JsonDict:
         """Return the report of this worker: its calls, circuits and queues."""
         states, closed = self.circuits.states(), CircuitState.CLOSED
+        calls = {name: self.places.own(name) for name in self.upstreams}
         return {
-            "in_flight": {name: upstream.places.in_flight for name, upstream in self.upstreams.items()},
-            "waiting": {name: upstream.places.waiting for name, upstream in self.upstreams.items()},
+            "in_flight": {name: in_flight for name, (in_flight, _) in calls.items()},
+            "waiting": {name: dict(zip(Lane, waiting, strict=True)) for name, (_, waiting) in calls.items()},
             "circuit_open": {name: int(states.get(name, closed) != closed) for name in self.upstreams},
             "queued": self.recorder.queued,
             "models": {name: self._models(upstream.backend) for name, upstream in self.upstreams.items()},
@@ -141,12 +142,3 @@ class Services:
 def _parts(target: Target, config: BackendConfig, observations: Observations) -> JsonDict:
     """Return the parts of the expected time of a call to a target, in ms."""
     return {"warm_ms": rounded(expected_ms(target, config, observations))}
-
-
-def with_places(backends: Mapping[str, Backend], environ: Mapping[str, str]) -> dict[str, Upstream]:
-    """Return each backend with its places, in the file that the master opened if there is one."""
-    fd = int(environ[PLACES_FD]) if PLACES_FD in environ else None
-    return {
-        name: Upstream(backend, Places(backend.config.max_concurrency.get("*", 0), index * _PLACES_PER_BACKEND, fd))
-        for index, (name, backend) in enumerate(backends.items())
-    }

@@ -109,11 +109,11 @@ def test_a_private_lookup_stops_at_the_gate() -> None:
 
 def test_a_lookup_waits_for_a_place_and_gives_it_back() -> None:
     stage = Stage({"a": [StoredDocument(b"{}", {})]}, limits={"a": 1})
-    place = stage.upstreams["a"].places.acquire(0)
+    place = stage.places.take([Target("a", "m")])
     with pytest.raises(AllBackendsFailed):
         look_up(stage)
     assert lines(stage) == [("a", "error", "busy", None)]
-    stage.upstreams["a"].places.release(place)
+    stage.places.release(place)
     look_up(stage)
     assert stage.in_flight == 0
 
@@ -663,7 +663,7 @@ def test_a_row_says_where_a_request_went_and_how_much_of_it() -> None:
 
 def test_what_was_never_sent_has_no_destination() -> None:
     stage = Stage({"cloud": [], "busy": [], "home": []}, local=frozenset({"home"}), limits={"busy": 1})
-    stage.upstreams["busy"].places.acquire(0)
+    stage.places.take([Target("busy", "m")])
     run(stage, "cloud", "home", private=True)
     run(stage, "busy", "home")
     assert [(call.error, call.destination, call.sent_bytes) for call in stage.records if call.error] == [
@@ -742,13 +742,13 @@ def test_a_circuit_that_opens_during_the_request_counts_at_once() -> None:
 
 def test_a_busy_backend_passes_the_request_on_and_is_not_to_blame() -> None:
     stage = Stage({"a": [], "b": []}, limits={"a": 1})
-    held = stage.upstreams["a"].places.acquire(0)
+    held = stage.places.take([Target("a", "m")])
     reply = run(stage, "a", "b")
     assert (reply.target.backend, reply.fallback_for) == ("b", "a")
     assert lines(stage) == [("a", "error", "busy", None), ("b", "ok", None, "a")]
     assert not stage.records[0].backend_failed
     assert stage.called == ["b"]
-    stage.upstreams["a"].places.release(held)
+    stage.places.release(held)
     assert run(stage, "a", "b").target.backend == "a"
 
 

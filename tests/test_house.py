@@ -557,7 +557,7 @@ def readers(pattern: str) -> set[str]:
     [
         (r"\bCallRecord\(", {"dispatch.py"}),  # every call makes its one record there
         (r"\.p50_ms\b", {"routing/expected.py"}),  # the one estimate of a call's time
-        (r"\.places\.(acquire|release)\(", {"dispatch.py"}),
+        (r"\.places\.(take|wait|release)\(", {"dispatch.py"}),
         (r"circuits\.(admit|answered)\(", {"dispatch.py"}),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from app.backends import BACKEND_TYPES
 from app.routing.locality import Verdict, host_name, judge
@@ -21,6 +21,7 @@ from app.types import (
     Route,
     SensitivityRules,
     Timeouts,
+    model_key,
 )
 
 Resolve = Callable[[str], Sequence[str]]
@@ -69,12 +70,16 @@ def _backend(name: str, entry: JsonObject, settings: Settings) -> BackendConfig:
         local=verdict(entry).local,
         context_windows=entry.get("context_window") or {},
         price=Price(**entry["price"]) if entry.get("price") else None,
-        max_concurrency=entry.get("max_concurrency") or {},
+        max_concurrency=_by_model(entry.get("max_concurrency") or {}),
         max_wait_ms=entry.get("max_wait_ms"),
         api_key_env=entry.get("api_key_env", kind.default_key_env) or None,
         own={name: entry[name] for name in kind.policy_fields if name in entry},
         responses=entry.get("responses") or ("native" if kind.responses_at_default and is_default else "chat"),
     )
+
+
+def _by_model(limits: Mapping[str, int]) -> dict[str, int]:
+    return {model if model == "*" else model_key(model): limit for model, limit in limits.items()}
 
 
 def _seconds(ms: float | None, default_s: float) -> float:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from app.types import BackendConfig, Observations, Target
+from app.types import model_key as model_key  # a part of the verdict on a model, so callers find it here
 
 # Loopback, RFC 1918, link-local and unique-local ranges.  100.64/10 (carrier NAT, overlay networks) is not
 # here: an operator who uses it sets `local: true`.  0.0.0.0 and :: reach the machine itself.
@@ -112,15 +113,6 @@ def is_cloud_model(model: str) -> bool:
     model = model.lower().partition("@")[0].strip()
     tag = model.rpartition(":")[2] if ":" in model else ""
     return tag.endswith("cloud") or model.endswith("-cloud")
-
-
-def model_key(model: str) -> str:
-    """Return the normal form of a model's name at an Ollama, where `X`, `x:latest` and `library/x` are all the same.
-    A digest stays a part of the name.  Facts: https://github.com/ollama/ollama/blob/main/types/model/name.go."""
-    name, at, digest = model.strip().lower().partition("@")
-    name = name.removeprefix("registry.ollama.ai/").removeprefix("library/")
-    tagged = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
-    return f"{tagged}{at}{digest}"
 
 
 # --- addresses and names ------------------------------------------------------------------------

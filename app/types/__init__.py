@@ -6,7 +6,7 @@ milliseconds.  Nothing here does I/O, and nothing here imports another package o
 
 from app.types.aliases import Environ, JsonDict, JsonObject
 from app.types.decision import Basis, Decision, DryRun, Estimate, Observations, Plan, PlannedCall, Step
-from app.types.facts import CAPABILITIES, ModelFacts, Queue, Residency, Timings, Turnover
+from app.types.facts import CAPABILITIES, ModelFacts, Queue, Residency, Timings, Turnover, model_key
 from app.types.policy import (
     PINS,
     UNKNOWN_MODELS,
@@ -106,4 +106,5 @@ __all__ = [
     "Usage",
     "Why",
     "Wire",
+    "model_key",
 ]

@@ -8,6 +8,15 @@ from dataclasses import dataclass, field
 CAPABILITIES = ("completion", "tools", "vision", "thinking", "embedding", "insert")  # Ollama's words
 
 
+def model_key(model: str) -> str:
+    """Return the normal form of a model's name at an Ollama, where `X`, `x:latest` and `library/x` are all the same.
+    A digest stays a part of the name.  Facts: https://github.com/ollama/ollama/blob/main/types/model/name.go."""
+    name, at, digest = model.strip().lower().partition("@")
+    name = name.removeprefix("registry.ollama.ai/").removeprefix("library/")
+    tagged = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+    return f"{tagged}{at}{digest}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
     """The facts about one model that decisions depend on; None = the server does not tell."""

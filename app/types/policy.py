@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from app.types.aliases import JsonObject
+from app.types.facts import model_key
 from app.types.states import Wire
 
 PINS = ("any", "declared", "local", "none")  # `pins:`; the first is the default
@@ -52,7 +53,9 @@ class BackendConfig:
     local: bool | None = None  # None = depends on the addresses of its host
     context_windows: Mapping[str, int] = field(default_factory=dict)  # model -> tokens; "*" = every other model
     price: Price | None = None  # None = unknown, which is not 0
-    max_concurrency: Mapping[str, int] = field(default_factory=dict)  # model -> calls at the same time; 0 = no limit
+    max_concurrency: Mapping[str, int] = field(
+        default_factory=dict
+    )  # model_key -> calls at the same time; 0 = no limit
     max_wait_ms: float | None = None  # a call that is expected to wait longer for a place goes elsewhere
     api_key_env: str | None = None
     responses: str = "chat"  # native: the server speaks the Responses API itself
@@ -68,8 +71,9 @@ class BackendConfig:
         return self.context_windows.get(model, self.context_windows.get("*"))
 
     def places_of(self, model: str) -> str:
-        """Return the name of the places that calls to a model share: the model itself, or "*"."""
-        return model if model in self.max_concurrency else "*"
+        """Return the name of the places that calls to a model share: its model_key, or "*"."""
+        key = model_key(model)
+        return key if key in self.max_concurrency else "*"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from app.backends.base import Backend
-from app.backends.places import Places
 from app.backends.reply import Whole
 from app.circuits import Circuits
+from app.places import Places
 from app.services import Upstream
 from app.types import (
     BackendConfig,
@@ -120,14 +120,16 @@ class Stage:
         self.facts: Mapping[str, Mapping[str, ModelFacts]] = {}
         self.records: list[SimpleNamespace] = []  # flat, see build.flat
         self.backends = {
-            name: FakeBackend(config(name, price=(prices or {}).get(name)), *given) for name, given in answers.items()
+            name: FakeBackend(
+                config(name, price=(prices or {}).get(name), max_concurrency={"*": (limits or {}).get(name, 0)}), *given
+            )
+            for name, given in answers.items()
         }
-        self.upstreams = {
-            name: Upstream(backend, Places((limits or {}).get(name, 0), 0, None))
-            for name, backend in self.backends.items()
-        }
+        self.upstreams = {name: Upstream(backend) for name, backend in self.backends.items()}
+        self.places = Places([backend.config for backend in self.backends.values()])
         self.services: Any = SimpleNamespace(  # those that dispatching uses
             upstreams=self.upstreams,
+            places=self.places,
             circuits=self.circuits,
             beliefs=SimpleNamespace(observations=self.observations),
             record=self.record,
@@ -149,4 +151,4 @@ class Stage:
 
     @property
     def in_flight(self) -> int:
-        return sum(upstream.places.in_flight for upstream in self.upstreams.values())
+        return sum(self.places.in_flight(name) for name in self.backends)
