@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -231,6 +232,8 @@ class Call:
         outgoing = backend.prepare(self._plan.request, target, stream=self._stream)
         if private and (host := backend.host_of_model(target.model)):
             raise _forbidden(f"hands {target.model} on to {host}")
+        if is_local and self._plan.request.identifiers:
+            outgoing = dataclasses.replace(outgoing, headers=self._plan.request.identifiers)
         self.dropped = outgoing.dropped
         destination = None if is_local else verdict.remote_host or host_of(backend.config.endpoint)
         self._egress = Egress(len(outgoing.body), destination)  # from here on, data may have left this machine

@@ -31,6 +31,7 @@ from app.routing.decide import decide
 from app.settings import VARIABLES, Settings
 from app.storage.model import Metric
 from app.types import ABTest, ChatRequest, Classification, Observations
+from app.web.identifiers import FORWARDED
 from app.wire.chat import request as chat
 from tests import build
 from tests.documents import ROOT, Document, names
@@ -325,7 +326,7 @@ def test_every_header_is_documented():
     code = "".join(source.read_text("utf-8") for source in SOURCES)
     written = set(re.findall(r"\bX-LLR-[A-Za-z]+(?:-[A-Za-z]+)*", code))
     written |= {"X-LLR-" + name.replace("_", "-").title() for name in re.findall(r"HTTP_X_LLR_([A-Z_]+[A-Z])", code)}
-    written |= set(re.findall(r"\bx-should-retry\b", code))
+    written |= set(re.findall(r"\bx-should-retry\b", code)) | set(FORWARDED.values())
     tables = [*API.rows("header", "values"), *API.rows("header", "on")]
     assert written == {name for row in tables for name in names(row[0])}
 

@@ -50,6 +50,7 @@ from app.wire import WIRES, sse, translator
 from app.wire.chat.request import MOST_MODEL_CHARS
 from app.wire.error_document import error_of, error_of_stored
 
+_NO_HEADERS: Mapping[str, str] = {}
 _NO_FACTS: Mapping[str, ModelFacts] = {}
 _NO_RESIDENCY: Mapping[str, Residency] = {}
 _NO_TURNOVER: Mapping[str, Turnover] = {}
@@ -145,7 +146,7 @@ class Backend:
 
     def _open(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Whole | Stream:
         """Try `open` once."""
-        response = self._send(outgoing.method, outgoing.path, outgoing.body or None, private)
+        response = self._send(outgoing.method, outgoing.path, outgoing.body or None, private, outgoing.headers)
         form = WIRES[outgoing.wire]
         stream_reply = None
         try:
@@ -249,9 +250,11 @@ class Backend:
         self._connections.close()
         self._private_connections.close()
 
-    def _send(self, method: str, path: str, body: bytes | None, private: bool) -> Response:
+    def _send(
+        self, method: str, path: str, body: bytes | None, private: bool, more: Mapping[str, str] = _NO_HEADERS
+    ) -> Response:
         via = self._private_connections if private else self._connections
-        headers = self._headers(body)
+        headers = {**more, **self._headers(body)}
         try:
             try:
                 return via.call(method, path, body, headers)

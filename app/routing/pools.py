@@ -45,11 +45,9 @@ def conversation_of(request: ChatRequest) -> Conversation:
     """Return the conversation of a request: by the messages before the first reply, and by its session identifier."""
     if request.conversation is not None:
         return request.conversation
-    chat = request.body.chat
-    messages, key = chat.get("messages"), chat.get("prompt_cache_key")
+    messages = request.body.chat.get("messages")
     start, is_first = _start(messages if isinstance(messages, list) else [])
-    names = (request.session, key[:_MOST_CHARS] if isinstance(key, str) else "")
-    text = "\0".join((*names, *start))
+    text = "\0".join((request.session[:_MOST_CHARS], *start))
     return Conversation(_number(text, 2), is_first)
 
 

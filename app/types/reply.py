@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from app.types.aliases import JsonObject
@@ -21,6 +21,7 @@ class Outgoing:
     wire: Wire = Wire.CHAT  # the form of the body
     method: str = "POST"
     operation: Operation = Operation.CHAT
+    headers: Mapping[str, str] = field(default_factory=dict)  # of the client, that the backend gets too
     dropped: tuple[str, ...] = ()  # members of the client's body for which the backend's API has no place
 
     def form(self, request: ChatRequest) -> str:

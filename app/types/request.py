@@ -85,7 +85,8 @@ class ChatRequest:
     sensitivity_reason: str = "header"  # what made it high: header, detector:NAME, pattern:patterns[N], conversation
     large: bool = True  # each step with it may take milliseconds: the others get a turn between them
     lane: Lane = Lane.INTERACTIVE
-    session: str = ""  # the identifier of the conversation that the client sends
+    session: str = ""  # the identifier of the session that the client sends
+    identifiers: Mapping[str, str] = field(default_factory=dict)  # headers that local backends get too
     conversation: Conversation | None = None  # None = it is computed of the body when a pool needs it
     continues: Target | None = None  # the backend that stores the conversation: no other can continue it
     operation: ClassVar[Operation] = Operation.CHAT
@@ -117,6 +118,7 @@ class StoredRequest:
     operation: ClassVar[Operation] = Operation.STORED
     kind: ClassVar[Kind] = Kind.STORED
     lane: ClassVar[Lane] = Lane.INTERACTIVE
+    identifiers: ClassVar[Mapping[str, str]] = {}
 
     @property
     def private_because(self) -> str | None:

@@ -17,7 +17,8 @@ from app.web.surface import Api
 
 _EXPOSED_HEADERS = (
     "X-LLR-Request-Id, X-LLR-Backend, X-LLR-Model, X-LLR-Route, X-LLR-Pool, "
-    "X-LLR-Fallback-For, X-LLR-Pin, X-LLR-Sensitivity-Reason, X-LLR-Trace"
+    "X-LLR-Fallback-For, X-LLR-Pin, X-LLR-Sensitivity-Reason, X-LLR-Trace, "
+    "X-Request-Id"
 )
 _WRONG_HOST = "The router does not serve this Host. Add it to LLR_ALLOWED_HOSTS if it is a name of this machine."
 _WRONG_ORIGIN = "Web pages of this Origin may not use the router. Add it to LLR_ALLOWED_ORIGINS if you trust the page."

@@ -9,6 +9,7 @@ from app.errors import RouterError
 from app.services import Services
 from app.types import ChatRequest, Environ, Reply, Wire
 from app.web import headers
+from app.web.identifiers import identifiers, session
 from app.web.openai import OpenAI
 from app.web.surface import Exchange
 from app.wire.chat import request as chat
@@ -28,6 +29,7 @@ class ChatSurface(OpenAI):
         """Return the chat request of an HTTP request.  Raise RequestError."""
         sensitivity = headers.sensitivity(environ)
         parsed = chat.parse(body)
+        ids = identifiers(environ)
         return ChatExchange(
             ChatRequest(
                 request_id=headers.request_id(environ),
@@ -36,6 +38,8 @@ class ChatSurface(OpenAI):
                 model=chat.model_of(parsed.chat),
                 stream=bool(parsed.chat.get("stream")),
                 sensitivity=sensitivity,
+                session=session(ids, parsed.chat.get("prompt_cache_key")),
+                identifiers=ids,
                 large=len(body) > _LARGE_BYTES,
             )
         )

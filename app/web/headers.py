@@ -13,6 +13,7 @@ from werkzeug.wsgi import get_content_length
 
 from app.errors import BodyTooLarge, RequestError, RouterError, UnsupportedMediaType
 from app.types import SENSITIVITIES, Buffered, Environ, Reply, Sensitivity, Step, Streamed
+from app.web.identifiers import returned
 
 _SLASHES = re.compile("/{2,}")
 _REQUEST_ID = "llr.request_id"
@@ -124,7 +125,7 @@ def request_id(environ: Environ) -> str:
 
 def reply_headers(request_id: str, reply: Reply | None, environ: Environ) -> dict[str, str]:
     """Return the X-LLR headers of a reply.  Before a backend has answered, this is only the request's id."""
-    headers = {"X-LLR-Request-Id": request_id}
+    headers = {"X-LLR-Request-Id": request_id, **returned(environ)}
     if isinstance(reply, (Buffered, Streamed)):
         headers["X-LLR-Backend"] = reply.target.backend
         headers["X-LLR-Model"] = printable(reply.target.model)
@@ -143,7 +144,7 @@ def reply_headers(request_id: str, reply: Reply | None, environ: Environ) -> dic
 
 def error_headers(request_id: str, error: RouterError, environ: Environ) -> dict[str, str]:
     """Return the X-LLR headers of an error, as far as they are known."""
-    headers = {"X-LLR-Request-Id": request_id}
+    headers = {"X-LLR-Request-Id": request_id, **returned(environ)}
     if error.route:
         headers["X-LLR-Route"] = printable(error.route)
     if error.target:

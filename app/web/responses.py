@@ -16,6 +16,7 @@ from app.storage import now_ms
 from app.types import ChatRequest, Environ, JsonDict, Reply, Sensitivity, Target, Wire
 from app.web import headers
 from app.web.access import owner_of
+from app.web.identifiers import identifiers, session
 from app.web.openai import OpenAI
 from app.web.stored_responses import ask_store
 from app.web.surface import Exchange
@@ -44,7 +45,7 @@ class ResponsesSurface(OpenAI):
         time.sleep(0)  # let other requests run, here and below: each step takes some time with a large body
         wanted = parse(received.document)
         past = _Past(services, wanted, owner)
-        wanted = wanted.after(past.history)
+        wanted, ids = wanted.after(past.history), identifiers(environ)
         time.sleep(0)
         request = ChatRequest(
             request_id=headers.request_id(environ),
@@ -54,6 +55,8 @@ class ResponsesSurface(OpenAI):
             stream=wanted.stream,
             sensitivity=Sensitivity.HIGH if past.private else sensitivity,
             sensitivity_reason="conversation" if past.private and sensitivity != Sensitivity.HIGH else "header",
+            session=session(ids, received.document.get("prompt_cache_key")),
+            identifiers=ids,
             continues=past.keeper,
         )
         return ResponsesExchange(services, request, wanted, owner)
