@@ -17,6 +17,7 @@ from app.types import (
     DryRun,
     Evidence,
     Kind,
+    Lane,
     Observations,
     Plan,
     PlannedCall,
@@ -58,13 +59,15 @@ def _planned(
     observations, backend = services.beliefs.observations(), services.upstreams[target.backend].backend
     outgoing = backend.prepare(request, target, stream=request.stream and kind == Kind.LIVE)
     output_tokens = plan.decision.basis.output_tokens if plan.decision.basis else 0
+    tokens = plan.tags.tokens if plan.tags else 0
+    lane = request.lane if kind == Kind.LIVE else Lane.BACKGROUND
     return PlannedCall(
         target=target,
         kind=kind,
         share=share,
         local=is_local(target, observations),
         circuit=services.circuits.states().get(target.backend, CircuitState.CLOSED),
-        estimate=estimate(target, backend.config, observations, plan.tags.tokens if plan.tags else 0, output_tokens),
+        estimate=estimate(target, backend.config, observations, tokens, output_tokens, lane),
         url=backend.url(outgoing),
         body=outgoing.form(request),
         sent_bytes=len(outgoing.body),

@@ -20,7 +20,7 @@ from app.metrics.servers import model_rows
 from app.metrics.store import Store
 from app.places import Places
 from app.routing.detect import Detectors
-from app.routing.expected import expected_ms
+from app.routing.expected import document, expected_time
 from app.routing.names import model_for
 from app.settings import Settings
 from app.storage import now_ms
@@ -36,7 +36,6 @@ from app.types import (
     Policy,
     Target,
 )
-from app.words import rounded
 
 WORKER_STALE_MS = 10_000  # a worker without a report for this time has ended
 
@@ -141,4 +140,4 @@ class Services:
 
 def _parts(target: Target, config: BackendConfig, observations: Observations) -> JsonDict:
     """Return the parts of the expected time of a call to a target, in ms."""
-    return {"warm_ms": rounded(expected_ms(target, config, observations))}
+    return document(expected_time(target, config, observations))

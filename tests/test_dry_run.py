@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from app.dry_run import never
-from app.routing.expected import estimate
+from app.routing import expected
+from app.routing.expected import estimate, expected_time
 from app.routing.explain import describe_calls
-from app.types import Decision, Observations, Price, Target
+from app.types import Decision, Lane, ModelFacts, Observations, Price, Queue, Target
 from tests import build
 from tests.fakes.backends import config
 
@@ -21,7 +22,7 @@ POLICY = build.policy(
 
 
 @pytest.mark.parametrize(
-    "measured, p50_ms, expected",
+    "measured, p50_ms, values",
     [
         (None, None, (None, None)),
         (None, 1800, (1800, "policy")),
@@ -30,10 +31,71 @@ POLICY = build.policy(
         (0.0, 1800, (0.0, "measured")),
     ],
 )
-def test_expected_times(measured: float | None, p50_ms: float | None, expected: tuple[Any, ...]) -> None:
+def test_expected_times(measured: float | None, p50_ms: float | None, values: tuple[Any, ...]) -> None:
     seen = {("a", "other"): 5.0} if measured is None else {("a", "m"): measured}
     found = estimate(TARGET, config("a", p50_ms=p50_ms), Observations(latency_ms=seen), 10, 0)
-    assert (found.expected_ms, found.expected_from) == expected
+    assert (found.expected_ms, found.expected_from) == values
+
+
+KEY, COLD = ("a", "m"), ModelFacts(loaded=False, size_bytes=5_200_000_000)
+ONE = {("a", "*"): Queue(1, (2, 1, 3))}
+
+
+@pytest.mark.parametrize(
+    "seen, lane, document, ahead, delays",
+    [
+        ({}, "interactive", (0, 0, 1800), 0, ""),
+        ({"facts": {"a": {"m:latest": ModelFacts(loaded=True)}}}, "interactive", (0, 0, 1800), 0, ""),
+        ({"facts": {"a": {"m:latest": COLD}}}, "interactive", (0, 5200, 1800), 0, "not loaded: +5.2 s"),
+        (
+            {"facts": {"a": {"m:latest": COLD}}, "load_ms": {KEY: 5800.0}},
+            "interactive", (0, 5800, 1800), 0, "not loaded: +5.8 s",
+        ),
+        (
+            {"facts": {"a": {"m:latest": ModelFacts(loaded=False)}}},
+            "interactive", (0, None, 1800), 0, "not loaded",
+        ),
+        ({"load_ms": {KEY: 5800.0}, "hold_ms": {KEY: 1600.0}}, "interactive", (0, 0, 1800), 0, ""),
+        ({"queues": ONE, "hold_ms": {KEY: 1600.0}}, "interactive", (4800, 0, 1800), 3, "3 ahead: +4.8 s"),
+        ({"queues": ONE, "hold_ms": {KEY: 1600.0}}, "agent", (6400, 0, 1800), 4, "4 ahead: +6.4 s"),
+        ({"queues": ONE, "hold_ms": {KEY: 1600.0}}, "background", (11200, 0, 1800), 7, "7 ahead: +11.2 s"),
+        ({"queues": {("a", "*"): Queue(4, (2, 0, 0))}, "hold_ms": {KEY: 1600.0}}, "agent", (1200, 0, 1800), 6,
+         "6 ahead: +1.2 s"),
+        (
+            {"queues": {("a", "*"): Queue(1, (0, 0, 0), "n:latest")}, "hold_ms": {KEY: 1600.0, ("a", "n"): 300.0}},
+            "interactive", (300, 0, 1800), 1, "1 ahead: +300 ms",
+        ),
+        (
+            {"queues": {("a", "*"): Queue(1, (0, 0, 0), "n:1b")}, "hold_ms": {KEY: 1600.0, ("a", "n:1b"): 300.0}},
+            "interactive", (300, 0, 1800), 1, "1 ahead: +300 ms",
+        ),
+        ({"queues": ONE}, "interactive", (5400, 0, 1800), 3, "3 ahead: +5.4 s"),
+        ({"queues": {("a", "m"): Queue(1, (0, 0, 0)), ("b", "*"): Queue(1, (0, 0, 0))}}, "agent", (0, 0, 1800), 0, ""),
+        (
+            {"queues": ONE, "hold_ms": {KEY: 1600.0}, "facts": {"a": {"m:latest": COLD}}, "latency_ms": {KEY: 20.0}},
+            "interactive", (4800, 5200, 20), 3, "3 ahead: +4.8 s, not loaded: +5.2 s",
+        ),
+    ],
+)  # fmt: skip
+def test_the_parts_of_an_expected_time(
+    seen: dict[str, Any], lane: str, document: tuple[float | None, ...], ahead: int, delays: str
+) -> None:
+    found = expected_time(TARGET, config("a", p50_ms=1800), Observations(**seen), Lane(lane))
+    assert (tuple(expected.document(found).values()), found.ahead, expected.parts(found)) == (document, ahead, delays)
+    assert found.total_ms == found.known_ms == sum(part or 0 for part in document)
+
+
+def test_the_places_of_a_model_have_a_queue_of_their_own() -> None:
+    own = config("a", p50_ms=1000, max_concurrency={"m:latest": 1, "*": 2})
+    seen = Observations(queues={("a", "m:latest"): Queue(1, (0, 0, 0)), ("a", "*"): Queue(2, (2, 0, 0))})
+    assert [expected_time(Target("a", model), own, seen).ahead for model in ("m", "n")] == [1, 4]
+
+
+def test_what_is_known_of_a_time_whose_warm_part_is_not() -> None:
+    seen = Observations(facts={"a": {"m:latest": COLD}}, queues=ONE)
+    found = expected_time(TARGET, config("a"), seen)
+    assert (found.wait_ms, found.load_ms, found.known_ms, found.total_ms) == (None, 5200, 5200, None)
+    assert expected.parts(found) == "3 ahead, not loaded: +5.2 s"
 
 
 @pytest.mark.parametrize(
@@ -82,7 +144,7 @@ CALL = {
     "backend": "a", "model": "m", "local": True, "circuit": "closed", "expected_ms": 1800, "expected_from": "policy",
     "price": {"input": 2.5, "output": 10}, "input_tokens": 10, "output_tokens": None, "input_usd": 0.000025,
     "cost_usd": None, "url": "http://a/v1/chat/completions", "body": "passed_on", "sent_bytes": 1092, "key_env": None,
-    "key_set": None,
+    "key_set": None, "expected": {"wait_ms": 0, "load_ms": 0, "warm_ms": 1800, "ahead": 0, "delays": ""},
 }  # fmt: skip
 FIRST = "a/m, local, about 1.8 s (p50Ms), $0.000025 in, $10.00 per 1M tokens out"
 WAY = "POST http://a/v1/chat/completions"
@@ -98,6 +160,14 @@ WAY = "POST http://a/v1/chat/completions"
             ("a/m, NOT LOCAL, time unknown, cost unknown",),
         ),
         ({"cost_usd": 0.0051}, ("a/m, local, about 1.8 s (p50Ms), at most $0.0051",)),
+        (
+            {"expected_ms": 7600, "expected": {"delays": "not loaded: +5.8 s"}, "cost_usd": 0.0},
+            ("a/m, local, about 7.6 s (p50Ms; not loaded: +5.8 s), free",),
+        ),
+        (
+            {"expected_ms": None, "expected": {"delays": "3 ahead: +4.9 s"}, "cost_usd": 0.0},
+            ("a/m, local, time unknown; 3 ahead: +4.9 s, free",),
+        ),
         ({"circuit": "open"}, (FIRST.replace("local", "local, circuit open after failures"),)),
         ({"circuit": "half-open"}, (FIRST.replace("local", "local, circuit half-open: one trial call at a time"),)),
         ({"url": None}, (FIRST, "no request is sent: this backend is a part of the router")),

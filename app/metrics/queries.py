@@ -90,6 +90,7 @@ class PastCall(NamedTuple):
     surface: str
     route: str
     stream: bool
+    lane: str | None  # None in rows of older versions
     ok: bool
     fallback_for: str | None
     latency_ms: int

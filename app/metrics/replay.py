@@ -17,10 +17,10 @@ from typing import NamedTuple
 from app.errors import RouterError
 from app.metrics.queries import PastCall
 from app.metrics.rows import MOST_CHARS
-from app.routing.basis import load
+from app.routing.basis import load, observations_of
 from app.routing.classify import tag_complexity
 from app.routing.decide import decide
-from app.routing.expected import expected_ms
+from app.routing.expected import expected_time
 from app.routing.locality import is_local
 from app.routing.pools import conversation_of_id
 from app.types import (
@@ -29,6 +29,7 @@ from app.types import (
     Classification,
     Decision,
     JsonDict,
+    Lane,
     Observations,
     Policy,
     Sensitivity,
@@ -42,6 +43,7 @@ _MOST_WAITING = 10_000  # requests whose first call failed; a later row may hold
 _MOST_GROUPS = 500
 _MOST_VERSIONS = 20
 _EXAMPLES = 3
+_LANES = {lane.value: lane for lane in Lane}
 
 
 class Change(StrEnum):
@@ -200,7 +202,7 @@ class Replay:
 
     def _observations(self, basis: Basis) -> Observations:
         """Return the observations at that time.  The policy decides which backends are local."""
-        then = basis.observations
+        then = observations_of(basis)
         return then if self._same_policy(basis) else replace(then, local=self._local)
 
     def _decide(self, past: PastRequest, observations: Observations) -> Decision:
@@ -223,6 +225,7 @@ class Replay:
             model=basis.asked_model or "",
             stream=past.first.stream,
             sensitivity=tags.sensitivity,
+            lane=_lane(past.first),
             continues=keeper,
             conversation=basis.conversation or conversation_of_id(past.first.request_id),
         )
@@ -269,7 +272,7 @@ class Replay:
             effect.now_known += 1
             effect.now_usd += cost
         measured = answer.ttfb_ms if answer.stream else answer.latency_ms
-        expected = expected_ms(target, config, observations)
+        expected = expected_time(target, config, observations, _lane(past.first)).total_ms
         if measured is not None and expected is not None:
             effect.latency_known += 1
             effect.then_ms += measured
@@ -286,6 +289,11 @@ def _compared(past: PastRequest, now: Decision) -> Verdict:
     else:
         change = Change.UNCHANGED if now.route[:MOST_CHARS] == past.first.route else Change.RULE
     return Verdict(past, change, now.route, now.targets[0])
+
+
+def _lane(call: PastCall) -> Lane:
+    """Return the lane of a past call.  Rows of older versions have none."""
+    return _LANES.get(call.lane or "", Lane.INTERACTIVE)
 
 
 def _name(target: Target) -> str:

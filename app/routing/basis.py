@@ -1,4 +1,4 @@
-"""The basis of a decision: which part of it is stored with the metrics, and in what form.  Pure.
+"""Write and read the basis of a decision, which is stored with the metrics.  Pure.
 
 With a Basis and the tags, metrics/replay.py decides the same request again by another policy.
 """
@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 
-from app.routing.locality import model_key
-from app.routing.model_facts import model_facts, relevant_facts
-from app.routing.names import Meaning
-from app.types import Basis, Conversation, JsonObject, ModelFacts, Observations, Policy, Target
+from app.types import Basis, Conversation, JsonObject, ModelFacts, Observations, Queue, Target
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.:/@+-]{0,99}")
 _MAX_CHARS = 200
 _CHAT = frozenset({"completion"})  # needed by every request, and so not stored
-_latest: tuple[Observations, Policy | None, str, Observations] = (Observations(), None, "", Observations())
 _encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder for each call
 _latest_dump: tuple[Observations, str] = (Observations(), "")
 
@@ -32,61 +29,6 @@ def storable_name(model: str, *, is_known: bool, private: bool) -> str | None:
     return model if not private and model.lower() != "auto" and _NAME.fullmatch(model) else ""
 
 
-def relevant_observations(observations: Observations, policy: Policy, model: str, meaning: Meaning) -> Observations:
-    """Return the part of the observations that the decision can depend on: it stays small whatever was observed.
-
-    Most requests ask for the same model while the observations stay the same: then they share one result."""
-    global _latest
-    if _latest[0] is not observations or _latest[1] is not policy or _latest[2] != model:
-        _latest = (observations, policy, model, _relevant(observations, policy, model, meaning))
-    return _latest[3]
-
-
-def _relevant(observations: Observations, policy: Policy, model: str, meaning: Meaning) -> Observations:
-    wanted = {model, *(target.model for target in (meaning.name.targets if meaning.name else ()))}
-    models: dict[str, tuple[str, ...]] = {}
-    latency: dict[tuple[str, str], float] = {}
-    hosts: dict[str, dict[str, str]] = {}
-    facts: dict[str, dict[str, ModelFacts]] = {}
-    for name, config in policy.backends.items():
-        declared = {*config.models, *config.families.values()}
-        discovered = observations.models.get(name, ())
-        used = tuple(
-            model for number, model in enumerate(discovered) if model in wanted or (number == 0 and not declared)
-        )
-        if used:
-            models[name] = used
-        for model in (*declared, *used):
-            median = observations.latency_ms.get((name, model))
-            if median is not None:
-                latency[name, model] = median
-        remote = _remote_hosts((*declared, *used, *wanted), observations.model_hosts.get(name, {}))
-        if remote:
-            hosts[name] = remote
-        if own_facts := _facts({*declared, *used, *wanted}, name, observations):
-            facts[name] = own_facts
-    return Observations(
-        latency_ms=latency,
-        facts=facts,
-        unhealthy=observations.unhealthy,
-        local=observations.local,
-        models=models,
-        model_hosts=hosts,
-    )
-
-
-def _facts(models: Iterable[str], backend: str, observations: Observations) -> dict[str, ModelFacts]:
-    """Return the facts about models that can change a decision."""
-    by_model = {model_key(model): relevant_facts(model_facts(Target(backend, model), observations)) for model in models}
-    return {key: facts for key, facts in sorted(by_model.items()) if facts != ModelFacts()}
-
-
-def _remote_hosts(models: Iterable[str], hosts: Mapping[str, str]) -> dict[str, str]:
-    """Return the hosts of the models that run on another host.  The other models change no decision."""
-    keys = {key for model in models for key in (model_key(model), model_key(model.partition("@")[0]))}
-    return {key: host for key in sorted(keys) if (host := hosts.get(key))}
-
-
 def dump(basis: Basis) -> str:
     """Return one short JSON document, without `policy` and `asked_model`.  Empty members are left out."""
     own: dict[str, object] = {"targets": [f"{target.backend}/{target.model}" for target in basis.targets]}
@@ -98,6 +40,13 @@ def dump(basis: Basis) -> str:
         own["measured"] = True
     if basis.conversation:
         own["begins" if basis.conversation.is_first else "goes_on"] = basis.conversation.key
+    if basis.queues:
+        own["queues"] = {"/".join(key): [one.places, one.waiting, one.model] for key, one in basis.queues.items()}
+        own["hold"] = {"/".join(target): median for target, median in basis.hold_ms.items()}
+    if basis.in_flight:
+        own["in_flight"] = basis.in_flight
+    if basis.busy:
+        own["busy"] = sorted(basis.busy)
     return f"{{{_members(own)}{_dump_observations(basis.observations)}}}"
 
 
@@ -107,6 +56,10 @@ def _dump_observations(observations: Observations) -> str:
     if _latest_dump[0] is not observations:
         document = {
             "ms": {"/".join(target): median for target, median in sorted(observations.latency_ms.items())},
+            "load": {"/".join(target): median for target, median in sorted(observations.load_ms.items())},
+            "slow": [
+                [route, f"{backend}/{model}", is_slow] for (route, backend, model), is_slow in observations.slow.items()
+            ],
             "cooling": sorted(observations.unhealthy),
             "local": sorted(observations.local),
             "models": observations.models,
@@ -156,7 +109,9 @@ def load(policy: str, asked_model: str | None, text: str) -> Basis:
         output_tokens=document.get("out", 0),
         needs=_CHAT | frozenset(document.get("needs", ())),
         observations=Observations(
-            latency_ms={_pair(name): median for name, median in document.get("ms", {}).items()},
+            latency_ms=_load_pairs(document, "ms"),
+            load_ms=_load_pairs(document, "load"),
+            slow={(route, *_pair(name)): is_slow for route, name, is_slow in document.get("slow", ())},
             unhealthy=frozenset(document.get("cooling", ())),
             local=frozenset(document.get("local", ())),
             models={backend: tuple(models) for backend, models in document.get("models", {}).items()},
@@ -166,6 +121,13 @@ def load(policy: str, asked_model: str | None, text: str) -> Basis:
                 for backend, models in document.get("facts", {}).items()
             },
         ),
+        queues={
+            _pair(name): Queue(places, tuple(waiting), latest)
+            for name, (places, waiting, latest) in document.get("queues", {}).items()
+        },
+        hold_ms=_load_pairs(document, "hold"),
+        in_flight=document.get("in_flight", {}),
+        busy=frozenset(document.get("busy", ())),
         measured=document.get("measured", False),
         targets=tuple(Target(*_pair(name)) for name in document["targets"]),
         conversation=_conversation(document),
@@ -177,6 +139,16 @@ def _conversation(document: JsonObject) -> Conversation | None:
         if name in document:
             return Conversation(document[name], is_first)
     return None
+
+
+def observations_of(basis: Basis) -> Observations:
+    """Return all observations of a basis."""
+    then = basis.observations
+    return replace(then, queues=basis.queues, hold_ms=basis.hold_ms, in_flight=basis.in_flight, busy=basis.busy)
+
+
+def _load_pairs(document: JsonObject, member: str) -> dict[tuple[str, str], float]:
+    return {_pair(name): value for name, value in document.get(member, {}).items()}
 
 
 def _pair(name: str) -> tuple[str, str]:

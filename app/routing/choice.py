@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from app.routing.basis import relevant_observations, storable_name
-from app.routing.expected import expected_ms
+from app.routing.basis import storable_name
+from app.routing.expected import expected_time
 from app.routing.locality import is_local
 from app.routing.names import Meaning
+from app.routing.relevant import relevant_observations, relevant_queues
 from app.types import (
     BackendConfig,
     Basis,
@@ -17,6 +18,7 @@ from app.types import (
     Classification,
     Conversation,
     Decision,
+    ExpectedTime,
     Observations,
     Policy,
     Reason,
@@ -61,7 +63,7 @@ class Choice:
     pin_refused: bool = False
     trace: list[Step] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)  # backend -> the reason
-    ranks: dict[Target, Rank] = field(default_factory=dict)  # absent = READY
+    ranks: dict[tuple[str, str], Rank] = field(default_factory=dict)  # (backend, model) -> rank; absent = READY
 
     def note(self, stage: str, outcome: str) -> None:
         self.trace.append(Step(stage, outcome))
@@ -79,21 +81,23 @@ class Choice:
     def move_back(self, stage: str, targets: Mapping[Target, str], rank: Rank, reason: Reason) -> None:
         """Give targets a rank, each with its line for the trace, and sort all targets by rank."""
         for target, why in targets.items():
-            self.ranks[target] = max(rank, self.rank(target))
+            self.ranks[target.backend, target.model] = max(rank, self.rank(target))
             self.note(stage, why)
         self.keep(sorted(self.targets, key=self.rank), reason)
 
     def rank(self, target: Target) -> Rank:
-        return self.ranks.get(target, Rank.READY)
+        return self.ranks.get((target.backend, target.model), Rank.READY)
 
     def config(self, target: Target) -> BackendConfig:
         return self.policy.backends[target.backend]
 
-    def expected_ms(self, target: Target) -> float | None:
-        return expected_ms(target, self.config(target), self.observations)
+    def expected(self, target: Target) -> ExpectedTime:
+        return expected_time(target, self.config(target), self.observations, self.request.lane)
 
     def decision(self) -> Decision:
-        request, policy, meaning = self.request, self.policy, self.meaning
+        request, policy, meaning, now = self.request, self.policy, self.meaning, self.observations
+        relevant = relevant_observations(now, policy, request.model, meaning)
+        queues, hold_ms = relevant_queues(now, policy, relevant, request.model, meaning) if now.queues else ({}, {})
         return Decision(
             route=self.route,
             targets=self.targets,
@@ -110,7 +114,11 @@ class Choice:
                 asked_model=storable_name(request.model, is_known=meaning.is_known, private=self.private),
                 output_tokens=self.output_tokens,
                 needs=self.needs,
-                observations=relevant_observations(self.observations, policy, request.model, meaning),
+                observations=relevant,
+                queues=queues,
+                hold_ms=hold_ms,
+                in_flight=now.in_flight,
+                busy=now.busy,
                 measured=self.measured,
                 targets=self.targets,
                 conversation=self.conversation,

@@ -1,6 +1,6 @@
 """Decide where a request goes: a row of stages over an ordered list of targets.
 
-match -> privacy -> capabilities -> fit -> pool -> health -> budget -> model.
+match -> privacy -> capabilities -> fit -> pool -> health -> queue -> budget -> model.
 
 Only `match` adds targets.  The other stages drop or reorder targets and give the reason in the trace, so no stage after
 `privacy` can bring back a target that it dropped.
@@ -14,7 +14,7 @@ from app.routing.choice import Choice, MayMeasure
 from app.routing.fit import fit
 from app.routing.match import match
 from app.routing.names import resolve
-from app.routing.order import budget, health
+from app.routing.order import budget, health, queue
 from app.routing.pools import pool
 from app.routing.privacy import privacy
 from app.types import ChatRequest, Classification, Decision, Observations, Policy, Sensitivity, Target
@@ -61,6 +61,7 @@ def decide(
         fit,  # drops the targets whose context window is too small; a window that is not in force moves them back
         pool,  # orders the members of each pool
         health,  # moves the targets whose circuit is open to the end
+        queue,  # moves the targets with a long queue, and busy ones, behind the others
         budget,  # moves a faster fallback to the front when the primary exceeds the latency budget
         model,  # drops the targets for which no model is known
     ):

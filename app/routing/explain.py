@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from app.routing.expected import document, parts
 from app.routing.features import SIZES
 from app.types import Decision, DryRun, Evidence, JsonDict, JsonObject, Kind, PlannedCall, Sign, Target
 from app.words import duration, usd
@@ -47,6 +48,7 @@ def _call(call: PlannedCall) -> JsonDict:
         "circuit": call.circuit,
         "expected_ms": estimate.expected_ms,
         "expected_from": estimate.expected_from,
+        "expected": {**document(estimate.time), "ahead": estimate.time.ahead, "delays": parts(estimate.time)},
         "price": dataclasses.asdict(estimate.price) if estimate.price else None,
         "input_tokens": estimate.input_tokens,
         "output_tokens": estimate.output_tokens,
@@ -96,9 +98,11 @@ def _target(call: JsonObject) -> str:
 
 
 def _time(call: JsonObject) -> str:
+    more = f"; {delays}" if (delays := call["expected"]["delays"]) else ""
     if call["expected_ms"] is None:
-        return "time unknown"
-    return f"about {duration(call['expected_ms'])} ({'measured' if call['expected_from'] == 'measured' else 'p50Ms'})"
+        return f"time unknown{more}"
+    source = "measured" if call["expected_from"] == "measured" else "p50Ms"
+    return f"about {duration(call['expected_ms'])} ({source}{more})"
 
 
 def _cost(call: JsonObject) -> str:

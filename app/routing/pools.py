@@ -13,14 +13,12 @@ from hashlib import blake2b
 from itertools import groupby
 
 from app.routing.choice import Choice, target_name
-from app.routing.locality import model_key
-from app.types import ChatRequest, Conversation, Lane, Pool, Target
+from app.types import ChatRequest, Conversation, Pool, Target
 
 _MOST_CHARS = 2_000  # of each text at the start of a conversation: enough to tell conversations apart
 _MOST_MESSAGES = 8  # before the first reply
 _MOST_PARTS = 8  # of a message
 _MS_A_TOKEN = 1.0  # to read a prompt: 1,000 tokens a second, less than most GPUs and more than most CPUs reach
-_BYTES_A_MS = 1_000_000  # of a load that was never measured: 1 GB/s
 
 
 def pool(choice: Choice) -> None:
@@ -140,28 +138,18 @@ def _by_state(member: _Member) -> tuple[float, ...]:
 
 
 def _member(target: Target, rank: int, choice: Choice) -> _Member:
-    observations, config, name = choice.observations, choice.config(target), (target.backend, target.model)
-    places = config.places_of(target.model)
-    facts = observations.facts.get(target.backend, {}).get(model_key(target.model))
-    is_cold = facts is not None and facts.loaded is False
-    queue = observations.queues.get((target.backend, places))
-    warm_ms = choice.expected_ms(target) or 0.0
-    wait_ms = load_ms = 0.0
-    if queue is not None:
-        ahead = sum(queue.waiting[: list(Lane).index(choice.request.lane) + 1])
-        wait_ms = (ahead + 1) * observations.hold_ms.get(name, warm_ms) / queue.places
-    if is_cold:
-        load_ms = observations.load_ms.get(name, ((facts and facts.size_bytes) or 0) / _BYTES_A_MS)
+    observations, config, expected = choice.observations, choice.config(target), choice.expected(target)
+    read_ms = max(expected.warm_ms or 0.0, choice.tags.tokens * _MS_A_TOKEN)
     return _Member(
         target=target,
         rank=rank,
         ill=not target.model or target.backend in observations.unhealthy or target.backend in observations.busy,
-        full=queue is not None,
-        limited=bool(config.max_concurrency.get(places)),
-        cold=is_cold,
+        full=expected.ahead > 0,
+        limited=bool(config.max_concurrency.get(config.places_of(target.model))),
+        cold=expected.is_cold,
         in_flight=observations.in_flight.get(target.backend, 0),
-        wait_ms=wait_ms,
-        read_ms=load_ms + max(warm_ms, choice.tags.tokens * _MS_A_TOKEN),
+        wait_ms=expected.wait_ms or 0.0,
+        read_ms=(expected.load_ms or 0.0) + read_ms,
     )
 
 
@@ -185,8 +173,7 @@ def _later_turn(members: list[_Member], choice: Choice) -> tuple[_Member | None,
     own = min((member for member in members if not member.ill), key=lambda member: member.rank, default=None)
     if own is None or not own.limited:
         return own, 0.0
-    config = choice.config(own.target)
-    longest_ms = config.timeouts.first_byte_s * 1000 if config.max_wait_ms is None else config.max_wait_ms
+    longest_ms = choice.config(own.target).longest_wait_ms
     elsewhere = (one.wait_ms + one.read_ms for one in members if one is not own and not one.ill)
     patience_ms = min(longest_ms, *elsewhere, longest_ms)
     return (own, patience_ms) if own.wait_ms <= patience_ms else (None, 0.0)

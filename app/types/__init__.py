@@ -5,8 +5,18 @@ milliseconds.  Nothing here does I/O, and nothing here imports another package o
 """
 
 from app.types.aliases import Environ, JsonDict, JsonObject
-from app.types.decision import Basis, Decision, DryRun, Estimate, Observations, Plan, PlannedCall, Step
-from app.types.facts import CAPABILITIES, ModelFacts, Queue, Residency, Timings, Turnover, model_key
+from app.types.decision import Basis, Decision, DryRun, Estimate, ExpectedTime, Observations, Plan, PlannedCall, Step
+from app.types.facts import (
+    CAPABILITIES,
+    SLOW_ABOVE,
+    SLOW_BELOW,
+    ModelFacts,
+    Queue,
+    Residency,
+    Timings,
+    Turnover,
+    model_key,
+)
 from app.types.policy import (
     PINS,
     UNKNOWN_MODELS,
@@ -46,6 +56,8 @@ __all__ = [
     "MODALITIES",
     "PINS",
     "SENSITIVITIES",
+    "SLOW_ABOVE",
+    "SLOW_BELOW",
     "TASKS",
     "UNKNOWN_MODELS",
     "ABTest",
@@ -69,6 +81,7 @@ __all__ = [
     "Environ",
     "Estimate",
     "Evidence",
+    "ExpectedTime",
     "JsonDict",
     "JsonObject",
     "Kind",

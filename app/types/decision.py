@@ -49,7 +49,11 @@ class Basis:
     asked_model: str | None  # the client's `model`; "" = no name that a policy could have; None = cannot be stored
     output_tokens: int  # the most that the reply may have; 0 = no limit
     needs: frozenset[str] = frozenset()  # the capabilities that a model must have, of CAPABILITIES
-    observations: Observations  # the part that this decision can depend on
+    observations: Observations  # the part that decisions can depend on, without the following
+    queues: Mapping[tuple[str, str], Queue] = field(default_factory=dict)  # these four are as in Observations
+    hold_ms: Mapping[tuple[str, str], float] = field(default_factory=dict)  # while there are queues
+    in_flight: Mapping[str, int] = field(default_factory=dict)
+    busy: frozenset[str] = frozenset()
     measured: bool  # the primary was tried first although it is too slow, to measure it
     targets: tuple[Target, ...]
     conversation: Conversation | None = None  # None: no member of a pool was chosen
@@ -82,14 +86,47 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedTime:
+    """The expected time of a call, in three parts."""
+
+    ahead: int = 0  # calls that run or wait before it; 0 = a place is free
+    wait_ms: float | None = 0.0  # for a place; None = unknown
+    is_cold: bool = False  # the model is not loaded
+    load_ms: float | None = 0.0  # None = unknown
+    warm_ms: float | None  # of a loaded model with a free place; None = unknown
+    is_measured: bool  # `warm_ms` is a live median, not the policy's `p50Ms`
+
+    @property
+    def known_ms(self) -> float:
+        """Return the sum of the parts that are known: the call takes at least so long."""
+        return (self.wait_ms or 0.0) + (self.load_ms or 0.0) + (self.warm_ms or 0.0)
+
+    @property
+    def total_ms(self) -> float | None:
+        """Return the expected time; None = unknown."""
+        return None if self.warm_ms is None else self.known_ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """The expected time and cost of a call."""
 
-    expected_ms: float | None  # None = unknown
-    expected_from: str | None  # measured | policy
+    time: ExpectedTime
     price: Price | None  # None = unknown
     input_tokens: int
     output_tokens: int | None  # at most; None = the request sets no limit
+
+    @property
+    def expected_ms(self) -> float | None:
+        """Return the whole time; None = unknown."""
+        return self.time.total_ms
+
+    @property
+    def expected_from(self) -> str | None:
+        """Return the source of the warm part: measured or policy; None = it is unknown."""
+        if self.time.warm_ms is None:
+            return None
+        return "measured" if self.time.is_measured else "policy"
 
     @property
     def input_usd(self) -> float | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 CAPABILITIES = ("completion", "tools", "vision", "thinking", "embedding", "insert")  # Ollama's words
+SLOW_ABOVE, SLOW_BELOW = 1.2, 0.8  # times the budget of a route: a target becomes slow, and fast again
 
 
 def model_key(model: str) -> str:
@@ -54,7 +55,7 @@ class Queue:
 
     places: int  # under maxConcurrency
     waiting: tuple[int, int, int]  # calls that wait, by lane, in the order of types.Lane
-    model: str = ""  # the model of the latest call that got a place
+    model: str = ""  # the model (model_key) of the latest call that got a place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,6 @@ class Timings:
     warm_ms: Mapping[tuple[str, str], float] = field(default_factory=dict)  # to the first byte of a stream, else whole
     load_ms: Mapping[tuple[str, str], float] = field(default_factory=dict)
     hold_ms: Mapping[tuple[str, str], float] = field(default_factory=dict)  # a place is taken for so long, warm
-    # (route, backend, model) -> the warm median exceeds the budget of the route.  It is set above 1.2 times the budget
-    # and cleared below 0.8; absent = not measured.
+    # (route, backend, model) -> the warm median exceeds the budget of the route.  It is set above SLOW_ABOVE times the
+    # budget and cleared below SLOW_BELOW; absent = it was in neither range.
     slow: Mapping[tuple[str, str, str], bool] = field(default_factory=dict)

@@ -66,6 +66,11 @@ class BackendConfig:
         """Return the wire forms of the server.  For clients of another form, the last one is used."""
         return (Wire.RESPONSES, Wire.CHAT) if self.responses == "native" else (Wire.CHAT,)
 
+    @property
+    def longest_wait_ms(self) -> float:
+        """Return `maxWaitMs`; its default is the first-byte deadline."""
+        return self.timeouts.first_byte_s * 1000 if self.max_wait_ms is None else self.max_wait_ms
+
     def context_window(self, model: str) -> int | None:
         """Return the tokens that fit into `model`'s window, or None when the policy does not say."""
         return self.context_windows.get(model, self.context_windows.get("*"))

@@ -19,7 +19,7 @@ from app.metrics.store import Store
 from app.routing.basis import dump, load, storable_name
 from app.routing.decide import decide
 from app.storage.model import Metric
-from app.types import CallRecord, Classification, Decision, ModelFacts, Observations, Policy, Target
+from app.types import CallRecord, Classification, Decision, Lane, ModelFacts, Observations, Policy, Queue, Target
 from tests import build
 from tests.routing.test_decide import _facts, _policies
 
@@ -146,11 +146,73 @@ def test_what_is_kept_of_hosts_is_what_the_decision_could_depend_on(house: House
     assert load("p", asked, dump(basis)).observations.model_hosts == kept
 
 
+def test_what_is_kept_of_facts_and_queues_is_short(house: House) -> None:
+    facts = ModelFacts(loaded=True, window=4096, capabilities=frozenset(("completion", "tools", "vision")))
+    many = {f"model-{number}:latest": facts for number in range(1000)}
+    cold = dataclasses.replace(facts, loaded=False, capabilities=frozenset(("completion",)))
+    seen = Observations(
+        local=LOCAL,
+        facts={"local": {**many, "m:latest": facts, "coder:latest": cold}, "gone": many},
+        load_ms={("local", model): 5800.0 for model in ("m", "coder", *many)},
+        hold_ms={("local", model): 900.0 for model in ("m", "coder", *many)},
+        slow={("default", "local", model): True for model in ("m", *many)},
+        queues={("local", "*"): Queue(1, (2, 0, 0), "a text of a client:latest"), ("gone", "*"): Queue(1, (2, 0, 0))},
+    )
+    basis = house.decide(seen=seen).basis
+    assert basis is not None
+    assert basis.observations.facts == {"local": {"coder:latest": cold, "m:latest": ModelFacts(window=4096)}}, (
+        "a loaded model that can do all is told by its window"
+    )
+    assert (basis.observations.load_ms, basis.observations.hold_ms) == ({("local", "coder"): 5800.0}, {})
+    assert basis.queues == {("local", "*"): Queue(1, (2, 0, 0))}
+    assert basis.hold_ms == {("local", model): 900.0 for model in ("m", "coder")}
+    assert len(dump(basis)) < 500
+    assert load("p", "auto", dump(basis)).queues == basis.queues
+    assert "client" not in dump(basis)
+
+
+def test_queues_do_not_change_what_is_shared(house: House) -> None:
+    """Queues change with every request, and the rest of the observations does not."""
+    first = Observations(local=LOCAL, latency_ms={("local", "m"): 5.0})
+    then = dataclasses.replace(first, queues={("local", "*"): Queue(1, (2, 0, 0))}, model_hosts={})
+    bases = [house.decide(seen=seen).basis for seen in (first, then)]
+    assert bases[0].observations is bases[1].observations
+    assert bases[0].queues != bases[1].queues
+
+
+def test_a_basis_of_an_older_version_is_read() -> None:
+    basis = load("p", "", '{"targets":["local/m"],"ms":{"local/m":5.0},"local":["local"]}')
+    assert (basis.needs, basis.queues, basis.busy) == (frozenset({"completion"}), {}, frozenset())
+    assert basis.observations == Observations(latency_ms={("local", "m"): 5.0}, local=LOCAL)
+
+
 def test_a_request_whose_model_was_handed_on_left_and_would_come_home(house: House) -> None:
     handed_on = Observations(local=LOCAL, model_hosts={"local": {"m:latest": "ollama.com:443"}})
     house.request(seen=handed_on)
     report, _ = house.replay(POLICY.replace("models: [m]", "models: [own]"))
     assert report["privacy"] == {"leaves": 0, "comes_home": 1, "private_refused": 0}
+
+
+_PAIRS = st.tuples(st.sampled_from("abcd"), st.sampled_from(["m", "l", "seen", "x"]))
+
+
+@st.composite
+def _moments(draw: st.DrawFn) -> dict[str, Any]:
+    """Loads, flags, queues and busy servers, as members of Observations."""
+    waiting = st.tuples(*[st.integers(0, 3)] * 3)
+    queue = st.builds(
+        Queue,
+        st.integers(1, 4),
+        waiting,
+        st.sampled_from(["", "m:latest", "l:latest", "x:latest", "a text of a client:latest"]),
+    )
+    return {
+        "load_ms": draw(st.dictionaries(_PAIRS, st.floats(1, 9e3))),
+        "hold_ms": draw(st.dictionaries(_PAIRS, st.floats(1, 9e3))),
+        "slow": {(route, *pair): draw(st.booleans()) for route in ("r0", "default") for pair in draw(st.sets(_PAIRS))},
+        "queues": draw(st.dictionaries(st.tuples(st.sampled_from("abcde"), st.just("*")), queue)),
+        "busy": draw(st.frozensets(st.sampled_from("abcd"))),
+    }
 
 
 # --- the same policy ----------------------------------------------------------------------------
@@ -175,6 +237,9 @@ def test_a_request_whose_model_was_handed_on_left_and_would_come_home(house: Hou
         ),
     ),
     facts=_facts(),
+    moment=_moments(),
+    lane=st.sampled_from(list(Lane)),
+    longest=st.sampled_from([None, 500.0]),
     tools=st.booleans(),
     modality=st.sampled_from(["text", "image"]),
     tries=st.booleans(),
@@ -193,6 +258,9 @@ def test_whatever_was_decided_is_decided_again(
     held: dict[str, tuple[str, ...]],
     hosts: dict[str, dict[str, str]],
     facts: dict[str, dict[str, ModelFacts]],
+    moment: dict[str, Any],
+    lane: Lane,
+    longest: float | None,
     tools: bool,
     modality: str,
     tries: bool,
@@ -205,14 +273,17 @@ def test_whatever_was_decided_is_decided_again(
         models=held,
         model_hosts=hosts,
         facts=facts,
+        **moment,
     )
+    waiting = {name: dataclasses.replace(one, max_wait_ms=longest) for name, one in rules.backends.items()}
+    rules = dataclasses.replace(rules, backends=waiting)
     sensitivity = "high" if private else "normal"
     tags = dataclasses.replace(
         TAGS, task=task, family=family, tokens=tokens, sensitivity=sensitivity, modality=modality
     )
     body: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}], "max_tokens": out, "model": model}
     request = build.request(body | ({"tools": [{"type": "function"}]} if tools else {}))
-    request = dataclasses.replace(request, sensitivity=sensitivity)
+    request = dataclasses.replace(request, sensitivity=sensitivity, lane=lane)
     try:
         decision = decide(request, tags, rules, seen, lambda _: tries)
     except (NoEligibleBackend, ContextTooLong, UnsupportedByModels):
@@ -221,7 +292,7 @@ def test_whatever_was_decided_is_decided_again(
     kept = load(decision.basis.policy, decision.basis.asked_model, dump(decision.basis))
     plain = tuple(Target(target.backend, target.model) for target in decision.targets)
     assert kept == dataclasses.replace(decision.basis, targets=plain)
-    first = build.record(route=decision.route, basis=decision.basis, **dataclasses.asdict(tags))
+    first = build.record(route=decision.route, lane=lane, basis=decision.basis, **dataclasses.asdict(tags))
     row = Row(first, kept.policy, kept.asked_model, dump(kept))
     (verdict,) = Replay(rules, frozenset()).take([row])
     assert verdict.change == replays.Change.UNCHANGED
@@ -283,6 +354,19 @@ def test_expected_latency_is_the_median_of_the_time(house: House) -> None:
     report, _ = house.replay(POLICY.replace("latencyBudgetMs: 1000", "latencyBudgetMs: 700"))
     assert report["elsewhere"] == 1
     assert report["latency_ms"]["now"] == 50
+
+
+def test_expected_latency_has_the_wait_and_the_load_of_the_time(house: House) -> None:
+    seen = Observations(
+        local=LOCAL,
+        facts={"local": {"m:latest": ModelFacts(loaded=False)}},
+        load_ms={("local", "m"): 5000.0},
+        hold_ms={("local", "m"): 600.0},
+        queues={("local", "*"): Queue(1, (0, 2, 0))},
+    )
+    house.request(complexity="high", difficulty=0.9, seen=seen, lane="agent")
+    report, _ = house.replay(POLICY.replace("backend: cloud", "backend: local").replace("[other, local]", "[other]"))
+    assert report["latency_ms"]["now"] == 900 + 5000 + 3 * 600
 
 
 def test_complexity_is_cut_anew(house: House) -> None:

@@ -15,7 +15,19 @@ from app.errors import ContextTooLong, NoEligibleBackend, RouterError, Unsupport
 from app.routing.basis import _load_facts
 from app.routing.decide import decide
 from app.routing.locality import is_local, model_key
-from app.types import PINS, BackendConfig, Classification, ModelFacts, Observations, Policy, Route, Target, Timeouts
+from app.types import (
+    PINS,
+    BackendConfig,
+    Classification,
+    Lane,
+    ModelFacts,
+    Observations,
+    Policy,
+    Queue,
+    Route,
+    Target,
+    Timeouts,
+)
 from tests import build
 
 TABLE = yaml.safe_load((Path(__file__).parent / "decisions.yaml").read_text(encoding="utf-8"))
@@ -42,9 +54,19 @@ def observations(
     models: dict[str, list[str]] | None = None,
     hosts: dict[str, dict[str, str]] | None = None,
     facts: dict[str, dict[str, dict[str, Any]]] | None = None,
+    load: dict[str, float] | None = None,
+    hold: dict[str, float] | None = None,
+    slow: dict[str, bool] | None = None,
+    queues: dict[str, list[Any]] | None = None,
+    busy: list[str] | None = None,
 ) -> Observations:
     return Observations(
-        latency_ms={tuple(name.split("/", 1)): ms for name, ms in (latency or {}).items()},  # type: ignore[misc]
+        latency_ms=_by_pair(latency),
+        load_ms=_by_pair(load),
+        hold_ms=_by_pair(hold),
+        slow={tuple(name.split("/", 2)): value for name, value in (slow or {}).items()},  # type: ignore[misc]
+        queues={pair: Queue(places, tuple(waiting)) for pair, (places, waiting) in _by_pair(queues).items()},
+        busy=frozenset(busy or ()),
         unhealthy=frozenset(cooling or ()),
         local=frozenset(local or ()),
         models={name: tuple(held) for name, held in (models or {}).items()},
@@ -56,13 +78,30 @@ def observations(
     )
 
 
+def _by_pair(values: dict[str, Any] | None) -> dict[tuple[str, str], Any]:
+    return {(name.partition("/")[0], name.partition("/")[2]): value for name, value in (values or {}).items()}
+
+
 def shown(target: Target) -> str:
     return f"{target.backend}/{target.model}" + ("*" if target.client_named else "")
 
 
 @pytest.mark.parametrize("case", TABLE["cases"], ids=lambda case: case["name"])
 def test_a_decision(case: dict[str, Any]) -> None:
-    known = {"name", "policy", "tags", "asked", "out", "body", "seen", "trial", "targets", "route", "pin_refused"}
+    known = {
+        "name",
+        "policy",
+        "tags",
+        "asked",
+        "out",
+        "body",
+        "lane",
+        "seen",
+        "trial",
+        "targets",
+        "route",
+        "pin_refused",
+    }
     assert set(case) <= known | {"primary", "skipped", "says", "asks", "error", "why", "goes_on"}, (
         "a key of the table is misspelt"
     )
@@ -76,7 +115,8 @@ def test_a_decision(case: dict[str, Any]) -> None:
 
     def decided() -> Any:
         keeper = Target(*case["goes_on"].split("/")) if "goes_on" in case else None
-        request = build.request(body, model=case.get("asked", ""), continues=keeper)
+        lane = Lane(case.get("lane", "interactive"))
+        request = build.request(body, model=case.get("asked", ""), continues=keeper, lane=lane)
         return decide(
             request,
             tags(**case.get("tags", {})),

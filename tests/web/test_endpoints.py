@@ -219,6 +219,7 @@ def test_a_dry_run_says_what_would_be_sent_where(client: Client, tmp_path: Path)
         "expected_from": "policy", "price": {"input": 0, "output": 0}, "input_tokens": 7, "output_tokens": 500,
         "input_usd": 0, "cost_usd": 0, "url": "http://127.0.0.1:9/v1/chat/completions", "body": "passed_on",
         "sent_bytes": len(made.application.json.dumps(sent)), "key_env": None, "key_set": None,
+        "expected": {"wait_ms": 0, "load_ms": 0, "warm_ms": 1800, "ahead": 0, "delays": ""},
     }  # fmt: skip
     assert (cloud["backend"], cloud["local"], cloud["expected_ms"]) == ("cloud", False, 900)
     assert (cloud["input_usd"], cloud["cost_usd"]) == (0.0000175, 0.0050175)
