@@ -16,7 +16,7 @@ from app.circuits import Circuits
 from app.conversations import Conversations
 from app.errors import RouterError
 from app.metrics.recorder import Recorder
-from app.metrics.servers import model_rows
+from app.metrics.servers import observed_rows
 from app.metrics.store import Store
 from app.places import Places
 from app.routing.detect import Detectors
@@ -122,7 +122,7 @@ class Services:
         """Return the models of a backend as this worker sees them, and when the server was asked (Unix ms)."""
         config, observations = backend.config, self.beliefs.observations()
         names = (*config.models, *config.families.values())
-        rows = model_rows(
+        rows = observed_rows(
             names or (model_for(config, "any", observations),),
             backend.facts,
             backend.residency,

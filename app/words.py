@@ -15,6 +15,14 @@ def duration(ms: float) -> str:
     return f"{ms:.3g} ms" if ms else "0"
 
 
+def age(ms: float) -> str:
+    """Return a length of time in one unit, as `now`, `12 s`, `5 min`, `3 h` or `2 d`."""
+    for limit, unit in ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s")):
+        if ms >= limit:
+            return f"{ms / limit:.0f} {unit}"
+    return "now"
+
+
 def utc(ms: int) -> str:
     """Return a Unix time as `2026-11-16 07:50:18Z`."""
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.words import usd
+from app.words import age, usd
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,11 @@ from app.words import usd
 )
 def test_dollars(value: float, words: str) -> None:
     assert usd(value) == words
+
+
+@pytest.mark.parametrize(
+    "ms, text",
+    [(0, "now"), (999, "now"), (12_400, "12 s"), (300_000, "5 min"), (3 * 3_600_000, "3 h"), (2 * 86_400_000, "2 d")],
+)
+def test_an_age(ms: float, text: str) -> None:
+    assert age(ms) == text

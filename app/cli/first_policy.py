@@ -23,16 +23,23 @@ def families(models: Sequence[Model]) -> dict[str, str]:
     """Return the model for each family: one for code, one for images, one for the rest, each the best of its kind."""
     kinds: dict[str, list[Model]] = {}
     for model in models:
-        name = model.name.lower()
-        is_vision_name = any(word in name for word in _VISION) and not name.startswith(_TEXT_ONLY)
-        reads_images = model.reads_images or is_vision_name
-        kind = "qwen-coder" if any(word in name for word in _CODE) else "gemma" if reads_images else "llama"
-        kinds.setdefault(kind, []).append(model)
+        is_coder = any(word in model.name.lower() for word in _CODE)
+        kinds.setdefault("qwen-coder" if is_coder else "gemma" if _reads_images(model) else "llama", []).append(model)
     return {kind: best(members).name for kind, members in kinds.items()}
 
 
+def _reads_images(model: Model) -> bool:
+    """Return whether a model reads images, by the server's own word, else by its parts and its name."""
+    name = model.name.lower()
+    is_vision_name = any(word in name for word in _VISION) and not name.startswith(_TEXT_ONLY)
+    can_see = model.can("vision")
+    return model.reads_images or is_vision_name if can_see is None else can_see
+
+
 def best(models: Sequence[Model]) -> Model:
-    """Return the largest model of a comfortable size, else the smallest one; the first one when sizes are unknown."""
+    """Return the largest model of a comfortable size, else the smallest one; the first one when sizes are unknown.
+    Models that cannot use tools count only when no other model is there, because many clients send tools."""
+    models = [model for model in models if model.can("tools") is not False] or models
     comfortable = [model for model in models if model.size_bytes <= _COMFORTABLE_BYTES]
     if comfortable:
         return max(comfortable, key=lambda model: model.size_bytes)
@@ -162,7 +169,8 @@ def _server(server: Server) -> str:
         lines.append("    families:                    # the model for each family of requests")
         lines += [f'      {family}: "{model}"' for family, model in by_family.items()]
     lines += ["    price: {input: 0, output: 0}"] if _is_local(server) else []
-    lines += _windows(server, list(dict.fromkeys((default, *by_family.values()))))
+    used = [model for model in server.models if model.name in (default, *by_family.values())]
+    lines += [*_places(used), *_windows(server, used)]
     spare = [model.name for model in server.models if model.name not in (default, *by_family.values())]
     lines += [f"    # the server also has {name}" for name in spare[:8]]
     lines += [f"    # {model.name} is left out: it runs at {_place(model)}" for model in server.remote_models[:8]]
@@ -173,23 +181,40 @@ def _place(model: Model) -> str:
     return model.remote_host or "its maker's cloud"
 
 
-def _windows(server: Server, names: Sequence[str]) -> list[str]:
-    """Return the lines with the context windows of the models that the policy names, as far as they are known."""
-    windows = {model.name: model.window for model in server.models if model.name in names and model.window}
-    if len(windows) == len(names) and len(set(windows.values())) == 1:
-        return [f"    contextWindow: {windows[names[0]]:<13} # longer prompts do not go here"]
+def _places(models: Sequence[Model]) -> list[str]:
+    """Return the line with the calls that the server runs at the same time, when it tells them."""
+    places = {model.places for model in models}
+    number = next(iter(places)) if len(places) == 1 else None
+    return [f"    maxConcurrency: {number:<12} # the server runs so many requests at the same time"] if number else []
+
+
+def _windows(server: Server, models: Sequence[Model]) -> list[str]:
+    """Return the lines about the context windows of the models that the policy names.  Only windows that the server
+    told are written; a small window is not, because it would stay when the server gets a larger one."""
+    small = [model for model in models if model.window and model.window <= _SMALL_WINDOW < (model.trained or 0)]
+    windows = {model.name: model.window for model in models if model.window and model not in small}
+    texts = (
+        f"Ollama runs {model.name} with {model.window} tokens; it was trained for {model.trained}. `numCtx: 16384` "
+        "asks for more."
+        for model in small
+        if server.type == "ollama"
+    )
+    notes = [f"    # {line}" for text in texts for line in wrap(text, 112)]
+    if len(windows) == len(models) and len(set(windows.values())) == 1:
+        return [f"    contextWindow: {windows[models[0].name]:<13} # longer prompts do not go here"]
     lines = ["    contextWindow:               # longer prompts do not go here"] if windows else []
     lines += [f'      "{name}": {window}' for name, window in windows.items()]
-    is_incomplete = server.type == "ollama" and len(windows) < len(names)
-    return lines + (_UNKNOWN_OTHERS if windows else _UNKNOWN) if is_incomplete else lines
+    is_incomplete = server.type == "ollama" and len(windows) < len(models)
+    return lines + ((_LEARNED_OTHERS if windows else _LEARNED) if is_incomplete else []) + notes
 
 
-_UNKNOWN = [
-    "    # contextWindow: 16384       # Ollama reports context windows of loaded models only, and cuts longer prompts.",
-    "                                 # Write it here, and longer prompts do not go here; `flask doctor` prints it.",
+_SMALL_WINDOW = 4096  # tokens: Ollama's default where the video memory is below 24 GB
+_LEARNED = [
+    "    # contextWindow: 16384       # is not needed: the router asks Ollama for the windows of loaded models.",
+    "                                 # Write it only to keep longer prompts away from models that are not loaded yet.",
 ]
-_UNKNOWN_OTHERS = [
-    '      # "*": 16384               # the other models: Ollama reports a window after it loaded the model'
+_LEARNED_OTHERS = [
+    '      # "*": 16384               # is not needed: the router asks Ollama for the windows of loaded models'
 ]
 _HEAD = """\
 # `flask init` wrote this file. policy.example.yaml and docs/policy.md explain every key.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import http.client
 import json
 import os
@@ -18,16 +17,14 @@ from requests.utils import should_bypass_proxies
 
 from app import policy
 from app.backends import BACKEND_TYPES
-from app.backends.base import Backend
 from app.beliefs.local import resolve
-from app.cli.checks import Discovery, Facts
+from app.cli.checks import Facts
 from app.cli.checks.backends import key_problem
-from app.cli.common import TIMEOUTS
+from app.cli.discovery import discover
 from app.cli.records import open_circuits, read
 from app.descriptors import limits
-from app.errors import BackendError
 from app.policy import yaml_source
-from app.routing.locality import host_name, is_address, is_loopback_name, model_key
+from app.routing.locality import host_name, is_address, is_loopback_name
 from app.services import Services
 from app.settings import Settings
 from app.storage import now_ms
@@ -47,14 +44,12 @@ def inspect(services: Services, environ: Mapping[str, str]) -> Facts:
     backends = services.policy.backends
     missing_keys = {name: key for name, up in services.upstreams.items() if (key := up.backend.missing_key)}
     reachable = {
-        name: BACKEND_TYPES[config.type](dataclasses.replace(config, timeouts=TIMEOUTS), environ)
-        for name, config in backends.items()
-        if config.type != "echo" and name not in missing_keys
+        name: config for name, config in backends.items() if config.type != "echo" and name not in missing_keys
     }
+    discoveries = discover(reachable.values(), environ)
     with ThreadPoolExecutor(max_workers=_THREADS) as pool:
-        discoveries = dict(zip(reachable, pool.map(_discover, reachable.values()), strict=True))
         addresses = dict(zip(backends, pool.map(_addresses, backends.values()), strict=True))
-        exposed_at = dict(zip(reachable, pool.map(_exposed_at, (backends[name] for name in reachable)), strict=True))
+        exposed_at = dict(zip(reachable, pool.map(_exposed_at, reachable.values()), strict=True))
     records = read(services.settings.db)
     return Facts(
         settings=services.settings,
@@ -84,20 +79,6 @@ def inspect(services: Services, environ: Mapping[str, str]) -> Facts:
 
 
 # --- backends -----------------------------------------------------------------------------------
-
-
-def _discover(backend: Backend) -> Discovery:
-    try:
-        models = backend.discover()
-        with contextlib.suppress(BackendError):  # not every version reports windows
-            backend.ask_for_facts([*backend.config.models, *backend.config.families.values(), *models[:1]])
-        facts = {model: backend.facts.get(model_key(model)) for model in models}
-        windows = {model: one.window for model, one in facts.items() if one is not None and one.window}
-        return Discovery(models=models, windows=windows, model_hosts=backend.model_hosts)
-    except BackendError as error:
-        return Discovery(error=error.message, kind=error.kind)
-    finally:
-        backend.close()
 
 
 def _addresses(config: BackendConfig) -> Sequence[str]:

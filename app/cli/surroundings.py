@@ -16,20 +16,30 @@ from app.beliefs.local import resolve
 from app.cli.common import counted
 from app.errors import BackendError
 from app.routing.locality import host_name, is_cloud_model, model_key
-from app.types import BackendConfig, JsonObject, Timeouts
+from app.types import BackendConfig, JsonObject, ModelFacts, Timeouts
 
 _TIMEOUT_S = 1.5  # for each step of a request; all servers are asked in parallel
 _NO_CHAT = ("embed", "bge-", "minilm", "rerank")  # parts of the names of models that do not chat
+_NO_FACTS = ModelFacts()
 _KEYS = (("openai", "OPENAI_API_KEY"), ("sarmalink", "SARMALINK_API_KEY"))
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
+    """Hold what a server tells about one of its models."""
+
     name: str
     size_bytes: int = 0  # 0 = unknown
-    reads_images: bool = False  # by the server's own word
-    window: int | None = None  # context window in tokens; None = unknown
+    reads_images: bool = False  # by its parts, in versions that tell no capabilities
+    capabilities: frozenset[str] | None = None  # of types.CAPABILITIES; None = the server does not tell
+    window: int | None = None  # context window in tokens with which the server runs it; None = unknown
+    trained: int | None = None  # context window in tokens that it was trained for
+    places: int | None = None  # calls that the server runs at the same time; None = unknown
     remote_host: str = ""  # the other host that runs the model; "" = the server runs it
+
+    def can(self, capability: str) -> bool | None:
+        """Return whether the model has a capability, by the server's own word; None = the server does not tell."""
+        return None if self.capabilities is None else capability in self.capabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +76,9 @@ def explore(environ: Mapping[str, str], local_servers: Sequence[Server] = LOCAL_
     """Ask Ollama (OLLAMA_HOST) and the default ports of this machine in parallel, and look for keys in the environment.
 
     This takes a few seconds at most, asks no other server, and makes no server load a model."""
-    context = environ.get("OLLAMA_CONTEXT_LENGTH", "").strip()
     ollama = Server("local", "ollama", "Ollama", ollama_endpoint(environ.get("OLLAMA_HOST", "")))
     with ThreadPoolExecutor(max_workers=1 + len(local_servers)) as pool:
-        answer = pool.submit(_ask_ollama, ollama, int(context) if context.isdecimal() else 0)
+        answer = pool.submit(_ask_ollama, ollama)
         others = [server for server in pool.map(_ask, local_servers) if server is not None]
         ollama, note = answer.result()
     others = list({server.backend: server for server in others}.values())
@@ -89,16 +98,15 @@ def _backend(server: Server) -> Backend:
     return kind(BackendConfig(name=server.backend, type=server.type, endpoint=endpoint, timeouts=timeouts), {})
 
 
-def _ask_ollama(server: Server, context: int) -> tuple[Server, str]:
-    """Return the server with its models, and a note.  `context` is OLLAMA_CONTEXT_LENGTH in tokens; 0 = not set."""
+def _ask_ollama(server: Server) -> tuple[Server, str]:
+    """Return the server with its models, and a note."""
     backend = _backend(server)
     try:
         listed = backend.ask("/api/tags")
         entries = named(listed)
         models = [_model(entry) for entry in entries if _chats(str(entry["name"]))]
         remote = tuple(model for model in models if model.remote_host or is_cloud_model(model.name))
-        usable = [model for model in models if model not in remote]
-        windows = _windows(backend, listed, [model.name for model in usable])
+        local = _described(backend, listed, [model for model in models if model not in remote])
     except BackendError as error:
         return server, f"no Ollama: {error.message}"
     finally:
@@ -106,18 +114,27 @@ def _ask_ollama(server: Server, context: int) -> tuple[Server, str]:
     note = f"Ollama at {server.endpoint} has {counted(len(entries), 'model')}"
     places = [f"{model.name} at {model.remote_host}" for model in remote if model.remote_host]
     note += f"; other hosts run {', '.join(places)}" if places else ""
-    local = tuple(replace(model, window=windows.get(model.name) or context or None) for model in usable)
     addresses = tuple(resolve(host_name(server.endpoint)))
     return replace(server, models=local, remote_models=remote, addresses=addresses), note
 
 
-def _windows(backend: Backend, listed: JsonObject, names: Sequence[str]) -> dict[str, int]:
-    """Return the context windows that the server reports; not every version reports them."""
+def _described(backend: Backend, listed: JsonObject, models: Sequence[Model]) -> tuple[Model, ...]:
+    """Return the models with what the server tells about them, without those that do not chat."""
     backend.learn_list(listed)
     with contextlib.suppress(BackendError):
-        backend.ask_for_facts(names)
-    facts = ((name, backend.facts.get(model_key(name))) for name in names)
-    return {name: one.window for name, one in facts if one is not None and one.window}
+        backend.ask_for_facts([model.name for model in models])
+    return tuple(
+        replace(
+            model,
+            capabilities=facts.capabilities,
+            window=facts.window,
+            trained=facts.trained,
+            places=facts.places,
+        )
+        for model in models
+        if (facts := backend.facts.get(model_key(model.name), _NO_FACTS)).capabilities is None
+        or "completion" in facts.capabilities
+    )
 
 
 def _model(entry: JsonObject) -> Model:
@@ -157,9 +174,9 @@ def _ask(server: Server) -> Server | None:
     endpoint = server.endpoint.removesuffix("/v1") + ("/v1" if kind.type == "openai" else "")
     server = replace(kind, endpoint=endpoint)
     backend = _backend(server)
-    windows = _windows(backend, listed, names)
+    models = _described(backend, listed, [Model(name) for name in names])
     backend.close()
-    return replace(server, models=tuple(Model(name, window=windows.get(name)) for name in names))
+    return replace(server, models=models) if models else None
 
 
 def ollama_endpoint(host: str) -> str:

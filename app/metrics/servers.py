@@ -1,7 +1,7 @@
 """Describe the servers as the workers see them now: their calls, queues and models.  Pure.
 
-Each worker writes its view into its report (`model_rows`).  A reader joins the reports of all workers (`servers`): the
-calls of the workers add up, but all workers see the same models.
+Each worker writes its view into its report (`observed_rows`).  A reader joins the reports of all workers (`servers`):
+the calls of the workers add up, but all workers see the same models.
 """
 
 from __future__ import annotations
@@ -17,24 +17,17 @@ _NO_FACTS, _NO_RESIDENCY, _NO_TURNOVER = ModelFacts(), Residency(), Turnover()
 
 
 def model_rows(
-    names: Iterable[str],
-    facts: Mapping[str, ModelFacts],
-    residency: Mapping[str, Residency],
-    turnover: Mapping[str, Turnover],
-    expected: Callable[[str], JsonObject],
+    names: Iterable[str], facts: Mapping[str, ModelFacts], residency: Mapping[str, Residency]
 ) -> Iterator[JsonDict]:
-    """Yield the rows of a backend's models: the loaded ones first, then those of `names`, MOST_MODELS at most.
-    `expected` returns the parts of the expected time of a call to a model."""
+    """Yield what a server tells about its models: the loaded ones first, then those of `names`, MOST_MODELS at most."""
     by_key: dict[str, str] = {}
-    for name in (*residency, *names, *turnover):
+    for name in (*residency, *names):
         by_key.setdefault(model_key(name), name)
         if len(by_key) == MOST_MODELS:
             break
     loaded = {model_key(name): state for name, state in residency.items()}
-    changes = {model_key(name): counts for name, counts in turnover.items()}
     for key, name in by_key.items():
         fact, state = facts.get(key, _NO_FACTS), loaded.get(key, _NO_RESIDENCY)
-        counts = changes.get(key, _NO_TURNOVER)
         yield {
             "model": name,
             "loaded": True if key in loaded else fact.loaded,
@@ -44,10 +37,34 @@ def model_rows(
             "gpu_share": gpu_share(state),
             "expires_ms": None if state.expires_at is None else round(state.expires_at * 1000),
             "capabilities": None if fact.capabilities is None else sorted(fact.capabilities),
-            "loads": counts.loads,
-            "evictions": counts.evictions,
-            "expected": expected(name),
         }
+
+
+def is_described(row: JsonObject) -> bool:
+    """Return True when the server told anything about a model, beside its name."""
+    return any(row[member] is not None for member in ("loaded", "window", "trained", "size_bytes", "capabilities"))
+
+
+def at(row: JsonObject, now_ms: int) -> JsonDict:
+    """Return a row with the time until the model is unloaded, instead of the moment; None = it stays."""
+    others = dict(row)
+    expires_ms = others.pop("expires_ms")
+    return {**others, "expires_in_s": None if expires_ms is None else max(0, round((expires_ms - now_ms) / 1000))}
+
+
+def observed_rows(
+    names: Iterable[str],
+    facts: Mapping[str, ModelFacts],
+    residency: Mapping[str, Residency],
+    turnover: Mapping[str, Turnover],
+    expected: Callable[[str], JsonObject],
+) -> Iterator[JsonDict]:
+    """Yield the rows of a worker's report: what the server tells, and what the worker saw.  `expected` returns the
+    parts of the expected time of a call to a model."""
+    counts = {model_key(name): count for name, count in turnover.items()}
+    for row in model_rows((*names, *turnover), facts, residency):
+        count = counts.get(model_key(row["model"]), _NO_TURNOVER)
+        yield {**row, "loads": count.loads, "evictions": count.evictions, "expected": expected(row["model"])}
 
 
 def gpu_share(state: Residency) -> float | None:
@@ -66,7 +83,7 @@ def servers(backends: Iterable[str], reports: Sequence[JsonObject], now_ms: int)
             "backend": name,
             "in_flight": sum(report.get("in_flight", {}).get(name, 0) for report in reports),
             "waiting": _waiting(name, reports),
-            "models": [_model(row, now_ms) for row in _models(name, reports)],
+            "models": [at(row, now_ms) for row in _models(name, reports)],
         }
         for name in backends
     ]
@@ -95,9 +112,3 @@ def _models(name: str, reports: Sequence[JsonObject]) -> list[JsonDict]:
         {**row, **{count: max(one[count] for one in counts[row["model"]]) for count in ("loads", "evictions")}}
         for row in newest["rows"]
     ]
-
-
-def _model(row: JsonDict, now_ms: int) -> JsonDict:
-    """Return a row with the time until the model is unloaded, instead of the moment; None = it stays."""
-    expires_ms = row.pop("expires_ms")
-    return {**row, "expires_in_s": None if expires_ms is None else max(0, round((expires_ms - now_ms) / 1000))}

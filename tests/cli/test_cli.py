@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 from click.testing import Result
@@ -23,6 +24,8 @@ from app.policy.docs import reference
 from app.settings import Settings
 from app.words import utc
 from tests import build
+from tests.fakes.ollama import Model, Ollama
+from tests.fakes.replies import reply
 from tests.fakes.upstream import Upstream, refused_url
 
 POLICY = """\
@@ -454,6 +457,59 @@ def test_backends_list_names_the_models_that_run_elsewhere(
     ]
     (home, *_) = json.loads(run("backends", "probe", "--json").output)
     assert home["answer"] == "2 models, 1 run at another host"
+
+
+def test_backends_list_shows_the_models_of_a_server(run: Run, tmp_path: Path) -> None:
+    models = [
+        Model("llama3.1:8b", on_gpu=0.62, size_bytes=5_200_000_000),
+        Model("gemma3:12b", capabilities=("completion", "vision"), num_ctx=16384),
+    ]
+    with Ollama(models) as server:
+        load = Request(f"{server.url}/api/generate", data=b'{"model": "llama3.1:8b", "keep_alive": "150s"}')
+        urlopen(load).read()
+        (tmp_path / "policy.yaml").write_text(
+            f"backends:\n  home: {{type: ollama, endpoint: '{server.url}', model: 'gemma3:12b'}}\n"
+            "  down: {type: ollama, endpoint: 'http://127.0.0.1:9'}\nroutes: [default: home]\n"
+        )
+        lines = run("backends", "list").output.splitlines()
+        (home, down) = json.loads(run("backends", "list", "--json").output)
+    assert lines[4:8] == [
+        "home:",
+        "model        loaded  window  GPU  expires   can use",
+        "llama3.1:8b  yes       4096  62%  in 2 min  tools",
+        "gemma3:12b   no       16384    -  -         vision",
+    ]
+    assert lines[-1] == "down: connection refused at http://127.0.0.1:9 (is Ollama running?)"
+    first, second = home["models"]
+    assert 0 < first.pop("expires_in_s") <= 150
+    assert first == {
+        "model": "llama3.1:8b", "loaded": True, "window": 4096, "trained": 131072, "size_bytes": 5_200_000_000,
+        "gpu_share": 0.62, "capabilities": ["completion", "tools"],
+    }  # fmt: skip
+    assert (second["model"], second["loaded"], second["window"], second["gpu_share"]) == (
+        "gemma3:12b",
+        False,
+        16384,
+        None,
+    )
+    assert (home["more_models"], home["error"]) == (0, None)
+    assert (down["models"], down["error"]) == ([], lines[-1].removeprefix("down: "))
+
+
+def test_backends_list_of_ten_thousand_models_is_short(
+    run: Run, tmp_path: Path, upstream: Callable[..., Upstream]
+) -> None:
+    server = upstream(models=[f"m{number}:1b" for number in range(10_000)])
+    tags = [{"name": f"m{number}:1b", "size": 5} for number in range(10_000)]
+    server.script(reply(200, {"models": tags}), path="/api/tags", repeat=True)
+    (tmp_path / "policy.yaml").write_text(
+        f"backends:\n  home: {{type: ollama, endpoint: '{server.url}', model: 'm9999:1b'}}\nroutes: [default: home]\n"
+    )
+    lines = run("backends", "list").output.splitlines()
+    assert len(lines) < 60 and lines[-1] == "and 9950 other models"
+    assert lines[5].startswith("m9999:1b ")
+    (home,) = json.loads(run("backends", "list", "--json").output)
+    assert (len(home["models"]), home["more_models"]) == (50, 9950)
 
 
 def test_backends_probe(run: Run, tmp_path: Path, upstream: Callable[..., Upstream]) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -23,6 +24,8 @@ from app.types import Observations
 from tests import build
 from tests.documents import ROOT
 from tests.e2e.server import Router
+from tests.fakes.ollama import Model as Held
+from tests.fakes.ollama import Ollama
 from tests.fakes.replies import Step, html, reply
 from tests.fakes.upstream import Upstream, refused_url
 
@@ -62,6 +65,14 @@ def held(*names: str, **sizes: int) -> tuple[Model, ...]:
     return tuple(Model(name) for name in names) + tuple(Model(name, size * GB) for name, size in sizes.items())
 
 
+def able(*models: str) -> tuple[Model, ...]:
+    """Models that chat, each as `name:SIZEb capability …`: the server tells all of it."""
+    words = [model.split() for model in models]
+    return tuple(
+        Model(name, int(name[-2]) * GB, capabilities=frozenset({"completion", *more})) for name, *more in words
+    )
+
+
 @pytest.mark.parametrize(
     "models, chosen",
     [
@@ -80,6 +91,11 @@ def held(*names: str, **sizes: int) -> tuple[Model, ...]:
         (held(small=2, middling=9, large=40), {"llama": "middling"}),
         (held(huge=80, large=40), {"llama": "large"}),
         (held("coder:x", coder_large=14, coder_small=4), {"qwen-coder": "coder_large"}),
+        (able("eyes:1b vision", "plain:1b tools"), {"gemma": "eyes:1b", "llama": "plain:1b"}),
+        (able("llava:7b tools", "gemma3:4b"), {"llama": "llava:7b"}),  # the server's word counts, not the name
+        (able("big:9b", "small:3b tools"), {"llama": "small:3b"}),
+        (able("big:9b", "small:3b"), {"llama": "big:9b"}),
+        ((*able("big-coder:9b"), Model("coder:3b")), {"qwen-coder": "coder:3b"}),  # of it nothing is known
     ],
 )  # fmt: skip
 def test_which_model_serves_which_family(models: tuple[Model, ...], chosen: dict[str, str]) -> None:
@@ -297,17 +313,54 @@ def test_the_address_of_ollama_is_looked_up(upstream: Callable[..., Upstream], m
 
 
 def test_the_windows_of_ollama(upstream: Callable[..., Upstream]) -> None:
-    """Loaded, given in the Modelfile, given by OLLAMA_CONTEXT_LENGTH, not told."""
+    """Loaded, given in the Modelfile, not told.  The variable of this shell is not that of the server."""
     two = ["llama3.1:8b", "qwen2.5-coder:7b"]
     up = upstream(models=two)
     environ = {"OLLAMA_HOST": up.url}
     assert windows(explore(environ, [])) == {}
-    assert windows(explore({**environ, "OLLAMA_CONTEXT_LENGTH": " 16384 "}, [])) == {"*": 16384}
-    assert windows(explore({**environ, "OLLAMA_CONTEXT_LENGTH": "many"}, [])) == {}
+    assert windows(explore({**environ, "OLLAMA_CONTEXT_LENGTH": "16384"}, [])) == {}
     up.script(loaded(two[0], 32768), path="/api/ps", repeat=True)
     assert windows(explore(environ, [])) == {two[0]: 32768}
     up.script(reply(200, {"parameters": 'stop "<s>"\nnum_ctx  8192'}), path="/api/show", repeat=True)
     assert windows(explore(environ, [])) == {two[0]: 32768, two[1]: 8192}
+
+
+def test_a_scripted_ollama_gives_its_facts() -> None:
+    """Windows in force, of the Modelfile and small ones; what models can use; what is no model for a chat."""
+    held = [
+        Held("chat:8b", capabilities=("completion", "tools")),
+        Held("poem:9b", capabilities=("completion",), size_bytes=9 * GB),
+        Held("look:12b", capabilities=("completion", "vision"), num_ctx=16384),
+        Held("search:1b", capabilities=("embedding",)),
+    ]
+    with Ollama(held, window=4096) as server:
+        urlopen(Request(f"{server.url}/api/generate", data=b'{"model": "chat:8b"}')).read()
+        found = explore({"OLLAMA_HOST": server.url, "OLLAMA_CONTEXT_LENGTH": "32768"}, [])
+        assert server.loads == ["chat:8b"], "to look around loads nothing"
+    text = write(found)
+    config = policy.load(text, "p", Settings()).policy.backends["local"]
+    assert dict(config.families) == {"llama": "chat:8b", "gemma": "look:12b"}
+    assert dict(config.context_windows) == {"look:12b": 16384}
+    assert "# Ollama runs chat:8b with 4096 tokens; it was trained for 131072. `numCtx: 16384` asks for more." in text
+    assert "search:1b" not in text and "32768" not in text
+    assert goes_to(text, IMAGE) == ("local", "look:12b")
+
+
+@pytest.mark.parametrize("told, number", [({"total_slots": 4}, 4), ({"total_slots": 0}, 0), ({}, 0)])
+def test_the_places_of_llama_cpp(upstream: Callable[..., Upstream], told: dict[str, int], number: int) -> None:
+    llama = upstream()
+    llama.script(owned("llamacpp", "/models/x.gguf"), path="/v1/models", repeat=True)
+    llama.script(reply(200, {"default_generation_settings": {"n_ctx": 32768}, **told}), path="/props", repeat=True)
+    with refused_url() as nobody:
+        text = write(explore({"OLLAMA_HOST": nobody}, [at(llama, "llamacpp")]))
+    config = policy.load(text, "p", Settings()).policy.backends["llamacpp"]
+    assert config.max_concurrency == ({"*": number} if number else {})
+    assert ("maxConcurrency" in text) is bool(number)
+
+
+def test_a_first_policy_names_no_window_that_nobody_told(upstream: Callable[..., Upstream]) -> None:
+    text = write(explore({"OLLAMA_HOST": upstream(models=["llama3.1:8b"]).url}, []))
+    assert "\n    contextWindow" not in text and "# contextWindow: 16384       # is not needed" in text
 
 
 def test_an_ollama_that_falls_silent(upstream: Callable[..., Upstream], monkeypatch: pytest.MonkeyPatch) -> None:

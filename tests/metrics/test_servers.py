@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.metrics.servers import MOST_MODELS, gpu_share, model_rows, servers
+from app.metrics.servers import MOST_MODELS, gpu_share, observed_rows, servers
 from app.types import ModelFacts, Residency, Turnover
 from tests import build
 
@@ -17,7 +17,7 @@ SECOND_MS = 1000
 
 def rows(names: list[str], **known: Any) -> list[dict[str, Any]]:
     facts = {"facts": {}, "residency": {}, "turnover": {}, **known}
-    return list(model_rows(names, **facts, expected=lambda model: {"warm_ms": len(model)}))
+    return list(observed_rows(names, **facts, expected=lambda model: {"warm_ms": len(model)}))
 
 
 def test_loaded_models_come_first_and_names_are_joined() -> None:

@@ -30,11 +30,3 @@ def size(value: float | None) -> str:
         return "–"
     number, unit = (value / 1e9, "GB") if value >= 1e9 else (value / 1e6, "MB")
     return f"{number:.3g}{NO_BREAK}{unit}"
-
-
-def age(ms: float) -> str:
-    """Return an age as `now`, `12 s`, `5 min`, `3 h` or `2 d`."""
-    for limit, unit in ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s")):
-        if ms >= limit:
-            return f"{ms / limit:.0f} {unit}"
-    return "now"

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 from app.metrics.aggregates import Aggregate, Key
 from app.metrics.queries import ShownCall
+from app.metrics.servers import is_described
 from app.metrics.summary import metrics_summary
 from app.routing.expected import expected_ms
 from app.routing.locality import is_local
 from app.routing.names import model_for
 from app.types import JsonDict, JsonObject, Kind, Observations, Outcome, Policy, Reason, Target
 from app.web.dashboard.charts import count
-from app.web.dashboard.formats import NO_BREAK, age, ms, percent, size, usd
+from app.web.dashboard.formats import NO_BREAK, ms, percent, size, usd
+from app.words import age
 
 NO_CALLS = metrics_summary({Key("", "", "none", Kind.LIVE): Aggregate()}, 24, {})["routes"][0]
 
@@ -151,14 +153,11 @@ _SMALL_WINDOW = 4096  # tokens: Ollama's default for small GPUs, too few for an 
 def model_groups(servers: Iterable[JsonObject]) -> Iterator[JsonDict]:
     """Yield the servers that tell about their models: the name, the queue and the rows of the models."""
     for server in servers:
-        rows = [row for row in server["models"] if any(row[member] is not None for member in _TOLD)]
+        rows = [row for row in server["models"] if is_described(row)]
         if rows:
             waiting = [f"{number:,} {lane}" for lane, number in server["waiting"].items() if number]
             queue = f"{sum(server['waiting'].values()):,} calls wait: {', '.join(waiting)}" if waiting else ""
             yield {"backend": server["backend"], "queue": queue, "rows": [_model_row(row) for row in rows]}
-
-
-_TOLD = ("loaded", "window", "trained", "size_bytes", "capabilities")  # what only a server can know
 
 
 def _model_row(row: JsonObject) -> JsonDict:
@@ -183,7 +182,9 @@ def _model_row(row: JsonObject) -> JsonDict:
 
 
 def _until(expires_in_s: int | None) -> str:
-    return "stays loaded" if expires_in_s is None else f"unloads in {age(expires_in_s * 1000)}"
+    if expires_in_s is None:
+        return "stays loaded"
+    return f"unloads in {age(expires_in_s * 1000)}" if expires_in_s else "unloads now"
 
 
 def _expected(parts: JsonObject) -> float | None:
