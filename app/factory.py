@@ -85,7 +85,7 @@ def make_services(configured: Settings, loaded: Loaded, shadows: Shadows, enviro
         upstreams={name: Upstream(backend) for name, backend in loaded.backends.items()},
         places=Places(loaded.policy.backends.values(), int(environ[PLACES_FD]) if PLACES_FD in environ else None),
         circuits=circuits,
-        beliefs=Beliefs(loaded.policy.backends, loaded.backends, circuits),
+        beliefs=Beliefs(loaded.policy, loaded.backends, circuits),
         shadows=shadows,
         disconnects=Disconnects(),
         store=store,

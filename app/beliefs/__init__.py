@@ -9,10 +9,11 @@ from app.backends.base import Backend
 from app.background.thread import WorkerThread
 from app.beliefs.local import LocalBackends
 from app.beliefs.medians import Medians
+from app.beliefs.slow import budgets_of
 from app.circuits import Circuits
 from app.metrics.store import Store
 from app.storage import StoreError, now_ms
-from app.types import BackendConfig, CallRecord, ModelFacts, Observations, Target, Timings
+from app.types import CallRecord, ModelFacts, Observations, Policy, Target, Timings
 
 _HOUR_MS = 3_600_000
 
@@ -20,14 +21,12 @@ _HOUR_MS = 3_600_000
 class Beliefs:
     """Hold the medians, the discovered models, the local backends, and the hosts that run models."""
 
-    def __init__(
-        self, configs: Mapping[str, BackendConfig], backends: Mapping[str, Backend], circuits: Circuits
-    ) -> None:
-        self.local = LocalBackends(configs)
+    def __init__(self, policy: Policy, backends: Mapping[str, Backend], circuits: Circuits) -> None:
+        self.local = LocalBackends(policy.backends)
         self.answers: Mapping[str, bool] = {}  # backend -> it named its models when last asked; absent = never asked
         self.immediate = True  # True: no loop reads medians from the database, so each call counts at its end
         self._circuits = circuits
-        self._medians = Medians()
+        self._medians = Medians(budgets_of(policy))
         self._timings = Timings()
         self._models: Mapping[str, tuple[str, ...]] = {}
         self._with_hosts = tuple((name, one) for name, one in backends.items() if one.model_hosts is not None)
@@ -71,7 +70,13 @@ class Beliefs:
         """Add the latency of a call of this worker."""
         self._medians.note(call)
         if self.immediate:
-            self._timings = self._medians.current(now_ms())
+            self._renew_timings(now_ms())
+
+    def _renew_timings(self, now_ms: int) -> None:
+        """Replace the timings when one has changed: until then the observations stay the same object."""
+        timings = self._medians.current(now_ms)
+        if timings != self._timings:
+            self._timings = timings
 
     def claim_measurement(self, target: Target) -> bool:
         """Return whether this request may measure a primary that is being skipped."""
@@ -83,7 +88,7 @@ class Beliefs:
         with contextlib.suppress(StoreError):  # this worker's own calls still count; the writer logs the problem
             self._last_row, rows = thread.run(store.calls_after, self._last_row, now - _HOUR_MS)
             self._medians.read(rows)
-        self._timings = self._medians.current(now)
+        self._renew_timings(now)
 
     def learn_models(self, backend: str, models: tuple[str, ...] | None) -> None:
         """Store the models that a backend named; None when it did not name them."""

@@ -177,7 +177,11 @@ class Aggregate:
             self.cost_usd += call.cost_usd
         if outcome != Outcome.CANCELLED:
             self.latency.add(call.latency_ms)
-        for spread, value_ms in ((self.ttfb, call.ttfb_ms), (self.wait, call.wait_ms), (self.load, call.load_ms)):
+        for spread, value_ms in (
+            (self.ttfb, call.ttfb_ms),
+            (self.wait, call.wait_ms),
+            (self.load, call.load_ms or None),
+        ):
             if value_ms is not None:
                 spread.add(value_ms)
 

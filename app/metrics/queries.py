@@ -30,6 +30,8 @@ class TimedCall(NamedTuple):
     stream: bool
     latency_ms: int
     ttfb_ms: int | None
+    wait_ms: int | None
+    load_ms: int | None
 
 
 class Source(NamedTuple):

@@ -29,7 +29,9 @@ class Times:
     latency_ms: int  # the whole call
     ttfb_ms: int | None = None  # to the first byte of content; None when none came
     wait_ms: int | None = None  # for a place; a part of the two above; None = it did not wait
-    load_ms: int | None = None  # for the model to load; a part of the two above; None = it was loaded, or unknown
+    # For the model to load; a part of the two above.  0 = it had to load, and the time is not known; None = it was
+    # loaded, or the server does not tell.
+    load_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

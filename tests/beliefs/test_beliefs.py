@@ -12,7 +12,7 @@ from app.beliefs.local import LocalBackends, resolve
 from app.beliefs.medians import Medians
 from app.errors import BackendTimeout, BackendUnavailable
 from app.routing.locality import host_name
-from app.types import Target
+from app.types import Target, Times
 from tests import build
 from tests.fakes.backends import FakeBackend, config
 from tests.logs import captured
@@ -22,11 +22,17 @@ HOUR_MS = 3_600_000
 LOCAL = ("local", "m")
 
 
+def add(
+    made: Medians, name: str, ts_ms: int, model: tuple[str, str], latency: float, ttfb: float | None, **times: int
+) -> None:
+    made.add(name, model, Times(ts_ms=ts_ms, latency_ms=latency, ttfb_ms=ttfb, **times))  # type: ignore[arg-type]
+
+
 def medians(*latencies: float, begin: int = NOW - 1000, model: tuple[str, str] = LOCAL) -> Medians:
     """Calls one after the other, the first at `begin`."""
     made = Medians()
     for number, latency in enumerate(latencies):
-        made.add(f"r{number}", begin + number, model, latency, None)
+        add(made, f"r{number}", begin + number, model, latency, None)
     return made
 
 
@@ -55,7 +61,7 @@ def test_the_median_of_the_latest_nine_of_at_least_five(latencies: list[float], 
 def test_the_latest_are_those_that_ended_last_in_whatever_order_they_are_heard_of() -> None:
     made = Medians()
     for number in (*range(0, 40, 2), *range(39, 0, -2)):
-        made.add(f"r{number}", NOW - 1000 + number, LOCAL, float(number), None)
+        add(made, f"r{number}", NOW - 1000 + number, LOCAL, float(number), None)
     assert made.current(NOW).warm_ms == {LOCAL: 35.0}
 
 
@@ -69,31 +75,31 @@ def test_calls_of_a_time_when_the_clock_was_ahead_do_not_stay_the_latest() -> No
     made = medians(*[9000] * 40, begin=NOW + 24 * HOUR_MS)
     assert made.current(NOW).warm_ms == {}
     for number in range(5):
-        made.add(f"s{number}", NOW + number, LOCAL, 10, None)
+        add(made, f"s{number}", NOW + number, LOCAL, 10, None)
     assert made.current(NOW + 10).warm_ms == {LOCAL: 10}
 
 
 def test_a_call_seen_twice_counts_once() -> None:
     made = medians(10, 20, 30, 40)
     for _ in range(5):
-        made.add("r3", NOW - 997, LOCAL, 40, None)
+        add(made, "r3", NOW - 997, LOCAL, 40, None)
     assert made.current(NOW).warm_ms == {}
-    made.add("r4", NOW, LOCAL, 50, None)
+    add(made, "r4", NOW, LOCAL, 50, None)
     assert made.current(NOW).warm_ms == {LOCAL: 30}
 
 
 def test_streams_count_by_their_first_byte() -> None:
     made = Medians()
     for number in range(5):
-        made.add(f"r{number}", NOW, LOCAL, 9000, 70)
+        add(made, f"r{number}", NOW, LOCAL, 9000, 70)
     assert made.current(NOW).warm_ms == {LOCAL: 70}
 
 
 def test_each_model_of_each_backend_has_its_own() -> None:
     made = medians(*[10] * 5)
     for number in range(5):
-        made.add(f"s{number}", NOW, ("local", "n"), 20, None)
-        made.add(f"t{number}", NOW, ("cloud", "m"), 30, None)
+        add(made, f"s{number}", NOW, ("local", "n"), 20, None)
+        add(made, f"t{number}", NOW, ("cloud", "m"), 30, None)
     assert made.current(NOW).warm_ms == {LOCAL: 10, ("local", "n"): 20, ("cloud", "m"): 30}
 
 
@@ -117,9 +123,9 @@ def test_which_calls_count(fields: dict[str, Any], counts: bool) -> None:
 def test_memory_is_bounded_whatever_models_clients_name() -> None:
     made = medians(*[10] * 5, model=("local", "first"))
     for number in range(600):
-        made.add("r", NOW, ("local", f"m{number}"), 1, None)
+        add(made, "r", NOW, ("local", f"m{number}"), 1, None)
     for number in range(5):
-        made.add(f"r{number}", NOW, ("local", "last"), 7, None)
+        add(made, f"r{number}", NOW, ("local", "last"), 7, None)
     assert made.current(NOW).warm_ms == {("local", "last"): 7}
 
 
