@@ -1,6 +1,6 @@
-"""Ollama, by the OpenAI-compatible API or by its own one.
+"""Ollama, by its own API or by the OpenAI-compatible one.
 
-The first cuts a prompt that does not fit into the context window, without an error.  So does the second, but not when a
+The second cuts a prompt that does not fit into the context window, without an error.  So does the first, but not when a
 request says `truncate: false`, which versions from 0.12.6 on read.  Facts: docs/api.md, docs/openai.md, api/types.go,
 server/routes.go of https://github.com/ollama/ollama, versions 0.17 and 0.33.
 """
@@ -8,14 +8,25 @@ server/routes.go of https://github.com/ollama/ollama, versions 0.17 and 0.33.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import islice
 
 from app.backends.base import V1_PATHS, Backend, entries_of
 from app.backends.model_hosts import ModelHosts, host_said
 from app.backends.ollama_facts import OllamaFacts, named
-from app.errors import BackendDenied, BackendError, BackendRejected, BackendServerError, PrivacyViolation
+from app.backends.reply import Stream, Whole
+from app.errors import (
+    BackendDenied,
+    BackendError,
+    BackendProtocol,
+    BackendRateLimited,
+    BackendRejected,
+    BackendServerError,
+    PrivacyViolation,
+)
 from app.fields import Choice, Duration, FlagOrAuto, Windows
 from app.routing.locality import is_cloud_model, model_key
 from app.types import (
@@ -33,6 +44,8 @@ from app.types import (
     Wire,
 )
 from app.wire.ollama.request import dropped_members
+
+log = logging.getLogger("llr.ollama")
 
 _READS_TRUNCATE = (0, 12, 6)  # https://github.com/ollama/ollama/pull/12582
 _UNKNOWN: tuple[int, ...] = ()
@@ -59,22 +72,23 @@ class OllamaBackend(Backend):
         "api": Choice(
             ("native", "openai"),
             metadata={
-                "help": "`native`: /api/chat, which never cuts a prompt, for versions from 0.12.6 on; `openai`: /v1",
-                "default": "openai",
+                "help": "`native`: /api/chat, which never cuts a prompt, for versions from 0.12.6 on and /v1 for older "
+                "ones; `openai`: /v1",
+                "default": "native",
             },
         ),
         "num_ctx": Windows(
             data_key="numCtx",
-            metadata={"help": "the context window with which the server loads a model; `api: native` only"},
+            metadata={"help": "the context window with which the server loads a model; not with `api: openai`"},
         ),
         "keep_alive": Duration(
             data_key="keepAlive",
-            metadata={"help": "how long a model stays loaded after a request; -1: without end; `api: native` only"},
+            metadata={"help": "how long a model stays loaded after a request; -1: without end; not with `api: openai`"},
         ),
         "think": FlagOrAuto(
             metadata={
                 "help": "whether models reason: `true` and `false` overrule the client, `auto` follows its "
-                "reasoning effort; `api: native` only",
+                "reasoning effort; not with `api: openai`",
                 "default": "auto",
             }
         ),
@@ -83,24 +97,27 @@ class OllamaBackend(Backend):
     def __init__(self, config: BackendConfig, environ: Mapping[str, str]) -> None:
         super().__init__(config, environ)
         self._hosts = ModelHosts(self._ask_for_host)
-        self._wants_native = config.own.get("api") == "native"
-        self._version: tuple[int, ...] | None = None  # None = the server was not asked yet
+        self._wants_native = config.own.get("api", "native") == "native"
+        self._version: tuple[int, ...] | None = None  # None = the server has not answered yet
+        self._without_native: tuple[int, ...] | None = None  # the version that turned out to have no /api/chat
         self._without_thinking: frozenset[str] = frozenset()  # models that the server lists as such
         self._dialects: dict[str, Dialect] = {}
         self._facts = OllamaFacts(self._wanted_window, lambda: self._is_native)
 
     @property
     def wires(self) -> tuple[Wire, ...]:
-        """Return Ollama's own API instead of chat when the policy asks for it and the server supports `truncate`."""
+        """Return Ollama's own API instead of chat when the policy allows it and the server supports `truncate`."""
         *others, chat = super().wires
         return (*others, Wire.OLLAMA if self._is_native else chat)
 
     @property
     def _is_native(self) -> bool:
-        return self._wants_native and (self._version or _UNKNOWN) >= _READS_TRUNCATE
+        version = self._version or _UNKNOWN
+        return self._wants_native and version >= _READS_TRUNCATE and version != self._without_native
 
     def get_ready(self) -> None:
-        """Ask for the version before the first request.  A server that does not tell counts as an old one."""
+        """Ask for the version before the first request.  A server that does not tell counts as an old one.  Raise
+        BackendError when there is no server."""
         if self._version is None and self._wants_native:
             self._version = self._ask_version()
 
@@ -116,7 +133,28 @@ class OllamaBackend(Backend):
         outgoing = super().prepare(request, target, stream=stream)
         if outgoing.wire is not Wire.OLLAMA or isinstance(request, StoredRequest):
             return outgoing
-        return dataclasses.replace(outgoing, dropped=dropped_members(request.body.chat))
+        return dataclasses.replace(
+            outgoing,
+            dropped=dropped_members(request.body.chat),
+            other=partial(self._prepare_chat, request, target, stream=stream),
+        )
+
+    def _prepare_chat(self, request: ChatRequest, target: Target, *, stream: bool) -> Outgoing:
+        """Remember that this server has no API of its own, and return the request for the OpenAI-compatible one."""
+        if self._without_native != self._version:
+            log.warning("%s has no /api/chat, and /v1 may cut a prompt without an error", target.backend)
+            self._without_native = self._version
+        return super().prepare(request, target, stream=stream)
+
+    def open(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Whole | Stream:
+        """Send a request; see Backend.open.  A server that claims a new version, but has no /api/chat (a proxy, or
+        another program), gets it by the OpenAI-compatible API."""
+        try:
+            return super().open(outgoing, target, stream=stream, private=private)
+        except (BackendDenied, BackendRejected) as refusal:
+            if outgoing.other is None or not _lacks_path(refusal):
+                raise
+        return super().open(outgoing.other(), target, stream=stream, private=private)
 
     @classmethod
     def normal_endpoint(cls, endpoint: str) -> str:
@@ -133,8 +171,8 @@ class OllamaBackend(Backend):
     def discover(self) -> tuple[str, ...]:
         """Put the models first that the server runs itself: a request that names none gets the first."""
         document = self.ask(self.models_path)
-        if self._wants_native:
-            self._version = self._ask_version()
+        if self._wants_native and (version := self._ask_version()) is not None:
+            self._version = version
         self.learn_list(document)
         hosts, names = self._hosts.by_model, self.model_names(document)
         return tuple(sorted(names, key=lambda name: is_cloud_model(name) or bool(hosts[model_key(name)])))
@@ -179,11 +217,15 @@ class OllamaBackend(Backend):
     def turnover(self) -> Mapping[str, Turnover]:
         return self._facts.turnover
 
-    def _ask_version(self) -> tuple[int, ...]:
+    def _ask_version(self) -> tuple[int, ...] | None:
+        """Return the version; None when the server had an error, and should be asked again.  Raise BackendError when
+        there is no server."""
         try:
             match = _VERSION.match(str(self.ask("/api/version").get("version")))
-        except BackendError:
+        except (BackendDenied, BackendRejected):
             return _UNKNOWN
+        except (BackendServerError, BackendRateLimited, BackendProtocol):
+            return None
         return tuple(map(int, match.groups())) if match else _UNKNOWN
 
     def _learn_thinking(self, document: JsonObject) -> None:
@@ -234,3 +276,8 @@ class OllamaBackend(Backend):
             return bool(entries_of(self.ask("/api/experimental/aliases", private=True), "aliases"))
         except (BackendDenied, BackendRejected):  # this version has no aliases
             return False
+
+
+def _lacks_path(refusal: BackendError) -> bool:
+    """Return True when a server has no such path.  When it lacks the model, its message names the model."""
+    return refusal.kind in ("http_404", "http_405") and "model" not in (refusal.backend_text or "").lower()

@@ -22,7 +22,7 @@ def capabilities(choice: Choice) -> None:
             able.append(target)
             continue
         choice.drop("capabilities", target, f"its model lacks {lacks}")
-        unable.append(f"{target_name(target)} lacks {lacks}")
+        unable.append(f"{target_name(target)} does not support {lacks}")
     choice.keep(able, Reason.CAPABILITY)
     if not able:
         raise UnsupportedByModels(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,6 +23,7 @@ class Outgoing:
     operation: Operation = Operation.CHAT
     headers: Mapping[str, str] = field(default_factory=dict)  # of the client, that the backend gets too
     dropped: tuple[str, ...] = ()  # members of the client's body for which the backend's API has no place
+    other: Callable[[], Outgoing] | None = None  # the request for another API, when the server lacks the path
 
     def form(self, request: ChatRequest) -> str:
         """Return what became of the client's body: native, translated or passed_on."""

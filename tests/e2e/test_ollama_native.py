@@ -12,6 +12,8 @@ import pytest
 
 from tests.e2e.server import Answer, Router, Stream, content, wait_until
 from tests.fakes.ollama import Model, Ollama
+from tests.fakes.replies import RESET, Step, error, html, reply
+from tests.fakes.upstream import Upstream
 
 SMALL = Model("small:latest", capabilities=("completion", "tools", "vision"))
 LARGE = Model("large:latest", capabilities=("completion", "tools", "vision", "thinking"))
@@ -26,7 +28,7 @@ def words(count: int) -> str:
 
 
 def native(ollama: Ollama) -> dict[str, Any]:
-    return {"type": "ollama", "api": "native", "endpoint": ollama.url}
+    return {"type": "ollama", "endpoint": ollama.url}
 
 
 def backends(small: Ollama, large: Ollama) -> dict[str, Any]:
@@ -181,7 +183,7 @@ def test_no_answer_is_ever_cut(router: Router, small: Ollama, large: Ollama) -> 
 def test_an_old_server_is_asked_as_before(tmp_path: Path, version: str) -> None:
     with Ollama([SMALL], version=version) as ollama:
         policy = {
-            "backends": {"local": {"type": "ollama", "api": "native", "endpoint": ollama.url}},
+            "backends": {"local": native(ollama)},
             "routes": [{"default": "local"}],
         }
         with Router(policy, folder=tmp_path) as router:
@@ -192,7 +194,7 @@ def test_an_old_server_is_asked_as_before(tmp_path: Path, version: str) -> None:
 def test_a_disconnect_frees_the_model(tmp_path: Path) -> None:
     with Ollama([Model("slow:latest", token_s=0.5)]) as ollama:
         policy = {
-            "backends": {"local": {"type": "ollama", "api": "native", "endpoint": ollama.url}},
+            "backends": {"local": native(ollama)},
             "routes": [{"default": "local"}],
         }
         with Router(policy, folder=tmp_path) as router, router.stream("hello") as stream:
@@ -206,7 +208,6 @@ def test_the_operators_window_loads_each_model_once(tmp_path: Path) -> None:
     with Ollama(models, most_loaded=2) as ollama:
         local = {
             "type": "ollama",
-            "api": "native",
             "endpoint": ollama.url,
             "numCtx": {"a": 20_000, "*": 9000},
             "keepAlive": "10m",
@@ -224,9 +225,74 @@ def test_the_operators_window_loads_each_model_once(tmp_path: Path) -> None:
     assert {event.body["keep_alive"] for event in ollama.answers} == {"600s"}
 
 
-def test_without_the_key_it_is_asked_as_before(tmp_path: Path) -> None:
+def test_with_api_openai_it_is_asked_as_before(tmp_path: Path) -> None:
     with Ollama([SMALL]) as ollama:
-        policy = {"backends": {"local": {"type": "ollama", "endpoint": ollama.url}}, "routes": [{"default": "local"}]}
-        with Router(policy, folder=tmp_path) as router:
+        local = native(ollama) | {"api": "openai"}
+        with Router({"backends": {"local": local}, "routes": [{"default": "local"}]}, folder=tmp_path) as router:
             assert router.chat("hello").status == 200
     assert ollama.answers[0].path == "/v1/chat/completions"
+
+
+# --- servers that are not what they claim to be --------------------------------------------------
+
+NEW_VERSION = reply(200, {"version": "0.33.0"})
+
+
+def one(upstream: Upstream) -> dict[str, Any]:
+    local = {"type": "ollama", "endpoint": upstream.url, "models": ["m"]}
+    return {"backends": {"local": local}, "routes": [{"default": "local"}]}
+
+
+def asked(upstream: Upstream) -> list[str]:
+    """Return the URLs of chats, in order."""
+    return [request.path for request in upstream.requests if request.path.endswith(("/chat", "/completions"))]
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        reply(404, b"404 page not found", content_type="text/plain"),
+        reply(404, {"detail": "Not Found"}),
+        reply(405, {"error": "Method Not Allowed"}),
+        html(404),
+    ],
+    ids=["gin", "fastapi", "method", "html"],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_server_without_the_path_is_asked_over_v1(tmp_path: Path, missing: list[Step], stream: bool) -> None:
+    with Upstream(models=["m"]) as upstream:
+        upstream.script(NEW_VERSION, path="/api/version", repeat=True)
+        upstream.script(missing, path="/api/chat", repeat=True)
+        with Router(one(upstream), folder=tmp_path) as router:
+            assert router.chat("hello", stream=stream).status == 200
+            assert router.chat("hello", max_completion_tokens=5).status == 200
+            assert router.log_text().count("has no /api/chat") == 1
+        assert asked(upstream) == ["/api/chat", "/v1/chat/completions", "/v1/chat/completions"]
+        assert upstream.chats[-1].json["max_tokens"] == 5
+
+
+def test_a_model_that_is_missing_is_no_missing_path(router: Router, small: Ollama) -> None:
+    answer = router.chat("hello", model="small/nope")
+    assert answer.status == 404
+    assert "nope" in answer.error["message"]
+    assert router.chat("hello").status == 200
+    assert {event.path for event in small.answers} == {"/api/chat"}
+
+
+@pytest.mark.parametrize("trouble", [[RESET], error(500), error(503), html(200)], ids=["reset", "500", "503", "html"])
+def test_a_server_that_cannot_tell_its_version_is_asked_again(tmp_path: Path, trouble: list[Step]) -> None:
+    with Upstream(models=["m"], native=True) as upstream:
+        upstream.script(*[trouble] * 4, path="/api/version")
+        with Router(one(upstream), folder=tmp_path) as router:
+            wait_until(lambda: router.chat("hello").status == 200 and upstream.chats[-1].native, 10, "the native API")
+
+
+def test_a_server_that_starts_late_is_asked_over_its_own_api(tmp_path: Path) -> None:
+    upstream = Upstream(models=["m"], native=True)
+    upstream.start()
+    upstream.stop()
+    with Router(one(upstream), folder=tmp_path) as router:
+        assert router.chat("hello").status == 502
+        with upstream:
+            wait_until(lambda: router.chat("hello").status == 200, 20, "the server")
+            assert all(request.native for request in upstream.chats)

@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.fakes.native import chat_request, native_steps
 from tests.fakes.replies import (
     CLOSE,
     DONE,
@@ -46,6 +47,7 @@ from tests.fakes.replies import (
     usage,
 )
 
+_NATIVE_PATH = "/api/chat"
 _LINGER_RESET = struct.pack("ii", 1, 0)
 
 
@@ -68,6 +70,7 @@ class Received:
     finished_at: float | None = None  # the whole script was played
     closed_at: float | None = None  # the client closed the connection
     hung_up: bool = False  # it did so before the answer was finished
+    native: Any = None  # the parsed body of /api/chat; `json` and `path` are those of the chat request it stands for
 
     def header(self, name: str) -> str | None:
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
@@ -165,16 +168,21 @@ class _Connection(asyncio.Protocol):
         """Reads and answers one request; False when the connection is not to be used again."""
         raw = await self._read_head()
         request = self.upstream._begin(raw, self, nth)
+        is_native = self.upstream.native and request.path.endswith(_NATIVE_PATH)
+        if is_native:  # scripts are those of chat
+            request.path = request.path.removesuffix(_NATIVE_PATH) + "/v1/chat/completions"
         play = self.upstream._pick(request, early=True)
         if play is not None:
             self.transport.pause_reading()  # the body stays in the socket: closing now resets the connection
-            going_on = await self._play(request, play)
+            going_on = await self._play(request, play, is_native)
             self.transport.resume_reading()
             return going_on and await self._read_body(request)
         if not await self._read_body(request):
             return await self._play(request, error(400, "bad chunk in request")) and False
+        if is_native:
+            request.native, request.json = request.json, chat_request(request.json)
         self.upstream._arrived(request)
-        return await self._play(request, self.upstream._pick(request) or self.upstream.answer(request))
+        return await self._play(request, self.upstream._pick(request) or self.upstream.answer(request), is_native)
 
     async def _read_head(self) -> bytes:
         while (end := self.buffer.find(b"\r\n\r\n")) < 0:
@@ -225,9 +233,9 @@ class _Connection(asyncio.Protocol):
         self.arrived.clear()
         await self.arrived.wait()  # connection_lost cancels the task: there is no wait for ever
 
-    async def _play(self, request: Received, play: Play) -> bool:
+    async def _play(self, request: Received, play: Play, is_native: bool = False) -> bool:
         steps: Iterable[Step] = play(request) if callable(play) else play
-        for step in steps:
+        for step in native_steps(steps) if is_native else steps:
             if isinstance(step, bytes):
                 request.sent += len(step)
                 self.transport.write(step)
@@ -271,7 +279,7 @@ class Upstream:
     remote: dict[str, str] = field(
         default_factory=dict
     )  # model -> the host to which it is handed on, as Ollama says it
-    version: str = "0.30.0"
+    native: bool = False  # an Ollama with its own API (tests/fakes/native.py); else one that is too old for it
     text: str | None = None  # what it says; None = echo the last user text
     tokens: int | None = None  # how many tokens it says; None = the words of the text
     delay_s: float = 0.0  # before the answer
@@ -385,6 +393,11 @@ class Upstream:
     # --- what it saw ---
 
     @property
+    def version(self) -> str:
+        """What /api/version says: versions from 0.12.6 on are asked over /api/chat."""
+        return "0.33.0" if self.native else "0.12.5"
+
+    @property
     def chats(self) -> list[Received]:
         """The requests for completions, without discovery and probes of other URLs."""
         return [request for request in list(self.requests) if request.path.endswith("/chat/completions")]
@@ -496,7 +509,7 @@ class Upstream:
             return reply(200, {"models": [self._tag(model) for model in self.loaded]})
         if path == "/api/show":
             return self._show(request)
-        if path == "/api/version":
+        if path.endswith("/api/version"):
             return reply(200, {"version": self.version})
         if path.endswith("/models"):
             data = [{"id": model, "object": "model", "created": 0, "owned_by": "fake"} for model in self.models]

@@ -381,8 +381,8 @@ def test_what_every_model_lacks_is_said_by_model() -> None:
     with pytest.raises(UnsupportedByModels) as caught:
         decide(build.request(body), tags(modality="image"), pair, seen)
     assert caught.value.message == (
-        "No model that may serve this request has what it needs: local/m lacks tools and vision; spare/s lacks "
-        "completion, so it cannot chat. "
+        "No model that may serve this request has what it needs: local/m does not support tools and vision; "
+        "spare/s does not support completion, so it cannot chat. "
         "Name another model, or add one to the route."
     )
     assert caught.value.refusal == "unsupported_by_models"
