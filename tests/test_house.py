@@ -528,7 +528,7 @@ DOORS = {
     "host_of_model": (set(), {"dispatch.py"}),
     "prepare": ({"stream"}, {"dispatch.py", "dry_run.py"}),  # the dry run shows what would be sent
     **{method: (set(), ASKERS) for method in ("ask", "discover", "ask_for_facts", "learn_list")},
-    "look": (set(), {*ASKERS, "places/__init__.py"}),  # a call that waits looks at the queue
+    "look": (set(), {*ASKERS, "background/shadows.py", "places/__init__.py"}),  # a call that waits looks at the queue
 }
 
 

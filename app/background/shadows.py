@@ -1,7 +1,7 @@
 """Make shadow calls and probes: calls without a waiting client.  A shadow call repeats a sample of the live calls
-with the A/B candidate; a probe measures a local primary that is skipped because it is slow.  Both are buffered and
-run in the background.  Their number is limited; when there are too many, new ones are dropped.  Like live calls,
-they go through `dispatch`, and so through the privacy gate.
+with the A/B candidate; a probe measures a local primary that is skipped because it is slow, when that loads no model.
+Both are buffered and run in the background, in the last lane.  Their number is limited; when there are too many, new
+ones are dropped.  Like live calls, they go through `dispatch`, and so through the privacy gate.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ import gevent.pool
 
 from app.dispatch import Call
 from app.errors import BackendError
+from app.routing.capabilities import lacking
+from app.routing.expected import expected_time
+from app.routing.fit import too_long
 from app.routing.locality import is_local
 from app.routing.names import model_for
 from app.services import Services
-from app.types import CallRecord, ChatRequest, Kind, Outcome, Plan, Policy, Reason, Target, Why
+from app.types import CallRecord, ChatRequest, Kind, Lane, Outcome, Plan, Policy, Reason, Target, Why
 
 _AT_ONCE = 4
 _PROBE_EVERY_S = 2.0
@@ -61,10 +64,11 @@ class ShadowCalls:
             return None
         config, observations = self._policy.backends[name], services.beliefs.observations()
         target = Target(name, model_for(config, tags.family, observations))
-        window = config.context_window(target.model)
-        fits = window is None or tags.tokens <= window
         may = not decision.private or is_local(target, observations)
-        return target if target.model and fits and may else None
+        needs = decision.basis.needs if decision.basis else frozenset()
+        if not target.model or not may or lacking(target, needs, observations):
+            return None
+        return None if too_long(target, config, observations, tags.tokens, 0) else target
 
     def planned(self, plan: Plan, services: Services) -> Iterator[tuple[Target, Kind, float]]:
         """Return the additional calls of a request: target, kind, and the share of such requests."""
@@ -90,7 +94,8 @@ class ShadowCalls:
     def _probe(self, plan: Plan, target: Target, services: Services) -> None:
         self._probing.add(target.backend)
         try:
-            _call(plan, target, Kind.PROBE, services)
+            if _is_ready(target, services):
+                _call(plan, target, Kind.PROBE, services)
         finally:
             self._probing.discard(target.backend)
 
@@ -99,6 +104,18 @@ class ShadowCalls:
             work(*arguments)
         elif self._pool.free_count() > 0:
             self._pool.spawn(work, *arguments)
+
+
+def _is_ready(target: Target, services: Services) -> bool:
+    """Return True when a call would neither load a model nor wait for a place.  The server is asked anew, because facts
+    can be a second old."""
+    backend = services.upstreams[target.backend].backend
+    try:
+        backend.look()
+    except BackendError:
+        return False
+    expected = expected_time(target, backend.config, services.beliefs.observations(), Lane.BACKGROUND)
+    return not expected.is_cold and not expected.ahead
 
 
 def _is_kept_elsewhere(plan: Plan) -> bool:

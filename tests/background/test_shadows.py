@@ -11,7 +11,20 @@ from gevent.event import Event
 
 from app.background.shadows import ShadowCalls
 from app.errors import BackendTimeout
-from app.types import ABTest, CallRecord, Classification, Decision, Plan, Policy, Route, Target
+from app.types import (
+    ABTest,
+    Basis,
+    CallRecord,
+    Classification,
+    Decision,
+    ModelFacts,
+    Observations,
+    Plan,
+    Policy,
+    Queue,
+    Route,
+    Target,
+)
 from tests import build
 from tests.fakes.backends import Stage, config, whole
 
@@ -129,6 +142,30 @@ def test_a_candidate_without_a_model_or_room_is_left_out() -> None:
     assert Bench(policy(context_windows={"*": 500})).offer() == ["b"]
 
 
+@pytest.mark.parametrize(
+    "facts, needs, mirrored",
+    [
+        ({"window": 499}, (), False),
+        ({"window": 499, "loaded": False}, (), False),
+        ({"window": 499, "refuses": True}, (), True),
+        ({"window": 500}, (), True),
+        ({"capabilities": frozenset(("completion",))}, ("completion",), True),
+        ({"capabilities": frozenset(("completion",))}, ("completion", "tools"), False),
+        ({"capabilities": frozenset(("embedding",))}, ("completion",), False),
+        ({"loaded": False}, ("completion",), True),
+    ],
+    ids=str,
+)
+def test_a_candidate_whose_model_cannot_serve_the_request_is_left_out(
+    facts: dict[str, Any], needs: tuple[str, ...], mirrored: bool
+) -> None:
+    bench = Bench()
+    bench.stage.facts = {"b": {"bm:latest": ModelFacts(**facts)}}
+    known: dict[str, Any] = {"policy": "p", "asked_model": "", "output_tokens": 0, "measured": False, "targets": ()}
+    basis = Basis(**known, needs=frozenset(needs), observations=Observations())
+    assert bool(bench.offer(basis=basis)) is mirrored
+
+
 def test_a_candidate_that_fails_is_recorded_and_nobody_else_hears_of_it() -> None:
     bench = Bench(None, BackendTimeout("late"))
     bench.offer()
@@ -168,6 +205,50 @@ def test_a_measurement_that_fails_is_not_the_last_one() -> None:
     bench.measure()
     bench.now += 2
     assert [call.outcome for call in bench.measure()] == ["error", "error"]
+
+
+@pytest.mark.parametrize(
+    "facts, measured",
+    [({}, True), ({"loaded": True}, True), ({"loaded": False}, False), ({"loaded": False, "size_bytes": 1}, False)],
+    ids=str,
+)
+def test_a_measurement_loads_no_model(facts: dict[str, Any], measured: bool) -> None:
+    bench = Bench()
+    bench.stage.facts = {"b": {"bm:latest": ModelFacts(**facts)}}
+    assert bool(bench.measure()) is measured
+
+
+def test_the_server_is_asked_anew_whether_the_model_is_loaded() -> None:
+    bench = Bench()
+
+    def look() -> None:
+        bench.stage.facts = {"b": {"bm:latest": ModelFacts(loaded=False)}}
+
+    bench.stage.backends["b"].look = look  # type: ignore[method-assign]
+    assert bench.measure() == []
+
+
+def test_nothing_is_measured_at_a_server_that_does_not_tell() -> None:
+    bench = Bench()
+
+    def look() -> None:
+        raise BackendTimeout("late")
+
+    bench.stage.backends["b"].look = look  # type: ignore[method-assign]
+    assert bench.measure() == []
+
+
+def test_a_measurement_waits_for_no_place() -> None:
+    bench = Bench()
+    bench.stage.queues = {("b", "*"): Queue(1, (0, 0, 0))}
+    assert bench.measure() == []
+
+
+def test_mirrored_calls_wait_in_the_last_lane() -> None:
+    bench = Bench()
+    bench.offer()
+    bench.measure()
+    assert [call.lane for call in bench.stage.records] == ["background", "background"]
 
 
 def test_a_private_request_measures_only_what_is_local() -> None:

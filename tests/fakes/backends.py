@@ -20,6 +20,7 @@ from app.types import (
     Observations,
     Outgoing,
     Price,
+    Queue,
     Target,
     Timeouts,
     Wire,
@@ -117,6 +118,7 @@ class Stage:
         self.circuits = Circuits(lambda: self.now)
         self.local = local
         self.model_hosts: Mapping[str, Mapping[str, str]] = {}
+        self.queues: Mapping[tuple[str, str], Queue] = {}
         self.facts: Mapping[str, Mapping[str, ModelFacts]] = {}
         self.records: list[SimpleNamespace] = []  # flat, see build.flat
         self.backends = {
@@ -138,7 +140,13 @@ class Stage:
 
     def observations(self) -> Observations:
         unhealthy = self.circuits.unhealthy()
-        return Observations(local=self.local, unhealthy=unhealthy, model_hosts=self.model_hosts, facts=self.facts)
+        return Observations(
+            local=self.local,
+            unhealthy=unhealthy,
+            model_hosts=self.model_hosts,
+            facts=self.facts,
+            queues=self.queues,
+        )
 
     def record(self, call: CallRecord) -> None:
         self.records.append(build.flat(call))
