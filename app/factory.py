@@ -7,11 +7,13 @@ import random
 import socket
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from flask import Flask, Request
 from werkzeug.routing import MapAdapter
 
 from app import cli, logs, policy, settings, web
+from app.backends.base import Backend
 from app.background.disconnects import Disconnects
 from app.background.life import Background
 from app.background.shadows import ShadowCalls
@@ -27,6 +29,7 @@ from app.policy import Loaded
 from app.services import Services, Shadows, Upstream
 from app.settings import Settings
 from app.storage import now_ms
+from app.types import model_key
 from app.web import headers
 
 POLICY_TEXT = "_LLR_POLICY_TEXT"  # the last valid policy of gunicorn's master; absent = read the file
@@ -77,15 +80,20 @@ def _wire(app: Flask, environ: Mapping[str, str], is_command: bool) -> None:
 def make_services(configured: Settings, loaded: Loaded, shadows: Shadows, environ: Mapping[str, str]) -> Services:
     """Return the services of one worker process.  Nothing is opened or started."""
     circuits = Circuits(time.monotonic, configured.cooldown_s)
+    places = Places(
+        loaded.policy.backends.values(),
+        int(environ[PLACES_FD]) if PLACES_FD in environ else None,
+        loads=partial(_would_load, loaded.backends),
+    )
     store = Store(configured.db)
     return Services(
         settings=configured,
         policy=loaded.policy,
         detectors=loaded.detectors,
         upstreams={name: Upstream(backend) for name, backend in loaded.backends.items()},
-        places=Places(loaded.policy.backends.values(), int(environ[PLACES_FD]) if PLACES_FD in environ else None),
+        places=places,
         circuits=circuits,
-        beliefs=Beliefs(loaded.policy, loaded.backends, circuits),
+        beliefs=Beliefs(loaded.policy, loaded.backends, circuits, places),
         shadows=shadows,
         disconnects=Disconnects(),
         store=store,
@@ -97,3 +105,9 @@ def make_services(configured: Settings, loaded: Loaded, shadows: Shadows, enviro
         started_at=time.time(),
         worker=f"{socket.gethostname()}:{os.getpid()}",
     )
+
+
+def _would_load(backends: Mapping[str, Backend], backend: str, model: str) -> bool:
+    """Return True when a call to this model is known to make the server load it."""
+    facts = backends[backend].facts.get(model_key(model))
+    return facts is not None and facts.loaded is False

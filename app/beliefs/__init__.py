@@ -12,6 +12,7 @@ from app.beliefs.medians import Medians
 from app.beliefs.slow import budgets_of
 from app.circuits import Circuits
 from app.metrics.store import Store
+from app.places import Places
 from app.storage import StoreError, now_ms
 from app.types import CallRecord, ModelFacts, Observations, Policy, Target, Timings
 
@@ -21,11 +22,13 @@ _HOUR_MS = 3_600_000
 class Beliefs:
     """Hold the medians, the discovered models, the local backends, and the hosts that run models."""
 
-    def __init__(self, policy: Policy, backends: Mapping[str, Backend], circuits: Circuits) -> None:
+    def __init__(self, policy: Policy, backends: Mapping[str, Backend], circuits: Circuits, places: Places) -> None:
         self.local = LocalBackends(policy.backends)
         self.answers: Mapping[str, bool] = {}  # backend -> it named its models when last asked; absent = never asked
         self.immediate = True  # True: no loop reads medians from the database, so each call counts at its end
         self._circuits = circuits
+        self._places = places
+        self._members = tuple({member for pool in policy.pools.values() for member in pool.members})
         self._medians = Medians(budgets_of(policy))
         self._timings = Timings()
         self._models: Mapping[str, tuple[str, ...]] = {}
@@ -39,8 +42,11 @@ class Beliefs:
         """Return the observations.  It is the same object until something changes."""
         latest, local, unhealthy = self._latest, self.local.names, self._circuits.unhealthy()
         facts, timings = self._latest_facts(), self._timings
+        queues = self._places.queues()
+        in_flight = {name: self._places.in_flight(name) for name in self._members}
         is_same = latest.latency_ms is timings.warm_ms and latest.models is self._models and latest.local is local
         is_same = is_same and latest.unhealthy == unhealthy and latest.facts is facts
+        is_same = is_same and latest.queues == queues and latest.in_flight == in_flight
         if is_same and (not self._with_hosts or self._hosts_are(latest.model_hosts)):
             return latest
         self._latest = Observations(
@@ -49,6 +55,8 @@ class Beliefs:
             hold_ms=timings.hold_ms,
             slow=timings.slow,
             facts=facts,
+            queues=queues,
+            in_flight=in_flight,
             unhealthy=unhealthy,
             local=local,
             models=self._models,

@@ -19,7 +19,7 @@ from app.errors import BackendBusy
 from app.places.line import Group, Place, Waiter
 from app.places.order import LANES, packed, rank_of
 from app.places.table import MOST_WAITING, RUNNING, WAITING, Table, running, waiting
-from app.types import BackendConfig, Lane, Target, model_key
+from app.types import BackendConfig, Lane, Queue, Target, model_key
 
 __all__ = ["PLACES_FD", "Place", "Places"]
 
@@ -64,7 +64,8 @@ class Places:
         cells = self._table.claim(f"{config.name} {config.endpoint} {name}" for config, name in names)
         self._groups: dict[str, dict[str, Group]] = {config.name: {} for config in self._configs}
         for (config, name), own in zip(names, cells, strict=True):
-            self._groups[config.name][name] = Group(config.name, config.max_concurrency.get(name, 0), own)
+            self._groups[config.name][name] = Group(config.name, name, config.max_concurrency.get(name, 0), own)
+        self._limited = [group for groups in self._groups.values() for group in groups.values() if group.limit]
         self._only = {name: groups["*"] for name, groups in self._groups.items() if len(groups) == 1}
         self._lock = self._table.lock
         self._enter, self._leave = self._lock.enter, self._lock.leave
@@ -123,7 +124,18 @@ class Places:
             raise BackendBusy(f"{_all_places(wanted)} stayed taken for {wait_s:g} s")
         return waiter.place
 
-    # --- what the operator sees -----------------------------------------------------------------
+    # --- what others see ------------------------------------------------------------------------
+
+    def queues(self) -> dict[tuple[str, str], Queue]:
+        """Return the state of the places that are all taken, as in Observations."""
+        queues = {}
+        for group in self._limited:
+            calls = self._calls(group)
+            if calls >= group.limit:
+                queues[group.backend, group.name] = Queue(group.limit, waiting(calls), group.latest_model())
+        if queues and not self._waited:
+            self._clear_dead()  # else places of a dead worker could stay taken, because no call waits for them
+        return queues
 
     def in_flight(self, backend: str) -> int:
         """Return the calls of all workers to a backend."""
@@ -228,23 +240,28 @@ class Places:
         try:
             while self._waited:
                 gevent.sleep(_LOOK_EVERY_S)
-                self.look()
+                self._serve_all()
         finally:
             self._is_polling = False
 
-    def look(self) -> None:
+    def _serve_all(self) -> None:
         """Give places that other workers have released to the waiting calls of this worker."""
-        self._table.looks[self._table.row] = now = self._clock_ns()
-        if now - self._cleared_ns > _CLEAR_EVERY_NS:
-            self._cleared_ns = now
-            with self._lock:
-                self._table.clear_dead()
+        self._table.looks[self._table.row] = self._clock_ns()
+        self._clear_dead()
         for group in tuple(self._waited):
             if running(self._calls(group)) < group.limit:
                 with self._lock:
                     self._serve(group)
             else:
                 self._show(group)
+
+    def _clear_dead(self) -> None:
+        """Free the places of workers that have died, now and then."""
+        now = self._clock_ns()
+        if now - self._cleared_ns > _CLEAR_EVERY_NS:
+            self._cleared_ns = now
+            with self._lock:
+                self._table.clear_dead()
 
 
 def _all_places(wanted: Sequence[tuple[Group, Target]]) -> str:

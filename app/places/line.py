@@ -59,24 +59,38 @@ class Line:
 class Group:
     """Hold the places that a backend's calls to some models share."""
 
-    __slots__ = ("_name", "backend", "calls", "first", "hash", "latest", "limit", "line", "model", "served")
+    __slots__ = (
+        "_known",
+        "_name",
+        "backend",
+        "calls",
+        "first",
+        "hash",
+        "latest",
+        "limit",
+        "line",
+        "model",
+        "name",
+        "served",
+    )
 
-    def __init__(self, backend: str, limit: int, cells: Cells) -> None:
-        """`limit` 0 = no limit."""
-        self.backend = backend
+    def __init__(self, backend: str, name: str, limit: int, cells: Cells) -> None:
+        """`name` is BackendConfig.places_of; `limit` 0 = no limit."""
+        self.backend, self.name = backend, name
         self.limit = limit
         self.line = Line()
         self.calls, self.first, self.served = cells.calls, cells.first, cells.served
         self.latest, self._name = cells.model, cells.name
         self.model = ""  # the model of the latest call of this worker
         self.hash = 0
+        self._known = 0, ""
 
     def note_model(self, model: str) -> None:
         """Note the model of the latest call that got a place.  Must be called under the lock."""
         if model != self.model:
             self.model, self.hash = model, hash_of(model_key(model))
         if self.latest[0] != self.hash:
-            name = model_key(model).encode("utf-8", "replace")[: len(self._name)]
+            name = model.encode("utf-8", "replace")[: len(self._name)]
             self._name[:] = name.ljust(len(self._name), b"\0")
             self.latest[0] = self.hash
 
@@ -85,9 +99,14 @@ class Group:
         return hash_of(model_key(model)) == self.latest[0]
 
     def latest_model(self) -> str:
-        """Return the name (locality.model_key) of the model of the latest call of all workers; "" = unknown."""
-        name = bytes(self._name).rstrip(b"\0").decode("utf-8", "replace")
-        return name if hash_of(name) == self.latest[0] else ""  # another worker may be writing it
+        """Return the name of the model of the latest call of all workers; "" = unknown."""
+        if self._known[0] != self.latest[0]:
+            name = bytes(self._name).rstrip(b"\0").decode("utf-8", "replace")
+            number = hash_of(model_key(name))
+            if number != self.latest[0]:
+                return ""  # another worker is writing it
+            self._known = number, name
+        return self._known[1]
 
 
 class Place(NamedTuple):
