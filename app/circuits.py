@@ -1,5 +1,5 @@
 """Count the failures of backends, and open a circuit for an unhealthy one.  It reads CallRecords; each worker has
-its own.
+its own.  A server that asks for no calls for a while is busy until then, and not unhealthy.
 
 closed --3 failures in a row--> open for 10 s (doubling to 120 s) --time is up--> half-open: one trial call
 half-open --the trial call succeeds--> closed      half-open --it fails--> open
@@ -47,6 +47,7 @@ class Circuits:
         self._first_s = first_s
         self._circuits: dict[str, _Circuit] = {}
         self._opened: set[str] = set()  # backends whose circuit is not closed
+        self._busy: dict[str, float] = {}  # backend -> the time until which it wants no calls
         self._exhausted_at: float | None = (
             None  # the last time when a call failed because this machine lacked a resource
         )
@@ -57,6 +58,15 @@ class Circuits:
             return _NONE
         now = self._clock()
         return frozenset(name for name in self._opened if self._circuits[name].is_unhealthy(now))
+
+    def busy(self) -> frozenset[str]:
+        """Return the backends that asked for no calls until a later time."""
+        if not self._busy:
+            return _NONE
+        now = self._clock()
+        for backend in [name for name, until in self._busy.items() if until <= now]:
+            del self._busy[backend]
+        return frozenset(self._busy)
 
     def states(self) -> dict[str, CircuitState]:
         """Return the state of each circuit, for the operator; a backend that was never called is absent."""
@@ -95,6 +105,9 @@ class Circuits:
         if ending.error in RouterExhausted.KINDS:
             self._note_exhausted(ending.error)
             return
+        if ending.busy:
+            self._note_busy(backend, ending)
+            return
         if self._exhausted_at is not None:
             self._note_recovered(self._exhausted_at)
         if ending.backend_failed:
@@ -117,6 +130,13 @@ class Circuits:
             self._opened.add(backend)
         if circuit.open_s and not already_open:
             _report_open(backend, circuit, now)
+
+    def _note_busy(self, backend: str, ending: Ending) -> None:
+        now = self._clock()
+        until = now + (ending.retry_after_s or 0)
+        if backend not in self.busy():
+            log.info("%s: busy for %.3g s: %s", backend, until - now, ending.error)
+        self._busy[backend] = max(until, self._busy.get(backend, 0))
 
     def _note_exhausted(self, kind: str | None) -> None:
         if self._exhausted_at is None:

@@ -16,6 +16,7 @@ from app.errors import (
     PrivacyViolation,
     PromptTooLong,
     RouterError,
+    ServerBusy,
     StreamInterrupted,
     causes,
 )
@@ -77,17 +78,20 @@ def dispatch(plan: Plan, services: Services) -> Reply:
 
 
 def _admitted(plan: Plan, services: Services, failures: Failures, steps: list[Step]) -> Iterator[Target]:
-    """Return the targets in order, unhealthy ones last: they are tried when no other target has replied.  When a
-    server counted the tokens of the prompt, targets with a smaller window are left out."""
-    unhealthy = []
+    """Return the targets in order, then those whose server wants no calls now, then the unhealthy ones: they are tried
+    when no other target has replied.  When a server counted the tokens of the prompt, targets with a smaller window are
+    left out."""
+    busy, unhealthy = [], []
     for target in plan.decision.targets:
         if failures and _is_too_small(target, failures, steps, services):
             continue
-        if services.circuits.admit(target.backend, plan.request.request_id):
+        if target.backend in services.circuits.busy():
+            busy.append(target)
+        elif services.circuits.admit(target.backend, plan.request.request_id):
             yield target
         else:
             unhealthy.append(target)
-    for target in unhealthy:
+    for target in (*busy, *unhealthy):
         if not _is_too_small(target, failures, steps, services):
             yield target
 
@@ -205,12 +209,14 @@ class Call:
         try:
             return self._open()
         except BackendError as error:
-            kind, is_its_fault = error.kind, error.backend_failed
-            self._finish(
-                Ending(
-                    outcome=Outcome.ERROR, error=kind, backend_failed=is_its_fault, retry_after_s=error.retry_after_s
-                )
+            ending = Ending(
+                outcome=Outcome.ERROR,
+                error=error.kind,
+                backend_failed=error.backend_failed,
+                retry_after_s=error.retry_after_s,
+                busy=isinstance(error, ServerBusy),
             )
+            self._finish(ending)
             raise
         except Exception:
             self._finish(Ending(outcome=Outcome.ERROR, error="internal"))

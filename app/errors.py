@@ -223,12 +223,6 @@ class BackendProtocol(BackendError):
     kind = "protocol"
 
 
-class BackendRateLimited(BackendError):
-    status = 429
-    kind = "http_429"
-    type = "rate_limit_error"
-
-
 class BackendServerError(BackendError):
     """The backend answered 5xx, 408, 409 or 425."""
 
@@ -239,11 +233,29 @@ class BackendDenied(BackendError):
 
 
 class BackendBusy(BackendError):
-    """No place under `maxConcurrency` became free within the first-byte deadline.  The backend did not fail."""
+    """The backend cannot take the call now.  It did not fail."""
 
     status = 503
-    kind = "busy"
     backend_failed = False
+    retry_after_s = 1.0  # until something else is known
+
+
+class NoPlace(BackendBusy):
+    """No place under `maxConcurrency` became free in time, so the call was not sent."""
+
+    kind = "busy"
+
+
+class ServerBusy(BackendBusy):
+    """The server answered that it has no room for the call, or asked for no calls for `retry_after_s`."""
+
+    kind = "http_503"
+
+
+class BackendRateLimited(ServerBusy):
+    status = 429
+    kind = "http_429"
+    type = "rate_limit_error"
 
 
 class RouterExhausted(BackendError):
@@ -350,7 +362,7 @@ def causes(failures: Iterable[tuple[str, BackendError]]) -> str:
 
 class AllBackendsFailed(RouterError):
     """No target answered.  The status is 504 when every call timed out, 429 when every call was rate limited, 503 when
-    no call could be made, and else 502."""
+    every backend was busy or no call could be made, and else 502."""
 
     status = 502
     code = "all_backends_failed"
@@ -367,10 +379,12 @@ class AllBackendsFailed(RouterError):
             self.status, self.type = 504, "timeout_error"
         elif all(isinstance(error, BackendRateLimited) for error in errors):
             self.status, self.type, self.code = 429, "rate_limit_error", "rate_limit_exceeded"
-            waits = [error.retry_after_s for error in errors if error.retry_after_s is not None]
-            self.retry_after_s = min(waits, default=None)
+        elif all(isinstance(error, BackendBusy) for error in errors):
+            self.status, self.code = 503, "busy"
         elif all(isinstance(error, RouterExhausted) for error in errors):
             self.status = 503
+        if all(isinstance(error, BackendBusy) for error in errors):
+            self.retry_after_s = min(error.retry_after_s or 0 for error in errors)
 
     @property
     def cause(self) -> str:
@@ -379,4 +393,4 @@ class AllBackendsFailed(RouterError):
     @property
     def refusal(self) -> str | None:
         """Return `busy` for a request that got no place at any backend: it was never sent."""
-        return BackendBusy.kind if all(isinstance(error, BackendBusy) for _, error in self.failures) else None
+        return NoPlace.kind if all(isinstance(error, NoPlace) for _, error in self.failures) else None

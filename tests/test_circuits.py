@@ -37,6 +37,9 @@ class Bench:
         for _ in range(times):
             self.circuits.note(build.record(backend="b", request_id=request_id, **{**known, **fields}))
 
+    def is_busy(self, retry_after_s: float, request_id: str = "x") -> None:
+        self.fails(1, request_id, error="http_429", busy=True, backend_failed=False, retry_after_s=retry_after_s)
+
     @property
     def unhealthy(self) -> bool:
         assert self.circuits.unhealthy() <= {"b"}
@@ -231,9 +234,47 @@ def test_probes_and_shadow_calls_tell_of_their_backend_too() -> None:
     assert not bench.unhealthy
 
 
-def test_retry_after_is_honoured_at_once() -> None:
+def test_a_server_that_wants_no_calls_is_busy_and_not_unhealthy() -> None:
     bench = Bench()
-    bench.fails(error="http_429", retry_after_s=30.0)
+    bench.is_busy(30.0)
+    for seconds, busy in ((0, {"b"}), (29.999, {"b"}), (30, set()), (40, set())):
+        bench.at(seconds)
+        assert bench.circuits.busy() == busy
+        assert (bench.unhealthy, bench.state, bench.admits()) == (False, "closed", True)
+
+
+def test_busy_is_no_failure_and_no_success() -> None:
+    bench = Bench()
+    for _ in range(20):
+        bench.is_busy(1.0)
+    assert not bench.unhealthy
+    bench.fails(2)
+    bench.is_busy(1.0)
+    assert not bench.unhealthy
+    bench.fails()
+    assert bench.unhealthy, "three failures in a row, with a busy answer between them"
+
+
+def test_a_trial_call_that_finds_a_busy_server_decides_nothing() -> None:
+    bench = opened(10)
+    assert bench.admits("t")
+    bench.is_busy(5.0, "t")
+    assert (bench.state, bench.unhealthy) == ("half-open", False)
+    assert bench.admits("u"), "the next call is the trial"
+
+
+def test_the_later_end_of_two_waits_counts() -> None:
+    bench = Bench()
+    bench.is_busy(30.0)
+    bench.is_busy(1.0)
+    bench.ok()
+    bench.at(29)
+    assert bench.circuits.busy() == {"b"}
+
+
+def test_retry_after_of_a_failure_is_honoured_at_once() -> None:
+    bench = Bench()
+    bench.fails(error="http_500", retry_after_s=30.0)
     assert (bench.unhealthy, bench.state, bench.admits()) == (True, "open", False)
     bench.at(29.999)
     assert not bench.admits()
@@ -318,8 +359,16 @@ def test_it_warns_again_when_it_opens_again() -> None:
 def test_a_wait_that_a_backend_asks_for_is_told() -> None:
     bench = Bench()
     with captured("llr.health") as lines:
-        bench.fails(1, error="http_429", retry_after_s=86400.0)
-    assert lines == ["WARNING b: cooling down for 86400 s: 1 x http_429"]
+        bench.fails(1, error="http_500", retry_after_s=86400.0)
+    assert lines == ["WARNING b: cooling down for 86400 s: 1 x http_500"]
+
+
+def test_a_busy_server_is_told_once() -> None:
+    bench = Bench()
+    with captured("llr.health") as lines:
+        bench.is_busy(30.0)
+        bench.is_busy(30.0)
+    assert lines == ["INFO b: busy for 30 s: http_429"]
 
 
 def test_failures_that_open_nothing_say_nothing() -> None:

@@ -15,7 +15,6 @@ from app.backends.reply import StoredDocument
 from app.dispatch import dispatch
 from app.errors import (
     AllBackendsFailed,
-    BackendBusy,
     BackendDenied,
     BackendError,
     BackendProtocol,
@@ -27,8 +26,10 @@ from app.errors import (
     CannotServe,
     CapabilityMissing,
     ClientGone,
+    NoPlace,
     PrivacyViolation,
     PromptTooLong,
+    ServerBusy,
     StreamInterrupted,
 )
 from app.types import (
@@ -175,7 +176,7 @@ def test_what_goes_on_to_the_next_target(error: BackendError, kind: str, stream:
         assert drained(reply) == b"data: 1\n\n"
     assert stage.called == ["a", "b"]
     assert lines(stage) == [("a", "error", kind, None), ("b", "ok", None, "a")]
-    assert [call.backend_failed for call in stage.records] == [True, False]
+    assert [call.backend_failed for call in stage.records] == [error.backend_failed, False]
     assert stage.in_flight == 0
 
 
@@ -336,6 +337,37 @@ def test_a_target_that_failed_may_serve_the_request_later() -> None:
         run(stage, "a", "b")
 
 
+# --- busy servers -------------------------------------------------------------------------------
+
+
+def test_a_busy_server_is_passed_over_until_it_wants_calls_again() -> None:
+    stage = Stage({"a": [ServerBusy("answered 503 (busy)", retry_after_s=5.0), whole()], "b": []})
+    assert run(stage, "a", "b").target.backend == "b"
+    assert run(stage, "a", "b").target.backend == "b"
+    stage.now += 5
+    assert run(stage, "a", "b").target.backend == "a"
+    assert lines(stage) == [
+        ("a", "error", "http_503", None), ("b", "ok", None, "a"), ("b", "ok", None, "a"), ("a", "ok", None, None),
+    ]  # fmt: skip
+    assert not any(call.backend_failed for call in stage.records)
+
+
+def test_a_busy_server_is_tried_when_nothing_else_is_left() -> None:
+    stage = Stage({"a": [ServerBusy("answered 503 (busy)", retry_after_s=5.0), whole()], "b": [BackendTimeout("late")]})
+    with pytest.raises(AllBackendsFailed):
+        run(stage, "a", "b")
+    assert run(stage, "a", "b").target.backend == "a"
+    assert stage.called.count("b") == 2
+
+
+def test_a_busy_server_is_tried_before_an_unhealthy_one() -> None:
+    stage = Stage({"ill": [], "busy": []})
+    stage.circuits.note(build.record(backend="busy", outcome="error", error="http_429", busy=True, retry_after_s=9.0))
+    for _ in range(3):
+        stage.circuits.note(build.record(backend="ill", outcome="error", error="timeout", backend_failed=True))
+    assert run(stage, "ill", "busy").target.backend == "busy"
+
+
 # --- nobody answered ----------------------------------------------------------------------------
 
 TIMEOUT, REFUSED = BackendTimeout("did not answer in time"), BackendUnavailable("connection refused at http://x")
@@ -346,9 +378,11 @@ ALL_FAILED = [
     ([REFUSED, REFUSED], 502, "server_error", "all_backends_failed", None),
     (LIMITED, 429, "rate_limit_error", "rate_limit_exceeded", 7.0),
     ([LIMITED[0], TIMEOUT], 502, "server_error", "all_backends_failed", None),
-    ([BackendRateLimited("x"), LIMITED[0]], 429, "rate_limit_error", "rate_limit_exceeded", 30.0),
-    ([BackendRateLimited("x")], 429, "rate_limit_error", "rate_limit_exceeded", None),
-    ([BackendBusy("x")], 502, "server_error", "all_backends_failed", None),
+    ([BackendRateLimited("x"), LIMITED[0]], 429, "rate_limit_error", "rate_limit_exceeded", 1.0),
+    ([BackendRateLimited("x")], 429, "rate_limit_error", "rate_limit_exceeded", 1.0),
+    ([NoPlace("x")], 503, "server_error", "busy", 1.0),
+    ([ServerBusy("x", retry_after_s=9.0), LIMITED[0]], 503, "server_error", "busy", 9.0),
+    ([ServerBusy("x"), REFUSED], 502, "server_error", "all_backends_failed", None),
 ]
 
 

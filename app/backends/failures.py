@@ -30,6 +30,7 @@ from app.errors import (
     BackendUnavailable,
     ConnectTimeout,
     RouterExhausted,
+    ServerBusy,
 )
 from app.redaction import excerpt, redact
 from app.routing.locality import is_address, is_local_address, is_loopback_name
@@ -44,6 +45,7 @@ TRANSPORT_ERRORS = (urllib3.exceptions.HTTPError, OSError)
 AUTHORITIES = "REQUESTS_CA_BUNDLE"  # requests defined this name
 MOST_ERROR_BYTES = 64 * 1024  # read of an error's body; a longer one is no JSON document
 _TEMPORARY = (408, 409, 425)
+_BUSY = ("server busy", "loading model")  # words of Ollama (server/sched.go) and llama.cpp (tools/server) with a 503
 
 
 class AuthoritiesError(OSError):
@@ -233,6 +235,8 @@ def refusal(
     wait = _seconds(retry_after)
     if status == 429:
         return BackendRateLimited(f"{message} (rate limited)", backend_text=text, retry_after_s=wait)
+    if status == 503 and (wait is not None or any(words in (text or "").lower() for words in _BUSY)):
+        return ServerBusy(f"{message} (busy)", backend_text=text, retry_after_s=wait)
     if status == 402:
         return BackendDenied(f"{message}: its account has no balance", kind=kind)
     if status in (401, 403):

@@ -42,11 +42,12 @@ class Beliefs:
         """Return the observations.  It is the same object until something changes."""
         latest, local, unhealthy = self._latest, self.local.names, self._circuits.unhealthy()
         facts, timings = self._latest_facts(), self._timings
-        queues = self._places.queues()
+        queues, busy = self._places.queues(), self._circuits.busy()
         in_flight = {name: self._places.in_flight(name) for name in self._members}
         is_same = latest.latency_ms is timings.warm_ms and latest.models is self._models and latest.local is local
         is_same = is_same and latest.unhealthy == unhealthy and latest.facts is facts
         is_same = is_same and latest.queues == queues and latest.in_flight == in_flight
+        is_same = is_same and latest.busy == busy
         if is_same and (not self._with_hosts or self._hosts_are(latest.model_hosts)):
             return latest
         self._latest = Observations(
@@ -57,6 +58,7 @@ class Beliefs:
             facts=facts,
             queues=queues,
             in_flight=in_flight,
+            busy=busy,
             unhealthy=unhealthy,
             local=local,
             models=self._models,

@@ -15,7 +15,7 @@ from functools import partial
 
 import gevent
 
-from app.errors import BackendBusy
+from app.errors import NoPlace
 from app.places.line import Group, Place, Waiter
 from app.places.order import LANES, packed, rank_of
 from app.places.table import MOST_WAITING, RUNNING, WAITING, Table, running, waiting
@@ -105,7 +105,7 @@ class Places:
                 self._serve(group)
 
     def wait(self, targets: Sequence[Target], lane: Lane, wait_s: float, arrival_ns: int | None = None) -> Place:
-        """Return the first place that becomes free for one of these targets.  Raise BackendBusy when none does within
+        """Return the first place that becomes free for one of these targets.  Raise NoPlace when none does within
         `wait_s`.  `arrival_ns` is the time when the request began to wait, if it has waited before."""
         arrival_ns = self._clock_ns() if arrival_ns is None else arrival_ns
         wanted = [(self._group(target), target) for target in targets]
@@ -121,7 +121,7 @@ class Places:
             if waiter.place is None:
                 self._withdraw(waiter)
         if waiter.place is None:
-            raise BackendBusy(f"{_all_places(wanted)} stayed taken for {wait_s:g} s")
+            raise NoPlace(f"{_all_places(wanted)} stayed taken for {wait_s:g} s")
         return waiter.place
 
     # --- what others see ------------------------------------------------------------------------
@@ -177,7 +177,7 @@ class Places:
         row = self._table.row
         with self._lock:
             if any(sum(waiting(self._calls(group))) >= MOST_WAITING for group, _ in waiter.wanted):
-                raise BackendBusy(f"{_all_places(waiter.wanted)} are taken, and {MOST_WAITING} requests wait for them")
+                raise NoPlace(f"{_all_places(waiter.wanted)} are taken, and {MOST_WAITING} requests wait for them")
             self._table.looks[row] = self._clock_ns()
             for group, target in waiter.wanted:
                 group.line.add(waiter, target)

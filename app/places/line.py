@@ -60,7 +60,7 @@ class Group:
     """Hold the places that a backend's calls to some models share."""
 
     __slots__ = (
-        "_known",
+        "_latest",
         "_name",
         "backend",
         "calls",
@@ -83,7 +83,7 @@ class Group:
         self.latest, self._name = cells.model, cells.name
         self.model = ""  # the model of the latest call of this worker
         self.hash = 0
-        self._known = 0, ""
+        self._latest = 0, ""
 
     def note_model(self, model: str) -> None:
         """Note the model of the latest call that got a place.  Must be called under the lock."""
@@ -100,13 +100,13 @@ class Group:
 
     def latest_model(self) -> str:
         """Return the name of the model of the latest call of all workers; "" = unknown."""
-        if self._known[0] != self.latest[0]:
+        if self._latest[0] != self.latest[0]:
             name = bytes(self._name).rstrip(b"\0").decode("utf-8", "replace")
             number = hash_of(model_key(name))
             if number != self.latest[0]:
                 return ""  # another worker is writing it
-            self._known = number, name
-        return self._known[1]
+            self._latest = number, name
+        return self._latest[1]
 
 
 class Place(NamedTuple):

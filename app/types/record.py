@@ -44,6 +44,7 @@ class Ending:
     answer_chars: int | None = None  # length of the reply: text and tool arguments; None = there is no reply
     backend_failed: bool = False  # True: the circuit of the backend counts it
     retry_after_s: float | None = None
+    busy: bool = False  # the server has no room for calls until then; it did not fail
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.backends.failures import MOST_ERROR_BYTES, refusal
-from app.errors import BackendRejected
+from app.errors import BackendError, BackendRateLimited, BackendRejected, BackendServerError, ServerBusy
 from app.redaction import MOST_SAID, excerpt, redact
 from app.types import BackendConfig, Target, Timeouts
 from app.wire.chat.errors import error_document
@@ -81,3 +81,34 @@ def test_an_endless_error_is_cut() -> None:
         error = refusal(422, None, body, Target("b", "m"), CONFIG, "")
         assert isinstance(error, BackendRejected)
         assert len(json.dumps(error_document(error))) < 2 * MOST_SAID
+
+
+# --- busy servers -------------------------------------------------------------------------------
+
+QUEUE_FULL = b'{"error": "server busy, please try again.  maximum pending requests exceeded"}'  # Ollama
+LOADING = b'{"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}'  # llama.cpp
+SICK = b'{"error": "upstream is down"}'
+BUSY = {  # status, Retry-After, body -> the error, its kind, the seconds without calls
+    "rate limit": (429, None, b"{}", BackendRateLimited, "http_429", 1.0),
+    "rate limit with a time": (429, "7", b"{}", BackendRateLimited, "http_429", 7.0),
+    "503 with a time": (503, "20", SICK, ServerBusy, "http_503", 20.0),
+    "503 with a time of nothing": (503, "0", SICK, ServerBusy, "http_503", 0.0),
+    "Ollama's queue is full": (503, None, QUEUE_FULL, ServerBusy, "http_503", 1.0),
+    "llama.cpp loads": (503, None, LOADING, ServerBusy, "http_503", 1.0),
+    "llama.cpp loads, and says how long": (503, "3", LOADING, ServerBusy, "http_503", 3.0),
+    "bare 503": (503, None, SICK, BackendServerError, "http_503", None),
+    "503 with a time that is none": (503, "soon", SICK, BackendServerError, "http_503", None),
+    "500 with a time": (500, "20", SICK, BackendServerError, "http_500", 20.0),
+    "500 that speaks of loading": (500, None, LOADING, BackendServerError, "http_500", None),
+    "408 with a time": (408, "2", SICK, BackendServerError, "http_408", 2.0),
+}
+
+
+@pytest.mark.parametrize(("status", "retry_after", "body", "kind", "word", "wait_s"), BUSY.values(), ids=BUSY)
+def test_busy_is_no_failure(
+    status: int, retry_after: str | None, body: bytes, kind: type[BackendError], word: str, wait_s: float | None
+) -> None:
+    error = refusal(status, retry_after, body, Target("b", "m"), CONFIG, "")
+    assert (type(error), error.kind, error.retry_after_s) == (kind, word, wait_s)
+    assert error.backend_failed == (kind is BackendServerError)
+    assert error.next_target

@@ -119,7 +119,7 @@ FAULTS = [
     # statuses
     *(http(code, error(code)) for code in (408, 409, 425, 500, 502, 503, 504, 529)),
     *(http(code, error(code)) for code in (401, 403, 404)),
-    http(429, replies.rate_limited(), status=429),
+    http(429, replies.rate_limited(0), status=429),  # with a time, it would be passed over afterwards
     Fault("html_503", replies.html(503), "http_503"),
     Fault("hanging_500", pause_after_head(error(500), HANG), "http_500", backend={"timeouts": HASTY}),
     Fault("early_503", [*error(503), CLOSE], "http_503", early=True),

@@ -7,7 +7,7 @@ import contextlib
 import gevent
 import pytest
 
-from app.errors import BackendBusy, ClientGone
+from app.errors import ClientGone, NoPlace
 from app.places import Place, Places
 from app.types import BackendConfig, Lane, Target, Timeouts
 
@@ -84,7 +84,7 @@ def test_a_released_place_is_free() -> None:
 def test_who_waits_too_long_holds_nothing() -> None:
     one = places(gpu=1)
     place = one.take(targets("gpu"))
-    with pytest.raises(BackendBusy) as caught:
+    with pytest.raises(NoPlace) as caught:
         one.wait(targets("gpu"), Lane.AGENT, 0.001)
     assert caught.value.message == "all 1 places (maxConcurrency) stayed taken for 0.001 s"
     assert (caught.value.kind, caught.value.backend_failed) == ("busy", False)

@@ -20,7 +20,7 @@ from typing import Any  # noqa: E402
 import gevent  # noqa: E402
 from gevent.fileobject import FileObject  # noqa: E402
 
-from app.errors import BackendBusy, ClientGone  # noqa: E402
+from app.errors import ClientGone, NoPlace  # noqa: E402
 from app.places import Place, Places  # noqa: E402
 from app.types import BackendConfig, Lane, Target, Timeouts  # noqa: E402
 
@@ -56,7 +56,7 @@ class Program:
                 place = self.places.wait([Target(*target) for target in targets], Lane(lane), wait_s)
             except ClientGone:
                 self.say([name, "left"])
-            except BackendBusy as error:
+            except NoPlace as error:
                 self.say([name, error.message])
             else:
                 self.held.append(place)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from app.errors import AllBackendsFailed, BackendBusy, BackendRejected, BackendUnavailable, RouterError
+from app.errors import AllBackendsFailed, BackendRejected, BackendUnavailable, NoPlace, RouterError
 from tests.logs import captured
 from tests.web.conftest import ECHO, Client
 
@@ -83,7 +83,7 @@ def test_a_wrong_key_in_the_form_is_a_refusal(client: Client) -> None:
     assert made.get("/v1/metrics", headers={"Authorization": "Bearer key"}).json["refusals"] == {"invalid_api_key": 1}
 
 
-BUSY, DEAD = ("a", BackendBusy("x")), ("b", BackendUnavailable("x"))
+BUSY, DEAD = ("a", NoPlace("x")), ("b", BackendUnavailable("x"))
 
 
 @pytest.mark.parametrize(
