@@ -34,20 +34,25 @@ def dump(basis: Basis) -> str:
     own: dict[str, object] = {"targets": [f"{target.backend}/{target.model}" for target in basis.targets]}
     if basis.output_tokens:
         own["out"] = basis.output_tokens
-    if needs := sorted(basis.needs - _CHAT):
-        own["needs"] = needs
+    if basis.needs != _CHAT:
+        own["needs"] = sorted(basis.needs - _CHAT)
     if basis.measured:
         own["measured"] = True
     if basis.conversation:
         own["begins" if basis.conversation.is_first else "goes_on"] = basis.conversation.key
-    if basis.queues:
-        own["queues"] = {"/".join(key): [one.places, one.waiting, one.model] for key, one in basis.queues.items()}
-        own["hold"] = {"/".join(target): median for target, median in basis.hold_ms.items()}
-    if basis.in_flight:
-        own["in_flight"] = basis.in_flight
-    if basis.busy:
-        own["busy"] = sorted(basis.busy)
+    if basis.moment is not None:
+        own |= _dump_moment(basis.moment)
     return f"{{{_members(own)}{_dump_observations(basis.observations)}}}"
+
+
+def _dump_moment(moment: Observations) -> dict[str, object]:
+    document = {
+        "queues": {"/".join(key): [queue.places, queue.waiting, queue.model] for key, queue in moment.queues.items()},
+        "hold": {"/".join(target): median for target, median in moment.hold_ms.items()},
+        "in_flight": moment.in_flight,
+        "busy": sorted(moment.busy),
+    }
+    return {name: value for name, value in document.items() if value}
 
 
 def _dump_observations(observations: Observations) -> str:
@@ -121,13 +126,7 @@ def load(policy: str, asked_model: str | None, text: str) -> Basis:
                 for backend, models in document.get("facts", {}).items()
             },
         ),
-        queues={
-            _pair(name): Queue(places, tuple(waiting), latest)
-            for name, (places, waiting, latest) in document.get("queues", {}).items()
-        },
-        hold_ms=_load_pairs(document, "hold"),
-        in_flight=document.get("in_flight", {}),
-        busy=frozenset(document.get("busy", ())),
+        moment=_load_moment(document),
         measured=document.get("measured", False),
         targets=tuple(Target(*_pair(name)) for name in document["targets"]),
         conversation=_conversation(document),
@@ -143,8 +142,23 @@ def _conversation(document: JsonObject) -> Conversation | None:
 
 def observations_of(basis: Basis) -> Observations:
     """Return all observations of a basis."""
-    then = basis.observations
-    return replace(then, queues=basis.queues, hold_ms=basis.hold_ms, in_flight=basis.in_flight, busy=basis.busy)
+    then, now = basis.observations, basis.moment
+    if now is None:
+        return then
+    return replace(then, queues=now.queues, hold_ms=now.hold_ms, in_flight=now.in_flight, busy=now.busy)
+
+
+def _load_moment(document: JsonObject) -> Observations | None:
+    moment = Observations(
+        queues={
+            _pair(name): Queue(places, tuple(waiting), latest)
+            for name, (places, waiting, latest) in document.get("queues", {}).items()
+        },
+        hold_ms=_load_pairs(document, "hold"),
+        in_flight=document.get("in_flight", {}),
+        busy=frozenset(document.get("busy", ())),
+    )
+    return moment if moment != Observations() else None
 
 
 def _load_pairs(document: JsonObject, member: str) -> dict[tuple[str, str], float]:

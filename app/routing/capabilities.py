@@ -15,18 +15,16 @@ def capabilities(choice: Choice) -> None:
     UnsupportedByModels when no target is left."""
     if not choice.observations.facts:
         return
-    able, unable = [], []
-    for target in choice.targets:
-        lacks = _listed(lacking(target, choice.needs, choice.observations))
-        if not lacks:
-            able.append(target)
-            continue
-        choice.drop("capabilities", target, f"its model lacks {lacks}")
-        unable.append(f"{target_name(target)} does not support {lacks}")
-    choice.keep(able, Reason.CAPABILITY)
-    if not able:
+    lacks = {target: missing for target in choice.targets if (missing := _missing(target, choice))}
+    if not lacks:
+        return
+    for target, missing in lacks.items():
+        choice.drop("capabilities", target, f"its model lacks {missing}")
+    choice.keep([target for target in choice.targets if target not in lacks], Reason.CAPABILITY)
+    if not choice.targets:
+        unable = "; ".join(f"{target_name(target)} does not support {missing}" for target, missing in lacks.items())
         raise UnsupportedByModels(
-            f"No model that may serve this request has what it needs: {'; '.join(unable)}. "
+            f"No model that may serve this request has what it needs: {unable}. "
             "Name another model, or add one to the route."
         )
 
@@ -51,8 +49,9 @@ def lacking(target: Target, needs: frozenset[str], observations: Observations) -
     return needs - own if own else frozenset()
 
 
-def _listed(lacks: frozenset[str]) -> str:
-    """Return capabilities for a message; "" for none."""
-    if lacks >= _CHAT:
-        return "completion, so it cannot chat"
-    return " and ".join(sorted(lacks, key=NEEDS.index))
+def _missing(target: Target, choice: Choice) -> str:
+    """Return what the target's model lacks, for a message; "" for nothing."""
+    lacks = lacking(target, choice.needs, choice.observations)
+    if not lacks:
+        return ""
+    return "completion, so it cannot chat" if lacks >= _CHAT else " and ".join(sorted(lacks, key=NEEDS.index))

@@ -10,7 +10,7 @@ from app.routing.basis import storable_name
 from app.routing.expected import expected_time
 from app.routing.locality import is_local
 from app.routing.names import Meaning
-from app.routing.relevant import relevant_observations, relevant_queues
+from app.routing.relevant import relevant_moment, relevant_observations
 from app.types import (
     BackendConfig,
     Basis,
@@ -97,7 +97,7 @@ class Choice:
     def decision(self) -> Decision:
         request, policy, meaning, now = self.request, self.policy, self.meaning, self.observations
         relevant = relevant_observations(now, policy, request.model, meaning)
-        queues, hold_ms = relevant_queues(now, policy, relevant, request.model, meaning) if now.queues else ({}, {})
+        moment = relevant_moment(now, policy, relevant, request.model, meaning)
         return Decision(
             route=self.route,
             targets=self.targets,
@@ -115,10 +115,7 @@ class Choice:
                 output_tokens=self.output_tokens,
                 needs=self.needs,
                 observations=relevant,
-                queues=queues,
-                hold_ms=hold_ms,
-                in_flight=now.in_flight,
-                busy=now.busy,
+                moment=moment,
                 measured=self.measured,
                 targets=self.targets,
                 conversation=self.conversation,

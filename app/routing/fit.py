@@ -29,25 +29,31 @@ class TooLong:
 def fit(choice: Choice) -> None:
     """Drop the targets whose window is too small, and move those back whose window is probably too small.  Raise
     ContextTooLong when no target is left."""
-    prompt, reply = choice.tags.tokens, choice.output_tokens
-    fitting, back, largest = [], {}, 0
-    for target in choice.targets:
-        problem = too_long(target, choice.config(target), choice.observations, prompt, reply)
-        if problem is None or not problem.in_force:
-            fitting.append(target)
-        if problem is not None and problem.in_force:
-            largest = max(largest, problem.window)
+    problems = {target: problem for target in choice.targets if (problem := _problem(target, choice))}
+    if not problems:
+        return
+    back = {}
+    for target, problem in problems.items():
+        if problem.in_force:
             choice.drop("fit", target, problem.why)
-        elif problem is not None:
+        else:
             back[target] = f"{target_name(target)}: {problem.why}, but it is not loaded now: tried after the others"
-    choice.keep(fitting, Reason.FIT)
-    if not fitting:
-        raise ContextTooLong(
-            f"This request needs about {prompt + reply} tokens ({prompt} in and {reply} out); "
-            f"the largest context window among its backends is {largest} tokens."
-        )
-    if back:
-        choice.move_back("fit", back, Rank.TOO_SMALL, Reason.FIT)
+    choice.keep([target for target in choice.targets if target not in problems or target in back], Reason.FIT)
+    if not choice.targets:
+        raise ContextTooLong(_nowhere(choice, max(problem.window for problem in problems.values())))
+    choice.move_back("fit", back, Rank.TOO_SMALL, Reason.FIT)
+
+
+def _problem(target: Target, choice: Choice) -> TooLong | None:
+    return too_long(target, choice.config(target), choice.observations, choice.tags.tokens, choice.output_tokens)
+
+
+def _nowhere(choice: Choice, largest: int) -> str:
+    prompt, reply = choice.tags.tokens, choice.output_tokens
+    return (
+        f"This request needs about {prompt + reply} tokens ({prompt} in and {reply} out); "
+        f"the largest context window among its backends is {largest} tokens."
+    )
 
 
 def too_long(

@@ -32,11 +32,14 @@ def relevant_observations(observations: Observations, policy: Policy, model: str
     return _latest[3]
 
 
-def relevant_queues(
+def relevant_moment(
     observations: Observations, policy: Policy, relevant: Observations, model: str, meaning: Meaning
-) -> tuple[dict[tuple[str, str], Queue], dict[tuple[str, str], float]]:
-    """Return the queues that the decision can depend on, and how long their places are taken.  They change with every
-    request, so this part is not shared."""
+) -> Observations | None:
+    """Return the part that the first function leaves out: the queues and how long their places are taken, the calls in
+    flight and the busy servers.  They change with every request, so requests do not share this part.  None = all are
+    empty."""
+    if not (observations.queues or observations.in_flight or observations.busy):
+        return None
     queues: dict[tuple[str, str], Queue] = {}
     hold: dict[tuple[str, str], float] = {}
     wanted = _wanted(model, meaning)
@@ -48,7 +51,9 @@ def relevant_queues(
         queues[name, places] = queue if latest else replace(queue, model="")  # it may be any text of a client
         models = (*config.models, *config.families.values(), *relevant.models.get(name, ()), *wanted)
         hold |= latest | _known(((name, model) for model in models), observations.hold_ms)
-    return queues, hold
+    if not (queues or observations.in_flight or observations.busy):
+        return None
+    return Observations(queues=queues, hold_ms=hold, in_flight=observations.in_flight, busy=observations.busy)
 
 
 def _wanted(model: str, meaning: Meaning) -> set[str]:

@@ -49,11 +49,8 @@ class Basis:
     asked_model: str | None  # the client's `model`; "" = no name that a policy could have; None = cannot be stored
     output_tokens: int  # the most that the reply may have; 0 = no limit
     needs: frozenset[str] = frozenset()  # the capabilities that a model must have, of CAPABILITIES
-    observations: Observations  # the part that decisions can depend on, without the following
-    queues: Mapping[tuple[str, str], Queue] = field(default_factory=dict)  # these four are as in Observations
-    hold_ms: Mapping[tuple[str, str], float] = field(default_factory=dict)  # while there are queues
-    in_flight: Mapping[str, int] = field(default_factory=dict)
-    busy: frozenset[str] = frozenset()
+    observations: Observations  # the part that decisions can depend on, without `moment`
+    moment: Observations | None = None  # `queues`, `hold_ms`, `in_flight` and `busy` at that moment; None = all empty
     measured: bool  # the primary was tried first although it is too slow, to measure it
     targets: tuple[Target, ...]
     conversation: Conversation | None = None  # None: no member of a pool was chosen

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 CAPABILITIES = ("completion", "tools", "vision", "thinking", "embedding", "insert")  # Ollama's words
 SLOW_ABOVE, SLOW_BELOW = 1.2, 0.8  # times the budget of a route: a target becomes slow, and fast again
 
 
+@lru_cache(maxsize=2048)
 def model_key(model: str) -> str:
     """Return the normal form of a model's name at an Ollama, where `X`, `x:latest` and `library/x` are all the same.
     A digest stays a part of the name.  Facts: https://github.com/ollama/ollama/blob/main/types/model/name.go."""

@@ -163,11 +163,12 @@ def test_what_is_kept_of_facts_and_queues_is_short(house: House) -> None:
     assert basis.observations.facts == {"local": {"coder:latest": cold, "m:latest": ModelFacts(window=4096)}}, (
         "a loaded model that can do all is told by its window"
     )
-    assert (basis.observations.load_ms, basis.observations.hold_ms) == ({("local", "coder"): 5800.0}, {})
-    assert basis.queues == {("local", "*"): Queue(1, (2, 0, 0))}
-    assert basis.hold_ms == {("local", model): 900.0 for model in ("m", "coder")}
+    assert basis.observations.load_ms == {("local", "coder"): 5800.0}
+    assert basis.moment is not None
+    assert basis.moment.queues == {("local", "*"): Queue(1, (2, 0, 0))}
+    assert basis.moment.hold_ms == {("local", model): 900.0 for model in ("m", "coder")}
     assert len(dump(basis)) < 500
-    assert load("p", "auto", dump(basis)).queues == basis.queues
+    assert load("p", "auto", dump(basis)).moment == basis.moment
     assert "client" not in dump(basis)
 
 
@@ -177,12 +178,12 @@ def test_queues_do_not_change_what_is_shared(house: House) -> None:
     then = dataclasses.replace(first, queues={("local", "*"): Queue(1, (2, 0, 0))}, model_hosts={})
     bases = [house.decide(seen=seen).basis for seen in (first, then)]
     assert bases[0].observations is bases[1].observations
-    assert bases[0].queues != bases[1].queues
+    assert bases[0].moment is None and bases[1].moment.queues == then.queues
 
 
 def test_a_basis_of_an_older_version_is_read() -> None:
     basis = load("p", "", '{"targets":["local/m"],"ms":{"local/m":5.0},"local":["local"]}')
-    assert (basis.needs, basis.queues, basis.busy) == (frozenset({"completion"}), {}, frozenset())
+    assert (basis.needs, basis.moment) == (frozenset({"completion"}), None)
     assert basis.observations == Observations(latency_ms={("local", "m"): 5.0}, local=LOCAL)
 
 
