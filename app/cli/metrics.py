@@ -15,10 +15,12 @@ from app.cli.options import PositiveNumber, Span, as_json, since_option
 from app.cli.report import database_errors, no_rows, source_line
 from app.cli.table import folded, shortened, table, usd
 from app.metrics.report import read_summary
+from app.metrics.servers import is_described
 from app.metrics.store import Store
 from app.services import WORKER_STALE_MS
 from app.storage import now_ms
 from app.types import JsonObject
+from app.words import duration
 
 metrics_group = AppGroup("metrics", help="Print or delete the measurements.")
 
@@ -41,6 +43,8 @@ def metrics_show(since: Span, as_json: bool) -> None:
                     backend of the route was too slow, or had a long queue or an
                     open circuit
     route pin       the client named a backend or a model
+    model now       the models that the servers have while the router runs, and
+                    the expected time of a call: wait for a place, load, rest
     """
     services, now = get_services(), now_ms()
     begin_ms = now - since.ms
@@ -71,7 +75,25 @@ def metrics_show(since: Span, as_json: bool) -> None:
             for entry in summary[f"{key}s"]
         ]
         click.echo(table((key, *titles), rows) + "\n")
+    if models := list(_models(summary)):
+        click.echo(table(_MODEL_TITLES, models) + "\n")
     click.echo("\n".join(folded("", line, 0) for line in _total(summary)))
+
+
+_MODEL_TITLES = ("model now", "loaded", "window", "loads", "evicted", "wait ms", "load ms", "warm ms")
+
+
+def _models(summary: JsonObject) -> Iterator[tuple[object, ...]]:
+    """Yield the models that the running workers report, with the parts of the expected time."""
+    for server in summary["servers"]:
+        for row in filter(is_described, server["models"]):
+            expected = row["expected"]
+            yield (
+                f"{server['backend']}/{row['model']}",
+                {True: "yes", False: "no", None: None}[row["loaded"]],
+                *(row["window"], row["loads"], row["evictions"]),
+                *(expected.get(f"{name}_ms") for name in ("wait", "load", "warm")),
+            )
 
 
 def _tokens(entry: JsonObject) -> tuple[str | None, ...]:
@@ -86,6 +108,12 @@ def _total(summary: JsonObject) -> Iterator[str]:
     shares = ((total["local_share"], "answered locally"), (total["spill_rate"], "spilled"))
     text = ", ".join(f"{share:.1%} {name}" for share, name in shares if share is not None)
     yield f"{total['requests']} requests in {summary['window_hours']:g} hours" + (f": {text}" if text else "")
+    for number, median, what in (
+        (total["waits"], total["p50_wait"], "a place"),
+        (total["load_waits"], total["p50_load"], "a load"),
+    ):
+        if number:
+            yield f"{counted(number, 'call')} waited for {what}, in the median {duration(median)}"
     if savings:
         saved = "an unknown amount" if savings["saved_usd"] is None else f"{usd(savings['saved_usd'])} USD"
         unpriced = f" ({', '.join(savings['unpriced'])}: no price)" if savings["unpriced"] else ""

@@ -589,6 +589,28 @@ def test_metrics_summary(good: Run, tmp_path: Path) -> None:
     assert [(entry["backend"], entry["calls"]) for entry in document["backends"]] == [("cloud", 1), ("parrot", 3)]
 
 
+def test_metrics_summary_shows_the_models_of_a_running_router(good: Run, tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "metrics.db"))
+    now = int(time.time() * 1000)
+    waits = [build.record(backend="parrot", ts_ms=now, wait_ms=ms, load_ms=2 * ms) for ms in (1000, 2400, 9000)]
+    store.write(waits)
+    store.report_worker("host:1", now, build.worker_report("parrot"))
+    store.report_worker("host:2", now - 60_000, build.worker_report("parrot", model="of a dead worker"))
+    store.close()
+    lines = good("metrics", "summary").output.splitlines()
+    assert lines[-6:] == [
+        "model now           loaded  window  loads  evicted  wait ms  load ms  warm ms",
+        "parrot/llama3.1:8b  yes       4096      7        6     4900        0      180",
+        "",
+        "3 requests in 24 hours: 100.0% answered locally, 0.0% spilled",
+        "3 calls waited for a place, in the median 2.4 s",
+        "3 calls waited for a load, in the median 4.8 s",
+    ]
+    document = json.loads(good("metrics", "summary", "--json").output)
+    (server,) = [one for one in document["servers"] if one["models"]]
+    assert (server["backend"], [model["loads"] for model in server["models"]]) == ("parrot", [7])
+
+
 def test_small_savings_are_no_zero(run: Run, tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text(
         "backends:\n  e: {type: echo, price: {input: 0, output: 0}}\n"
