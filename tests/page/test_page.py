@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -25,6 +26,7 @@ from app.metrics.store import Store
 from app.types import CallRecord
 from tests import build
 from tests.e2e.server import Router
+from tests.fakes.ollama import Model, Ollama
 
 pytestmark = pytest.mark.page
 
@@ -166,6 +168,37 @@ def test_it_is_seen_and_used(
     assert seen.audit() == []
     seen.picture(f"{rows}-{width}-{scheme}-explained")
     assert seen.requests == {f"{running.url}/"}
+    assert seen.complaints == []
+
+
+@pytest.fixture
+def machine(router: Callable[..., Router], tmp_path: Path) -> Iterator[Router]:
+    """A router whose Ollama holds models in every state, with calls that waited."""
+    models = [
+        Model("llama3.1:8b", on_gpu=0.62, size_bytes=5_200_000_000),
+        Model("qwen2.5-coder:7b", num_ctx=16384, size_bytes=4_700_000_000),
+        Model("gemma3:12b", capabilities=("completion", "vision"), size_bytes=8_100_000_000),
+    ]
+    with Ollama(models) as server:
+        urlopen(Request(f"{server.url}/api/generate", data=b'{"model": "llama3.1:8b"}')).read()
+        yield router(office(server.url), workers=2, env={"LLR_DB": str(tmp_path / "metrics.db")})
+
+
+@pytest.mark.parametrize("script", [True, False])
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_models_are_read_at_once(
+    machine: Router, browser: Callable[..., Any], width: int, scheme: str, script: bool
+) -> None:
+    seen = browser(width, scheme, script=script).open(f"{machine.url}/")
+    seen.wait(lambda: "unloads in" in seen.open(f"{machine.url}/").find("models").text)
+    seen.picture(f"models-{width}-{scheme}{'' if script else '-without-script'}")
+    words = " ".join(seen.find("models").text.split())
+    assert "llama3.1:8b loaded unloads in 5 min 4,096 of 131,072 5.2 GB 62 % on the GPU" in words.replace("\u00a0", " ")
+    assert "gemma3:12b not loaded" in words
+    if script:
+        assert seen.driver.execute_script("return document.documentElement.scrollWidth") <= width
+        assert seen.audit() == []
     assert seen.complaints == []
 
 

@@ -210,7 +210,7 @@ def test_the_models_on_the_page_are_those_of_the_other_reports(client: Client) -
         ({"expected": {"wait_ms": 0, "load_ms": 5800, "warm_ms": None}}, "– load 5.8 s 7"),
         ({"expected": {}}, "– 7 6"),
         ({"capabilities": ["completion", "tools", "vision"]}, "7 6 tools, vision"),
-        ({"capabilities": None}, "7 6 The context"),
+        ({"capabilities": None}, "7 6 llama3.1:8b reads"),
     ],
 )
 def test_a_model_in_words(client: Client, row: dict[str, Any], words: str) -> None:
@@ -224,6 +224,10 @@ def test_a_model_in_words(client: Client, row: dict[str, Any], words: str) -> No
         ({"window": 4096}, 'bad">4,096', True),
         ({"window": 4096, "trained": 4096}, 'bad">4,096', False),
         ({"window": 8192}, 'bad">8,192', False),
+        ({"window": 4096}, "reads 4,096 tokens at most, although it was trained for 131,072", True),
+        ({"window": 8192}, "tokens at most", False),
+        ({"gpu_share": 0.62}, "38\u00a0% of llama3.1:8b is not on the GPU, so it is slow.", True),
+        ({"gpu_share": 1.0}, "not on the GPU", False),
         ({"gpu_share": 0.62}, "under warn", True),
         ({"gpu_share": 1.0}, "under warn", False),
         ({"gpu_share": 0.0}, "under warn", False),

@@ -157,7 +157,32 @@ def model_groups(servers: Iterable[JsonObject]) -> Iterator[JsonDict]:
         if rows:
             waiting = [f"{number:,} {lane}" for lane, number in server["waiting"].items() if number]
             queue = f"{sum(server['waiting'].values()):,} calls wait: {', '.join(waiting)}" if waiting else ""
-            yield {"backend": server["backend"], "queue": queue, "rows": [_model_row(row) for row in rows]}
+            problems = [sentence for row in rows for sentence in _problems(row)]
+            yield {
+                "backend": server["backend"],
+                "queue": queue,
+                "rows": [_model_row(row) for row in rows],
+                "problems": problems,
+            }
+
+
+def _problems(row: JsonObject) -> Iterator[str]:
+    """Yield sentences about what makes the replies of a model poor or slow."""
+    if _is_small(row):
+        yield (
+            f"{row['model']} reads {row['window']:,} tokens at most, although it was trained for {row['trained']:,}: it "
+            "does not see a whole file."
+        )
+    if _is_split(row):
+        yield f"{percent(1 - row['gpu_share'])} of {row['model']} is not on the GPU, so it is slow."
+
+
+def _is_small(row: JsonObject) -> bool:
+    return row["window"] is not None and row["window"] <= _SMALL_WINDOW < (row["trained"] or 0)
+
+
+def _is_split(row: JsonObject) -> bool:
+    return row["gpu_share"] is not None and 0 < row["gpu_share"] < 1
 
 
 def _model_row(row: JsonObject) -> JsonDict:
@@ -169,10 +194,10 @@ def _model_row(row: JsonObject) -> JsonDict:
         "until": _until(row["expires_in_s"]) if row["loaded"] else "",
         "window": "–" if window is None else f"{window:,}",
         "trained": "" if trained is None or trained == window else f"of {trained:,}",
-        "is_small": window is not None and window <= _SMALL_WINDOW < (trained or 0),
+        "is_small": _is_small(row),
         "size": size(row["size_bytes"]),
         "gpu": "" if share is None else f"{percent(share)} on the GPU",
-        "is_split": share is not None and 0 < share < 1,
+        "is_split": _is_split(row),
         "expected": _expected(row["expected"]),
         "parts": _parts(row["expected"]),
         "loads": row["loads"],
