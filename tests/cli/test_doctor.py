@@ -30,7 +30,14 @@ HELD = ("llama3.1:8b", "qwen2.5-coder:7b", "gemma3:12b")
 Fake = Callable[..., Upstream]
 
 
+def silent_about_its_version(up: Upstream) -> Upstream:
+    """An Ollama of which nobody can say whether it is too old for its own API."""
+    up.script(reply(404, {"error": "not found"}), path="/api/version", repeat=True)
+    return up
+
+
 def ollama(up: Upstream, **more: Any) -> dict[str, Any]:
+    silent_about_its_version(up)
     known = {"type": "ollama", "endpoint": up.url, "models": ["llama3.1:8b"], "contextWindow": 16384}
     return {**known, **more}
 
@@ -214,6 +221,14 @@ def test_a_context_that_nobody_knows(examine, upstream: Fake) -> None:
     only(examine(policy), "local", "`contextWindow` is not set", "OLLAMA_CONTEXT_LENGTH=16384")
 
 
+def test_an_ollama_that_is_too_old(examine, upstream: Fake) -> None:
+    policy = rules(local={"type": "ollama", "endpoint": upstream(models=HELD).url, "models": ["llama3.1:8b"]})
+    policy["backends"]["local"]["contextWindow"] = 16384
+    only(examine(policy), "local", "its version 0.12.5 is too old for `api: native`", "update Ollama")
+    policy["backends"]["local"]["api"] = "openai"
+    in_order(examine(policy))
+
+
 def test_ollama_reachable_from_outside(examine, upstream: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_module("app.cli.inspection"), "own_addresses", lambda: ["127.0.0.2"])
     up = upstream(models=HELD, host="0.0.0.0")
@@ -335,7 +350,7 @@ def test_only_the_cloud(examine, upstream: Fake) -> None:
 @pytest.mark.parametrize("told", ["loaded", "modelfile", "environment", "nothing"])
 def test_what_init_has_just_written(examine, upstream: Fake, told: str) -> None:
     """Doctor finds nothing when Ollama reports its windows; otherwise it reports them, because prompts may be cut."""
-    up = upstream(models=HELD)
+    up = silent_about_its_version(upstream(models=HELD))
     held = [{"name": name, "context_length": 16384} for name in HELD]
     if told == "loaded":
         up.script(reply(200, {"models": held}), path="/api/ps", repeat=True)

@@ -170,8 +170,8 @@ def _problems(row: JsonObject) -> Iterator[str]:
     """Yield sentences about what makes the replies of a model poor or slow."""
     if _is_small(row):
         yield (
-            f"{row['model']} reads {row['window']:,} tokens at most, although it was trained for {row['trained']:,}: it "
-            "does not see a whole file."
+            f"{row['model']} reads {row['window']:,} tokens at most, although it was trained for {row['trained']:,}: "
+            "it does not see a whole file."
         )
     if _is_split(row):
         yield f"{percent(1 - row['gpu_share'])} of {row['model']} is not on the GPU, so it is slow."
