@@ -10,6 +10,7 @@ from typing import TypeVar
 from app.backends.reply import Stream, Whole
 from app.errors import (
     AllBackendsFailed,
+    BackendBusy,
     BackendError,
     CannotServe,
     CapabilityMissing,
@@ -57,43 +58,69 @@ def dispatch(plan: Plan, services: Services) -> Reply:
     """
     failures: Failures = []
     steps: list[Step] = []  # of the trace, after those of the decision
-    for target in _admitted(plan, services, failures, steps):
-        why, basis = _why(plan, target, failures), None if failures else plan.decision.basis
-        call = Call(plan, target, why, services, kind=plan.request.kind, basis=basis)
+    for targets in _admitted(plan, services, failures, steps):
+        why, basis = _why(plan, targets, failures), None if failures else plan.decision.basis
+        call = Call(plan, targets, why, services, kind=plan.request.kind, basis=basis)
         try:
             reply = call.make()
         except BackendError as error:
             if not error.next_target:
-                raise _refused(error, plan.decision, target, steps) from None
+                raise _refused(error, plan.decision, call.target, steps) from None
             # Its frames refer to the request, and the errors to this list: only the garbage collector would free them.
             error.__traceback__ = error.__context__ = None
-            failures.append((target.backend, error))
-            steps.append(Step("call", f"{target.backend} failed: {error.kind}"))
+            failures.append((call.target.backend, error))
+            steps.append(Step("call", f"{call.target.backend} failed: {error.kind}"))
+            for target in call.tried:
+                targets.remove(target)
             continue
         return _routed(reply, call, plan.decision, failures, steps)
     refusals = [error for _, error in failures if isinstance(error, CannotServe)]
     if len(refusals) == len(failures):
-        raise _refused(_summary(refusals), plan.decision, target, steps)
-    raise _all_failed(failures, plan.decision, target, steps)
+        raise _refused(_summary(refusals), plan.decision, call.target, steps)
+    raise _all_failed(failures, plan.decision, call.target, steps)
 
 
-def _admitted(plan: Plan, services: Services, failures: Failures, steps: list[Step]) -> Iterator[Target]:
-    """Return the targets in order, then those whose server wants no calls now, then the unhealthy ones: they are tried
-    when no other target has replied.  When a server counted the tokens of the prompt, targets with a smaller window are
-    left out."""
-    busy, unhealthy = [], []
-    for target in plan.decision.targets:
-        if failures and _is_too_small(target, failures, steps, services):
-            continue
-        if target.backend in services.circuits.busy():
-            busy.append(target)
-        elif services.circuits.admit(target.backend, plan.request.request_id):
-            yield target
-        else:
-            unhealthy.append(target)
+def _admitted(plan: Plan, services: Services, failures: Failures, steps: list[Step]) -> Iterator[list[Target]]:
+    """Yield the targets in order, then those whose server wants no calls now, then the unhealthy ones: they are tried
+    when no other target has replied.  The members of a pool come together, again and again until the caller has removed
+    all of them.  When a server counted the tokens of the prompt, targets with a smaller window are left out."""
+    busy: list[Target] = []
+    unhealthy: list[Target] = []
+    for targets in _groups(plan.decision.targets):
+        while targets:
+            left = targets
+            if failures:
+                left = [target for target in targets if not _is_too_small(target, failures, steps, services)]
+            passed_over = services.circuits.busy()
+            targets = _healthy([target for target in left if target.backend not in passed_over], plan, services)
+            for target in left:
+                if target not in targets:
+                    (busy if target.backend in passed_over else unhealthy).append(target)
+            if targets:
+                yield targets
     for target in (*busy, *unhealthy):
         if not _is_too_small(target, failures, steps, services):
-            yield target
+            yield [target]
+
+
+def _healthy(targets: list[Target], plan: Plan, services: Services) -> list[Target]:
+    """Return the targets whose circuit admits the request.  Of several members, the one that the call gets a place at
+    is told later."""
+    if len(targets) == 1:
+        return targets if services.circuits.admit(targets[0].backend, plan.request.request_id) else []
+    unhealthy = services.circuits.unhealthy()
+    return [target for target in targets if target.backend not in unhealthy]
+
+
+def _groups(targets: Sequence[Target]) -> Iterator[list[Target]]:
+    """Yield each target alone, and the members of a pool that stand side by side together."""
+    group: list[Target] = []
+    for target in targets:
+        if group and (target.pool is None or target.pool != group[0].pool):
+            yield group
+            group = []
+        group.append(target)
+    yield group
 
 
 def _is_too_small(target: Target, failures: Failures, steps: list[Step], services: Services) -> bool:
@@ -119,11 +146,14 @@ def _summary(refusals: Sequence[CannotServe]) -> CannotServe:
     return lacks[0] if len(lacks) == 1 else CapabilityMissing.of_all(lacks)
 
 
-def _why(plan: Plan, target: Target, failures: Failures) -> Why:
-    """Return the reasons for a call.  Only a target that is first because of an open circuit stands for another one."""
+def _why(plan: Plan, targets: Sequence[Target], failures: Failures) -> Why:
+    """Return the reasons for a call to one of these targets.  Only a target that is first because of an open circuit
+    stands for another one.  A member of a pool replaces the member that failed."""
     decision = plan.decision
     first = decision.primary if decision.reason == Reason.COOLING else decision.targets[0].backend
-    is_first = target.backend == first
+    if failures and decision.targets[0].pool:
+        first = failures[0][0]
+    is_first = any(target.backend == first for target in targets)
     return Why(
         route=decision.route,
         reason=Reason.FALLBACK if failures else decision.reason if is_first else Reason.COOLING,
@@ -184,13 +214,21 @@ class Call:
     """Make one call to one target.  It holds a place until its end, and then makes one record."""
 
     def __init__(
-        self, plan: Plan, target: Target, why: Why, services: Services, *, kind: Kind, basis: Basis | None = None
+        self,
+        plan: Plan,
+        targets: Sequence[Target],
+        why: Why,
+        services: Services,
+        *,
+        kind: Kind,
+        basis: Basis | None = None,
     ) -> None:
-        self.target = target
+        """`targets` are one target, or members of a pool: the call goes to the one where it gets a place."""
+        self.target = targets[0]
+        self.tried = tuple(targets)  # the targets that need no other call: all of them while no place was free
         self.why = why
         self._plan = plan
         self._services = services
-        self._upstream = services.upstreams[target.backend]
         self._kind = kind
         self._stream = plan.request.stream and kind == Kind.LIVE  # no client waits for other kinds
         self._basis = basis
@@ -226,14 +264,18 @@ class Call:
             raise
 
     def _open(self) -> Whole | Stream:
-        """Pass the privacy gate, wait for a place, ask the server where it runs the model, and call the backend.
+        """Wait for a place, pass the privacy gate, ask the server where it runs the model, and call the backend.
         The question comes after the wait, because its answer is valid for a second only."""
-        backend, target, private = self._upstream.backend, self.target, self._plan.decision.private
+        self._place = self._take_place()
+        self.target = target = self._place.target
+        if len(self.tried) > 1:
+            self.tried = (target,)
+            self._services.circuits.admit(target.backend, self._plan.request.request_id)
+        backend, private = self._services.upstreams[target.backend].backend, self._plan.decision.private
         verdict = judge_target(target, self._services.beliefs.observations())
         is_local = verdict.local is not False
         if private and not is_local:
             raise _forbidden(verdict.reason)
-        self._place = self._wait_for_place(backend.config.timeouts.first_byte_s)
         backend.get_ready()
         outgoing = backend.prepare(self._plan.request, target, stream=self._stream)
         if private and (host := backend.host_of_model(target.model)):
@@ -245,16 +287,33 @@ class Call:
         self._egress = Egress(len(outgoing.body), destination)  # from here on, data may have left this machine
         return backend.open(outgoing, target, stream=self._stream, private=private)
 
-    def _wait_for_place(self, wait_s: float) -> Place:
-        places, targets = self._services.places, (self.target,)
-        place = places.take(targets)
-        if place is None:
-            begin = time.monotonic()
-            try:
-                place = places.wait(targets, self._lane, wait_s)
-            finally:
-                self._wait_ms = round((time.monotonic() - begin) * 1000)
-        return place
+    def _take_place(self) -> Place:
+        """Return a free place, or wait for one.  The own member of a conversation is preferred, for some time even when
+        its places are taken and those of others are free.  Raise BackendBusy."""
+        places, targets = self._services.places, self.tried
+        patience_ms = targets[0].patience_ms if len(targets) > 1 else None
+        place = places.take(targets if patience_ms is None else targets[:1])
+        if place is not None:
+            return place
+        begin = time.monotonic()
+        try:
+            if patience_ms is not None:
+                place = self._wait_for_own(targets[0], patience_ms) or places.take(targets)
+            return place or places.wait(targets, self._lane, self._first_byte_s(targets))
+        finally:
+            self._wait_ms = round((time.monotonic() - begin) * 1000)
+
+    def _wait_for_own(self, target: Target, patience_ms: float) -> Place | None:
+        if not patience_ms:
+            return None
+        try:
+            return self._services.places.wait((target,), self._lane, patience_ms / 1000)
+        except BackendBusy:
+            return None
+
+    def _first_byte_s(self, targets: Sequence[Target]) -> float:
+        upstreams = self._services.upstreams
+        return max(upstreams[target.backend].backend.config.timeouts.first_byte_s for target in targets)
 
     def begin(self) -> None:
         """Note that the first event of a stream has arrived."""
@@ -276,7 +335,7 @@ class Call:
         self._finished = True
         if self._place is not None:
             self._services.places.release(self._place)
-        now, price = time.monotonic(), self._upstream.backend.config.price
+        now, price = time.monotonic(), self._services.upstreams[self.target.backend].backend.config.price
         read, written = (reply.input_tokens, reply.output_tokens) if reply else (None, None)
         record = CallRecord(
             request_id=self._plan.request.request_id,

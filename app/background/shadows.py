@@ -50,16 +50,17 @@ class ShadowCalls:
         """Repeat a live call with the A/B candidate when the policy samples it."""
         if not self._ab.enabled or call.kind != Kind.LIVE or call.ending.outcome != Outcome.OK:
             return
-        if call.target.backend != plan.decision.primary or _is_kept_elsewhere(plan):
+        if not _is_by_primary(call, plan) or _is_kept_elsewhere(plan):
             return
-        target = self._candidate(plan, services) if self._random() < self._ab.sample_rate else None
+        primary = call.target.backend
+        target = self._candidate(primary, plan, services) if self._random() < self._ab.sample_rate else None
         if target is not None:
             self._run(_call, plan, target, Kind.SHADOW, services, call.times.ts_ms)
 
-    def _candidate(self, plan: Plan, services: Services) -> Target | None:
+    def _candidate(self, primary: str, plan: Plan, services: Services) -> Target | None:
         """Return the target of a shadow call; None when there is no candidate, or it must not get the request."""
         decision, tags = plan.decision, plan.tags
-        name = self._ab.candidates.get(decision.primary) if self._ab.enabled else None
+        name = self._ab.candidates.get(primary) if self._ab.enabled else None
         if name is None or tags is None:
             return None
         config, observations = self._policy.backends[name], services.beliefs.observations()
@@ -75,7 +76,8 @@ class ShadowCalls:
         decision = plan.decision
         if decision.skipped is not None:
             yield decision.skipped, Kind.PROBE, 1.0
-        sampled = self._candidate(plan, services) if self._ab.sample_rate and not _is_kept_elsewhere(plan) else None
+        is_sampled = self._ab.sample_rate and not _is_kept_elsewhere(plan)
+        sampled = self._candidate(decision.primary, plan, services) if is_sampled else None
         if sampled is not None and any(target.backend == decision.primary for target in decision.targets):
             yield sampled, Kind.SHADOW, self._ab.sample_rate
 
@@ -118,6 +120,15 @@ def _is_ready(target: Target, services: Services) -> bool:
     return not expected.is_cold and not expected.ahead
 
 
+def _is_by_primary(call: CallRecord, plan: Plan) -> bool:
+    """Return True for a call to the primary of the route.  Any member stands for its pool, until one failed."""
+    target, primary = call.target, plan.decision.primary
+    is_member = target.pool is not None and call.why.fallback_for is None
+    return target.backend == primary or (
+        is_member and any(one.backend == primary and one.pool == target.pool for one in plan.decision.targets)
+    )
+
+
 def _is_kept_elsewhere(plan: Plan) -> bool:
     """Return True when a backend stores the conversation: then no other backend has its history."""
     return not isinstance(plan.request, ChatRequest) or plan.request.continues is not None
@@ -130,7 +141,7 @@ def _call(plan: Plan, target: Target, kind: Kind, services: Services, live_ts_ms
         sensitivity_reason=plan.request.private_because,
         live_ts_ms=live_ts_ms,
     )
-    call = Call(plan, target, why, services, kind=kind)
+    call = Call(plan, (target,), why, services, kind=kind)
     try:
         reply = call.make()
     except BackendError:

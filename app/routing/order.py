@@ -45,9 +45,9 @@ def budget(choice: Choice) -> None:
     """Move a faster fallback before a primary that exceeds the latency budget; the primary becomes the second."""
     if choice.budget_ms is None or len(choice.targets) < 2 or not choice.targets[0].model:
         return
-    primary = choice.targets[0]
-    if choice.rank(primary):
+    if choice.rank(choice.targets[0]):
         return
+    primary = _best_member(choice.targets[0], choice.budget_ms, choice)
     expected, limit = choice.expected(primary), _limit(primary, choice.budget_ms, choice)
     if expected.known_ms <= limit:
         if expected.known_ms > choice.budget_ms or parts(expected):
@@ -68,6 +68,21 @@ def budget(choice: Choice) -> None:
     choice.targets, choice.reason = (faster, primary, *others), Reason.SPILL
     choice.skipped = primary if is_slow and local else None
     choice.note("budget", f"{because}; {target_name(faster)} goes first at {choice.expected(faster).known_ms:.0f} ms")
+
+
+def _best_member(first: Target, budget_ms: float, choice: Choice) -> Target:
+    """Return the primary.  When the first member of a pool exceeds the budget, it is the member that is expected to be
+    the fastest."""
+    if first.pool is None or choice.expected(first).known_ms <= _limit(first, budget_ms, choice):
+        return first
+    members = [one for one in choice.targets if one.pool == first.pool and one.model and not choice.rank(one)]
+    free = [one for one in members if not choice.expected(one).ahead]  # the call takes a free place if there is one
+    best = min(free or members, key=lambda one: choice.expected(one).known_ms)
+    if best is not first:
+        choice.note("budget", f"{target_name(best)} goes before {target_name(first)}: it is expected to be faster")
+        choice.targets = (best, *(one for one in choice.targets if one is not best))
+        choice.primary = best.backend if choice.primary == first.backend else choice.primary
+    return best
 
 
 def _limit(primary: Target, budget_ms: float, choice: Choice) -> float:

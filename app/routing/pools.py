@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import groupby
 
-from app.routing.choice import Choice, target_name
+from app.routing.choice import Choice, Rank, target_name
 from app.types import ChatRequest, Conversation, Pool, Target
 
 _MOST_CHARS = 2_000  # of each text at the start of a conversation: enough to tell conversations apart
@@ -103,7 +103,7 @@ class _Member:
 
     target: Target
     rank: int  # by the hash; 0 = the own member
-    ill: bool  # its circuit is open, it asked for no calls, or no model is known for it
+    ill: bool  # it is tried last: its circuit is open, for example
     full: bool  # all places are taken
     limited: bool  # it has places
     cold: bool  # the model is not loaded
@@ -118,15 +118,13 @@ def _ordered(name: str, targets: tuple[Target, ...], choice: Choice) -> tuple[Ta
         choice.conversation = conversation_of(choice.request)
     rank = ranks(choice.conversation.key, tuple(target.backend for target in targets), rules)
     members = [_member(target, rank[target.backend], choice) for target in targets]
-    weighted, patience_ms = bool(rules.weights), 0.0
-    if choice.conversation.is_first:
-        own = _first_turn(members, weighted=weighted)
-    else:
-        own, patience_ms = _later_turn(members, choice)
+    weighted, is_first = bool(rules.weights), choice.conversation.is_first
+    own, patience_ms = _first_turn(members, weighted=weighted) if is_first else _later_turn(members, choice)
     others = sorted((one for one in members if one is not own), key=_by_weight if weighted else _by_state)
     first = own or others.pop(0)
     _tell(name, first, others, patience_ms, choice)
-    return (replace(first.target, patience_ms=patience_ms), *(one.target for one in others))
+    targets = (first.target, *(one.target for one in others))
+    return targets if patience_ms is None else (replace(first.target, patience_ms=patience_ms), *targets[1:])
 
 
 def _by_weight(member: _Member) -> tuple[float, ...]:
@@ -139,11 +137,12 @@ def _by_state(member: _Member) -> tuple[float, ...]:
 
 def _member(target: Target, rank: int, choice: Choice) -> _Member:
     observations, config, expected = choice.observations, choice.config(target), choice.expected(target)
+    is_unhealthy = target.backend in observations.unhealthy or target.backend in observations.busy
     read_ms = max(expected.warm_ms or 0.0, choice.tags.tokens * _MS_A_TOKEN)
     return _Member(
         target=target,
         rank=rank,
-        ill=not target.model or target.backend in observations.unhealthy or target.backend in observations.busy,
+        ill=is_unhealthy or not target.model or choice.rank(target) > Rank.READY,
         full=expected.ahead > 0,
         limited=bool(config.max_concurrency.get(config.places_of(target.model))),
         cold=expected.is_cold,
@@ -153,33 +152,34 @@ def _member(target: Target, rank: int, choice: Choice) -> _Member:
     )
 
 
-def _first_turn(members: list[_Member], *, weighted: bool) -> _Member | None:
-    """Return the member that the first request of a conversation prefers: its own one when it has a free place.  With
-    weights it is the next member by the hash that has one.  Return None when no member is preferred."""
-    healthy = sorted((member for member in members if not member.ill), key=_by_weight)
-    if not healthy or healthy[0].full:
-        return None
+def _first_turn(members: list[_Member], *, weighted: bool) -> tuple[_Member | None, float | None]:
+    """Return the member that the first request of a conversation prefers, and its Target.patience_ms.  It is the own
+    member when that has a free place, and with weights the next one by the hash that has one.  Return None when no
+    member is preferred."""
+    free = sorted((member for member in members if not member.ill and not member.full), key=_by_weight)
+    if not free:
+        return None, None
     if weighted:
-        return healthy[0]
-    own = min(healthy, key=lambda member: member.rank)
-    fewest = min(member.in_flight for member in healthy if not member.full)
-    return own if not own.full and (own.limited or own.in_flight <= fewest) else None
+        return free[0], 0.0
+    own = min((member for member in members if not member.ill), key=lambda member: member.rank)
+    is_idle = own.limited or own.in_flight <= min(member.in_flight for member in free)
+    return (own if own in free and is_idle else None), None
 
 
-def _later_turn(members: list[_Member], choice: Choice) -> tuple[_Member | None, float]:
+def _later_turn(members: list[_Member], choice: Choice) -> tuple[_Member | None, float | None]:
     """Return the own member of a conversation that goes on, and how long it may wait there in ms: as long as the
     policy allows, and no longer than another member needs to read the whole transcript.  Return None when it would
     wait longer."""
     own = min((member for member in members if not member.ill), key=lambda member: member.rank, default=None)
-    if own is None or not own.limited:
-        return own, 0.0
-    longest_ms = choice.config(own.target).longest_wait_ms
+    if own is None:
+        return None, None
     elsewhere = (one.wait_ms + one.read_ms for one in members if one is not own and not one.ill)
-    patience_ms = min(longest_ms, *elsewhere, longest_ms)
-    return (own, patience_ms) if own.wait_ms <= patience_ms else (None, 0.0)
+    longest_ms = choice.config(own.target).longest_wait_ms if own.limited else 0.0
+    patience_ms = min((longest_ms, *elsewhere))
+    return (own, patience_ms) if own.wait_ms <= patience_ms else (None, None)
 
 
-def _tell(name: str, first: _Member, others: list[_Member], patience_ms: float, choice: Choice) -> None:
+def _tell(name: str, first: _Member, others: list[_Member], patience_ms: float | None, choice: Choice) -> None:
     for member in others:
         if member.full and not member.ill:
             choice.note("pool", f"{name}: {target_name(member.target)} is passed over, all its places are taken")

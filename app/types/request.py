@@ -69,7 +69,9 @@ class Target:
     model: str
     client_named: bool = False  # the client named this model: its 404 is the client's mistake
     pool: str | None = None  # the pool that the backend was chosen from
-    patience_ms: float = 0.0  # a call waits so long for a place here, before it goes to another member of the pool
+    # The call goes to this member of its pool, and waits so long for a place here before it goes to another one.  None:
+    # it goes to the first member with a free place.
+    patience_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

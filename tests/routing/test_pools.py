@@ -256,7 +256,7 @@ def test_a_later_turn_names_how_long_it_may_wait() -> None:
         .targets[0].patience_ms
         for turns, queues in ((1, {}), (2, {}), (2, full("box1")))
     ]  # fmt: skip
-    assert patience == [0, 2100, 2100]
+    assert patience == [None, 2100, 2100]
 
 
 def test_a_wait_counts_the_calls_that_go_before() -> None:
@@ -419,3 +419,42 @@ def test_a_pinned_pool_is_a_pin() -> None:
     decision = go(LIMITED, talk(ONE), seen(), model="gpu")
     assert (decision.route, decision.reason, order(decision)[0]) == ("pin", "pin", "box1")
     assert len(decision.targets) == 3
+
+
+# --- the latency budget -------------------------------------------------------------------------
+
+BUDGET = BOXES.replace("fallback: cloud", "fallback: cloud\n    latencyBudgetMs: 1000").replace(
+    "model: gpt", "model: gpt, p50Ms: 300"
+)
+WITH_BUDGET = build.policy(BUDGET)
+
+
+@pytest.mark.parametrize(
+    "observations, first, reason, told",
+    [
+        (seen(), "box1", "route", ""),
+        (
+            seen(facts=cold("box1", size=3_000_000_000)), "box2 box3", "route",
+            "goes before box1/m: it is expected to be faster",
+        ),
+        (
+            seen(latency_ms={("box1", "m"): 2000.0, ("box2", "m"): 1500.0, ("box3", "m"): 900.0}), "box3", "route",
+            "box3/m goes before box1/m",
+        ),
+        (
+            seen(latency_ms={("box1", "m"): 2000.0, ("box2", "m"): 1500.0, ("box3", "m"): 1400.0}), "cloud", "spill",
+            "box3/m is expected to take 1400 ms, over the budget of 1000 ms; cloud/gpt goes first at 300 ms",
+        ),
+        (
+            seen(latency_ms={("box3", "m"): 3000.0}, queues=full("box1", "box2", waiting=2), hold_ms=HOLD), "cloud",
+            "spill", "box3/m is expected to take 3000 ms",
+        ),
+    ],
+)  # fmt: skip
+def test_a_budget_compares_the_best_member(observations: Observations, first: str, reason: str, told: str) -> None:
+    decision = go(WITH_BUDGET, talk(ONE), observations)
+    assert decision.targets[0].backend in first.split()
+    assert decision.reason == reason
+    steps = " ".join(step.outcome for step in decision.trace if step.stage == "budget")
+    assert told in steps
+    assert decision.primary == (decision.targets[0] if reason == "route" else decision.targets[1]).backend
