@@ -46,6 +46,7 @@ from app.types import (
     Why,
 )
 
+_LEAST_LOAD_MS = 100
 Failures = list[tuple[str, BackendError]]  # backend, and why its call failed
 E = TypeVar("E", bound=RouterError)
 
@@ -237,6 +238,8 @@ class Call:
         self._first_byte: float | None = None
         self._place: Place | None = None
         self._wait_ms: int | None = None
+        self._load_ms: int | None = None
+        self.phase = ""  # the work that the call waits for, for its client; "" = none, or it is not known
         self._lane = plan.request.lane if kind in (Kind.LIVE, Kind.STORED) else Lane.BACKGROUND
         self.dropped: tuple[str, ...] = ()  # members of the client's body that the backend does not get
         self._finished = False
@@ -278,8 +281,11 @@ class Call:
             raise _forbidden(verdict.reason)
         backend.get_ready()
         outgoing = backend.prepare(self._plan.request, target, stream=self._stream)
-        if private and (host := backend.host_of_model(target.model)):
-            raise _forbidden(f"hands {target.model} on to {host}")
+        for load_first in (True, False) if backend.must_load(target.model) else (False,):
+            if private and (host := backend.host_of_model(target.model)):
+                raise _forbidden(f"hands {target.model} on to {host}")
+            if load_first:
+                self._load()  # which takes longer than the answer of the server is valid
         if is_local and self._plan.request.identifiers:
             outgoing = dataclasses.replace(outgoing, headers=self._plan.request.identifiers)
         self.dropped = outgoing.dropped
@@ -315,6 +321,24 @@ class Call:
         upstreams = self._services.upstreams
         return max(upstreams[target.backend].backend.config.timeouts.first_byte_s for target in targets)
 
+    def _load(self) -> None:
+        """Load the model before the call.  That request carries the name of the model and no prompt."""
+        begin = time.monotonic()
+        self.phase = f"loading {self.target.model} at {self.target.backend}"
+        try:
+            self._upstream.backend.load(self.target.model)
+        finally:
+            self.phase = ""
+            self._load_ms = _load_ms((time.monotonic() - begin) * 1000)
+
+    def _notice_load(self, reply: Whole | Stream | None) -> None:
+        """Note a load that the facts have missed: they may be a second old, and other clients can evict models."""
+        load_ms = _load_ms(reply.facts.load_ms) if reply is not None else None
+        changes = self._upstream.backend.changes
+        if load_ms is not None and changes is not None:
+            self._load_ms = self._load_ms or load_ms
+            changes.set()
+
     def begin(self) -> None:
         """Note that the first event of a stream has arrived."""
         self._first_byte = time.monotonic()
@@ -333,6 +357,7 @@ class Call:
         if self._finished:
             return
         self._finished = True
+        self._notice_load(reply)
         if self._place is not None:
             self._services.places.release(self._place)
         now, price = time.monotonic(), self._services.upstreams[self.target.backend].backend.config.price
@@ -350,6 +375,7 @@ class Call:
                 latency_ms=round((now - self._started) * 1000),
                 ttfb_ms=round((self._first_byte - self._started) * 1000) if self._first_byte else None,
                 wait_ms=self._wait_ms,
+                load_ms=self._load_ms,
             ),
             ending=ending,
             usage=Usage(read, written, price.cost_usd(read, written) if price else None),
@@ -359,6 +385,11 @@ class Call:
         )
         self._services.record(record)
         self._services.shadows.offer(self._plan, record, self._services)
+
+
+def _load_ms(ms: float | None) -> int | None:
+    """Return the ms of a load; None when the model was loaded already."""
+    return round(ms) if ms is not None and ms >= _LEAST_LOAD_MS else None
 
 
 def _forbidden(reason: str) -> PrivacyViolation:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from app.types import JsonObject, Step
 
@@ -188,6 +188,12 @@ class BackendError(RouterError):
         self.backend_text = backend_text
         if kind is not None:
             self.kind = kind
+
+    def copy(self) -> Self:
+        """Return the same error without its traceback: each request raises an object of its own."""
+        error = type(self).__new__(type(self), *self.args)
+        error.__dict__.update(self.__dict__)
+        return error
 
     def in_our_words(self) -> BackendError:
         """Return the error for the client of a private request."""

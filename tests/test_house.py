@@ -520,7 +520,13 @@ def test_there_is_one_flow():
 GENERIC = ("access", "door", "errors", "headers", "reply", "request_log", "response", "stream", "surface", "views")
 # Methods of a Backend that send something, and who may call them: dispatch alone for a request; what asks a server for
 # its models and windows, in the background and from the command line, is no request.
-ASKERS = {"background/discovery.py", "cli/backends.py", "cli/discovery.py", "cli/surroundings.py"}
+ASKERS = {
+    "background/discovery.py",
+    "background/residency.py",
+    "cli/backends.py",
+    "cli/discovery.py",
+    "cli/surroundings.py",
+}
 DOORS = {
     "open": ({"private"}, {"dispatch.py"}),
     "_open": ({"private"}, set()),

@@ -14,6 +14,7 @@ from itertools import islice
 from math import inf
 from typing import Any, ClassVar
 
+from gevent.event import Event
 from marshmallow import fields
 
 from app.backends.connection import StaleConnection
@@ -79,12 +80,12 @@ class Backend:
         self.config = config
         self._key = environ.get(config.api_key_env, "").strip() if config.api_key_env else ""
         self._unused_proxy = unused_proxy(config.endpoint, environ)
-        authorities = environ.get(AUTHORITIES, "").strip()
-        self._connections = ConnectionPool(config.endpoint, config.timeouts, authorities)
+        self._authorities = environ.get(AUTHORITIES, "").strip()
+        self._connections = ConnectionPool(config.endpoint, config.timeouts, self._authorities)
         # Private requests use connections that check the address they have reached, unless the policy says so
         # with `local: true`.
         self._private_connections = (
-            ConnectionPool(config.endpoint, config.timeouts, authorities, local_only=True)
+            ConnectionPool(config.endpoint, config.timeouts, self._authorities, local_only=True)
             if config.local is None
             else self._connections
         )
@@ -146,7 +147,8 @@ class Backend:
 
     def _open(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Whole | Stream:
         """Try `open` once."""
-        response = self._send(outgoing.method, outgoing.path, outgoing.body or None, private, outgoing.headers)
+        via = self._private_connections if private else self._connections
+        response = self._send(outgoing.method, outgoing.path, outgoing.body or None, via, outgoing.headers)
         form = WIRES[outgoing.wire]
         stream_reply = None
         try:
@@ -188,8 +190,27 @@ class Backend:
         """Ask for the facts that the list of models lacks, about `models` first.  It is called after `discover`, now
         and then.  Raise BackendError."""
 
+    @property
+    def changes(self) -> Event | None:
+        """Return the event that is set when the loaded models may have changed; None for a server that always has the
+        same ones."""
+        return None
+
+    @property
+    def tells_loaded(self) -> bool:
+        """Return True when it is worth while to ask often which models are loaded."""
+        return False
+
     def look(self) -> None:
-        """Ask for the facts that a request can change: which models are loaded.  Raise BackendError."""
+        """Ask which models are loaded.  Raise BackendError."""
+
+    def must_load(self, model: str) -> bool:  # noqa: ARG002
+        """Return True when a call to a model should wait for `load` first."""
+        return False
+
+    def load(self, model: str) -> None:
+        """Return when a model is loaded.  It is loaded once for all requests that wait, and that goes on when they
+        leave.  Raise BackendError."""
 
     @property
     def facts(self) -> Mapping[str, ModelFacts]:
@@ -228,12 +249,20 @@ class Backend:
         Raises BackendError when the server does not say."""
         return ""
 
-    def ask(self, path: str, question: JsonObject | None = None, *, private: bool = False) -> JsonObject:
+    def ask(
+        self,
+        path: str,
+        question: JsonObject | None = None,
+        *,
+        private: bool = False,
+        via: ConnectionPool | None = None,
+    ) -> JsonObject:
         """Return a document about the server: a GET of a path, or the response to a POST. The first-byte deadline
-        applies to the whole call.  Raise BackendError."""
+        applies to the whole call.  `via` replaces the connections of requests.  Raise BackendError."""
         body = None if question is None else json.dumps(question).encode()
-        deadline = time.monotonic() + self.config.timeouts.first_byte_s
-        response = self._send("GET" if body is None else "POST", path, body, private)
+        via = via or (self._private_connections if private else self._connections)
+        deadline = time.monotonic() + via.timeouts.first_byte_s
+        response = self._send("GET" if body is None else "POST", path, body, via)
         try:
             if response.status != 200:
                 raise self._refusal(response, Target(self.config.name, ""))
@@ -251,9 +280,8 @@ class Backend:
         self._private_connections.close()
 
     def _send(
-        self, method: str, path: str, body: bytes | None, private: bool, more: Mapping[str, str] = _NO_HEADERS
+        self, method: str, path: str, body: bytes | None, via: ConnectionPool, more: Mapping[str, str] = _NO_HEADERS
     ) -> Response:
-        via = self._private_connections if private else self._connections
         headers = {**more, **self._headers(body)}
         try:
             try:

@@ -52,7 +52,7 @@ class ModelHosts:
                 return self._put(key, model)
             question.over.wait()
             if question.error is not None:
-                raise _another(question.error)
+                raise question.error.copy()
             if question.host is not None:
                 return question.host
 
@@ -64,7 +64,7 @@ class ModelHosts:
             question.host = host = self._ask(model)
         except BackendError as error:
             question.error = _in_words(error, model)
-            raise _another(question.error) from None
+            raise question.error.copy() from None
         finally:
             self._questions.pop(key, None)
             question.over.set()
@@ -90,15 +90,10 @@ def _in_words(error: BackendError, model: str) -> BackendError:
     """Return the error for a request.  When the server cannot be reached, the request itself would have failed, so
     its circuit counts it.  A server that only does not answer this question can still serve other requests."""
     if isinstance(error, (BackendUnavailable, ConnectTimeout, RouterExhausted)):
-        return _another(error)
+        return error.copy()
     return PrivacyViolation(
         f"the request is private and this backend did not say where it runs {model} ({error.message}): not called"
     )
-
-
-def _another(error: BackendError) -> BackendError:
-    """Return a copy of the error, because each request must raise an object of its own."""
-    return type(error)(error.message, kind=error.kind)
 
 
 def host_said(description: JsonObject) -> str:

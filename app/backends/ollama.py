@@ -7,6 +7,7 @@ server/routes.go of https://github.com/ollama/ollama, versions 0.17 and 0.33.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import re
@@ -14,9 +15,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
 
+from gevent.event import Event
+
 from app.backends.base import V1_PATHS, Backend, entries_of
 from app.backends.model_hosts import ModelHosts, host_said
 from app.backends.ollama_facts import OllamaFacts, named
+from app.backends.ollama_loads import Loads
+from app.backends.pool import ConnectionPool
 from app.backends.reply import Stream, Whole
 from app.errors import (
     BackendDenied,
@@ -51,6 +56,8 @@ _READS_TRUNCATE = (0, 12, 6)  # https://github.com/ollama/ollama/pull/12582
 _UNKNOWN: tuple[int, ...] = ()
 _VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})\.(\d{1,6})")
 _MOST_DIALECTS = 1000  # clients can name any model
+_LOAD_S = 600.0  # a load goes on for this time when no request waits any more
+_UNLOADS = "0s"  # a request with this `keep_alive` unloads the model, when it has no prompt
 _MOST_DESCRIBED = 50  # models that the server is asked about in one round of discovery
 
 
@@ -103,6 +110,10 @@ class OllamaBackend(Backend):
         self._without_thinking: frozenset[str] = frozenset()  # models that the server lists as such
         self._dialects: dict[str, Dialect] = {}
         self._facts = OllamaFacts(self._wanted_window, lambda: self._is_native)
+        self._changes = Event()
+        self._loads = Loads(self._load)
+        patient = dataclasses.replace(config.timeouts, first_byte_s=max(_LOAD_S, config.timeouts.first_byte_s))
+        self._load_connections = ConnectionPool(config.endpoint, patient, self._authorities)
 
     @property
     def wires(self) -> tuple[Wire, ...]:
@@ -194,12 +205,58 @@ class OllamaBackend(Backend):
             except (BackendDenied, BackendRejected, BackendServerError):
                 self._facts.learn_description(name, {})  # it does not tell: it is not asked again
 
+    @property
+    def changes(self) -> Event:
+        return self._changes
+
+    @property
+    def tells_loaded(self) -> bool:
+        return self._facts.tells_loaded
+
     def look(self) -> None:
         document = None
         try:
             document = self.ask("/api/ps")
         finally:
             self._facts.learn_loaded(document)
+
+    def must_load(self, model: str) -> bool:
+        """Return True for a model that is not loaded, unless the policy lets models go after each request."""
+        facts = self._facts.by_model.get(model_key(model))
+        return facts is not None and facts.loaded is False and self._keep_alive(model) != _UNLOADS
+
+    def load(self, model: str) -> None:
+        self._loads.wait_for(model, self.config.timeouts.first_byte_s)
+
+    def _load(self, model: str) -> None:
+        """Load a model with the options of a chat, which would load it again otherwise.  A request that the server
+        refuses is no failure: the call gets the same refusal, in the words of its API."""
+        loading, question = self._loading(model), {"model": model, "stream": False}
+        if self._is_native and loading.num_ctx is not None:
+            question["options"] = {"num_ctx": loading.num_ctx}
+        if (keep_alive := self._keep_alive(model)) is not None:
+            question["keep_alive"] = keep_alive
+        self._facts.begin_load(model)
+        self._changes.set()
+        try:
+            self.ask("/api/generate", question, via=self._load_connections)
+        except (BackendDenied, BackendRejected) as refusal:
+            if not _lacks_path(refusal):
+                return
+        finally:
+            self._facts.end_load(model)
+            self._changes.set()
+        with contextlib.suppress(BackendError):
+            self.look()
+            self._facts.accept_window(model)
+            self._facts.doubt_loaded()
+
+    def _keep_alive(self, model: str) -> str | None:
+        return self._loading(model).keep_alive if self._is_native else None
+
+    def close(self) -> None:
+        super().close()
+        self._load_connections.close()
 
     @property
     def version(self) -> str:
@@ -212,6 +269,10 @@ class OllamaBackend(Backend):
     @property
     def residency(self) -> Mapping[str, Residency]:
         return self._facts.residency
+
+    @property
+    def residency_at(self) -> float:
+        return self._facts.told_at
 
     @property
     def turnover(self) -> Mapping[str, Turnover]:

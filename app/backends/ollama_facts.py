@@ -8,6 +8,7 @@ api/types.go, server/routes.go and server/sched.go of https://github.com/ollama/
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -70,11 +71,15 @@ class OllamaFacts:
         self.by_model: Mapping[str, ModelFacts] = {}  # by model_key
         self.residency: Mapping[str, Residency] = {}  # by name
         self.turnover: Mapping[str, Turnover] = {}  # by name
+        self.tells_loaded = True  # False: what it says is loaded has proved wrong, so it counts as not told
+        self.told_at = 0.0  # when the server last told which models are loaded, Unix s
         self._wanted_window = wanted_window
         self._refuses = refuses
         self._listed: dict[str, _Listed] = {}  # by model_key
         self._descriptions: dict[tuple[str, str], _Description] = {}  # by model_key and digest
         self._loaded: dict[str, _Loaded] | None = None  # by model_key; None = unknown
+        self._loading: set[str] = set()  # by model_key; /api/ps lists a model from the begin of its load
+        self._ready: Mapping[str, _Loaded] = {}  # loaded, and not still loading
         self._by_digest: Mapping[str, _Loaded] = {}
         self._by_runner: Mapping[tuple[tuple[str, str], ...], _Loaded] = {}
         self._last_windows: dict[str, int] = {}  # the windows that models had when they were loaded last
@@ -115,13 +120,30 @@ class OllamaFacts:
             self._loaded, self.residency = None, {}
             self._renew()
             return
+        self.told_at = time.time()
         entries = list(islice(named(document), _MOST_MODELS))
+        self.tells_loaded = self.tells_loaded or bool(entries)
         loaded = {model_key(str(entry["name"])): _loaded(entry) for entry in entries}
         self.residency = {str(entry["name"]): _residency(entry) for entry in entries}
         if loaded != self._loaded:
             self._count(self._loaded, loaded)
             self._loaded = loaded
             self._renew()
+
+    def doubt_loaded(self) -> None:
+        """Note that models answer although /api/ps lists none, as at servers that only imitate an Ollama.  It counts
+        again when it lists one."""
+        if not self._loaded:
+            self.tells_loaded = False
+            self._renew()
+
+    def begin_load(self, model: str) -> None:
+        self._loading.add(model_key(model))
+        self._renew()
+
+    def end_load(self, model: str) -> None:
+        self._loading.discard(model_key(model))
+        self._renew()
 
     def accept_window(self, model: str) -> None:
         """Note that the server has loaded a model at our request: the window that it has now is the one that such a
@@ -135,7 +157,8 @@ class OllamaFacts:
     # --- the facts ---
 
     def _renew(self) -> None:
-        loaded = self._loaded or {}
+        loaded = {key: one for key, one in (self._loaded or {}).items() if key not in self._loading}
+        self._ready = loaded
         self._by_digest = {one.digest: one for one in loaded.values() if one.digest}
         runners = {self._description(key).runner: one for key, one in loaded.items()}
         self._by_runner = {runner: one for runner, one in runners.items() if runner}
@@ -165,14 +188,13 @@ class OllamaFacts:
         believed = smallest(wanted, granted) if wanted else description.num_ctx or self._last_windows.get(key)
         return replace(
             facts,
-            loaded=None if self._loaded is None else loaded is not None,
+            loaded=loaded is not None if self._loaded is not None and self.tells_loaded else None,
             window=smallest(believed, trained) if believed else None,
         )
 
     def _loaded_as(self, key: str) -> _Loaded | None:
         """Return the loaded model whose runner serves a model: the model itself, or another name of it."""
-        loaded = (self._loaded or {}).get(key)
-        listed = self._listed.get(key)
+        loaded, listed = self._ready.get(key), self._listed.get(key)
         if loaded is not None or listed is None:
             return loaded
         return self._by_digest.get(listed.digest) or self._by_runner.get(self._description(key).runner)

@@ -27,8 +27,8 @@ class ConnectionPool:
 
     def __init__(self, endpoint: str, timeouts: Timeouts, authorities: str = "", *, local_only: bool = False) -> None:
         """`authorities` is a file of certificates to trust instead of the public ones."""
+        self.timeouts = timeouts
         self._endpoint = endpoint
-        self._timeouts = timeouts
         self._authorities = authorities
         self._local_only = local_only
         self._idle: list[Connection] = []
@@ -81,7 +81,7 @@ class ConnectionPool:
             host=(self._url.host or "").strip("[]"),
             port=self._url.port or self._default_port,
             tls=client_context(self._authorities) if self._url.scheme == "https" else None,
-            deadlines=self._timeouts,
+            deadlines=self.timeouts,
             local_only=self._local_only,
         )
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import gevent
 
 from app import logs
+from app.background import residency
 from app.background.disconnects import EVERY_S
 from app.background.discovery import Discovery
 from app.background.loop import Loop
@@ -26,6 +27,7 @@ _LOG_S = 0.2
 _OBSERVE_S = 1.0
 _DISCOVER_S = 30.0
 _LOOK_S = 1.0  # the wait of a new worker for the models: without them it could only refuse requests
+_USE_MS = 30_000  # a backend is in use for this time after a call
 _PRUNE_S = 60.0
 _CATCH_UP_S = 5.0
 _REPORT_S = 1.0
@@ -41,12 +43,14 @@ class Background:
         self._services = services
         self._shadows = shadows
         self._threads = (services.metrics_thread, services.state_thread, services.log_thread)
-        self._discovery = Discovery({name: one.backend for name, one in services.upstreams.items()}, services.beliefs)
+        backends = {name: one.backend for name, one in services.upstreams.items()}
+        self._discovery = Discovery(backends, services.beliefs)
         self._running = False
         self._reported: JsonDict | None = None
         self._reported_ms = 0
         metrics, state, recorder = services.metrics_thread, services.state_thread, services.recorder
         self._loops = (
+            *residency.loops(backends, self._is_in_use),
             Loop("writing metrics", _FLUSH_S, lambda: metrics.run(recorder.flush)),
             Loop("writing the log", _LOG_S, lambda: services.log_thread.run(logs.flush)),
             Loop("observing backends", _OBSERVE_S, lambda: services.beliefs.read_calls(services.store, metrics)),
@@ -100,6 +104,12 @@ class Background:
         logs.let_wait(False)
         for upstream in services.upstreams.values():
             upstream.backend.close()
+
+    def _is_in_use(self, backend: str) -> bool:
+        """Return True for a local backend with calls now or just before, of any worker."""
+        services = self._services
+        is_called = services.places.in_flight(backend) or services.beliefs.was_called_since(backend, now_ms() - _USE_MS)
+        return backend in services.beliefs.local.names and bool(is_called)
 
     def _set_immediate(self, value: bool) -> None:
         self._services.recorder.immediate = self._services.beliefs.immediate = value

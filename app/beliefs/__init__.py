@@ -26,6 +26,7 @@ class Beliefs:
         self.local = LocalBackends(policy.backends)
         self.answers: Mapping[str, bool] = {}  # backend -> it named its models when last asked; absent = never asked
         self.immediate = True  # True: no loop reads medians from the database, so each call counts at its end
+        self._last_calls: dict[str, int] = {}  # backend -> ts_ms of the latest call, of all workers
         self._circuits = circuits
         self._places = places
         self._members = tuple({member for pool in policy.pools.values() for member in pool.members})
@@ -78,6 +79,7 @@ class Beliefs:
 
     def note(self, call: CallRecord) -> None:
         """Add the latency of a call of this worker."""
+        self._last_calls[call.target.backend] = call.times.ts_ms
         self._medians.note(call)
         if self.immediate:
             self._renew_timings(now_ms())
@@ -87,6 +89,10 @@ class Beliefs:
         timings = self._medians.current(now_ms)
         if timings != self._timings:
             self._timings = timings
+
+    def was_called_since(self, backend: str, ts_ms: int) -> bool:
+        """Return True when a call of any worker to a backend has ended since then."""
+        return self._last_calls.get(backend, 0) >= ts_ms
 
     def claim_measurement(self, target: Target) -> bool:
         """Return whether this request may measure a primary that is being skipped."""
@@ -98,6 +104,7 @@ class Beliefs:
         with contextlib.suppress(StoreError):  # this worker's own calls still count; the writer logs the problem
             self._last_row, rows = thread.run(store.calls_after, self._last_row, now - _HOUR_MS)
             self._medians.read(rows)
+            self._last_calls |= {row.backend: max(row.ts, self._last_calls.get(row.backend, 0)) for row in rows}
         self._renew_timings(now)
 
     def learn_models(self, backend: str, models: tuple[str, ...] | None) -> None:

@@ -23,6 +23,7 @@ class ReplyFacts:
 
     chars: int = 0
     finish: str | None = None
+    load_ms: float | None = None  # that the server took to load the model; None = it does not tell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

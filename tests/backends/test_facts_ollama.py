@@ -264,3 +264,25 @@ def test_ten_thousand_models() -> None:
     assert len(facts.by_model) == 10_000
     assert facts.by_model["m7:1b"].loaded is True
     assert len(list(facts.to_describe([]))) == 10_000
+
+
+def test_a_server_that_lists_no_loaded_model_although_models_answer() -> None:
+    facts = facts_of([listed("m:1b")], [])
+    facts.doubt_loaded()
+    assert (facts.by_model["m:1b"].loaded, facts.tells_loaded) == (None, False)
+    facts.learn_loaded({"models": []})
+    assert facts.by_model["m:1b"].loaded is None
+    facts.learn_loaded({"models": [running("other:1b")]})
+    assert facts.by_model["m:1b"].loaded is False
+    facts.doubt_loaded()
+    assert facts.by_model["m:1b"].loaded is False, "it does list what is loaded"
+
+
+def test_a_model_that_still_loads_is_not_loaded() -> None:
+    """/api/ps lists it from the begin of its load."""
+    facts = facts_of([listed("m:1b")], [])
+    facts.begin_load("m:1b")
+    facts.learn_loaded({"models": [running("m:1b")]})
+    assert facts.by_model["m:1b"].loaded is False
+    facts.end_load("m:1b")
+    assert facts.by_model["m:1b"].loaded is True

@@ -20,7 +20,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -44,6 +44,7 @@ class Model:
     load_s: float = 0.0
     prefill_s: float = 0.0  # a prompt, whatever its length
     token_s: float = 0.0  # a token of the answer
+    refuses_load: tuple[int, str] | None = None  # status and message
     remote_host: str = ""
     weights: str = ""  # models with the same weights share a runner; "" = its own
     digest: str = ""  # 64 hexadecimal characters; "" = one of its own
@@ -51,7 +52,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that the server did: load, evict, answer, refuse, leave (the client left), wait."""
+    """One thing that the server did: load, give up (a load), evict, answer, refuse, leave (the client left), wait."""
 
     kind: str
     model: str
@@ -192,8 +193,11 @@ class Ollama:
         wanted = options.get("num_ctx") or model.num_ctx or self.window
         return min(int(wanted), model.trained)
 
-    def take(self, model: Model, options: dict[str, Any], keep_s: float | None) -> _Runner:
-        """Return the runner of a model, loaded when it has to be.  Raises Refused when too many wait for a load."""
+    def take(
+        self, model: Model, options: dict[str, Any], keep_s: float | None, left: Callable[[], bool] = lambda: False
+    ) -> _Runner:
+        """Return the runner of a model, loaded when it has to be.  Raises Refused when too many wait for a load, and
+        BrokenPipeError when the client left meanwhile: its load is given up then."""
         self._expire()
         key, wanted = _key(model), {name: options[name] for name in _RUNNER if name in options}
         with self._lock:
@@ -204,7 +208,7 @@ class Ollama:
                     raise Refused(503, "server busy, please try again.  maximum pending requests exceeded")
                 self._waiting += 1
                 try:
-                    runner = self._load(model, key, wanted, options)
+                    runner = self._load(model, key, wanted, options, left)
                 finally:
                     self._waiting -= 1
             runner.users += 1
@@ -219,7 +223,9 @@ class Ollama:
             runner.used_at = time.time()
             self._lock.notify_all()
 
-    def _load(self, model: Model, key: str, wanted: dict[str, Any], options: dict[str, Any]) -> _Runner:
+    def _load(
+        self, model: Model, key: str, wanted: dict[str, Any], options: dict[str, Any], left: Callable[[], bool]
+    ) -> _Runner:
         """Load a model when the others left room.  The lock is held, but for waits."""
         while True:
             runner = self._runners.get(key)
@@ -234,13 +240,21 @@ class Ollama:
                 self._evict(min(idle, key=lambda name: self._runners[name].used_at))
             else:
                 self._lock.wait(0.05)
+        if model.refuses_load is not None:
+            raise Refused(*model.refuses_load)
         self.note("load", model.name, body=dict(wanted))
         runner = self._runners[key] = _Runner(model, self.window_of(model, options), wanted, users=1)
         self._lock.release()
         try:
-            time.sleep(model.load_s)
+            until = time.monotonic() + model.load_s
+            while not (gone := left()) and (rest_s := until - time.monotonic()) > 0:
+                time.sleep(min(0.02, rest_s))
         finally:
             self._lock.acquire()
+        if gone:
+            self.note("give up", self._runners.pop(key).model.name)
+            self._lock.notify_all()
+            raise BrokenPipeError
         runner.loading = False
         runner.users -= 1
         self._lock.notify_all()
@@ -259,6 +273,7 @@ class Ollama:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     ollama: Ollama
+    load_ns = 0  # that this request waited for a load
 
     def log_message(self, *_: object) -> None:
         """The server's log is `Ollama.log`."""
@@ -311,16 +326,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.ollama.unload(model.name)
             reason = "unload"
         else:
-            runner = self.ollama.take(model, body.get("options") or {}, _seconds(body.get("keep_alive")))
+            runner = self._take(model, body.get("options") or {}, _seconds(body.get("keep_alive")))
             self.ollama.leave(runner)
             reason = "load"
-        self._json(200, {"model": model.name, "response": "", "done": True, "done_reason": reason})
+        load = {"load_duration": self.load_ns}
+        self._json(200, {"model": model.name, "response": "", "done": True, "done_reason": reason, **load})
 
     def _chat(self, body: dict[str, Any]) -> None:
         model = self.ollama.find(str(body.get("model")))
         _check(model, body, body.get("think"))
         options = body.get("options") or {}
-        runner = self.ollama.take(model, options, _seconds(body.get("keep_alive")))
+        runner = self._take(model, options, _seconds(body.get("keep_alive")))
         cut_allowed = body.get("truncate") is not False
         self._answer(model, runner, body, options.get("num_predict"), cut_allowed, _Native(self, model, body))
 
@@ -329,8 +345,14 @@ class _Handler(BaseHTTPRequestHandler):
         model = self.ollama.find(str(body.get("model")))
         effort = body.get("reasoning_effort")
         _check(model, body, None if effort in (None, "none") else effort)
-        runner = self.ollama.take(model, {}, None)
+        runner = self._take(model, {}, None)
         self._answer(model, runner, body, body.get("max_tokens"), True, _OpenAI(self, model, body))
+
+    def _take(self, model: Model, options: dict[str, Any], keep_s: float | None) -> _Runner:
+        begin = time.monotonic_ns()
+        runner = self.ollama.take(model, options, keep_s, self._client_left)
+        self.load_ns = time.monotonic_ns() - begin
+        return runner
 
     def _answer(
         self, model: Model, runner: _Runner, body: dict[str, Any], most: Any, cut_allowed: bool, writer: _Writer
@@ -419,7 +441,8 @@ class _Native(_Writer):
     """/api/chat: JSON lines."""
 
     def write(self, words: list[str], read: int, finish: str) -> None:
-        counts = {"prompt_eval_count": read, "eval_count": len(words), "load_duration": 1, "total_duration": 2}
+        counts = {"prompt_eval_count": read, "eval_count": len(words)}
+        counts |= {"load_duration": self.handler.load_ns, "total_duration": 2}
         end = {"done": True, "done_reason": finish, **counts}
         call = self.tool_call
         messages: Iterator[dict[str, Any]]

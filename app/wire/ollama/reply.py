@@ -10,6 +10,8 @@ from app.wire import finish
 from app.wire.reply_facts import ReplyFacts, ReplyReading, objects_in, text_of, token_count, word_of
 from app.wire.translator import ReplyContext
 
+_MOST_LOAD_NS = 86_400 * 10**9
+
 
 def completion(document: JsonObject, context: ReplyContext) -> JsonDict:
     """Return the chat completion for a whole reply."""
@@ -83,11 +85,17 @@ def tokens_of(document: JsonObject) -> tuple[int | None, int | None]:
     return token_count(document.get("prompt_eval_count")), token_count(document.get("eval_count"))
 
 
+def load_ms(document: JsonObject) -> float | None:
+    """Return the ms that the server took to load the model.  They are some 10 ms when it was loaded already."""
+    duration_ns = document.get("load_duration")
+    return duration_ns / 1e6 if type(duration_ns) is int and 0 <= duration_ns < _MOST_LOAD_NS else None
+
+
 def read_reply(document: JsonObject) -> ReplyReading:
     """Return the facts of a whole reply."""
     read, written = tokens_of(document)
     return ReplyReading(
-        facts=ReplyFacts(chars_of(document), finish_reason(document, calls=has_calls(document))),
+        facts=ReplyFacts(chars_of(document), finish_reason(document, calls=has_calls(document)), load_ms(document)),
         input_tokens=read,
         output_tokens=written,
         lack="" if isinstance(document.get("message"), Mapping) else "a message",

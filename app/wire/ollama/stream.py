@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from app.types import JsonDict, JsonObject, Wire
 from app.wire import sse
 from app.wire.ollama.errors import error_of
-from app.wire.ollama.reply import chars_of, failure_of, finish_reason, has_calls, head, message_of, tokens_of, usage
+from app.wire.ollama.reply import (
+    chars_of,
+    failure_of,
+    finish_reason,
+    has_calls,
+    head,
+    load_ms,
+    message_of,
+    tokens_of,
+    usage,
+)
 from app.wire.reply_facts import ReplyFacts
 from app.wire.translator import ReplyContext
 
@@ -91,6 +101,7 @@ class StreamWatch:
         if document.get("done"):
             self.has_end = True
             self.facts.finish = finish_reason(document, calls=self._has_calls)
+            self.facts.load_ms = load_ms(document)
             self.failure = failure_of(document)
             self.input_tokens, self.output_tokens = tokens_of(document)
 
