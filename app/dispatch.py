@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
+from app.backends.base import Backend
 from app.backends.reply import Stream, Whole
 from app.errors import (
     AllBackendsFailed,
@@ -285,7 +286,7 @@ class Call:
             if private and (host := backend.host_of_model(target.model)):
                 raise _forbidden(f"hands {target.model} on to {host}")
             if load_first:
-                self._load()  # which takes longer than the answer of the server is valid
+                self._load(backend)  # which takes longer than the answer of the server is valid
         if is_local and self._plan.request.identifiers:
             outgoing = dataclasses.replace(outgoing, headers=self._plan.request.identifiers)
         self.dropped = outgoing.dropped
@@ -321,12 +322,12 @@ class Call:
         upstreams = self._services.upstreams
         return max(upstreams[target.backend].backend.config.timeouts.first_byte_s for target in targets)
 
-    def _load(self) -> None:
+    def _load(self, backend: Backend) -> None:
         """Load the model before the call.  That request carries the name of the model and no prompt."""
         begin = time.monotonic()
         self.phase = f"loading {self.target.model} at {self.target.backend}"
         try:
-            self._upstream.backend.load(self.target.model)
+            backend.load(self.target.model)
         finally:
             self.phase = ""
             self._load_ms = _load_ms((time.monotonic() - begin) * 1000)
@@ -334,7 +335,7 @@ class Call:
     def _notice_load(self, reply: Whole | Stream | None) -> None:
         """Note a load that the facts have missed: they may be a second old, and other clients can evict models."""
         load_ms = _load_ms(reply.facts.load_ms) if reply is not None else None
-        changes = self._upstream.backend.changes
+        changes = self._services.upstreams[self.target.backend].backend.changes
         if load_ms is not None and changes is not None:
             self._load_ms = self._load_ms or load_ms
             changes.set()
