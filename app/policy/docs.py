@@ -58,7 +58,9 @@ The router chooses the model of a call in this order: `families[tag]`, when the 
 `model`; the first of `models`; the first of `families`; a model that the backend reported.
 
 `p50Ms` and `latencyBudgetMs` mean the time to the first byte for streams, and the whole time for other calls. `p50Ms`
-is used until five calls succeeded within the last hour. Then the median of the latest nine calls is used.
+is used until five calls succeeded within the last hour. Then the median of the latest nine calls is used. Both mean a
+model that is loaded and a place that is free: `latencyBudgetMs` is compared with the sum of this time, the expected
+load of a model that is not loaded, and the expected wait for a place.
 """
 _POOLS = """\
 `pools: {gpu: {members: [box1, box2], weights: {box1: 3}}}` puts backends that do the same work under one name. The
