@@ -6,6 +6,7 @@ import dataclasses
 import time
 
 from app import pipeline
+from app.errors import BackendRejected
 from app.routing.classify import evidence
 from app.routing.expected import estimate
 from app.routing.locality import is_local
@@ -42,22 +43,34 @@ def dry_run(request: ChatRequest, services: Services) -> tuple[Evidence, Decisio
 
 def _calls(request: ChatRequest, plan: Plan, services: Services) -> DryRun:
     decision, observations = plan.decision, services.beliefs.observations()
-    calls = tuple(_planned(request, plan, target, Kind.LIVE, 1.0, services) for target in decision.targets)
-    shadows = tuple(
-        _planned(request, plan, target, kind, share, services)
+    refused: dict[str, str] = {}  # backend -> why its API has no form for the request
+    live = [_planned(request, plan, target, Kind.LIVE, 1.0, services, refused) for target in decision.targets]
+    more = [
+        _planned(request, plan, target, kind, share, services, refused)
         for target, kind, share in services.shadows.planned(plan, services)
-    )
+    ]
+    calls, shadows = tuple(filter(None, live)), tuple(filter(None, more))
     reached = frozenset(call.target.backend for call in (*calls, *shadows))
-    others = never(services.policy, decision, observations, reached)
+    others = never(services.policy, decision, observations, reached) | refused
     return DryRun(calls=calls, shadows=shadows, never=others)
 
 
 def _planned(
-    request: ChatRequest, plan: Plan, target: Target, kind: Kind, share: float, services: Services
-) -> PlannedCall:
+    request: ChatRequest,
+    plan: Plan,
+    target: Target,
+    kind: Kind,
+    share: float,
+    services: Services,
+    refused: dict[str, str],
+) -> PlannedCall | None:
     time.sleep(0)  # let other requests run: writing a large body takes milliseconds
     observations, backend = services.beliefs.observations(), services.upstreams[target.backend].backend
-    outgoing = backend.prepare(request, target, stream=request.stream and kind == Kind.LIVE)
+    try:
+        outgoing = backend.prepare(request, target, stream=request.stream and kind == Kind.LIVE)
+    except BackendRejected as error:
+        refused[target.backend] = error.message
+        return None
     output_tokens = plan.decision.basis.output_tokens if plan.decision.basis else 0
     tokens = plan.tags.tokens if plan.tags else 0
     lane = request.lane if kind == Kind.LIVE else Lane.BACKGROUND

@@ -291,6 +291,16 @@ class BackendRejected(BackendError):
         return BackendRejected(text, kind=self.kind, status=self.status, retry_after_s=self.retry_after_s)
 
 
+class Untranslatable(BackendRejected):
+    """The client's request has a mistake that the API of the backend has no form for, so nothing was sent."""
+
+    status = 400
+    kind = "untranslatable"
+
+    def in_our_words(self) -> Untranslatable:
+        return self
+
+
 class CannotServe(BackendRejected):
     """The model cannot serve this request, so the next target is tried.  When no target can, the client gets the last
     refusal."""

@@ -102,7 +102,7 @@ def read_object(raw: bytes) -> JsonBody:
         raise RequestError(f"The request body is not valid JSON: {error.msg} at character {error.pos}.") from None
     except ValueError as error:  # NaN, or an integer longer than Python converts
         raise RequestError(f"The request body is not valid JSON: {error}.") from None
-    if _is_too_deep(body.document):
+    if is_too_deep(body.document):
         raise _too_deep()
     return body
 
@@ -119,7 +119,8 @@ def _too_deep() -> RequestError:
     return RequestError("The request body is nested too deeply.")
 
 
-def _is_too_deep(document: JsonObject) -> bool:
+def is_too_deep(document: JsonObject) -> bool:
+    """Return True when a document has more levels than the code that writes it again may meet."""
     level: list[JsonDict | list[object]] = [dict(document)]
     for _ in range(_MOST_NESTED):
         level = [

@@ -179,6 +179,58 @@ def test_no_answer_is_ever_cut(router: Router, small: Ollama, large: Ollama) -> 
     assert {event.path for event in (*small.answers, *large.answers)} == {"/api/chat"}
 
 
+BY_URL = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_image_by_url_goes_to_a_server_that_loads_it(tmp_path: Path, small: Ollama, stream: bool) -> None:
+    with Upstream(models=["m"], text="seen") as other:
+        policy = {
+            "backends": {
+                "small": native(small) | {"models": ["small"]},
+                "other": {"type": "vllm", "endpoint": other.url, "models": ["m"]},
+            },
+            "routes": [{"default": "small", "fallback": "other"}],
+        }
+        body = {"messages": [{"role": "user", "content": [{"type": "text", "text": "look"}, BY_URL]}], "stream": stream}
+        with Router(policy, folder=tmp_path) as router:
+            for _ in range(4):  # more than failures that open a circuit
+                answer = router.post("/v1/chat/completions", body)
+                assert answer.status == 200
+                assert answer.headers["X-LLR-Backend"] == "other"
+            failed, _ = rows(router, answer, 2)
+            assert (failed["backend"], failed["outcome"], failed["error"]) == ("small", "error", "untranslatable")
+            alone = router.post("/v1/chat/completions", body | {"model": "small"})
+            assert (alone.status, alone.error["code"]) == (400, "unsupported_by_models")
+            assert "does not support images by URL: send them as data: URLs" in alone.error["message"]
+            plan = router.post("/v1/route", body).json
+            assert [call["backend"] for call in plan["calls"]] == ["other"]
+            assert [(left["backend"], "images by URL" in left["why"]) for left in plan["never"]] == [("small", True)]
+            private = router.post("/v1/chat/completions", body, {"X-LLR-Sensitivity": "high"})
+            assert private.headers["X-LLR-Backend"] == "other"
+    assert not small.answers
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_value_that_ollama_cannot_read_is_a_400_by_name(
+    router: Router, small: Ollama, stream: bool, private: bool
+) -> None:
+    headers = {"X-LLR-Sensitivity": "high"} if private else {}
+    for members, param in (
+        ({"temperature": "hot"}, "temperature"),
+        ({"max_completion_tokens": True}, "max_completion_tokens"),
+        ({"options": {"top_k": "x"}}, "options.top_k"),
+        ({"stop": 5}, "stop"),
+        ({"seed": 1e30}, "seed"),
+    ):
+        answer = router.chat("hello", headers=headers, stream=stream, **members)
+        assert (answer.status, answer.error["param"]) == (400, param)
+        assert param in answer.error["message"]
+    assert not small.answers
+    assert router.chat("hello").headers["X-LLR-Backend"] == "small"
+
+
 @pytest.mark.parametrize("version", ["0.12.5", "0.5", "not told"])
 def test_an_old_server_is_asked_as_before(tmp_path: Path, version: str) -> None:
     with Ollama([SMALL], version=version) as ollama:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from app.errors import StreamInterrupted
+from app.errors import CapabilityMissing, StreamInterrupted, Untranslatable
 from app.types import Dialect, Loading, Wire
 from app.wire import WIRES, sse, translator
 from app.wire.chat.request import parse
 from app.wire.ollama.errors import error_of
-from app.wire.ollama.request import dropped_members
+from app.wire.ollama.request import SAMPLING, dropped_members
 from app.wire.responses.body import ResponsesBody
 from app.wire.responses.request import parse as parse_responses
 from app.wire.translator import ReplyContext
@@ -299,3 +299,135 @@ def test_a_line_without_an_end_is_an_error_and_is_not_kept() -> None:
     for _ in range(17):
         watch.feed(b"x" * 1024 * 1024)
     assert watch.error == {"error": error_of({"error": "the server sent a line that is too long"})}
+
+
+# --- odd requests: an error that names the reason, or a body that the server reads ---------------
+
+ODD = {
+    "a call without a function": {"messages": [USER, {"role": "assistant", "tool_calls": [{"id": "c"}]}]},
+    "a call of another kind": {
+        "messages": [USER, {"role": "assistant", "tool_calls": [{"id": 5, "type": "custom", "custom": {"name": "x"}}]}]
+    },
+    "a result for no call": {"messages": [USER, {"role": "tool", "content": "x"}]},
+    "a result for an odd call": {
+        "messages": [{"role": "assistant", "tool_calls": [{"function": None}]}, {"role": "tool", "tool_call_id": "c"}]
+    },
+    "arguments that are deep": {"messages": [{"role": "assistant", "tool_calls": [
+        {"id": "c", "function": {"name": "f", "arguments": '{"a":' + "[" * 980 + "]" * 980 + "}"}}]}]},
+    "arguments that are too deep to read": {"messages": [{"role": "assistant", "tool_calls": [
+        {"id": "c", "function": {"name": "f", "arguments": "[" * 100_000}}]}]},
+    "arguments of other types": {"messages": [{"role": "assistant", "tool_calls": [
+        {"function": {"name": "f", "arguments": value}} for value in (None, "", "null", "3", "[1]", "x", 5, [], {})]}]},
+    "other roles": {"messages": [{"role": role, "content": "x"} for role in ("System", "Tool", "function", "ipython")]},
+    "no content": {"messages": [{"role": "assistant", "content": None}, {"role": "system"}, USER]},
+    "no parts": {"messages": [{"role": "user", "content": []}]},
+    "a refusal": {"messages": [{"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}, USER]},
+    "a deep tool": {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"a": [[[[[{}]]]]]}}}]},
+    "tools of other types": {"tools": [{}, {"type": "web_search"}, {"function": None}]},
+    "a schema that is true": {"response_format": {"type": "json_schema", "json_schema": {"schema": True}}},
+    "a schema that is null": {"response_format": {"type": "json_schema", "json_schema": {"schema": None}}},
+    "a schema that is a string": {"response_format": {"type": "json_object", "schema": "{}"}},
+    "formats of other types": {"response_format": ["json"]},
+    "an unknown format": {"response_format": {"type": "grammar", "grammar": "x"}},
+    "options of another type": {"options": [1]},
+    "an option that is null": {"options": {"temperature": None, "stop": None}},
+    "large numbers": {"seed": 2**62, "temperature": 3e38, "max_tokens": 2**31, "top_k": -1},
+    "fractions": {"seed": 0.5, "max_tokens": 5.0},
+    "words for efforts": {"reasoning_effort": "maximal"},
+    "an effort of another type": {"reasoning_effort": 5, "reasoning": {"effort": [1]}},
+    "half a character": {"messages": [{"role": "user", "content": "\ud800"}]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_request_becomes_one_that_the_server_reads(name: str) -> None:
+    """The types are those of api/types.go: another one is a 400, or with options and formats a 500."""
+    body = sent(**ODD[name])
+    for message in body["messages"]:
+        assert type(message["role"]) is type(message["content"]) is str
+        assert message["role"] == message["role"].lower()
+        assert all(type(call["function"]["arguments"]) is dict for call in message.get("tool_calls", ()))
+        assert type(message.get("tool_name", "")) is type(message.get("tool_call_id", "")) is str
+    assert body.get("format", "json") == "json" or type(body["format"]) is dict
+    assert body.get("think") in (None, False, "low", "medium", "high")
+    for option, value in body.get("options", {}).items():
+        assert type(value) in ((list,) if option == "stop" else (int, float))
+
+
+NUMBERS = ("temperature", "top_p", "seed", "max_tokens", "max_completion_tokens", "presence_penalty", "top_k")
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", ["0.5", True, [], {}, 10**400, -(10**30) * 10**20], ids=str)
+def test_a_value_that_is_no_number_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(Untranslatable) as caught:
+        sent(**{name: value})
+    assert (caught.value.status, caught.value.param) == (400, name)
+    if name in SAMPLING:
+        with pytest.raises(Untranslatable) as caught:
+            sent(options={name: value})
+        assert caught.value.param == f"options.{name}"
+
+
+@pytest.mark.parametrize("stop", [5, [5], {"a": 1}, True])
+def test_stop_words_of_another_type_are_refused(stop: Any) -> None:
+    with pytest.raises(Untranslatable):
+        sent(options={"stop": stop})
+
+
+IMAGES = {
+    "https://example.org/a.png": None,
+    "http://127.0.0.1/a.png": None,
+    "file:///etc/passwd": None,
+    "AAAA": None,
+    "": None,
+    "data:image/svg+xml;utf8,<svg/>": None,
+    "data:image/png;base64,AAAA": "AAAA",
+    "data:;base64,AAAA": "AAAA",
+    "DATA:image/png;BASE64,AAAA": "AAAA",
+    "data:image/png;base64,AA,AA": "AA,AA",
+}
+
+
+@pytest.mark.parametrize("form", [str, lambda url: {"url": url}, lambda url: {"url": url, "detail": "low"}])
+@pytest.mark.parametrize("url", IMAGES)
+def test_images_are_sent_or_refused(url: str, form: Any) -> None:
+    messages = [{"role": "user", "content": [{"type": "image_url", "image_url": form(url)}]}]
+    data = IMAGES[url]
+    if data is None:
+        with pytest.raises(CapabilityMissing, match="does not support images by URL"):
+            sent(messages=messages)
+    else:
+        assert sent(messages=messages)["messages"] == [{"role": "user", "content": "", "images": [data]}]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "file", "file": {"file_data": "data:application/pdf;base64,AA"}},
+        {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AA"}},
+        {"type": "image_url"},
+        {"type": "image_url", "image_url": {"url": 5}},
+        {"type": "input_audio", "input_audio": {"format": "wav"}},
+        {},
+    ],
+)
+def test_content_that_only_other_servers_read_goes_to_them(part: Any) -> None:
+    with pytest.raises(CapabilityMissing) as caught:
+        sent(messages=[{"role": "user", "content": [{"type": "text", "text": "look"}, part]}])
+    assert (caught.value.code, caught.value.next_target, caught.value.kind) == (
+        "unsupported_by_models",
+        True,
+        "untranslatable",
+    )
+
+
+def test_sounds_are_sent_as_the_server_reads_them() -> None:
+    sound = {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}
+    assert sent(messages=[{"role": "user", "content": [sound]}])["messages"][0]["images"] == ["UklGRg=="]
+
+
+def test_the_last_call_with_an_id_names_the_result() -> None:
+    calls = [{"id": "c", "function": {"name": name}} for name in ("first", "second")]
+    turns = [{"role": "assistant", "tool_calls": calls}, {"role": "tool", "tool_call_id": "c", "content": "x"}]
+    assert sent(messages=turns)["messages"][-1]["tool_name"] == "second"
