@@ -302,11 +302,11 @@ class Call:
         place = places.take(targets if patience_ms is None else targets[:1])
         if place is not None:
             return place
-        begin = time.monotonic()
+        begin, arrival_ns = time.monotonic(), time.monotonic_ns()
         try:
             if patience_ms is not None:
                 place = self._wait_for_own(targets[0], patience_ms) or places.take(targets)
-            return place or places.wait(targets, self._lane, self._first_byte_s(targets))
+            return place or places.wait(targets, self._lane, self._first_byte_s(targets), arrival_ns)
         finally:
             self._wait_ms = round((time.monotonic() - begin) * 1000)
 

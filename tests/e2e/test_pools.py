@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +17,7 @@ import pytest
 from app.routing.pools import conversation_of, ranks
 from app.types import Pool
 from tests import build
-from tests.e2e.server import Answer, Router, wait_until
+from tests.e2e.server import ROOT, Answer, Router, wait_until
 from tests.fakes.replies import Gate, completion, error, reply
 from tests.fakes.upstream import Upstream
 
@@ -348,3 +351,41 @@ def test_identifiers_reach_local_backends_only(boxes: list[Upstream], tmp_path: 
             assert stream.headers["X-Request-Id"] == f"{CANARY}-3"
             stream.read()
         assert boxes[0].chats[1].header("session-id") == f"{CANARY}-2"
+
+
+# --- replay -------------------------------------------------------------------------------------
+
+
+def test_replay_by_the_same_policy_changes_nothing_and_weights_move_conversations(
+    boxes: list[Upstream], tmp_path: Path
+) -> None:
+    for box in boxes:
+        box.script([0.02, *reply(200, completion("quick"))], repeat=True)
+    rules = policy(boxes, *MEMBERS, maxConcurrency=1)
+    with Router(rules, folder=tmp_path, workers=2) as router:
+        backends(at_once(40, lambda number: router.chat(f"past {number}")))
+        router.wait_rows(40)
+    report = replay(router, rules)
+    assert (report["requests"], report["changed"], report["not_replayed"]) == (40, 0, 0)
+    rules["pools"]["gpu"]["weights"] = {"box1": 1_000_000}
+    (share,) = {change["target_now"] for change in replay(router, rules)["changes"] if change["change"] == "elsewhere"}
+    assert share == "box1/m"
+
+
+def replay(router: Router, rules: dict[str, Any]) -> dict[str, Any]:
+    file = router.folder / "new.yaml"
+    text = json.dumps(rules, indent=1)
+    file.write_text(text, "utf-8")
+    command = [sys.executable, "-m", "flask", "policy", "replay", str(file), "--since", "1h", "--json"]
+    done = subprocess.run(command, cwd=ROOT, env=router.environment(), capture_output=True, timeout=60, check=True)
+    return json.loads(done.stdout)
+
+
+def test_flask_route_explain_shows_the_members(boxes: list[Upstream], tmp_path: Path) -> None:
+    router = Router(policy(boxes, *MEMBERS, maxConcurrency=1), folder=tmp_path, env={"LLR_PORT": "3030"})
+    (text,) = starts("box3", 1)
+    command = [sys.executable, "-m", "flask", "route", "explain", text]
+    done = subprocess.run(command, cwd=ROOT, env=router.environment(), capture_output=True, timeout=60, check=True)
+    output = " ".join(done.stdout.decode().split())
+    assert "pool gpu: box3/m goes first, the own member of the conversation" in output
+    assert "first box3/m of the pool gpu, local" in output
