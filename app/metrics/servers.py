@@ -7,11 +7,13 @@ the calls of the workers add up, but all workers see the same models.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 from app.routing.locality import model_key
 from app.types import JsonDict, JsonObject, Lane, ModelFacts, Residency, Turnover
 
 MOST_MODELS = 50  # of one backend: a server can hold thousands, and the page and Prometheus list these
+_MOST_COUNTED = 1000  # models of one backend whose counts are read, once a second in each worker
 _LANES = tuple(lane.value for lane in Lane)
 _NO_FACTS, _NO_RESIDENCY, _NO_TURNOVER = ModelFacts(), Residency(), Turnover()
 
@@ -61,7 +63,7 @@ def observed_rows(
 ) -> Iterator[JsonDict]:
     """Yield the rows of a worker's report: what the server tells, and what the worker saw.  `expected` returns the
     parts of the expected time of a call to a model."""
-    counts = {model_key(name): count for name, count in turnover.items()}
+    counts = {model_key(name): count for name, count in islice(turnover.items(), _MOST_COUNTED)}
     for row in model_rows((*names, *turnover), facts, residency):
         count = counts.get(model_key(row["model"]), _NO_TURNOVER)
         yield {**row, "loads": count.loads, "evictions": count.evictions, "expected": expected(row["model"])}
