@@ -178,6 +178,7 @@ def test_the_models_on_the_page_are_those_of_the_other_reports(client: Client) -
     (model,) = server["models"]
     for words in (
         "local 4 calls wait: 1 interactive, 3 agent",
+        "2 + 4 waiting 1 interactive, 3 agent",
         f"llama3.1:8b loaded unloads in 4 min {model['window']:,} of {model['trained']:,} 5.2 GB 62 % on the GPU",
         "5.08 s wait 4.9 s + warm 180 ms 7 6 tools",
     ):

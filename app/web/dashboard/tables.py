@@ -137,12 +137,18 @@ def backend_rows(
             "remedy": remedy(health, config.endpoint),
             "in_flight": server["in_flight"],
             "waiting": sum(server["waiting"].values()),
+            "lanes": _lanes(server),
             "expected": expected_ms(target, config, observations),
             "sums": sums.pop(name, NO_CALLS),
         }
     for name, entry in sums.items():
         former = {"name": name, "type": "", "local": False, "state": "no longer in the policy", "look": "plain"}
         yield {**former, "circuit": "", "in_flight": 0, "waiting": 0, "expected": None, "sums": entry}
+
+
+def _lanes(server: JsonObject) -> str:
+    """Return the calls that wait, by lane: `1 interactive, 3 agent`."""
+    return ", ".join(f"{number:,} {lane}" for lane, number in server["waiting"].items() if number)
 
 
 # --- models -------------------------------------------------------------------------------------
@@ -155,8 +161,8 @@ def model_groups(servers: Iterable[JsonObject]) -> Iterator[JsonDict]:
     for server in servers:
         rows = [row for row in server["models"] if is_described(row)]
         if rows:
-            waiting = [f"{number:,} {lane}" for lane, number in server["waiting"].items() if number]
-            queue = f"{sum(server['waiting'].values()):,} calls wait: {', '.join(waiting)}" if waiting else ""
+            lanes = _lanes(server)
+            queue = f"{sum(server['waiting'].values()):,} calls wait: {lanes}" if lanes else ""
             problems = [sentence for row in rows for sentence in _problems(row)]
             yield {
                 "backend": server["backend"],
