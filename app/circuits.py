@@ -20,7 +20,7 @@ log = logging.getLogger("llr.health")
 _FAILURES_TO_OPEN = 3
 _LONGEST_S = 120.0
 _RECOVERED_S = 10.0  # without a call that failed because this machine lacked a resource
-_NOT_SENT = ("busy", "privacy", "untranslatable")  # errors of calls that were not sent
+_NOT_SENT = ("busy", "privacy", "untranslatable", "not_loaded")  # errors of calls that were not sent
 _NONE: frozenset[str] = frozenset()
 
 

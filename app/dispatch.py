@@ -15,6 +15,7 @@ from app.errors import (
     BackendError,
     CannotServe,
     CapabilityMissing,
+    ModelNotLoaded,
     PrivacyViolation,
     PromptTooLong,
     RouterError,
@@ -276,10 +277,13 @@ class Call:
             self.tried = (target,)
             self._services.circuits.admit(target.backend, self._plan.request.request_id)
         backend, private = self._services.upstreams[target.backend].backend, self._plan.decision.private
-        verdict = judge_target(target, self._services.beliefs.observations())
+        observations = self._services.beliefs.observations()
+        verdict = judge_target(target, observations)
         is_local = verdict.local is not False
         if private and not is_local:
             raise _forbidden(verdict.reason)
+        if model_facts(target, observations).loaded is False:
+            self._expect_load()
         backend.get_ready()
         outgoing = backend.prepare(self._plan.request, target, stream=self._stream)
         for load_first in (True, False) if backend.must_load(target.model) else (False,):
@@ -321,6 +325,13 @@ class Call:
     def _first_byte_s(self, targets: Sequence[Target]) -> float:
         upstreams = self._services.upstreams
         return max(upstreams[target.backend].backend.config.timeouts.first_byte_s for target in targets)
+
+    def _expect_load(self) -> None:
+        """Note that the server must load the model; how long that takes is not known until it was measured.  A probe,
+        which may have waited for its place since it was planned, ends here."""
+        if self._kind is Kind.PROBE:
+            raise ModelNotLoaded("its model is not loaded, and a probe loads none: not called")
+        self._load_ms = 0
 
     def _load(self, backend: Backend) -> None:
         """Load the model before the call.  That request carries the name of the model and no prompt."""

@@ -264,6 +264,13 @@ class BackendRateLimited(ServerBusy):
     type = "rate_limit_error"
 
 
+class ModelNotLoaded(BackendError):
+    """A probe was stopped, because it would make the server load a model and evict another one."""
+
+    kind = "not_loaded"
+    backend_failed = False
+
+
 class RouterExhausted(BackendError):
     """This machine lacks what a call needs: file descriptors, ports or memory.  The backend did not fail."""
 

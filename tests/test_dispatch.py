@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.backends.reply import StoredDocument
-from app.dispatch import dispatch
+from app.dispatch import Call, dispatch
 from app.errors import (
     AllBackendsFailed,
     BackendDenied,
@@ -26,6 +26,7 @@ from app.errors import (
     CannotServe,
     CapabilityMissing,
     ClientGone,
+    ModelNotLoaded,
     NoPlace,
     PrivacyViolation,
     PromptTooLong,
@@ -36,13 +37,16 @@ from app.types import (
     Buffered,
     Classification,
     Decision,
+    Kind,
     ModelFacts,
     Plan,
     Price,
+    Reason,
     Reply,
     StoredRequest,
     Streamed,
     Target,
+    Why,
     Wire,
 )
 from app.wire.chat.errors import error_document
@@ -807,3 +811,26 @@ def test_a_stream_holds_its_place_until_it_ends() -> None:
         run(stage, "a", stream=True)
     drained(first)
     assert drained(run(stage, "a", stream=True)) == b"1"
+
+
+# --- loads --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loaded, load_ms", [(None, None), (True, None), (False, 0)])
+def test_a_load_whose_time_is_unknown_is_marked(loaded: bool | None, load_ms: int | None) -> None:
+    stage = Stage({"a": [whole()]})
+    stage.facts = {"a": {"a-model:latest": ModelFacts(loaded=loaded)}}
+    run(stage, "a")
+    assert [call.load_ms for call in stage.records] == [load_ms]
+
+
+def test_a_probe_ends_before_it_loads_a_model() -> None:
+    """It may have waited for its place since it was planned."""
+    stage = Stage({"a": [whole()]})
+    stage.facts = {"a": {"a-model:latest": ModelFacts(loaded=False)}}
+    plan, why = Plan(build.request(), TAGS, decision("a")), Why(route="r1", reason=Reason.PROBE)
+    with pytest.raises(ModelNotLoaded):
+        Call(plan, plan.decision.targets, why, stage.services, kind=Kind.PROBE).make()
+    assert stage.called == []
+    assert lines(stage) == [("a", "error", "not_loaded", None)]
+    assert (stage.in_flight, stage.circuits.unhealthy()) == (0, frozenset())
