@@ -208,9 +208,18 @@ class Backend:
         """Return True when a call to a model should wait for `load` first."""
         return False
 
-    def load(self, model: str) -> None:
+    def load(self, model: str, limit_s: float | None = None) -> None:
         """Return when a model is loaded.  It is loaded once for all requests that wait, and that goes on when they
-        leave.  Raise BackendError."""
+        leave.  Raise BackendError, also after `limit_s`; None = the first-byte deadline."""
+
+    @property
+    def preload(self) -> tuple[str, ...]:
+        """Return the models that stay loaded."""
+        return ()
+
+    def unused_s(self, model: str) -> float:  # noqa: ARG002
+        """Return for how long a loaded model has not been used by any client, as far as this worker has seen."""
+        return 0.0
 
     @property
     def facts(self) -> Mapping[str, ModelFacts]:

@@ -32,7 +32,7 @@ from app.errors import (
     BackendServerError,
     PrivacyViolation,
 )
-from app.fields import Choice, Duration, FlagOrAuto, Windows
+from app.fields import Choice, Duration, FlagOrAuto, NameList, Windows
 from app.routing.locality import is_cloud_model, model_key
 from app.types import (
     BackendConfig,
@@ -57,6 +57,7 @@ _UNKNOWN: tuple[int, ...] = ()
 _VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})\.(\d{1,6})")
 _MOST_DIALECTS = 1000  # clients can name any model
 _LOAD_S = 600.0  # a load goes on for this time when no request waits any more
+_STAYS = "-1s"  # the `keep_alive` of a model that stays loaded; later requests without one do not change it
 _UNLOADS = "0s"  # a request with this `keep_alive` unloads the model, when it has no prompt
 _MOST_DESCRIBED = 50  # models that the server is asked about in one round of discovery
 
@@ -91,6 +92,12 @@ class OllamaBackend(Backend):
         "keep_alive": Duration(
             data_key="keepAlive",
             metadata={"help": "how long a model stays loaded after a request; -1: without end; not with `api: openai`"},
+        ),
+        "preload": NameList(
+            metadata={
+                "help": "the models that are loaded at the start and stay loaded, without end when `keepAlive` is not "
+                "set; when not all of them fit, the first ones"
+            }
         ),
         "think": FlagOrAuto(
             metadata={
@@ -225,8 +232,15 @@ class OllamaBackend(Backend):
         facts = self._facts.by_model.get(model_key(model))
         return facts is not None and facts.loaded is False and self._keep_alive(model) != _UNLOADS
 
-    def load(self, model: str) -> None:
-        self._loads.wait_for(model, self.config.timeouts.first_byte_s)
+    def load(self, model: str, limit_s: float | None = None) -> None:
+        self._loads.wait_for(model, self.config.timeouts.first_byte_s if limit_s is None else limit_s)
+
+    @property
+    def preload(self) -> tuple[str, ...]:
+        return tuple(self.config.own.get("preload") or ())
+
+    def unused_s(self, model: str) -> float:
+        return self._facts.unused_s(model)
 
     def _load(self, model: str) -> None:
         """Load a model with the options of a chat, which would load it again otherwise.  A request that the server
@@ -234,7 +248,10 @@ class OllamaBackend(Backend):
         loading, question = self._loading(model), {"model": model, "stream": False}
         if self._is_native and loading.num_ctx is not None:
             question["options"] = {"num_ctx": loading.num_ctx}
-        if (keep_alive := self._keep_alive(model)) is not None:
+        keep_alive = self._keep_alive(model)
+        if keep_alive is None and model_key(model) in map(model_key, self.preload):
+            keep_alive = _STAYS
+        if keep_alive is not None:
             question["keep_alive"] = keep_alive
         self._facts.begin_load(model)
         self._changes.set()

@@ -65,9 +65,15 @@ _UNDESCRIBED = _Description()
 class OllamaFacts:
     """Hold the answers of one server.  `by_model` and `residency` are replaced as a whole when they change."""
 
-    def __init__(self, wanted_window: Callable[[str], int | None], refuses: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        wanted_window: Callable[[str], int | None],
+        refuses: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`wanted_window` returns the window that requests ask for; None = the server's own.  `refuses` returns True
-        when the server never cuts a prompt."""
+        when the server never cuts a prompt, and `clock` monotonic seconds."""
+        self._clock = clock
         self.by_model: Mapping[str, ModelFacts] = {}  # by model_key
         self.residency: Mapping[str, Residency] = {}  # by name
         self.turnover: Mapping[str, Turnover] = {}  # by name
@@ -78,6 +84,7 @@ class OllamaFacts:
         self._listed: dict[str, _Listed] = {}  # by model_key
         self._descriptions: dict[tuple[str, str], _Description] = {}  # by model_key and digest
         self._loaded: dict[str, _Loaded] | None = None  # by model_key; None = unknown
+        self._uses: dict[str, tuple[str, float]] = {}  # by model_key: the expiry, and since when it is the same
         self._loading: set[str] = set()  # by model_key; /api/ps lists a model from the begin of its load
         self._ready: Mapping[str, _Loaded] = {}  # loaded, and not still loading
         self._by_digest: Mapping[str, _Loaded] = {}
@@ -122,6 +129,7 @@ class OllamaFacts:
             return
         self.told_at = time.time()
         entries = list(islice(named(document), _MOST_MODELS))
+        self._note_uses(entries)
         self.tells_loaded = self.tells_loaded or bool(entries)
         loaded = {model_key(str(entry["name"])): _loaded(entry) for entry in entries}
         self.residency = {str(entry["name"]): _residency(entry) for entry in entries}
@@ -129,6 +137,19 @@ class OllamaFacts:
             self._count(self._loaded, loaded)
             self._loaded = loaded
             self._renew()
+
+    def unused_s(self, model: str) -> float:
+        """Return for how long the expiry of a loaded model has not moved; the end of each request moves it."""
+        use = self._uses.get(model_key(model))
+        return 0.0 if use is None else self._clock() - use[1]
+
+    def _note_uses(self, entries: Iterable[JsonObject]) -> None:
+        uses = {}
+        for entry in entries:
+            key, expiry = model_key(str(entry["name"])), str(entry.get("expires_at"))
+            earlier = self._uses.get(key)
+            uses[key] = earlier if earlier is not None and earlier[0] == expiry else (expiry, self._clock())
+        self._uses = uses
 
     def doubt_loaded(self) -> None:
         """Note that models answer although /api/ps lists none, as at servers that only imitate an Ollama.  It counts

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import gevent
 
 from app import logs
-from app.background import residency
+from app.background import preload, residency
 from app.background.disconnects import EVERY_S
 from app.background.discovery import Discovery
 from app.background.loop import Loop
@@ -51,6 +51,12 @@ class Background:
         metrics, state, recorder = services.metrics_thread, services.state_thread, services.recorder
         self._loops = (
             *residency.loops(backends, self._is_in_use),
+            *preload.loops(
+                backends,
+                lambda name: name in services.beliefs.local.names,
+                lambda name: services.places.in_flight(name) > 0,
+                services.places.fd,
+            ),
             Loop("writing metrics", _FLUSH_S, lambda: metrics.run(recorder.flush)),
             Loop("writing the log", _LOG_S, lambda: services.log_thread.run(logs.flush)),
             Loop("observing backends", _OBSERVE_S, lambda: services.beliefs.read_calls(services.store, metrics)),

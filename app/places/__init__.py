@@ -137,6 +137,11 @@ class Places:
             self._clear_dead()  # else places of a dead worker could stay taken, because no call waits for them
         return queues
 
+    @property
+    def fd(self) -> int | None:
+        """Return the file that all workers share; None: this process is alone."""
+        return self._table.fd
+
     def in_flight(self, backend: str) -> int:
         """Return the calls of all workers to a backend."""
         return sum(running(self._calls(group)) for group in self._groups[backend].values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -194,3 +195,40 @@ def test_a_server_that_only_imitates_an_ollama(tmp_path: Path) -> None:
             assert [row["load_ms"] for row in rows] == [None] * 5
             assert [request.path for request in up.requests].count("/api/generate") == 1
             assert model(router, "m:1b")["loaded"] is None
+
+
+# --- preload ------------------------------------------------------------------------------------
+
+
+def names(ollama: Ollama) -> list[str]:
+    return [entry["name"] for entry in ollama.loaded()]
+
+
+def test_a_preloaded_model_is_loaded_once_and_comes_back(start: Start, ollama: Ollama) -> None:
+    router = start(workers=2, preload=["slow"], numCtx=2048)
+    wait_until(lambda: names(ollama) == ["slow:latest"], 20, "the load at the start")
+    assert router.chat("hello", model="gpu/slow").status == 200
+    assert ollama.loads == ["slow:latest"], "one worker loads it, with the options of chats"
+    assert ollama.loaded()[0]["expires_at"] > "2050"
+    ollama.unload("slow")  # another client lets it go
+    wait_until(lambda: names(ollama) == ["slow:latest"], 20, "the load after the eviction")
+
+
+def test_another_client_is_not_robbed_of_its_model(start: Start, ollama: Ollama) -> None:
+    start(preload="slow")
+    wait_until(lambda: names(ollama) == ["slow:latest"], 20, "the load at the start")
+    request = urllib.request.Request(f"{ollama.url}/api/generate", b'{"model": "other", "keep_alive": "1h"}')
+    with urllib.request.urlopen(request, timeout=20):
+        pass
+    asked = len(ollama.looks)
+    wait_until(lambda: len(ollama.looks) >= asked + 3, 30, "three looks")
+    assert names(ollama) == ["other:latest"]
+
+
+def test_of_two_that_do_not_fit_the_first_stays(start: Start, ollama: Ollama) -> None:
+    router = start(preload=["slow", "other"])
+    line = "preload: gpu has no room for other beside the models before it; it is left out"
+    wait_until(lambda: line in router.log_text(), 20, "the line in the log")
+    assert names(ollama) == ["slow:latest"]
+    assert ollama.loads == ["other:latest", "slow:latest"]
+    assert router.log_text().count(line) == 1

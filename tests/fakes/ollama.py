@@ -126,6 +126,7 @@ class Ollama:
         self.most_waiting = most_waiting
         self.version = version
         self.log: list[Event] = []
+        self.looks: list[float] = []  # when /api/ps was asked, monotonic seconds
         self._runners: dict[str, _Runner] = {}
         self._lock = threading.Condition()
         self._waiting = 0
@@ -283,6 +284,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/api/tags":
             self._json(200, {"models": [_tag(model) for model in ollama.models.values()]})
         elif self.path == "/api/ps":
+            ollama.looks.append(time.monotonic())
             self._json(200, {"models": ollama.loaded()})
         elif self.path == "/api/version":
             self._json(200, {"version": ollama.version})
