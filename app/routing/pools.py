@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
 from itertools import groupby
+from typing import NamedTuple
 
 from app.routing.choice import Choice, Rank, target_name
 from app.types import ChatRequest, Conversation, Pool, Target
@@ -97,8 +98,7 @@ def ranks(key: int, members: tuple[str, ...], rules: Pool) -> dict[str, int]:
 # --- the order of members -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
+class _Member(NamedTuple):
     """Hold the state of one member."""
 
     target: Target

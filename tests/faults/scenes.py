@@ -179,6 +179,13 @@ def _native_policy(fakes: Fakes) -> list[POLICY]:
     return [_policy(fakes, _routes("home", "cloud"), backends=dict.fromkeys(("home", "cloud", "mirror"), native))]
 
 
+def _pool(fakes: Fakes) -> list[POLICY]:
+    """Conversations of their own lead to members elsewhere, and places at home are taken most of the time."""
+    pools = {"all": {"members": ["cloud", "home", "cloud2", "den"], "weights": {"cloud": 3, "cloud2": 3}}}
+    few = {"home": {"maxConcurrency": 2}, "den": {"maxConcurrency": 1}}
+    return [_policy(fakes, _routes("all", "cloud"), pools=pools, backends=few)]
+
+
 _CLOUD_TAGS = {"home": {"models": ["gpt-oss:120b-cloud", "kimi:cloud"], "families": {"llama": "glm-4.6:cloud"}}}
 
 SCENES = (
@@ -198,6 +205,7 @@ SCENES = (
     ),
     Scene("kept conversations", _one("home", "cloud", responses={"storePrivate": True}), stored=True),
     Scene("native", _native_policy),
+    Scene("a pool", _pool, hears=frozenset({"cloud"})),
     Scene(
         "a reload that swaps names", _swapped, local=frozenset({"home", "den", "cloud", "cloud2"}), hears=frozenset()
     ),
