@@ -159,7 +159,7 @@ class Aggregate:
     latency: Spread = field(default_factory=Spread)  # cancelled calls left out
     ttfb: Spread = field(default_factory=Spread)  # streams only
     wait: Spread = field(default_factory=Spread)  # calls that waited for a place
-    load: Spread = field(default_factory=Spread)  # calls that waited for a load
+    load: Spread = field(default_factory=Spread)  # calls that waited for a load of known time
 
     def add(self, call: CallRow) -> None:
         outcome = call.outcome or (Outcome.OK if call.ok else Outcome.ERROR)

@@ -156,6 +156,12 @@ def test_requests_and_spills(reason: str | None, fallback_for: str | None, reque
     assert (made.requests, made.spills) == (requests, spills)
 
 
+def test_only_calls_that_waited_count_as_waits() -> None:
+    """A load of unknown time is 0 in its row."""
+    made = aggregate(row(), row(wait_ms=40), row(wait_ms=60, load_ms=5800), row(load_ms=0))
+    assert (made.wait, made.load) == (spread(40, 60), spread(5800))
+
+
 @pytest.mark.parametrize("ok, successes", [(True, 1), (1, 1), (False, 0), (0, 0)])
 def test_rows_of_the_original_have_no_outcome(ok: Any, successes: int) -> None:
     made = aggregate(row(outcome=None, ok=ok))
