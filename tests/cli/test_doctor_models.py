@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 import yaml
+from click.testing import Result
 
 from app.cli import checks
 from app.cli.checks import Discovery, Facts, Finding
@@ -15,6 +18,8 @@ from app.metrics.queries import CallGroup, TimedPart
 from app.settings import Settings
 from app.types import ModelFacts, Residency, Timings
 from tests import build
+from tests.e2e.server import Router
+from tests.fakes.ollama import Model, Ollama
 
 MINUTE = 60_000
 NOW = 1_700_000_000_000
@@ -334,3 +339,49 @@ def test_a_budget_below_the_warm_median_is_named() -> None:
     timings = Timings(warm_ms={("local", "a:8b"): 1800.0}, load_ms={("local", "a:8b"): 5800.0})
     (one,) = findings(reply(), BUDGET, timings=timings)
     assert one.check == "budget" and "is expected to take 1800 ms" in one.what and "7600" not in one.what
+
+
+# --- through the command, with an Ollama that follows a script ----------------------------------
+
+
+def test_doctor_asks_the_server(examine: Callable[..., Result]) -> None:
+    models = [
+        Model("a:8b", on_gpu=0.62),
+        Model("b:7b", capabilities=("completion",), num_ctx=16384),
+        Model("c:1b", trained=4096),
+    ]
+    with Ollama(models) as server:
+        for name in ("a:8b", "c:1b"):
+            server.most_loaded = 2
+            urlopen(Request(f"{server.url}/api/generate", data=json.dumps({"model": name}).encode())).read()
+        policy = with_backend(
+            endpoint=server.url, families={"gemma": "b:7b", "llama": "c:1b"}, contextWindow={"b:7b": 32768}
+        )
+        report = json.loads(examine({**policy, "routes": IMAGES}, "--json").stdout)
+        assert server.loads == ["a:8b", "c:1b"], "to ask loads nothing"
+        server.version = "0.12.5"
+        old = json.loads(examine({**policy, "routes": IMAGES}, "--json").stdout)
+    assert [(one["check"], one["where"], one["what"].partition(",")[0]) for one in report["findings"]] == [
+        ("context", "local", "a:8b runs with a context of 4096 tokens"),
+        ("context", "local", "`contextWindow` says 32768 tokens for b:7b"),
+        ("offload", "local", "62% of a:8b is on the GPU and the rest runs on the CPU"),
+        ("ability", "modality=image", "the route is for images"),
+    ]
+    assert "it refuses longer prompts" in report["findings"][1]["what"]
+    assert [one["check"] for one in old["findings"]] == ["context", "context", "version", "offload", "ability"]
+    assert "it cuts longer prompts" in old["findings"][1]["what"]
+
+
+@pytest.mark.e2e
+def test_two_families_in_memory_for_one(examine: Callable[..., Result], router: Callable[..., Router]) -> None:
+    """Through a real router, whose rows tell the loads."""
+    with Ollama([Model("a:8b", load_s=0.2), Model("b:7b", load_s=0.2)], window=32768) as server:
+        running = router(with_backend(endpoint=server.url, families={"qwen-coder": "b:7b"}), workers=1)
+        for number in range(8):
+            assert running.chat("hello", model=("a:8b", "b:7b")[number % 2]).status == 200
+        running.wait_rows(8)
+        text = running.policy_file.read_text("utf-8")
+        done = examine(text, "--json", LLR_DB=str(running.database), LLR_PORT=str(running.port))
+    (one,) = json.loads(done.stdout)["findings"]
+    assert (one["check"], one["where"]) == ("switching", "local")
+    assert "a:8b and b:7b take turns in its memory: 6 loads in the last hour took" in one["what"]
