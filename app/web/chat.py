@@ -27,7 +27,7 @@ class ChatSurface(OpenAI):
 
     def read(self, environ: Environ, body: bytes, services: Services) -> ChatExchange:  # noqa: ARG002
         """Return the chat request of an HTTP request.  Raise RequestError."""
-        sensitivity = headers.sensitivity(environ)
+        sensitivity, lane = headers.sensitivity(environ), headers.lane(environ)
         parsed = chat.parse(body)
         ids = identifiers(environ)
         return ChatExchange(
@@ -38,6 +38,7 @@ class ChatSurface(OpenAI):
                 model=chat.model_of(parsed.chat),
                 stream=bool(parsed.chat.get("stream")),
                 sensitivity=sensitivity,
+                lane=lane,
                 session=session(ids, parsed.chat.get("prompt_cache_key")),
                 identifiers=ids,
                 large=len(body) > _LARGE_BYTES,

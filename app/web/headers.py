@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Sequence
+from enum import StrEnum
+from typing import TypeVar
 from urllib.parse import parse_qsl
 from wsgiref.types import InputStream
 
@@ -12,16 +14,19 @@ import gevent
 from werkzeug.wsgi import get_content_length
 
 from app.errors import BodyTooLarge, RequestError, RouterError, UnsupportedMediaType
-from app.types import SENSITIVITIES, Buffered, Environ, Reply, Sensitivity, Step, Streamed
+from app.types import Buffered, Environ, Lane, Reply, Sensitivity, Step, Streamed
 from app.web.identifiers import returned
+
+Word = TypeVar("Word", bound=StrEnum)
 
 _SLASHES = re.compile("/{2,}")
 _REQUEST_ID = "llr.request_id"
 _SENSITIVITY = "HTTP_X_LLR_SENSITIVITY"
+_PURPOSE = "HTTP_X_LLR_PURPOSE"
 _EXPLAIN = "HTTP_X_LLR_EXPLAIN"
 _MOST_TRACE = 1000  # characters: some proxies take 4 kB of headers in all
 _LIKE_OURS = re.compile(r"(?<![A-Z0-9])X*LLR")  # similar names too, with a letter or a hyphen added or missing
-_KNOWN = {"HTTP_X_LLR_SENSITIVITY", "HTTP_X_LLR_EXPLAIN", "HTTP_X_LLR_REQUEST_ID"}
+_KNOWN = {_SENSITIVITY, _PURPOSE, _EXPLAIN, "HTTP_X_LLR_REQUEST_ID"}
 _FIRST_PIECE_BYTES = 16 * 1024  # each piece shows the worker that the client is sending (app/server/senders.py)
 _PIECE_BYTES = 128 * 1024
 _CHUNKED_PIECE_BYTES = 4096  # it may arrive in this many chunks
@@ -44,13 +49,26 @@ def sensitivity(environ: Environ) -> Sensitivity:
         if "LLR" in name and name not in _KNOWN and name.startswith("HTTP_") and _LIKE_OURS.search(name):
             header = name[5:].replace("_", "-").title()
             raise RequestError(f"No header {header[:60]!r} is known; did you mean X-LLR-Sensitivity?")
-    raw = environ.get(_SENSITIVITY)
+    return _one_of(Sensitivity, _SENSITIVITY, environ) or Sensitivity.NORMAL
+
+
+def lane(environ: Environ) -> Lane:
+    """Return the lane that a request names.  It cannot be higher than that of a request without the header.  Raise
+    RequestError for an unknown value."""
+    return _one_of(Lane, _PURPOSE, environ) or Lane.INTERACTIVE
+
+
+def _one_of(kind: type[Word], name: str, environ: Environ) -> Word | None:
+    """Return the value of a header that holds one of the words of an enum; None when it is absent."""
+    raw = environ.get(name)
     if raw is None:
-        return Sensitivity.NORMAL
+        return None
     values = {part.strip(" \t").lower() for part in raw.split(",")}
-    if raw.isascii() and len(values) == 1 and values <= set(SENSITIVITIES):
-        return Sensitivity(values.pop())
-    raise RequestError("X-LLR-Sensitivity must be normal or high, once.", param="X-LLR-Sensitivity")
+    if raw.isascii() and len(values) == 1 and values <= set(kind):
+        return kind(values.pop())
+    header = name[5:].replace("_", "-").title().replace("Llr", "LLR")
+    *words, last = kind
+    raise RequestError(f"{header} must be {', '.join(words)} or {last}, once.", param=header)
 
 
 def body(environ: Environ, limit: int) -> bytes:

@@ -40,7 +40,7 @@ class ResponsesSurface(OpenAI):
     def read(self, environ: Environ, body: bytes, services: Services) -> ResponsesExchange:
         """Return the Responses request of an HTTP request.  Raise RequestError, and RouterError when the
         conversation that it continues cannot be read now."""
-        sensitivity, owner = headers.sensitivity(environ), owner_of(environ)
+        sensitivity, lane, owner = headers.sensitivity(environ), headers.lane(environ), owner_of(environ)
         received = read_object(body)
         time.sleep(0)  # let other requests run, here and below: each step takes some time with a large body
         wanted = parse(received.document)
@@ -55,6 +55,7 @@ class ResponsesSurface(OpenAI):
             stream=wanted.stream,
             sensitivity=Sensitivity.HIGH if past.private else sensitivity,
             sensitivity_reason="conversation" if past.private and sensitivity != Sensitivity.HIGH else "header",
+            lane=lane,
             session=session(ids, received.document.get("prompt_cache_key")),
             identifiers=ids,
             continues=past.keeper,
