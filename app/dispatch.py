@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 from app.backends.base import Backend
@@ -241,7 +242,6 @@ class Call:
         self._place: Place | None = None
         self._wait_ms: int | None = None
         self._load_ms: int | None = None
-        self.phase = ""  # the work that the call waits for, for its client; "" = none, or it is not known
         self._lane = plan.request.lane if kind in (Kind.LIVE, Kind.STORED) else Lane.BACKGROUND
         self.dropped: tuple[str, ...] = ()  # members of the client's body that the backend does not get
         self._finished = False
@@ -310,7 +310,8 @@ class Call:
         try:
             if patience_ms is not None:
                 place = self._wait_for_own(targets[0], patience_ms) or places.take(targets)
-            return place or places.wait(targets, self._lane, self._first_byte_s(targets), arrival_ns)
+            wait_s = self._first_byte_s(targets)
+            return place or places.wait(targets, self._lane, wait_s, arrival_ns, tell=self._telling)
         finally:
             self._wait_ms = round((time.monotonic() - begin) * 1000)
 
@@ -318,7 +319,7 @@ class Call:
         if not patience_ms:
             return None
         try:
-            return self._services.places.wait((target,), self._lane, patience_ms / 1000)
+            return self._services.places.wait((target,), self._lane, patience_ms / 1000, tell=self._telling)
         except BackendBusy:
             return None
 
@@ -336,11 +337,10 @@ class Call:
     def _load(self, backend: Backend) -> None:
         """Load the model before the call.  That request carries the name of the model and no prompt."""
         begin = time.monotonic()
-        self.phase = f"loading {self.target.model} at {self.target.backend}"
         try:
-            backend.load(self.target.model)
+            with self._telling(lambda: f"{self.target.backend} loads {self.target.model}"):
+                backend.load(self.target.model)
         finally:
-            self.phase = ""
             self._load_ms = _load_ms((time.monotonic() - begin) * 1000)
 
     def _notice_load(self, reply: Whole | Stream | None) -> None:
@@ -350,6 +350,11 @@ class Call:
         if load_ms is not None and changes is not None:
             self._load_ms = self._load_ms or load_ms
             changes.set()
+
+    def _telling(self, describe: Callable[[], str]) -> AbstractContextManager[None]:
+        """Tell the client of a stream what its request waits for, as long as the block runs."""
+        progress, request_id = self._services.progress, self._plan.request.request_id
+        return progress.during(request_id, describe) if self._stream else nullcontext()
 
     def begin(self) -> None:
         """Note that the first event of a stream has arrived."""

@@ -26,6 +26,7 @@ from app.metrics.recorder import Recorder
 from app.metrics.store import Store
 from app.places import PLACES_FD, Places
 from app.policy import Loaded
+from app.progress import Progress
 from app.services import Services, Shadows, Upstream
 from app.settings import Settings
 from app.storage import now_ms
@@ -96,6 +97,7 @@ def make_services(configured: Settings, loaded: Loaded, shadows: Shadows, enviro
         beliefs=Beliefs(loaded.policy, loaded.backends, circuits, places),
         shadows=shadows,
         disconnects=Disconnects(),
+        progress=Progress(),
         store=store,
         recorder=Recorder(store, immediate=True),
         conversations=Conversations(configured.db, loaded.policy.responses, now_ms),

@@ -19,6 +19,7 @@ from app.metrics.recorder import Recorder
 from app.metrics.servers import observed_rows
 from app.metrics.store import Store
 from app.places import Places
+from app.progress import Progress
 from app.routing.detect import Detectors
 from app.routing.expected import document, expected_time
 from app.routing.names import model_for
@@ -78,6 +79,7 @@ class Services:
     beliefs: Beliefs
     shadows: Shadows
     disconnects: Disconnects
+    progress: Progress
     store: Store
     recorder: Recorder
     conversations: Conversations

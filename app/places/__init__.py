@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import gevent
@@ -30,6 +31,14 @@ _SILENT_NS = 1_000_000_000  # the waiting calls of a worker that has not looked 
 
 Loads = Callable[[str, str], bool]
 """A function that returns True when a backend would have to load a model first."""
+
+
+Tell = Callable[[Callable[[], str]], AbstractContextManager[None]]
+"""A function that takes the description of a wait, which holds in the block of the context."""
+
+
+def _tell_none(_describe: Callable[[], str]) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 def _never(_backend: str, _model: str) -> bool:
@@ -104,15 +113,24 @@ class Places:
             with self._lock:
                 self._serve(group)
 
-    def wait(self, targets: Sequence[Target], lane: Lane, wait_s: float, arrival_ns: int | None = None) -> Place:
+    def wait(
+        self,
+        targets: Sequence[Target],
+        lane: Lane,
+        wait_s: float,
+        arrival_ns: int | None = None,
+        tell: Tell = _tell_none,
+    ) -> Place:
         """Return the first place that becomes free for one of these targets.  Raise NoPlace when none does within
-        `wait_s`.  `arrival_ns` is the time when the request began to wait, if it has waited before."""
+        `wait_s`.  `arrival_ns` is the time when the request began to wait, if it has waited before.  `tell` gets a
+        function that describes the wait."""
         arrival_ns = self._clock_ns() if arrival_ns is None else arrival_ns
         wanted = [(self._group(target), target) for target in targets]
         waiter = Waiter(wanted, LANES.index(lane), arrival_ns, next(self._numbers))
         self._join(waiter)
         try:
-            waiter.signal.wait(wait_s)
+            with tell(partial(self._describe, waiter)):
+                waiter.signal.wait(wait_s)
         except BaseException:
             if waiter.place is not None:
                 self.release(waiter.place)
@@ -162,6 +180,18 @@ class Places:
         waits, because waiting calls stand in higher bits than running ones."""
         return sum(group.calls[: self._table.used[0]])
 
+    def _describe(self, waiter: Waiter) -> str:
+        names = " or ".join(dict.fromkeys(group.backend for group, _ in waiter.wanted))
+        return f"waiting for a place at {names}, {min(self._ahead(waiter, group) for group in waiter.begin)} ahead"
+
+    def _ahead(self, waiter: Waiter, group: Group) -> int:
+        """Return about how many calls run or wait before a waiting one.  Those of its lane were counted when it began
+        to wait; since then some have got a place, and others may have left."""
+        by_lane = waiting(self._calls(group))
+        before, served = waiter.begin[group]
+        same_lane = min(before - (group.served[waiter.lane] - served), by_lane[waiter.lane] - 1)
+        return group.limit + sum(by_lane[: waiter.lane]) + max(same_lane, 0)
+
     def _run(self, group: Group, target: Target) -> Place:
         """Count a call that has a place now."""
         group.calls[self._table.row] += RUNNING
@@ -185,6 +215,7 @@ class Places:
                 raise NoPlace(f"{_all_places(waiter.wanted)} are taken, and {MOST_WAITING} requests wait for them")
             self._table.looks[row] = self._clock_ns()
             for group, target in waiter.wanted:
+                waiter.begin[group] = waiting(self._calls(group))[waiter.lane], group.served[waiter.lane]
                 group.line.add(waiter, target)
                 group.calls[row] += WAITING[waiter.lane]
                 self._waited.add(group)
@@ -215,6 +246,7 @@ class Places:
                 return
             waiter, target = next_one
             waiter.place = self._run(group, target)
+            group.served[waiter.lane] += 1
             self._remove(waiter)
             waiter.signal.set()
 

@@ -24,6 +24,7 @@ class Waiter:
     number: int  # tells calls apart that arrived at the same time
     signal: Event = field(default_factory=Event)
     place: Place | None = None
+    begin: dict[Group, tuple[int, int]] = field(default_factory=dict)  # then: calls waiting in its lane, and served
 
 
 class Line:

@@ -24,6 +24,9 @@ class OpenAI:
         scheme, _, key = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         return key.strip() if scheme.lower() == "bearer" else None
 
+    def comment(self, text: str) -> bytes:
+        return sse.comment(text)
+
     def missing_end(self, sent: bytes) -> bytes:
         return sse.missing_end(sent)
 

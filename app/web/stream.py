@@ -78,13 +78,13 @@ class Feed:
     def __next__(self) -> bytes:
         if self._silent:
             self._silent = False
-            return self._surface.keep_alive
+            return self._sign_of_life()
         while not self._over:
             try:
                 item = self._next_item(SILENCE_S)
             except gevent.queue.Empty:
                 if self._between_events:
-                    return self._surface.keep_alive
+                    return self._sign_of_life()
                 continue
             except ClientGone:
                 self.close()
@@ -106,6 +106,11 @@ class Feed:
         if not self._over:
             self._end(499)
         self._pump.kill(ClientGone, block=False)
+
+    def _sign_of_life(self) -> bytes:
+        """Return the keep-alive, which tells what the request waits for when it is not the reply itself."""
+        wait = self._services.progress.of(self._exchange.request.request_id)
+        return self._surface.comment(wait) if wait else self._surface.keep_alive
 
     def _next_item(self, wait_s: float) -> Reply | bytes | RouterError | None:
         with self._services.disconnects.watch(self._sock):

@@ -41,6 +41,9 @@ class Surface(Api, Protocol):
     def read(self, environ: Environ, body: bytes, services: Services) -> Exchange:
         """Return the request for the pipeline, and its exchange.  Raise RouterError."""
 
+    def comment(self, text: str) -> bytes:
+        """Return the keep-alive that tells what a request waits for; b"" = there is none."""
+
     def missing_end(self, sent: bytes) -> bytes:
         """Return the bytes that end the event which `sent` leaves open; b"" when it ends with a whole event."""
 

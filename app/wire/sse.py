@@ -103,6 +103,11 @@ def with_data(event: bytes, document: JsonObject) -> bytes:
     return b"".join(line + b"\n" for line in lines) + _written(document)
 
 
+def comment(text: str) -> bytes:
+    """Return a comment, as which clients read KEEP_ALIVE too."""
+    return f": {text}\n".encode("utf-8", "replace")
+
+
 def missing_end(tail: bytes | bytearray) -> bytes:
     """Return the line ends that are missing after `tail`, so that the next event is separate.  There must not be
     more, because some clients take an additional empty line for an empty event."""

@@ -11,6 +11,7 @@ from app.backends.base import Backend
 from app.backends.reply import Whole
 from app.circuits import Circuits
 from app.places import Places
+from app.progress import Progress
 from app.services import Upstream
 from app.types import (
     BackendConfig,
@@ -133,6 +134,7 @@ class Stage:
             upstreams=self.upstreams,
             places=self.places,
             circuits=self.circuits,
+            progress=Progress(),
             beliefs=SimpleNamespace(observations=self.observations),
             record=self.record,
             shadows=SimpleNamespace(offer=lambda *_: None),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
+from typing import Any
 
 import gevent
 import pytest
 
 from app.errors import ClientGone, NoPlace
 from app.places import Place, Places
+from app.progress import Progress
 from app.types import BackendConfig, Lane, Target, Timeouts
 
 
@@ -46,10 +49,10 @@ class Calls:
         self.held: dict[str, Place] = {}
         self.greenlets: dict[str, gevent.Greenlet] = {}
 
-    def wait(self, name: str, *wanted: str, lane: Lane = Lane.INTERACTIVE, wait_s: float = 60) -> None:
+    def wait(self, name: str, *wanted: str, lane: Lane = Lane.INTERACTIVE, wait_s: float = 60, **tell: Any) -> None:
         def wait() -> None:
             with contextlib.suppress(ClientGone):
-                self.held[name] = self.places.wait(targets(*wanted or ("gpu",)), lane, wait_s)
+                self.held[name] = self.places.wait(targets(*wanted or ("gpu",)), lane, wait_s, **tell)
                 self.order.append(name)
 
         self.greenlets[name] = gevent.spawn(wait)
@@ -175,6 +178,27 @@ def test_who_waits_for_several_targets_takes_one() -> None:
     assert (calls.places.own("a"), calls.places.own("b")) == ((1, (1, 0, 0)), (1, (0, 0, 0)))
     calls.release("x")
     assert calls.order == ["x", "y", "both", "later"]
+
+
+def test_what_a_waiting_call_is_told() -> None:
+    """The calls that run count too: the first of the queue has one call ahead for each place."""
+    calls = Calls(places(gpu=2, other=1))
+    progress = Progress()
+
+    def ahead(name: str) -> str:
+        return progress.of(name).removeprefix("waiting for a place at gpu, ")
+
+    for name, lane in {"r1": 0, "r2": 0, "x": 0, "b": 2, "i1": 0, "i2": 0}.items():
+        calls.wait(name, lane=list(Lane)[lane], tell=partial(progress.during, name))
+    assert progress.of("x") == "waiting for a place at gpu, 2 ahead"
+    assert [ahead(name) for name in ("i1", "i2", "b")] == ["3 ahead", "4 ahead", "5 ahead"]
+    calls.release("r1")
+    assert [ahead(name) for name in ("x", "i1", "i2", "b")] == ["", "2 ahead", "3 ahead", "4 ahead"]
+    calls.wait("late")
+    assert [ahead(name) for name in ("i2", "b")] == ["3 ahead", "5 ahead"]
+    calls.wait("o", "other")
+    calls.wait("both", "gpu", "other", tell=partial(progress.during, "both"))
+    assert progress.of("both") == "waiting for a place at gpu or other, 1 ahead"
 
 
 def test_the_loaded_model_goes_first() -> None:

@@ -1,0 +1,81 @@
+"""Places under `maxConcurrency` in real gunicorn processes: order, comments, lanes."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from typing import Any
+
+import pytest
+from openai._streaming import SSEDecoder
+
+from tests.e2e.server import chat_body, wait_until
+from tests.fakes import replies
+from tests.fakes.ollama import Model, Ollama
+
+pytestmark = pytest.mark.e2e
+
+
+def policy(url: str, *models: str, **more: Any) -> dict[str, Any]:
+    gpu = {"type": "ollama", "endpoint": url, "api": "openai", "models": list(models), "maxConcurrency": 1, **more}
+    return {"backends": {"gpu": gpu}, "routes": [{"default": "gpu"}]}
+
+
+def waiting(running: Any) -> int:
+    """Return the calls that wait for a place, over all workers, from their latest reports."""
+    server = next(row for row in running.get("/v1/metrics").json["servers"] if row["backend"] == "gpu")
+    return sum(server["waiting"].values())
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "end"),
+    [
+        ("/v1/chat/completions", chat_body("hello", stream=True), b"data: [DONE]\n\n"),
+        ("/v1/responses", {"input": "hello", "stream": True}, b"response.completed"),
+    ],
+    ids=["chat", "responses"],
+)
+def test_a_stream_that_waits_says_so(upstream, router, path, body, end):
+    """At the rhythm of the keep-alives: the head and the first comment after ten seconds."""
+    fake = upstream(models=["m:1"])
+    gate = replies.Gate()
+    fake.script([gate, *replies.reply(200, replies.completion())])
+    running = router(policy(fake.url, "m:1"), workers=2)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(running.chat, "secret words")
+        assert gate.reached.wait(10)
+        with running.stream(path=path, json=body) as stream:
+            comments = stream.until(b"\n")
+            assert comments == b": waiting for a place at gpu, 1 ahead\n"
+            gate.open()
+            raw = comments + stream.read()
+        assert first.result().status == 200
+    assert end in raw and b"secret" not in raw
+    events = list(SSEDecoder().iter_bytes(iter([raw])))
+    assert all(event.data for event in events) and len(events) > 1
+
+
+def test_first_come_first_served_over_all_workers(upstream, router):
+    fake = upstream(models=["m:1"])
+    gate = replies.Gate()
+    fake.script([gate, *replies.reply(200, replies.completion())])
+    running = router(policy(fake.url, "m:1"), workers=4)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = []
+        for call in range(8):
+            answers.append(pool.submit(running.chat, f"call {call}"))
+            wait_until(lambda n=call: waiting(running) == n and gate.reached.is_set(), 10, "the call waits")
+        gate.open()
+        assert {answer.result().status for answer in answers} == {200}
+    chats = [request for request in fake.requests if request.method == "POST" and "chat" in request.path]
+    assert [request.json["messages"][-1]["content"] for request in chats] == [f"call {call}" for call in range(8)]
+
+
+def test_calls_for_the_loaded_model_go_first(router):
+    """Four calls for each of two models, sent in turns: as they arrive they would need eight loads."""
+    with Ollama([Model("a:1", load_s=0.2, token_s=0.05), Model("b:1", load_s=0.2, token_s=0.05)]) as ollama:
+        running = router(policy(ollama.url, "a:1", "b:1"), workers=2)
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            calls = [("a:1", "b:1")[call % 2] for call in range(8)]
+            answers = [pool.submit(running.chat, "hello", model=model, max_tokens=5) for model in calls]
+            assert {answer.result().status for answer in answers} == {200}
+        assert len(ollama.answers) == 8 and len(ollama.loads) <= 5
