@@ -209,7 +209,7 @@ def _all_failed(failures: Failures, decision: Decision, target: Target, steps: S
 
 def _described(error: E, decision: Decision, target: Target, steps: Sequence[Step]) -> E:
     """Return the error with the facts for the headers and the log."""
-    error.target = (target.backend, target.model)
+    error.target, error.pool = (target.backend, target.model), target.pool
     error.route, error.trace, error.pin_refused = decision.route, (*decision.trace, *steps), decision.pin_refused
     return error
 

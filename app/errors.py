@@ -35,6 +35,7 @@ class RouterError(Exception):
     private_because: str | None = None  # set once the request was read: see ChatRequest
     trace: Sequence[Step] = ()  # set once the request was routed
     target: tuple[str, str] | None = None  # (backend, model) that is to blame
+    pool: str | None = None  # the pool that this backend was chosen from
 
     def __init__(
         self,

@@ -167,6 +167,8 @@ def error_headers(request_id: str, error: RouterError, environ: Environ) -> dict
         headers["X-LLR-Route"] = printable(error.route)
     if error.target:
         headers["X-LLR-Backend"], headers["X-LLR-Model"] = error.target[0], printable(error.target[1])
+    if error.pool:
+        headers["X-LLR-Pool"] = error.pool
     return (
         headers
         | reason_headers(error.private_because, pin_refused=error.pin_refused)

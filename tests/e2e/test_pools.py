@@ -256,6 +256,7 @@ def test_all_members_fail(boxes: list[Upstream], tmp_path: Path) -> None:
     with Router(policy(boxes, "box1", "box2"), folder=tmp_path) as router:
         answer = router.chat()
         assert (answer.status, answer.error["code"]) == (502, "all_backends_failed")
+        assert answer.headers["X-LLR-Pool"] == "gpu"
         assert [len(box.chats) for box in boxes] == [1, 1, 0]
 
 
