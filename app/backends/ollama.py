@@ -114,7 +114,7 @@ class OllamaBackend(Backend):
         self._wants_native = config.own.get("api", "native") == "native"
         self._version: tuple[int, ...] | None = None  # None = the server has not answered yet
         self._without_native: tuple[int, ...] | None = None  # the version that turned out to have no /api/chat
-        self._without_thinking: frozenset[str] = frozenset()  # models that the server lists as such
+        self._without_thinking: frozenset[str] = frozenset()  # models (model_key) that the server lists as such
         self._dialects: dict[str, Dialect] = {}
         self._facts = OllamaFacts(self._wanted_window, lambda: self._is_native)
         self._changes = Event()
@@ -309,9 +309,9 @@ class OllamaBackend(Backend):
     def _learn_thinking(self, document: JsonObject) -> None:
         """Note the models that the server lists without the capability; older versions list none."""
         without = frozenset(
-            str(entry["name"])
+            model_key(str(entry["name"]))
             for entry in named(document)
-            if isinstance(entry.get("capabilities"), list) and "thinking" not in entry["capabilities"]
+            if (listed := entry.get("capabilities")) and isinstance(listed, list) and "thinking" not in listed
         )
         if without != self._without_thinking:
             self._without_thinking = without
@@ -328,7 +328,7 @@ class OllamaBackend(Backend):
             num_ctx=sizes.get(name) or sizes.get(short) or sizes.get("*"),
             keep_alive=own.get("keep_alive"),
             think=think if isinstance(think, bool) else None,
-            thinks=name not in self._without_thinking,
+            thinks=model_key(model) not in self._without_thinking,
         )
 
     def _wanted_window(self, model: str) -> int | None:

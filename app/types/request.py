@@ -34,7 +34,7 @@ class Dialect:
     verbosity: bool = False  # understands `verbosity`
     json_schema: bool = True  # False: a schema is sent as `{"type": "json_object", "schema": …}`
     efforts: Mapping[str, str] = field(default_factory=dict)  # client's reasoning effort -> server's
-    loading: Loading = Loading()  # for Wire.OLLAMA
+    loading: Loading = Loading()  # for Wire.OLLAMA; only `thinks` matters over chat
 
 
 class Body(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -162,21 +163,42 @@ def test_a_wish_for_reasoning_is_left_out_for_a_model_without(router: Router, sm
     assert "think" not in small.answers[-1].body
 
 
+def prompt(number: int, numbers: random.Random) -> tuple[str, dict[str, Any]]:
+    """Return the path and the body of one of many requests, of 0.5 to 3 times the window, in every form."""
+    text, stream = words(int(WINDOW * numbers.uniform(0.5, 3))), number % 2 == 0
+    body: dict[str, Any] = {"model": "small/small" if number % 3 == 0 else "auto", "stream": stream}
+    if number % 4 == 0:
+        parts = [{"type": "input_text", "text": text}]
+        if number % 12 == 0:
+            parts.append({"type": "input_image", "image_url": IMAGE["image_url"]["url"]})
+        tools = [{"type": "function", **TOOL["function"]}] if number % 8 == 0 else []
+        return "/v1/responses", body | {"input": [{"role": "user", "content": parts}], "tools": tools}
+    messages: list[dict[str, Any]] = [{"role": "user", "content": text}]
+    if number % 7 == 0:
+        messages = [{"role": "user", "content": [{"type": "text", "text": text}, IMAGE]}]
+    elif number % 11 == 0:  # a long conversation: a server that cuts would drop its oldest turns
+        turns = [{"role": "user", "content": text[: len(text) // 10]}, {"role": "assistant", "content": "yes"}]
+        messages = [*turns * 10, {"role": "user", "content": "and now?"}]
+    return "/v1/chat/completions", body | {"messages": messages} | ({"tools": [TOOL]} if number % 5 == 0 else {})
+
+
 def test_no_answer_is_ever_cut(router: Router, small: Ollama, large: Ollama) -> None:
     numbers = random.Random(14)
-    for number in range(200):
-        text = words(int(WINDOW * numbers.uniform(0.5, 3)))
-        content: Any = [{"type": "text", "text": text}, IMAGE] if number % 7 == 0 else text
-        messages = [{"role": "user", "content": content}]
-        body: dict[str, Any] = {"stream": number % 2 == 0, "tools": [TOOL]} if number % 5 == 0 else {}
-        model = "small/small" if number % 3 == 0 else "auto"
-        if number % 4 == 0:
-            answer = router.post("/v1/responses", {"input": text, "model": model, "stream": number % 8 == 0})
-        else:
-            answer = router.post("/v1/chat/completions", {"model": model, "messages": messages, **body})
-        assert answer.status in (200, 400), answer.body[:300]
-    assert not any(event.cut for event in (*small.answers, *large.answers))
-    assert {event.path for event in (*small.answers, *large.answers)} == {"/api/chat"}
+    requests = [prompt(number, numbers) for number in range(1000)]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda request: router.post(*request), requests))
+    for (_, body), answer in zip(requests, answers, strict=True):
+        pinned = body["model"] != "auto"
+        assert answer.status == 200 or (answer.status == 400 and pinned), answer.body[:300]
+        if answer.status == 400:
+            assert answer.json["error"]["code"] == "context_length_exceeded"
+    assert 100 < sum(answer.status == 400 for answer in answers) < 333
+    served = (*small.answers, *large.answers)
+    assert len(served) == sum(answer.status == 200 for answer in answers)
+    assert not any(event.cut for event in served)
+    assert {event.path for event in served} == {"/api/chat"}
+    assert large.answers
+    assert len(small.loads) == len(large.loads) == 1
 
 
 BY_URL = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
@@ -253,6 +275,16 @@ def test_a_disconnect_frees_the_model(tmp_path: Path) -> None:
             stream.until(b"read")
             stream.close()
             wait_until(lambda: any(event.kind == "leave" for event in ollama.log), 10, "the disconnect")
+
+
+def test_requests_of_all_kinds_load_a_model_once(router: Router, small: Ollama) -> None:
+    numbers = random.Random(4)
+    for number in range(100):
+        path, body = prompt(number, numbers)
+        more = {"temperature": numbers.random(), "max_tokens": number, "options": {"num_ctx": number, "num_batch": 8}}
+        answer = router.post(path, body | (more if "chat" in path else {"temperature": 1}))
+        assert answer.status in (200, 400)
+    assert small.loads == ["small:latest"]
 
 
 def test_the_operators_window_loads_each_model_once(tmp_path: Path) -> None:

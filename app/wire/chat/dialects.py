@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 
 from app.types import Dialect, JsonObject
 
+_REASONING = ("reasoning_effort", "reasoning")  # Ollama reads both
 OTHER_LIMIT = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 
 
@@ -19,6 +20,8 @@ def edit(document: JsonObject, raw: Callable[[str], str], dialect: Dialect, memb
         if other == "max_completion_tokens" or document.get(limit) is None:  # the newer name counts
             members[limit] = raw(other)
         without = (other,)
+    if not dialect.loading.thinks:
+        return (*without, *_REASONING)
     effort = document.get("reasoning_effort")
     if isinstance(effort, str) and effort in dialect.efforts:
         members["reasoning_effort"] = json.dumps(dialect.efforts[effort])

@@ -100,7 +100,7 @@ class ResponsesBody:
         }
         if request.max_output_tokens is not None:
             chat[dialect.max_tokens_field] = request.max_output_tokens
-        if request.effort is not None:
+        if request.effort is not None and dialect.loading.thinks:
             chat["reasoning_effort"] = dialect.efforts.get(request.effort, request.effort)
         if request.verbosity is not None and dialect.verbosity:
             chat["verbosity"] = request.verbosity

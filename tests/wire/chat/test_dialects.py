@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.backends import BACKEND_TYPES
+from app.backends.ollama import OllamaBackend
 from app.errors import BackendRejected
 from app.types import BackendConfig, Dialect, Timeouts
 from app.wire.chat import request as chat
@@ -36,6 +37,25 @@ def sent(kind: str, raw: str, model: str = "m", endpoint: str = "http://127.0.0.
 
 def body(members: str, texts: str = '{"role":"user","content":"x"}') -> str:
     return f'{{"model":"m",{members}"messages":[{texts}],"x_new":1e400}}'
+
+
+# --- a wish for reasoning, for a model without ----------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["plain", "plain:latest", "Plain", "library/plain"])
+@pytest.mark.parametrize("effort", ['"none"', '"minimal"', '"high"', "null", "5"])
+def test_a_wish_for_reasoning_is_taken_out_for_a_model_that_is_listed_without(model: str, effort: str) -> None:
+    backend = OllamaBackend(BackendConfig(name="b", type="ollama", endpoint="http://x", timeouts=Timeouts(1, 1, 1)), {})
+    entries = {"plain:latest": ["completion"], "thinks:latest": ["completion", "thinking"], "unread:latest": []}
+    backend.learn_list({"models": [{"name": name, "capabilities": can} for name, can in entries.items()]})
+    for members in (f'"reasoning_effort":{effort},', f'"reasoning":{{"effort":{effort}}},'):
+        request = chat.parse(body(members).encode())
+        assert request.encode(model, backend.dialect_for(model), stream=False).decode() == body("").replace(
+            '"m"', f'"{model}"'
+        )
+        for other in ("thinks", "unread", "unknown"):
+            kept = json.loads(request.encode(other, backend.dialect_for(other), stream=False))
+            assert "reasoning" in kept or "reasoning_effort" in kept
 
 
 # --- the length of an answer --------------------------------------------------------------------
