@@ -22,8 +22,11 @@ _WIDTH = 40  # tokens of each backend's range
 class Stage(AbstractContextManager["Stage"]):
     """`backends` maps a name to policy keys that differ from those of a backend at the fake `up`."""
 
-    def __init__(self, folder: Path, backends: Mapping[str, Mapping[str, Any]], **options: Any) -> None:
-        self.up = Upstream(models=["m"])  # plays the faults: each backend under a path of its own
+    def __init__(
+        self, folder: Path, backends: Mapping[str, Mapping[str, Any]], *, native: bool = False, **options: Any
+    ) -> None:
+        """`native`: the backends are asked over Ollama's own API."""
+        self.up = Upstream(models=["m"], native=native)  # plays the faults: each backend under a path of its own
         self.spare = Upstream(models=["m"], text="from spare")
         self._folder = folder
         self._backends = backends

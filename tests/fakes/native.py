@@ -7,7 +7,9 @@ Facts: openai/openai.go and server/routes.go of Ollama 0.33.
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -63,97 +65,125 @@ def _chat_call(call: dict[str, Any]) -> dict[str, Any]:
 
 def native_steps(steps: Iterable[Step]) -> Iterator[Step]:
     """Yield a script's steps with the replies as /api/chat writes them."""
-    head = b""
-    body = _Body()
+    body: _Body | None = None
     for step in steps:
         if not isinstance(step, bytes):
-            yield from body.end() if isinstance(step, End) else ()
+            yield from body.cut() if body and isinstance(step, End) else ()
             yield step
-        elif not head and step.startswith(b"HTTP/"):
-            head = step
-            body = _Body(chunked=b"Transfer-Encoding: chunked" in head, is_stream=b"text/event-stream" in head)
-            if body.is_stream:
-                yield head.replace(b"text/event-stream", b"application/x-ndjson")
-            elif body.chunked or b"Content-Length: " not in head or b"Content-Encoding" in head:
-                yield head
-                body = _Body(as_is=True)
-            else:
-                body.head = head
+        elif body is None and step.startswith(b"HTTP/"):
+            body = _Body(step)
+            yield from body.begin()
         else:
-            yield from body.feed(step)
-    yield from body.end()
+            yield from body.feed(step) if body else [step]
+    yield from body.cut() if body else ()
 
 
 class _Body:
-    """Turn the pieces of one body into those of a native one."""
+    """Turn the pieces of one reply's body into those of a native one.  A stream is turned while it is sent; all else
+    when it is complete, and what is not complete stays as it is."""
 
-    def __init__(self, *, chunked: bool = False, is_stream: bool = False, as_is: bool = False) -> None:
-        self.chunked = chunked
-        self.is_stream = is_stream
-        self.head = b""  # not sent yet: the length of the body will be another one
-        self._as_is = as_is
-        self._framed = b""
-        self._text = b""
+    def __init__(self, head: bytes) -> None:
+        self._head = head
+        self._chunked = b"Transfer-Encoding: chunked" in head
+        self._gzipped = b"Content-Encoding: gzip" in head
+        self._is_stream = b"text/event-stream" in head
+        size = re.search(rb"Content-Length: (\d+)", head)
+        self._size = int(size[1]) if size else None
+        self._at_once = self._is_stream and not self._gzipped and self._size is None
+        self._raw = b""  # not turned yet
+        self._data = b""  # the same without its framing
+        self._read = 0  # bytes of `_raw` whose chunks are in `_data`
+        self._rest = b""  # of an event
         self._lines = _Lines()
+        self._is_over = self._chunked is False and self._size is None and not self._is_stream and b" 200 " not in head
 
-    def feed(self, data: bytes) -> Iterator[Step]:
-        if self._as_is or not (self.is_stream or self.head):
-            yield data
-        elif self.head:
-            yield from self._whole(data)
-        elif not self.chunked:
-            yield from filter(None, [self._written(data)])
-        else:
-            yield from self._unframed(data)
+    def begin(self) -> Iterator[Step]:
+        """Yield the head, unless the length of the body will be another one."""
+        if self._size is None:
+            yield self._head.replace(b"text/event-stream", b"application/x-ndjson")
 
-    def _whole(self, data: bytes) -> Iterator[Step]:
-        """Yield a whole reply with its new length; anything else as it is."""
-        head, self.head, self._as_is = self.head, b"", True
-        fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line)
-        written = document(data) if int(fields[b"Content-Length"]) == len(data) else data
-        yield head.replace(b"Content-Length: %b" % fields[b"Content-Length"], b"Content-Length: %d" % len(written))
-        yield written
+    def feed(self, step: bytes) -> Iterator[Step]:
+        if self._is_over:
+            yield step
+            return
+        self._raw += step
+        if not self._chunked:
+            self._raw, self._data = (b"", b"") if self._at_once else (self._raw, self._raw)
+            if self._at_once:
+                yield from filter(None, [self._written(step)])
+            elif self._size is not None and len(self._data) >= self._size:
+                yield from self._turned()
+            return
+        yield from self._chunks()
 
-    def _unframed(self, data: bytes) -> Iterator[Step]:
-        self._framed += data
-        while (mark := self._framed.find(b"\r\n")) >= 0:
-            try:
-                size = int(self._framed[:mark], 16)
-            except ValueError:  # the framing itself is the fault
-                size = -1
-            if size < 0:
-                yield self._framed
-                self._framed, self._as_is = b"", True
+    def _chunks(self) -> Iterator[Step]:
+        unread = self._raw if self._at_once else self._raw[self._read :]
+        while (mark := unread.find(b"\r\n")) >= 0:
+            size = int(unread[:mark], 16) if re.fullmatch(rb"[0-9a-fA-F]+", unread[:mark]) else -1
+            if size < 0:  # the framing itself is the fault
+                self._is_over = True
+                yield self._raw if not self._at_once else unread
                 return
             if size == 0:
-                yield from (chunk(piece) for piece in filter(None, [self._lines.end()]))
-                yield LAST_CHUNK
-                self._framed, self._as_is = b"", True
+                yield from self._last_chunk()
                 return
-            if len(self._framed) < mark + size + 4:
-                return
-            piece = self._written(self._framed[mark + 2 : mark + 2 + size])
-            self._framed = self._framed[mark + size + 4 :]
-            if piece:
-                yield chunk(piece)
+            if len(unread) < mark + size + 4:
+                break
+            piece, unread = unread[mark + 2 : mark + 2 + size], unread[mark + size + 4 :]
+            if self._at_once:
+                yield from (chunk(line) for line in filter(None, [self._written(piece)]))
+            else:
+                self._data += piece
+                self._read += mark + size + 4
+        if self._at_once:
+            self._raw = unread
+
+    def _last_chunk(self) -> Iterator[Step]:
+        if not self._at_once:
+            yield from self._turned()
+            return
+        self._is_over = True
+        yield from (chunk(line) for line in filter(None, [self._lines.end()]))
+        yield LAST_CHUNK
+
+    def _turned(self) -> Iterator[Step]:
+        """Yield a body that is complete."""
+        self._is_over = True
+        data = _unpacked(self._data) if self._gzipped else self._data
+        written = self._written(data) + self._lines.end() if self._is_stream else document(data)
+        written = gzip.compress(written) if data is not self._data else written
+        if self._size is not None:
+            size = b"Content-Length: %d"
+            yield self._head.replace(size % self._size, size % len(written)).replace(b"event-stream", b"x-ndjson")
+        yield chunk(written) + LAST_CHUNK if self._chunked else written
 
     def _written(self, data: bytes) -> bytes:
         """Return the lines for the events that `data` ends."""
-        self._text += data.replace(b"\r\n", b"\n")
-        *events, self._text = self._text.split(b"\n\n")
+        *events, self._rest = (self._rest + data.replace(b"\r\n", b"\n")).split(b"\n\n")
         return b"".join(map(self._lines.feed, events))
 
-    def end(self) -> Iterator[Step]:
+    def cut(self) -> Iterator[Step]:
         """Yield what is left when the connection is about to end."""
-        if self.head:
-            head, self.head = self.head, b""
-            yield head
-        rest = self._lines.end() if self.is_stream and not self._as_is else b""
-        if self._text and not self._as_is:
-            rest += self._text.removeprefix(b"data: ")  # half an event is half a line
-        self._text, self._as_is = b"", True
-        if rest:
-            yield chunk(rest) if self.chunked else rest
+        if self._is_over:
+            return
+        self._is_over = True
+        if not self._at_once:
+            if self._size is None and not self._chunked:
+                yield from self._turned()  # the end of the connection is that of the body
+            else:
+                yield from filter(None, [self._head if self._size is not None else b"", self._raw])
+            return
+        line = self._lines.end() + self._rest.removeprefix(b"data: ")  # half an event is half a line
+        if line:
+            yield chunk(line) if self._chunked else line
+
+
+def _unpacked(data: bytes) -> bytes:
+    """Return what gzip packed; the data as it is when that is the fault."""
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError):
+        return data
 
 
 class _Lines:

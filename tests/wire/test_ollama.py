@@ -431,3 +431,19 @@ def test_the_last_call_with_an_id_names_the_result() -> None:
     calls = [{"id": "c", "function": {"name": name}} for name in ("first", "second")]
     turns = [{"role": "assistant", "tool_calls": calls}, {"role": "tool", "tool_call_id": "c", "content": "x"}]
     assert sent(messages=turns)["messages"][-1]["tool_name"] == "second"
+
+
+@pytest.mark.parametrize(
+    ("first", "is_event"),
+    [
+        (b"{}\n", False),
+        (b'{"model":"m"}\n', False),
+        (b'{"message":{}}\n', True),
+        (b'{"done":true}\n', True),
+        (b"x\n", True),
+    ],
+)
+def test_a_line_without_a_message_is_no_part_of_a_reply(first: bytes, is_event: bool) -> None:
+    watch = WIRES[Wire.OLLAMA].watch()
+    watch.feed(first)
+    assert watch.has_event is is_event

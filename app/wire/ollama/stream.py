@@ -92,10 +92,11 @@ class StreamWatch:
         return document is not None and not document.get("error") and not (self.failure and document.get("done"))
 
     def _read(self, document: JsonObject) -> None:
-        self.has_event = True
         if document.get("error"):
+            self.has_event = True
             self.error = {"error": error_of(document)}
             return
+        self.has_event = self.has_event or "message" in document or bool(document.get("done"))
         self._has_calls = self._has_calls or has_calls(document)
         self.facts.chars += chars_of(document)
         if document.get("done"):
