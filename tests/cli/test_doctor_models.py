@@ -127,6 +127,14 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], str, str,
         "its version 0.11.4 is too old for `api: native`",
         "update Ollama",
     ),
+    "a model to preload that is not there": (
+        {},
+        {"preload": ["a:8b", "gone:7b"]},
+        {},
+        "preload",
+        "`preload` names gone:7b, which its server does not have",
+        "`ollama pull gone:7b`, or remove it from `preload`",
+    ),
     "a part on the CPU": (
         {"residency": {"a:8b": PARTLY}},
         {},
@@ -174,6 +182,11 @@ RIGHT: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "images for a model that reads them": (
         {"facts": {"a:8b": ModelFacts(window=32768, capabilities=frozenset({"vision"}))}},
         {},
+        {},
+    ),
+    "models to preload, by any of their names": (
+        {"models": ("a:8b", "b:latest"), "facts": {}},
+        {"preload": ["a:8b", "b"]},
         {},
     ),
     "images for a model of which nothing is known": ({"facts": {}}, {}, {}),
@@ -267,6 +280,11 @@ HOURS: dict[str, tuple[list[TimedPart], dict[str, Any], list[tuple[str, str, str
         IDLE,
         {"keepAlive": -1, "api": "native"},
         [("switching", "other clients remove a:8b", "`preload: [a:8b]`")],
+    ),
+    "it is preloaded, so another client removes it": (
+        IDLE,
+        {"preload": ["a:8b"]},
+        [("switching", "other clients remove a:8b", "the router too")],
     ),
     "two families take turns": (
         TURNS,

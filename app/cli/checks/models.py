@@ -125,7 +125,7 @@ def unloading(facts: Facts) -> Iterator[Finding]:
     """Report models that the server unloads before they are called again, although no other model needs the room."""
     for (name, model), some in _by_model(facts).items():
         config = facts.policy.backends[name]
-        keep_s = _keep_alive_s(config)
+        keep_s = _keep_alive_s(config, model)
         idle = [load for load in some if not load.others - {model} and (load.idle_ms or 0) >= keep_s * 1000]
         if keep_s < 0 or len(idle) < _FEW:
             continue
@@ -143,7 +143,7 @@ def switching(facts: Facts) -> Iterator[Finding]:
     """Report models of one server that remove each other from memory, with the time that their loads took."""
     by_backend: dict[str, list[Load]] = defaultdict(list)
     for (name, model), some in _by_model(facts).items():
-        keep_ms = _keep_alive_s(facts.policy.backends[name]) * 1000
+        keep_ms = _keep_alive_s(facts.policy.backends[name], model) * 1000
         is_expired = [0 <= keep_ms <= (load.idle_ms or 0) and not load.others - {model} for load in some]
         by_backend[name] += [
             load for load, expired in zip(some, is_expired, strict=True) if load.idle_ms is not None and not expired
@@ -192,9 +192,11 @@ def _by_model(facts: Facts) -> Mapping[tuple[str, str], list[Load]]:
     return some
 
 
-def _keep_alive_s(config: BackendConfig) -> int:
-    """Return how long the server keeps a model without calls; below 0: without end."""
-    return int(str(config.own.get("keep_alive") or f"{_KEEP_ALIVE_S}s").removesuffix("s"))
+def _keep_alive_s(config: BackendConfig, model: str) -> int:
+    """Return how long the server keeps a model without calls; below 0: without end, as models of `preload`."""
+    if keep_alive := config.own.get("keep_alive"):
+        return int(str(keep_alive).removesuffix("s"))
+    return -1 if has(config, config.own.get("preload") or (), model) else _KEEP_ALIVE_S
 
 
 def _median(some: Sequence[Load]) -> str:
