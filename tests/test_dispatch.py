@@ -9,6 +9,7 @@ import json
 import weakref
 from typing import Any
 
+import gevent
 import pytest
 
 from app.backends.reply import StoredDocument
@@ -811,6 +812,110 @@ def test_a_stream_holds_its_place_until_it_ends() -> None:
         run(stage, "a", stream=True)
     drained(first)
     assert drained(run(stage, "a", stream=True)) == b"1"
+
+
+# --- pools --------------------------------------------------------------------------------------
+
+
+def pooled(*names: str, patience_ms: float | None = None, **fields: Any) -> Decision:
+    """A decision for members of one pool; the names behind "/" stand outside of it."""
+    made = decision(*(name.strip("/") for name in names), **fields)
+    pools = [None if name.startswith("/") else "gpu" for name in names]
+    targets = [dataclasses.replace(target, pool=pool) for target, pool in zip(made.targets, pools, strict=True)]
+    targets[0] = dataclasses.replace(targets[0], patience_ms=patience_ms)
+    return dataclasses.replace(made, targets=tuple(targets))
+
+
+def run_pool(stage: Stage, *names: str, **fields: Any) -> Reply:
+    return dispatch(Plan(build.request(), TAGS, pooled(*names, **fields)), stage.services)
+
+
+def test_a_call_on_a_pool_takes_the_first_member_with_a_free_place() -> None:
+    stage = Stage({"a": [], "b": [], "c": []}, limits={"a": 1, "b": 1, "c": 1})
+    held = [stage.places.take([Target(name, "m")]) for name in "ab"]
+    reply = run_pool(stage, "a", "b", "c")
+    assert (reply.target.backend, reply.target.pool, reply.fallback_for) == ("c", "gpu", None)
+    assert lines(stage) == [("c", "ok", None, None)]
+    assert [call.reason for call in stage.records] == ["route"]
+    stage.places.release(held[1])
+    assert run_pool(stage, "a", "b", "c").target.backend == "b"
+
+
+def test_without_limits_it_takes_the_member_with_the_fewest_calls() -> None:
+    stage = Stage({"a": [], "b": [], "c": []})
+    for name in "aab":
+        stage.places.take([Target(name, "m")])
+    assert run_pool(stage, "a", "b", "c").target.backend == "c"
+    assert run_pool(stage, "a", "b").target.backend == "b"
+    assert run_pool(stage, "a", "b", "c", patience_ms=0.0).target.backend == "a"  # this member is meant
+
+
+def test_a_call_waits_for_its_own_member_and_then_for_all() -> None:
+    stage = Stage({"a": [], "b": []}, limits={"a": 1, "b": 1})
+    held = stage.places.take([Target("a", "m")])
+    assert run_pool(stage, "a", "b", patience_ms=1.0).target.backend == "b"
+    gevent.spawn_later(0.02, stage.places.release, held)
+    assert run_pool(stage, "a", "b", patience_ms=10_000.0).target.backend == "a"
+    assert [call.wait_ms is not None for call in stage.records] == [True, True]
+
+
+def test_when_no_member_has_a_place_the_next_target_gets_the_request() -> None:
+    stage = Stage({"a": [], "b": [], "cloud": []}, limits={"a": 1, "b": 1})
+    for name in "ab":
+        stage.places.take([Target(name, "m")])
+    reply = run_pool(stage, "a", "b", "/cloud")
+    assert (reply.target.backend, reply.target.pool, reply.fallback_for) == ("cloud", None, "a")
+    assert lines(stage) == [("a", "error", "busy", None), ("cloud", "ok", None, "a")]
+
+
+def test_a_member_that_failed_is_replaced_by_the_others_in_turn() -> None:
+    stage = Stage({"a": [BackendTimeout("x")], "b": [BackendTimeout("x")], "c": [], "cloud": []})
+    reply = run_pool(stage, "a", "b", "c", "/cloud")
+    assert (reply.target.backend, reply.fallback_for) == ("c", "a")
+    assert lines(stage) == [("a", "error", "timeout", None), ("b", "error", "timeout", "a"), ("c", "ok", None, "a")]
+    assert [call.reason for call in stage.records] == ["route", "fallback", "fallback"]
+    assert stage.in_flight == 0
+
+
+def test_the_first_member_replaces_the_one_that_had_a_free_place_and_failed() -> None:
+    stage = Stage({"a": [], "b": [BackendTimeout("x")]}, limits={"a": 1, "b": 1})
+    held = stage.places.take([Target("a", "m")])
+    stage.backends["b"].answers = [lambda: _release_and_fail(stage, held)]
+    reply = run_pool(stage, "a", "b")
+    assert (reply.target.backend, reply.fallback_for) == ("a", "b")
+    assert lines(stage) == [("b", "error", "timeout", None), ("a", "ok", None, "b")]
+
+
+def _release_and_fail(stage: Stage, held: Any) -> Any:
+    stage.places.release(held)
+    raise BackendTimeout("x")
+
+
+def test_members_with_an_open_circuit_are_tried_last() -> None:
+    stage = Stage({"a": [], "b": [BackendTimeout("x")], "c": [BackendTimeout("x")]})
+    open_circuit(stage, "a")
+    reply = run_pool(stage, "a", "b", "c")
+    assert reply.target.backend == "a"
+    assert [call.backend for call in stage.records] == ["b", "c", "a"]
+
+
+def test_only_a_call_to_a_half_open_member_is_its_trial() -> None:
+    stage = Stage({"a": [], "b": []})
+    open_circuit(stage, "a")
+    stage.now += 10
+    stage.places.take([Target("a", "m")])
+    assert run_pool(stage, "b", "a").target.backend == "b"
+    assert stage.circuits.states()["a"] == "half-open"
+    assert run_pool(stage, "a", "b", patience_ms=0.0).target.backend == "a"
+    assert stage.circuits.states()["a"] == "closed"
+
+
+def test_the_gate_holds_for_each_member() -> None:
+    """`cloud` was local when the request was decided."""
+    stage = Stage({"cloud": [], "home": []}, local=frozenset({"home"}))
+    reply = run_pool(stage, "cloud", "home", private=True)
+    assert (reply.target.backend, stage.called) == ("home", ["home"])
+    assert lines(stage) == [("cloud", "error", "privacy", None), ("home", "ok", None, "cloud")]
 
 
 # --- loads --------------------------------------------------------------------------------------
