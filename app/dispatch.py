@@ -25,6 +25,7 @@ from app.errors import (
     causes,
 )
 from app.places import Place
+from app.routing.fit import too_long_for_server
 from app.routing.locality import host_of, judge_target
 from app.routing.model_facts import model_facts
 from app.services import Services
@@ -291,6 +292,7 @@ class Call:
                 raise _forbidden(f"hands {target.model} on to {host}")
             if load_first:
                 self._load(backend)  # which takes longer than the answer of the server is valid
+        self._check_window()
         if is_local and self._plan.request.identifiers:
             outgoing = dataclasses.replace(outgoing, headers=self._plan.request.identifiers)
         self.dropped = outgoing.dropped
@@ -342,6 +344,17 @@ class Call:
                 backend.load(self.target.model)
         finally:
             self._load_ms = _load_ms((time.monotonic() - begin) * 1000)
+
+    def _check_window(self) -> None:
+        """Raise PromptTooLong when the prompt is too long for the window that the model has got since the decision, and
+        the server would cut it without an error."""
+        plan, target, observations = self._plan, self.target, self._services.beliefs.observations()
+        if plan.tags is None or model_facts(target, observations).refuses:
+            return
+        problem = too_long_for_server(target, observations, plan.tags.tokens)
+        if problem is not None and problem.in_force:
+            what = f"The prompt is too long for {target.model} at {target.backend}: {problem.why}."
+            raise PromptTooLong(what, window=problem.window)
 
     def _notice_load(self, reply: Whole | Stream | None) -> None:
         """Note a load that the facts have missed: they may be a second old, and other clients can evict models."""

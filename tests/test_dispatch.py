@@ -939,3 +939,28 @@ def test_a_probe_ends_before_it_loads_a_model() -> None:
     assert stage.called == []
     assert lines(stage) == [("a", "error", "not_loaded", None)]
     assert (stage.in_flight, stage.circuits.unhealthy()) == (0, frozenset())
+
+
+@pytest.mark.parametrize(
+    "facts, is_called",
+    [
+        ({"window": 500}, True),
+        ({"window": 499}, False),
+        ({"window": 499, "refuses": True}, True),
+        ({"window": 9, "refuses": True}, True),
+        ({"window": 499, "loaded": False}, True),
+    ],
+    ids=str,
+)
+def test_a_prompt_is_not_cut_by_a_window_that_the_model_got_since_the_decision(
+    facts: dict[str, Any], is_called: bool
+) -> None:
+    stage = Stage({"a": [whole()], "b": [whole()]})
+    stage.facts = {"a": {"a-model:latest": ModelFacts(**facts)}}
+    plan = Plan(build.request(), dataclasses.replace(TAGS, tokens=500), decision("a", "b"))
+    dispatch(plan, stage.services)
+    assert stage.called == (["a"] if is_called else ["b"])
+    if not is_called:
+        assert [call.error for call in stage.records] == ["too_long", None]
+        with pytest.raises(PromptTooLong, match="too long for a-model at a: about 500 tokens in, its learned window"):
+            dispatch(dataclasses.replace(plan, decision=decision("a")), stage.services)

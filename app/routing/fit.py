@@ -63,6 +63,11 @@ def too_long(
     declared = config.context_window(target.model)
     if declared is not None and prompt + reply > declared:
         return TooLong(f"about {prompt + reply} tokens, its declared window holds {declared}", declared, True)
+    return too_long_for_server(target, observations, prompt)
+
+
+def too_long_for_server(target: Target, observations: Observations, prompt: int) -> TooLong | None:
+    """Return why a prompt does not fit into the window that the server told."""
     facts = model_facts(target, observations)
     if facts.window is None or prompt <= facts.window * (_ROUGH if facts.refuses else 1):
         return None

@@ -116,6 +116,29 @@ def test_a_window_in_force_that_is_too_small(start: Start, ollama: Ollama) -> No
     assert len(ollama.answers) == 1
 
 
+@pytest.mark.parametrize("fallback", [True, False])
+def test_an_old_server_cuts_no_prompt_after_a_load(
+    router: Callable[..., Router], cloud: Upstream, fallback: bool
+) -> None:
+    """Its window is known only when the model is loaded, and it would cut the prompt without an error."""
+    with Ollama([OTHER], window=1000, version="0.11.0") as old:
+        backends = {
+            "gpu": {"type": "ollama", "endpoint": old.url, "models": ["other"]},
+            "cloud": {"type": "openai", "endpoint": f"{cloud.url}/v1", "model": "big"},
+        }
+        route = {"default": "gpu"} | ({"fallback": "cloud"} if fallback else {})
+        running = router({"backends": backends, "routes": [route]}, env={"OPENAI_API_KEY": "key"})
+        answer = running.chat("word " * 2500)
+        if fallback:
+            assert backend_of(answer) == "cloud"
+            assert answer.headers["X-LLR-Fallback-For"] == "gpu"
+        else:
+            assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
+            assert "its learned window holds 1000" in answer.error["message"]
+        assert old.loads == ["other:latest"]
+        assert old.answers == []
+
+
 def plan_of(router: Router, text: str) -> Any:
     return router.post("/v1/route", chat_body(text)).json
 
