@@ -31,7 +31,9 @@ class Discovery:
         self._beliefs.local.refresh(resolve)
         backends = to_ask(self._backends, self._beliefs.local.names)
         self._beliefs.forget_answers(backends)
-        gevent.joinall([gevent.spawn(self._ask, name, backend) for name, backend in backends.items()])
+        hosted = [one for name, one in self._backends.items() if one.hosted and name in self._beliefs.local.names]
+        questions = [gevent.spawn(self._ask, name, backend) for name, backend in backends.items()]
+        gevent.joinall([*questions, *(gevent.spawn(_ask_for_facts, backend) for backend in hosted)])
         self.done.set()
 
     def _ask(self, name: str, backend: Backend) -> None:
@@ -40,13 +42,12 @@ class Discovery:
             models = models_of(backend)
         self._beliefs.learn_models(name, models)
         if models is not None:
-            with gevent.Timeout(_TELL_S, False):
-                ask_for_facts(backend)
+            _ask_for_facts(backend)
 
 
 def to_ask(backends: Mapping[str, Backend], local: frozenset[str]) -> dict[str, Backend]:
-    """Return the backends to ask for their models.  Hosted ones are not asked, because the operator did not request
-    this traffic."""
+    """Return the backends to ask for their models.  Those of a hosted kind are not asked, because the operator did not
+    request this traffic."""
     return {name: backend for name, backend in backends.items() if name in local and not backend.hosted}
 
 
@@ -59,9 +60,10 @@ def models_of(backend: Backend) -> tuple[str, ...] | None:
         return None
 
 
-def ask_for_facts(backend: Backend) -> None:
-    """Ask for the facts that the list of models lacks.  A server that does not tell them is as good as before."""
+def _ask_for_facts(backend: Backend) -> None:
+    """Ask for the facts that the list of models lacks.  A server that does not tell them can be used all the same."""
     try:
-        backend.ask_for_facts()
+        with gevent.Timeout(_TELL_S, False):
+            backend.ask_for_facts()
     except BackendError as error:
         log.debug("%s: %s", backend.config.name, error.message)

@@ -1,4 +1,4 @@
-"""The facts that llama.cpp and vLLM tell: tables of their documents, good and odd, from a real HTTP server."""
+"""The facts that llama.cpp, vLLM and LM Studio tell: tables of documents, good and odd, from a real HTTP server."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ Make = Callable[..., tuple[Backend, Upstream]]
 def make() -> Iterator[Make]:
     opened: list[Any] = []
 
-    def backend(kind: str, answers: Mapping[str, object], **config: Any) -> tuple[Backend, Upstream]:
+    def backend(kind: str, answers: Mapping[str, object], path: str = "", **config: Any) -> tuple[Backend, Upstream]:
         up = Upstream().__enter__()
         opened.append(up)
-        for path, answer in answers.items():
+        for end, answer in answers.items():
             steps: list[Step] = answer if isinstance(answer, list) else reply(200, answer)
-            up.script(steps, path=path, repeat=True)
-        entry = BackendConfig(
-            name="b", type=kind, endpoint=up.url, timeouts=Timeouts(2, 0.5, 0.5), local=True, **config
-        )
+            up.script(steps, path=end, repeat=True)
+        known = {"name": "b", "type": kind, "timeouts": Timeouts(2, 0.5, 0.5), "local": True}
+        entry = BackendConfig(**{**known, "endpoint": up.url + path, **config})
         made = BACKEND_TYPES[kind](entry, {})
         opened.append(made)
         return made, up
@@ -162,9 +161,86 @@ def test_vllm(make: Make, case: str) -> None:
     assert facts_of(backend) is told
 
 
+def studio(name: str, state: str = "loaded", **more: object) -> dict[str, object]:
+    return {"id": name, "object": "model", "type": "llm", "state": state, "max_context_length": 131_072, **more}
+
+
+def studio_facts(loaded: bool = True, window: int | None = None, lacks: str = "", **more: Any) -> ModelFacts:
+    known = {"capabilities": CHAT - {lacks}, "trained": 131_072}
+    return ModelFacts(loaded=loaded, window=window, **{**known, **more})
+
+
+STUDIO: dict[str, tuple[object, dict[str, ModelFacts]]] = {
+    "loaded": (
+        {"data": [studio("Qwen/Qwen3-8B", loaded_context_length=8192, capabilities=["tool_use"])]},
+        {"qwen/qwen3-8b:latest": studio_facts(window=8192)},
+    ),
+    "not loaded": ({"data": [studio("m", "not-loaded")]}, {"m:latest": studio_facts(False)}),
+    "loading": ({"data": [studio("m", "loading", loaded_context_length=5)]}, {"m:latest": studio_facts(False)}),
+    "without tools": ({"data": [studio("m", capabilities=[])]}, {"m:latest": studio_facts(lacks="tools")}),
+    "older": ({"data": [studio("m")]}, {"m:latest": studio_facts()}),
+    "it sees": (
+        {"data": [studio("m", type="vlm", capabilities=["tool_use"])]},
+        {"m:latest": studio_facts(capabilities=CHAT | {"vision"})},
+    ),
+    "embeddings": (
+        {"data": [studio("m", type="embeddings")]},
+        {"m:latest": studio_facts(capabilities=frozenset({"embedding"}))},
+    ),
+    "another server": ({"data": [{"id": "m", "object": "model"}]}, {}),
+    "no such path": (reply(404, {"error": "Unexpected endpoint"}), {}),
+    "HTML": (reply(200, b"<html>", content_type="text/html"), {}),
+    "hanging": ([5.0], {}),
+    **{
+        f"odd: {value!r}": (
+            {
+                "data": [
+                    value,
+                    studio(value),
+                    studio("n", value),
+                    {
+                        **dict.fromkeys(studio("m"), value),
+                        "id": "m",
+                        "state": "loaded",
+                        "loaded_context_length": value,
+                        "capabilities": value,
+                    },
+                ]
+            },
+            {"m:latest": ModelFacts(loaded=True)},
+        )
+        for value in ODD
+        if not isinstance(value, str)
+    },
+}
+
+
+@pytest.mark.parametrize("path", ["/v1", ""])
+@pytest.mark.parametrize("case", STUDIO)
+def test_lm_studio(make: Make, case: str, path: str) -> None:
+    answer, facts = STUDIO[case]
+    backend, up = make("openai", {"/api/v0/models": answer}, path=path)
+    facts_of(backend)
+    assert backend.facts == facts
+    assert backend.tells_loaded is bool(facts)
+    assert {request.path for request in up.requests} >= {"/api/v0/models"}
+
+
+def test_lm_studio_believes_the_last_window(make: Make) -> None:
+    backend, up = make("openai", {})
+    for entry, window in (
+        (studio("m", loaded_context_length=8192), 8192),
+        (studio("m", "not-loaded"), 8192),
+        (studio("m", loaded_context_length=4096), 4096),
+    ):
+        up.script(reply(200, {"data": [entry]}), path="/api/v0/models")
+        backend.look()
+        assert backend.facts["m:latest"].window == window
+
+
 @pytest.mark.parametrize("kind", ["openai", "sarmalink"])
-def test_hosted_servers_tell_nothing(make: Make, kind: str) -> None:
-    backend, up = make(kind, {}, api_key_env=None)
+@pytest.mark.parametrize("local", [None, False])
+def test_hosted_servers_are_not_asked(make: Make, kind: str, local: bool | None) -> None:
+    backend, up = make(kind, {}, local=local)
     backend.ask_for_facts()
-    backend.look()
-    assert (dict(backend.facts), up.requests) == ({}, [])
+    assert (dict(backend.facts), up.requests, backend.changes) == ({}, [], None)
