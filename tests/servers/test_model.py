@@ -25,7 +25,7 @@ pytestmark = pytest.mark.model
 
 WINDOW = 2048  # tokens
 STORY = "Once upon a time a fox lived beside a wide river and counted the boats. " * 25  # some 450 tokens
-TOO_LONG = STORY * 6
+TOO_LONG = STORY * 5 + STORY[: len(STORY) // 2]  # for the window, but not beyond doubt: the server counts it
 
 
 @contextmanager
@@ -110,9 +110,27 @@ def test_overflow_is_a_400_with_the_servers_numbers(router: Router) -> None:
     for answer in (router.chat(TOO_LONG), router.chat(TOO_LONG, stream=True)):
         assert answer.status == 400, answer.body[:300]
         error = answer.json["error"]
-        assert (error["type"], error["n_ctx"]) == ("exceed_context_size_error", WINDOW)
+        assert (error["code"], error["n_ctx"]) == ("context_length_exceeded", WINDOW)
         assert error["n_prompt_tokens"] > WINDOW
     assert router.chat("hello", max_tokens=4).status == 200  # no circuit opened
+
+
+def test_what_is_far_too_long_is_refused_by_the_learned_window(router: Router) -> None:
+    answer = router.chat(TOO_LONG * 2)
+    assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
+    assert f"context window among its backends is {WINDOW} tokens" in answer.error["message"]
+
+
+def test_the_facts_of_the_server_are_learned(router: Router) -> None:
+    def model() -> dict[str, Any]:
+        [server] = router.get("/v1/metrics").json["servers"]
+        return next((row for row in server["models"] if row["model"] == MODEL), {})
+
+    wait_until(lambda: model().get("window"), 10, "the window")
+    facts = model()
+    assert (facts["window"], facts["trained"], facts["loaded"]) == (WINDOW, 8192, None)
+    assert facts["size_bytes"] > 90_000_000
+    assert "completion" in facts["capabilities"] and "vision" not in facts["capabilities"]
 
 
 def test_log_probabilities_pass(router: Router) -> None:
