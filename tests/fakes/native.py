@@ -305,4 +305,5 @@ def _text_of(document: Any) -> str:
     error = document.get("error") if isinstance(document, dict) else document
     fields = error if isinstance(error, dict) else document if isinstance(document, dict) else {"message": str(error)}
     quoted = json.dumps({"error": fields}) if fields.get("code") else ""  # as it quotes its inference server
-    return quoted or str(fields.get("message") or fields.get("detail") or fields.get("details") or error)
+    words = fields.get("message") or fields.get("detail") or fields.get("details") or error
+    return quoted if "message" in fields and quoted else str(words)

@@ -438,6 +438,7 @@ def test_the_last_call_with_an_id_names_the_result() -> None:
     [
         (b"{}\n", False),
         (b'{"model":"m"}\n', False),
+        (b'{"object":"error","message":"oom"}\n', False),
         (b'{"message":{}}\n', True),
         (b'{"done":true}\n', True),
         (b"x\n", True),
@@ -447,3 +448,10 @@ def test_a_line_without_a_message_is_no_part_of_a_reply(first: bytes, is_event: 
     watch = WIRES[Wire.OLLAMA].watch()
     watch.feed(first)
     assert watch.has_event is is_event
+
+
+def test_nothing_behind_an_error_is_passed_on() -> None:
+    watch = WIRES[Wire.OLLAMA].watch()
+    piece = line(content="one") + b'{"error": "oom"}\n' + line(END)
+    watch.feed(piece)
+    assert watch.before_failure(piece) == line(content="one")

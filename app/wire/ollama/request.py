@@ -109,7 +109,7 @@ def _checked(document: JsonObject, place: str = "") -> JsonDict:
 
 def _number(value: object, name: str, most: float) -> object:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not -most < value < most:
-        raise Untranslatable(f"`{name}` must be a number of usual size.", param=name)
+        raise Untranslatable(f"`{name}` must be a number, at most {most:g}.", param=name)
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import takewhile
 
 from app.types import JsonDict, JsonObject, Wire
 from app.wire import sse
@@ -85,7 +86,8 @@ class StreamWatch:
 
     def before_failure(self, piece: bytes) -> bytes:
         """Return the whole lines before the failure."""
-        return b"".join(line for line in piece.splitlines(keepends=True) if self._passes(line))
+        lines = [*takewhile(self._passes, piece.splitlines(keepends=True))]
+        return b"".join(lines)
 
     def _passes(self, line: bytes) -> bool:
         document = sse.json_of(line)
@@ -96,7 +98,8 @@ class StreamWatch:
             self.has_event = True
             self.error = {"error": error_of(document)}
             return
-        self.has_event = self.has_event or "message" in document or bool(document.get("done"))
+        is_part = isinstance(document.get("message"), Mapping) or bool(document.get("done"))
+        self.has_event = self.has_event or is_part
         self._has_calls = self._has_calls or has_calls(document)
         self.facts.chars += chars_of(document)
         if document.get("done"):
