@@ -28,14 +28,10 @@ def budgets_of(policy: Policy) -> Budgets:
     for route in policy.routes:
         if route.latency_budget_ms is None:
             continue
-        names = (member for name in (route.backend, *route.fallbacks) for member in _members(name, policy))
+        names = (member for name in (route.backend, *route.fallbacks) for member in policy.members(name))
         for backend in dict.fromkeys(names):
             budgets.setdefault(backend, []).append((route.label, route.latency_budget_ms))
     return budgets
-
-
-def _members(name: str, policy: Policy) -> tuple[str, ...]:
-    return policy.pools[name].members if name in policy.pools else (name,)
 
 
 @dataclass(slots=True)

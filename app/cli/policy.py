@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import click
@@ -17,7 +18,7 @@ from app.errors import PolicyError
 from app.policy.check import check
 from app.policy.docs import keys, reference
 from app.routing.locality import host_name, judge_config
-from app.types import BackendConfig
+from app.types import BackendConfig, Pool
 
 policy_group = AppGroup("policy", help="Check, show, document and replay policies.")
 policy_group.add_command(policy_replay)
@@ -69,8 +70,17 @@ def policy_show(as_json: bool) -> None:
     ]
     click.echo(table(("backend", "type", "endpoint", "models"), rows))
     click.echo()
+    if rules.pools:
+        members = [(name, " ".join(_with_weights(pool))) for name, pool in rules.pools.items()]
+        click.echo(table(("pool", "members"), members))
+        click.echo()
     steps = [(route.label, " > ".join((route.backend, *route.fallbacks)), route.reason) for route in rules.routes]
     click.echo(table(("route", "targets", "reason"), steps))
+
+
+def _with_weights(pool: Pool) -> Iterator[str]:
+    for member in pool.members:
+        yield f"{member} ({pool.weight(member):g})" if pool.weights else member
 
 
 def _with_locality(config: BackendConfig) -> BackendConfig:

@@ -100,11 +100,8 @@ def _route_targets(route: Route, choice: Choice) -> tuple[Target, ...]:
     policy, family = choice.policy, choice.tags.family
     pools: dict[str, str | None] = {}  # a backend -> the pool that it is a member of here
     for name in (route.backend, *route.fallbacks):
-        if name not in policy.pools:
-            pools.setdefault(name)
-            continue
-        for member in policy.pools[name].members:
-            pools.setdefault(member, name)
+        for member in policy.members(name):
+            pools.setdefault(member, None if member == name else name)
     return tuple(
         Target(name, model_for(policy.backends[name], family, choice.observations), pool=pool)
         for name, pool in pools.items()

@@ -227,7 +227,7 @@ class Names:
 
 def _members_of(name: str, policy: Policy) -> tuple[Target, ...]:
     """Return the members of a pool, without models."""
-    return tuple(Target(member, "", pool=name) for member in policy.pools[name].members)
+    return tuple(Target(member, "", pool=name) for member in policy.members(name))
 
 
 _AUTO_NAME = Name(AUTO, ROUTER)

@@ -174,6 +174,10 @@ class Policy:
     savings_against: str | None = None  # the backend whose price is compared with the cost
     version: str = ""  # short hash of the text, so that two machines can be compared
 
+    def members(self, name: str) -> tuple[str, ...]:
+        """Return the backends that a name of a backend or a pool stands for."""
+        return self.pools[name].members if name in self.pools else (name,)
+
     @property
     def echoes(self) -> frozenset[str]:
         """Return the backends that are not models: they repeat the prompt."""

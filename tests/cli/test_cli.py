@@ -275,6 +275,17 @@ def test_policy_check_warns(run: Run, tmp_path: Path) -> None:
     )
 
 
+def test_policy_show_names_the_members_of_pools(good: Run, tmp_path: Path) -> None:
+    text = (tmp_path / "policy.yaml").read_text("utf-8")
+    pools = {
+        "both": {"members": ["parrot", "cloud"]},
+        "trial": {"members": ["parrot", "cloud"], "weights": {"parrot": 9}},
+    }
+    (tmp_path / "policy.yaml").write_text(f"{text}\npools: {json.dumps(pools)}\n", "utf-8")
+    output = good("policy", "show").output
+    assert "pool   members\nboth   parrot cloud\ntrial  parrot (9) cloud (1)\n" in output
+
+
 def test_policy_show(good: Run, tmp_path: Path) -> None:
     lines = good("policy", "show").output.splitlines()
     assert lines == [

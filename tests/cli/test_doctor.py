@@ -205,6 +205,23 @@ def test_a_budget_against_what_was_measured(examine, upstream: Fake, tmp_path: P
     only(examine(policy), "default", "local is expected to take 9000 ms", "raise it above 9000")
 
 
+def test_a_budget_is_compared_with_the_best_member_of_a_pool(examine, upstream: Fake) -> None:
+    up = upstream(models=HELD)
+    policy = rules(one=ollama(up, p50Ms=1800), two=ollama(up, p50Ms=900), spare=ollama(up, p50Ms=600))
+    policy["pools"] = {"gpu": {"members": ["one", "two"]}}
+    policy["routes"] = [{"default": "gpu", "fallback": "spare", "latencyBudgetMs": 1200}]
+    in_order(examine(policy))
+    policy["routes"][0]["latencyBudgetMs"] = 800
+    only(examine(policy), "default", "gpu is expected to take 900 ms: the route always skips it", "raise it above 900")
+
+
+def test_an_echo_in_a_pool(examine, upstream: Fake) -> None:
+    policy = rules(one=ollama(upstream(models=HELD)), parrot={"type": "echo"})
+    policy["pools"] = {"gpu": {"members": ["one", "parrot"]}}
+    policy["routes"] = [{"default": "gpu"}]
+    only(examine(policy), "parrot", "it is no model: it repeats the prompt", "install Ollama")
+
+
 @pytest.mark.parametrize("said", [None, 4096, 16384])
 def test_a_small_context(examine, upstream: Fake, said: int | None) -> None:
     up = upstream(models=HELD)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from math import inf
 
 from app.cli.checks.backends import BAD_TLS, OFFLINE, REFUSED_KEY, WRONG_HOST, start
 from app.cli.checks.facts import Facts, Finding
@@ -132,9 +133,10 @@ def spilling(facts: Facts) -> Iterator[Finding]:
 
 def _when_warm(facts: Facts, route: Route) -> str:
     """Return the fix for a backend that meets the budget except while it loads a model or has a queue; else ""."""
-    model = facts.model_of(route, route.backend)
-    warm_ms = facts.timings.warm_ms.get((route.backend, model))
-    if warm_ms is None or warm_ms > (route.latency_budget_ms or 0):
+    targets = [(name, facts.model_of(route, name)) for name in facts.policy.members(route.backend)]
+    measured = [(facts.timings.warm_ms[target], target[1]) for target in targets if target in facts.timings.warm_ms]
+    warm_ms, model = min(measured, default=(inf, ""))
+    if warm_ms > (route.latency_budget_ms or 0):
         return ""
     return (
         f"leave the budget, because {model} takes {duration(warm_ms)} while it is loaded and no call waits: keep it "

@@ -229,14 +229,13 @@ def abilities(facts: Facts) -> Iterator[Finding]:
         images = route.match.get("modality")
         if not isinstance(images, frozenset) or images != {"image"}:
             continue
-        model = facts.model_of(route, route.backend)
-        capabilities = (
-            facts.discoveries.get(route.backend, Discovery()).facts.get(model_key(model), _UNKNOWN).capabilities
-        )
-        if capabilities is not None and "vision" not in capabilities:
-            what = f"the route is for images, and {model} of {route.backend} reads none"
-            fix = f"name a model that reads images in `families` (gemma) of {route.backend}: {_with('vision', facts)}"
-            yield Finding("ability", route.label, what, fix)
+        for name in facts.policy.members(route.backend):
+            model = facts.model_of(route, name)
+            capabilities = facts.discoveries.get(name, Discovery()).facts.get(model_key(model), _UNKNOWN).capabilities
+            if capabilities is not None and "vision" not in capabilities:
+                what = f"the route is for images, and {model} of {name} reads none"
+                fix = f"name a model that reads images in `families` (gemma) of {name}: {_with('vision', facts)}"
+                yield Finding("ability", route.label, what, fix)
     for name in facts.policy.backends:
         refusals = [
             group

@@ -55,15 +55,22 @@ def budgets(facts: Facts) -> Iterator[Finding]:
 
 
 def _warm_ms(facts: Facts, route: Route, name: str) -> float | None:
-    """Return the expected time of a warm call to the model that this route's requests get."""
+    """Return the expected time of a warm call to the model that this route's requests get; of a pool, that of its
+    fastest member."""
     warm = Observations(latency_ms=facts.timings.warm_ms)  # without facts, so that nothing has to load
-    return expected_ms(Target(name, facts.model_of(route, name)), facts.policy.backends[name], warm)
+    times = [
+        expected_ms(Target(member, facts.model_of(route, member)), facts.policy.backends[member], warm)
+        for member in facts.policy.members(name)
+    ]
+    measured = [time for time in times if time is not None]
+    return min(measured) if len(measured) == len(times) else None
 
 
 def echo(facts: Facts) -> Iterator[Finding]:
     """Report echo backends in the routes and in the A/B trial."""
     echoes = facts.policy.echoes
-    if name := next((route.backend for route in facts.policy.routes if route.backend in echoes), ""):
+    firsts = (name for route in facts.policy.routes for name in facts.policy.members(route.backend))
+    if name := next((name for name in firsts if name in echoes), ""):
         fix = "install Ollama, `ollama pull` a model, delete the policy, run `flask init` and restart the router"
         yield Finding("echo", name, "it is no model: it repeats the prompt", fix)
     for name in facts.policy.ab.candidates.values() if facts.policy.ab.enabled else ():
