@@ -17,6 +17,7 @@ from app.errors import (
     CannotServe,
     CapabilityMissing,
     ModelNotLoaded,
+    NoPlace,
     PrivacyViolation,
     PromptTooLong,
     RouterError,
@@ -29,6 +30,7 @@ from app.routing.fit import too_long_for_server
 from app.routing.locality import host_of, judge_target
 from app.routing.model_facts import model_facts
 from app.services import Services
+from app.tries import Failures, Tries
 from app.types import (
     Basis,
     Buffered,
@@ -51,7 +53,6 @@ from app.types import (
 )
 
 _LEAST_LOAD_MS = 100
-Failures = list[tuple[str, BackendError]]  # backend, and why its call failed
 E = TypeVar("E", bound=RouterError)
 
 
@@ -61,11 +62,11 @@ def dispatch(plan: Plan, services: Services) -> Reply:
 
     Raises BackendRejected (the client's own mistake), CannotServe and AllBackendsFailed.
     """
-    failures: Failures = []
-    steps: list[Step] = []  # of the trace, after those of the decision
-    for targets in _admitted(plan, services, failures, steps):
-        why, basis = _why(plan, targets, failures), None if failures else plan.decision.basis
-        call = Call(plan, targets, why, services, kind=plan.request.kind, basis=basis)
+    tries = Tries(plan, services)
+    failures, steps, basis = tries.failures, tries.steps, plan.decision.basis
+    for targets in tries:
+        why = _why(plan, targets, failures, services)
+        call = Call(plan, targets, why, services, kind=plan.request.kind, basis=basis, tries=tries)
         try:
             reply = call.make()
         except BackendError as error:
@@ -73,8 +74,8 @@ def dispatch(plan: Plan, services: Services) -> Reply:
                 raise _refused(error, plan.decision, call.target, steps) from None
             # Its frames refer to the request, and the errors to this list: only the garbage collector would free them.
             error.__traceback__ = error.__context__ = None
-            failures.append((call.target.backend, error))
-            steps.append(Step("call", f"{call.target.backend} failed: {error.kind}"))
+            tries.failed(call.tried, call.target, error)
+            basis = None if call.is_recorded else basis
             for target in call.tried:
                 targets.remove(target)
             continue
@@ -83,62 +84,6 @@ def dispatch(plan: Plan, services: Services) -> Reply:
     if len(refusals) == len(failures):
         raise _refused(_summary(refusals), plan.decision, call.target, steps)
     raise _all_failed(failures, plan.decision, call.target, steps)
-
-
-def _admitted(plan: Plan, services: Services, failures: Failures, steps: list[Step]) -> Iterator[list[Target]]:
-    """Yield the targets in order, then those whose server wants no calls now, then the unhealthy ones: they are tried
-    when no other target has replied.  The members of a pool come together, again and again until the caller has removed
-    all of them.  When a server counted the tokens of the prompt, targets with a smaller window are left out."""
-    busy: list[Target] = []
-    unhealthy: list[Target] = []
-    for targets in _groups(plan.decision.targets):
-        while targets:
-            left = targets
-            if failures:
-                left = [target for target in targets if not _is_too_small(target, failures, steps, services)]
-            passed_over = services.circuits.busy()
-            targets = _healthy([target for target in left if target.backend not in passed_over], plan, services)
-            for target in left:
-                if target not in targets:
-                    (busy if target.backend in passed_over else unhealthy).append(target)
-            if targets:
-                yield targets
-    for target in (*busy, *unhealthy):
-        if not _is_too_small(target, failures, steps, services):
-            yield [target]
-
-
-def _healthy(targets: list[Target], plan: Plan, services: Services) -> list[Target]:
-    """Return the targets whose circuit admits the request.  Of several members, the one that the call gets a place at
-    is told later."""
-    if len(targets) == 1:
-        return targets if services.circuits.admit(targets[0].backend, plan.request.request_id) else []
-    unhealthy = services.circuits.unhealthy()
-    return [target for target in targets if target.backend not in unhealthy]
-
-
-def _groups(targets: Sequence[Target]) -> Iterator[list[Target]]:
-    """Yield each target alone, and the members of a pool that stand side by side together."""
-    group: list[Target] = []
-    for target in targets:
-        if group and (target.pool is None or target.pool != group[0].pool):
-            yield group
-            group = []
-        group.append(target)
-    yield group
-
-
-def _is_too_small(target: Target, failures: Failures, steps: list[Step], services: Services) -> bool:
-    """Return True when the prompt has more tokens, by the count of another server, than the window of a target holds.
-    A window that the server has told counts only while it is in force."""
-    tokens = max((error.tokens or 0 for _, error in failures if isinstance(error, PromptTooLong)), default=0)
-    declared = services.upstreams[target.backend].backend.config.context_window(target.model)
-    facts = model_facts(target, services.beliefs.observations())
-    learned = facts.window if facts.loaded is not False else None
-    window = min((size for size in (declared, learned) if size is not None), default=tokens)
-    if window < tokens:
-        steps.append(Step("call", f"{target.backend} skipped: {tokens} tokens, its window holds {window}"))
-    return window < tokens
 
 
 def _summary(refusals: Sequence[CannotServe]) -> CannotServe:
@@ -151,7 +96,7 @@ def _summary(refusals: Sequence[CannotServe]) -> CannotServe:
     return lacks[0] if len(lacks) == 1 else CapabilityMissing.of_all(lacks)
 
 
-def _why(plan: Plan, targets: Sequence[Target], failures: Failures) -> Why:
+def _why(plan: Plan, targets: Sequence[Target], failures: Failures, services: Services) -> Why:
     """Return the reasons for a call to one of these targets.  Only a target that is first because of an open circuit
     stands for another one.  A member of a pool replaces the member that failed."""
     decision = plan.decision
@@ -159,9 +104,10 @@ def _why(plan: Plan, targets: Sequence[Target], failures: Failures) -> Why:
     if failures and decision.targets[0].pool:
         first = failures[0][0]
     is_first = any(target.backend == first for target in targets)
+    passed_over = Reason.QUEUE if first in services.circuits.busy() else Reason.COOLING
     return Why(
         route=decision.route,
-        reason=Reason.FALLBACK if failures else decision.reason if is_first else Reason.COOLING,
+        reason=Reason.FALLBACK if failures else decision.reason if is_first else passed_over,
         fallback_for=None if is_first else first,
         sensitivity_reason=plan.request.private_because,
     )
@@ -227,8 +173,10 @@ class Call:
         *,
         kind: Kind,
         basis: Basis | None = None,
+        tries: Tries | None = None,
     ) -> None:
-        """`targets` are one target, or members of a pool: the call goes to the one where it gets a place."""
+        """`targets` are one target, or several: the call goes to the one where it gets a place.  `tries` has the other
+        tries of the request; None: there are none."""
         self.target = targets[0]
         self.tried = tuple(targets)  # the targets that need no other call: all of them while no place was free
         self.why = why
@@ -237,6 +185,7 @@ class Call:
         self._kind = kind
         self._stream = plan.request.stream and kind == Kind.LIVE  # no client waits for other kinds
         self._basis = basis
+        self._tries = tries
         self._egress = Egress()
         self._started = time.monotonic()
         self._first_byte: float | None = None
@@ -253,6 +202,8 @@ class Call:
         try:
             return self._open()
         except BackendError as error:
+            if isinstance(error, NoPlace) and not self.is_recorded:
+                raise
             ending = Ending(
                 outcome=Outcome.ERROR,
                 error=error.kind,
@@ -269,13 +220,18 @@ class Call:
             self._finish(Ending(outcome=Outcome.CANCELLED))
             raise
 
+    @property
+    def is_recorded(self) -> bool:
+        """Return False for a call that did not even wait for a place."""
+        return self._place is not None or self._wait_ms is not None
+
     def _open(self) -> Whole | Stream:
         """Wait for a place, pass the privacy gate, ask the server where it runs the model, and call the backend.
         The question comes after the wait, because its answer is valid for a second only."""
         self._place = self._take_place()
         self.target = target = self._place.target
-        if len(self.tried) > 1:
-            self.tried = (target,)
+        self.tried = (target,)
+        if self._tries is not None:
             self._services.circuits.admit(target.backend, self._plan.request.request_id)
         backend, private = self._services.upstreams[target.backend].backend, self._plan.decision.private
         observations = self._services.beliefs.observations()
@@ -308,14 +264,19 @@ class Call:
         place = places.take(targets if patience_ms is None else targets[:1])
         if place is not None:
             return place
-        begin, arrival_ns = time.monotonic(), time.monotonic_ns()
+        longest_s = self._longest_wait_s(targets)
+        begin, begin_ns = time.monotonic(), time.monotonic_ns()
+        if self._tries is not None:
+            begin_ns = self._tries.begin_ns = self._tries.begin_ns or begin_ns
         try:
             if patience_ms is not None:
                 place = self._wait_for_own(targets[0], patience_ms) or places.take(targets)
-            wait_s = self._first_byte_s(targets)
-            return place or places.wait(targets, self._lane, wait_s, arrival_ns, tell=self._telling)
+            if place is None and longest_s == 0:
+                raise NoPlace("all its places (maxConcurrency) are taken, and the wait would be longer than maxWaitMs")
+            return place or places.wait(targets, self._lane, longest_s, begin_ns, tell=self._telling)
         finally:
-            self._wait_ms = round((time.monotonic() - begin) * 1000)
+            if longest_s or patience_ms:
+                self._wait_ms = round((time.monotonic() - begin) * 1000)
 
     def _wait_for_own(self, target: Target, patience_ms: float) -> Place | None:
         if not patience_ms:
@@ -325,7 +286,9 @@ class Call:
         except BackendBusy:
             return None
 
-    def _first_byte_s(self, targets: Sequence[Target]) -> float:
+    def _longest_wait_s(self, targets: Sequence[Target]) -> float:
+        if self._tries is not None:
+            return self._tries.longest_wait_s(targets)
         upstreams = self._services.upstreams
         return max(upstreams[target.backend].backend.config.timeouts.first_byte_s for target in targets)
 

@@ -34,6 +34,7 @@ from app.errors import (
     ServerBusy,
     StreamInterrupted,
 )
+from app.places import Place
 from app.types import (
     Buffered,
     Classification,
@@ -789,6 +790,79 @@ def test_a_busy_backend_passes_the_request_on_and_is_not_to_blame() -> None:
     assert stage.called == ["b"]
     stage.places.release(held)
     assert run(stage, "a", "b").target.backend == "a"
+
+
+def full(*names: str, first_byte_s: float = 5.0, **longest_wait_ms: float) -> tuple[Stage, dict[str, Place]]:
+    """Backends with one place each, which is taken; and `spare`, which has no limit."""
+    stage = Stage(
+        {name: [] for name in (*names, "spare")},
+        limits=dict.fromkeys(names, 1),
+        longest_wait_ms=longest_wait_ms,
+        first_byte_s=first_byte_s,
+        local=frozenset(names),
+    )
+    held = {name: place for name in names if (place := stage.places.take([Target(name, f"{name}-model")]))}
+    return stage, held
+
+
+def test_who_would_wait_too_long_does_not_begin_to_wait() -> None:
+    """The plan may be older than the queue.  A call that does not wait makes no record; the first one has the basis."""
+    stage, _ = full("a", a=0.5)
+    reply = run(stage, "a", "spare")
+    assert (reply.target.backend, reply.fallback_for, reply.failed) == ("spare", "a", "a:busy")
+    assert lines(stage) == [("spare", "ok", None, "a")]
+    assert stage.records[0].wait_ms is None
+    assert "a has no free place within 0 ms: 1 ahead" in [step.outcome for step in reply.trace]
+
+
+def test_who_has_waited_for_the_longest_wait_goes_on() -> None:
+    stage, _ = full("a", a=20)
+    assert run(stage, "a", "spare").target.backend == "spare"
+    assert lines(stage) == [("a", "error", "busy", None), ("spare", "ok", None, "a")]
+    assert stage.records[0].wait_ms > 0
+
+
+def released_soon(stage: Stage, place: Place) -> None:
+    gevent.spawn_later(0.05, stage.places.release, place)
+
+
+@pytest.mark.parametrize("longest_ms", [0.5, 20], ids=["does not wait", "goes on"])
+def test_with_no_other_target_it_waits_for_the_first_byte_deadline(longest_ms: float) -> None:
+    """Private requests too."""
+    stage, held = full("a", a=longest_ms)
+    released_soon(stage, held["a"])
+    reply = run(stage, "a", private=True)
+    assert (reply.target.backend, reply.fallback_for, reply.failed) == ("a", None, "")
+    assert lines(stage) == [("a", "ok", None, None)]
+    assert stage.records[0].wait_ms > 0
+
+
+def test_when_all_places_are_taken_the_first_free_one_counts() -> None:
+    stage, held = full("a", "b", a=0.5, b=0.5)
+    released_soon(stage, held["b"])
+    reply = run(stage, "a", "b")
+    assert (reply.target.backend, reply.failed) == ("b", "")
+    assert [(call.backend, call.outcome) for call in stage.records] == [("b", "ok")]
+    assert stage.in_flight == 2 - 1
+
+
+def test_who_waits_while_the_last_target_fails_is_served_in_the_end() -> None:
+    stage, held = full("a", a=0.5)
+    stage.backends["spare"].answers = [BackendTimeout("late")]
+    released_soon(stage, held["a"])
+    reply = run(stage, "a", "spare")
+    assert (reply.target.backend, reply.failed) == ("a", "spare:timeout")
+    assert [(call.backend, call.outcome) for call in stage.records] == [("spare", "error"), ("a", "ok")]
+
+
+@pytest.mark.parametrize("names", [("a",), ("a", "b")])
+def test_when_no_place_becomes_free_the_client_is_told_to_come_again(names: tuple[str, ...]) -> None:
+    stage, _ = full(*names, first_byte_s=0.03, a=0.5, b=0.5)
+    with pytest.raises(AllBackendsFailed) as caught:
+        run(stage, *names)
+    assert (caught.value.status, caught.value.code, caught.value.retry_after_s) == (503, "busy", 1.0)
+    assert caught.value.refusal == "busy"
+    assert {call.error for call in stage.records} == {"busy"}
 
 
 @pytest.mark.parametrize(

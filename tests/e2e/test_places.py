@@ -70,6 +70,27 @@ def test_first_come_first_served_over_all_workers(upstream, router):
     assert [request.json["messages"][-1]["content"] for request in chats] == [f"call {call}" for call in range(8)]
 
 
+def test_a_request_that_would_wait_too_long_goes_to_the_fallback_at_once(upstream, router):
+    gpu, cloud = upstream(models=["m:1"]), upstream(models=["m:1"], text="from the cloud")
+    gate = replies.Gate()
+    gpu.script([gate, *replies.reply(200, replies.completion("from the gpu"))])
+    rules = policy(gpu.url, "m:1", maxWaitMs=200, p50Ms=5000)
+    rules["backends"]["cloud"] = {"type": "ollama", "endpoint": cloud.url, "api": "openai", "models": ["m:1"]}
+    rules["routes"] = [{"match": {"sensitivity": "high"}, "backend": "gpu"}, {"default": "gpu", "fallback": "cloud"}]
+    running = router(rules, workers=2)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(running.chat)
+        assert gate.reached.wait(10)
+        for _ in range(4):
+            answer = running.chat()
+            assert (answer.text, answer.headers["X-LLR-Backend"]) == ("from the cloud", "cloud")
+        private = pool.submit(running.chat, headers={"X-LLR-Sensitivity": "high"})
+        wait_until(lambda: waiting(running) == 1, 10, "the private request waits")
+        gate.open()
+        assert [first.result().text, private.result().status] == ["from the gpu", 200]
+        assert private.result().headers["X-LLR-Backend"] == "gpu"
+
+
 def test_calls_for_the_loaded_model_go_first(router):
     """Four calls for each of two models, sent in turns: as they arrive they would need eight loads."""
     with Ollama([Model("a:1", load_s=0.2, token_s=0.05), Model("b:1", load_s=0.2, token_s=0.05)]) as ollama:

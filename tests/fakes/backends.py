@@ -114,6 +114,8 @@ class Stage:
         local: frozenset[str] = frozenset(),
         limits: Mapping[str, int] | None = None,
         prices: Mapping[str, Price] | None = None,
+        longest_wait_ms: Mapping[str, float] | None = None,
+        first_byte_s: float = 0.001,
     ) -> None:
         self.now = 1000.0
         self.circuits = Circuits(lambda: self.now)
@@ -124,7 +126,14 @@ class Stage:
         self.records: list[SimpleNamespace] = []  # flat, see build.flat
         self.backends = {
             name: FakeBackend(
-                config(name, price=(prices or {}).get(name), max_concurrency={"*": (limits or {}).get(name, 0)}), *given
+                config(
+                    name,
+                    first_byte_s=first_byte_s,
+                    price=(prices or {}).get(name),
+                    max_concurrency={"*": (limits or {}).get(name, 0)},
+                    max_wait_ms=(longest_wait_ms or {}).get(name),
+                ),
+                *given,
             )
             for name, given in answers.items()
         }
@@ -147,7 +156,8 @@ class Stage:
             unhealthy=unhealthy,
             model_hosts=self.model_hosts,
             facts=self.facts,
-            queues=self.queues,
+            queues={**self.places.queues(), **self.queues},
+            busy=self.circuits.busy(),
         )
 
     def record(self, call: CallRecord) -> None:
