@@ -40,6 +40,7 @@ from app.types import (
     Ending,
     Kind,
     Lane,
+    Observations,
     Outcome,
     Plan,
     Reason,
@@ -248,7 +249,8 @@ class Call:
                 raise _forbidden(f"hands {target.model} on to {host}")
             if load_first:
                 self._load(backend)  # which takes longer than the answer of the server is valid
-        self._check_window()
+                observations = self._services.beliefs.observations()
+        self._check_window(observations)
         if is_local and self._plan.request.identifiers:
             outgoing = dataclasses.replace(outgoing, headers=self._plan.request.identifiers)
         self.dropped = outgoing.dropped
@@ -308,10 +310,10 @@ class Call:
         finally:
             self._load_ms = _load_ms((time.monotonic() - begin) * 1000)
 
-    def _check_window(self) -> None:
+    def _check_window(self, observations: Observations) -> None:
         """Raise PromptTooLong when the prompt is too long for the window that the model has got since the decision, and
         the server would cut it without an error."""
-        plan, target, observations = self._plan, self.target, self._services.beliefs.observations()
+        plan, target = self._plan, self.target
         if plan.tags is None or model_facts(target, observations).refuses:
             return
         problem = too_long_for_server(target, observations, plan.tags.tokens)
