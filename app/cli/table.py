@@ -49,11 +49,10 @@ def usd(cost: float | None) -> str | None:
 
 
 def folded(title: str, text: str, indent: int) -> str:
-    """Return a title and its text, which begins after `indent` characters on every line."""
+    """Return a title and its text, which begins after `indent` characters on every line, or behind a longer title."""
     width = max(40, shutil.get_terminal_size((80, 24)).columns)
-    return textwrap.fill(
-        text, width, initial_indent=f"{title:{indent}}", subsequent_indent=" " * indent, break_on_hyphens=False
-    )
+    head = f"{title} " if len(title) >= indent and title[-1:].strip() else f"{title:{indent}}"
+    return textwrap.fill(text, width, initial_indent=head, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
 def wrapped(text: str, indent: int = 0) -> str:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from app import create_app
-from app.cli.table import shortened, table, usd, wrapped
+from app.cli.table import folded, shortened, table, usd, wrapped
 from app.metrics.store import Store
 from app.storage import now_ms
 from app.types import Basis, Observations, Target
@@ -222,3 +222,9 @@ def test_a_line_for_a_pipe_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     first, *rest = wrapped(line, 2).splitlines()
     assert len(first) <= 60 and rest and all(more.startswith("  a") or more.startswith("  ") for more in rest)
+
+
+def test_a_title_and_its_text_stay_apart() -> None:
+    assert folded("  match", "yes", 12) == "  match     yes"
+    assert folded("  capabilities", "dropped", 12) == "  capabilities dropped"
+    assert folded("", "a total", 0) == "a total"
