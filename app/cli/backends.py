@@ -10,7 +10,6 @@ import click
 from flask.cli import AppGroup
 
 from app.backends.base import Backend
-from app.background.discovery import to_ask
 from app.beliefs.local import resolve
 from app.cli.checks import Discovery
 from app.cli.common import cells, counted, get_services, print_json
@@ -41,9 +40,8 @@ def backends_list(as_json: bool) -> None:
         key = "none needed" if not config.api_key_env else "set" if os.environ.get(config.api_key_env) else "NOT SET"
         entry = {"backend": name, "type": config.type, "endpoint": config.endpoint, "local": name in local, "key": key}
         rows.append(entry)
-    upstreams = {name: one.backend for name, one in services.upstreams.items()}
-    configs = [backend.config for backend in to_ask(upstreams, local).values() if not backend.in_process]
-    replies = discover(configs, os.environ)
+    servers = [upstream.backend for name, upstream in services.upstreams.items() if name in local]
+    replies = discover((one.config for one in servers if not (one.in_process or one.missing_key)), os.environ)
     if as_json:
         print_json([{**row, **_details(row["backend"], replies, services.policy)} for row in rows])
         return

@@ -95,7 +95,9 @@ def _backend(server: Server) -> Backend:
     kind = BACKEND_TYPES[server.type]
     endpoint = kind.normal_endpoint(server.endpoint)
     timeouts = Timeouts(_TIMEOUT_S, _TIMEOUT_S, _TIMEOUT_S)
-    return kind(BackendConfig(name=server.backend, type=server.type, endpoint=endpoint, timeouts=timeouts), {})
+    local = kind.hosted or None  # LM Studio's type is hosted, and this one is on this machine
+    config = BackendConfig(name=server.backend, type=server.type, endpoint=endpoint, timeouts=timeouts, local=local)
+    return kind(config, {})
 
 
 def _ask_ollama(server: Server) -> tuple[Server, str]:

@@ -20,6 +20,8 @@ from app.types import ModelFacts, Residency, Timings
 from tests import build
 from tests.e2e.server import Router
 from tests.fakes.ollama import Model, Ollama
+from tests.fakes.replies import reply as reply_of
+from tests.fakes.upstream import Upstream
 
 MINUTE = 60_000
 NOW = 1_700_000_000_000
@@ -388,6 +390,25 @@ def test_doctor_asks_the_server(examine: Callable[..., Result]) -> None:
     assert "it refuses longer prompts" in report["findings"][1]["what"]
     assert [one["check"] for one in old["findings"]] == ["context", "context", "version", "offload", "ability"]
     assert "it cuts longer prompts" in old["findings"][1]["what"]
+
+
+@pytest.mark.parametrize("window, names", [(4096, ["context"]), (16384, [])])
+def test_the_window_of_lm_studio(
+    examine: Callable[..., Result], upstream: Callable[..., Upstream], window: int, names: list[str]
+) -> None:
+    studio = upstream(models=["qwen3-4b"])
+    told = {
+        "id": "qwen3-4b",
+        "type": "llm",
+        "state": "loaded",
+        "max_context_length": 32768,
+        "loaded_context_length": window,
+    }
+    studio.script(reply_of(200, {"data": [told]}), path="/api/v0/models", repeat=True)
+    config = {"type": "openai", "endpoint": f"{studio.url}/v1", "model": "qwen3-4b", "local": True, "apiKeyEnv": ""}
+    policy = {"backends": {"studio": config}, "routes": [{"default": "studio"}]}
+    report = json.loads(examine(policy, "--json").stdout)
+    assert [one["check"] for one in report["findings"]] == names
 
 
 @pytest.mark.e2e

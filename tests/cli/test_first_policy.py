@@ -220,7 +220,7 @@ def test_servers_on_their_usual_ports(upstream: Callable[..., Upstream]) -> None
         ("lmstudio", "openai", ["qwen3-4b"]),
     ]
     assert f"vLLM at {vllm.url} has 1 model" in found.notes
-    assert [request.path for request in studio.requests] == ["/v1/models"]
+    assert {request.path for request in studio.requests} <= {"/v1/models", "/api/v0/models"}, "nothing is loaded"
 
 
 def test_a_server_is_what_it_says_not_what_its_port_says(upstream: Callable[..., Upstream]) -> None:
@@ -356,6 +356,22 @@ def test_the_places_of_llama_cpp(upstream: Callable[..., Upstream], told: dict[s
     config = policy.load(text, "p", Settings()).policy.backends["llamacpp"]
     assert config.max_concurrency == ({"*": number} if number else {})
     assert ("maxConcurrency" in text) is bool(number)
+
+
+def test_lm_studio_gives_its_facts(upstream: Callable[..., Upstream]) -> None:
+    studio = upstream(models=["qwen3-4b", "look-7b", "unused-8b"])
+    known = {"max_context_length": 32768, "state": "not-loaded"}
+    told = [
+        {"id": "qwen3-4b", "type": "llm", **known, "state": "loaded", "loaded_context_length": 8192},
+        {"id": "look-7b", "type": "vlm", **known},
+        {"id": "unused-8b", "type": "llm", **known},
+    ]
+    studio.script(reply(200, {"object": "list", "data": told}), path="/api/v0/models", repeat=True)
+    with refused_url() as nobody:
+        text = write(explore({"OLLAMA_HOST": nobody}, [at(studio, "openai")]))
+    config = policy.load(text, "p", Settings()).policy.backends["lmstudio"]
+    assert (config.families["gemma"], config.context_window("qwen3-4b")) == ("look-7b", 8192)
+    assert goes_to(text, IMAGE) == ("lmstudio", "look-7b")
 
 
 def test_a_first_policy_names_no_window_that_nobody_told(upstream: Callable[..., Upstream]) -> None:

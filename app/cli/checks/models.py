@@ -31,7 +31,7 @@ def windows(facts: Facts) -> Iterator[Finding]:
     """Report windows that are small, smaller than `contextWindow`, or unknown where the server cuts prompts."""
     for name, reply in facts.discoveries.items():
         config = facts.policy.backends[name]
-        if reply.error or BACKEND_TYPES[config.type].hosted:
+        if reply.error or (BACKEND_TYPES[config.type].hosted and name not in facts.local):
             continue
         unknown = []
         for model in facts.models(config):
