@@ -34,8 +34,8 @@ def dump(basis: Basis) -> str:
     own: dict[str, object] = {"targets": [f"{target.backend}/{target.model}" for target in basis.targets]}
     if basis.output_tokens:
         own["out"] = basis.output_tokens
-    if basis.needs != _CHAT:
-        own["needs"] = sorted(basis.needs - _CHAT)
+    if needs := sorted(basis.needs - _CHAT):
+        own["needs"] = needs
     if basis.measured:
         own["measured"] = True
     if basis.conversation:
