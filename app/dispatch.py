@@ -240,11 +240,12 @@ class Call:
         is_local = verdict.local is not False
         if private and not is_local:
             raise _forbidden(verdict.reason)
-        if model_facts(target, observations).loaded is False:
+        is_chat = self._kind is not Kind.STORED  # a stored response is read without its model
+        if is_chat and model_facts(target, observations).loaded is False:
             self._expect_load()
         backend.get_ready()
         outgoing = backend.prepare(self._plan.request, target, stream=self._stream)
-        for load_first in (True, False) if backend.must_load(target.model) else (False,):
+        for load_first in (True, False) if is_chat and backend.must_load(target.model) else (False,):
             if private and (host := backend.host_of_model(target.model)):
                 raise _forbidden(f"hands {target.model} on to {host}")
             if load_first:

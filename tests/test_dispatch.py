@@ -114,6 +114,43 @@ def test_a_private_lookup_stops_at_the_gate() -> None:
     assert stage.called == ["a"]
 
 
+def test_a_lookup_loads_no_model() -> None:
+    stage = Stage({"a": [StoredDocument(b"{}", {})]})
+    stage.backends["a"].must_load = lambda _: True  # type: ignore[method-assign]  # the seam of the backend
+    stage.backends["a"].load = lambda *_: pytest.fail("loaded")  # type: ignore[method-assign]
+    look_up(stage)
+    assert [call.load_ms for call in stage.records] == [None]
+
+
+def test_a_call_waits_for_the_load_of_its_model() -> None:
+    """The gate is passed before it, and again after it; the load of a private request tells no prompt."""
+    stage = Stage({"home": []}, local=frozenset({"home"}))
+    home, steps = stage.backends["home"], []
+    home.must_load = lambda _: True  # type: ignore[method-assign]
+    home.load = lambda model: steps.append(f"load {model}")  # type: ignore[method-assign]
+    home.host_of_model = lambda model: steps.append(f"gate {model}") or ""  # type: ignore[method-assign]
+    run(stage, "home", private=True)
+    assert steps == ["gate home-model", "load home-model", "gate home-model"]
+    home.host_of_model = lambda _: "ollama.com:443"  # type: ignore[method-assign]
+    steps.clear()
+    with pytest.raises(AllBackendsFailed):
+        run(stage, "home", private=True)
+    assert steps == []
+
+
+def test_a_load_that_fails_fails_the_call() -> None:
+    stage = Stage({"a": [], "b": []})
+    stage.backends["a"].must_load = lambda _: True  # type: ignore[method-assign]
+    stage.backends["a"].load = lambda _: _raise(BackendTimeout("did not load"))  # type: ignore[method-assign]
+    assert run(stage, "a", "b").target.backend == "b"
+    assert lines(stage) == [("a", "error", "timeout", None), ("b", "ok", None, "a")]
+    assert stage.called == ["b"]
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
 def test_a_lookup_waits_for_a_place_and_gives_it_back() -> None:
     stage = Stage({"a": [StoredDocument(b"{}", {})]}, limits={"a": 1})
     place = stage.places.take([Target("a", "m")])

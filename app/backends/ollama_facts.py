@@ -198,15 +198,15 @@ class OllamaFacts:
         )
         if listed.remote:
             return facts
-        num_ctx = self._wanted_window(listed.name)
+        num_ctx = self._wanted_window(listed.name) or description.num_ctx
         wanted = smallest(num_ctx, trained) if num_ctx else None
         loaded, granted = self._loaded_as(key), self._granted.get(key)
         if loaded is not None and loaded.window is not None:
             self._last_windows[key] = loaded.window
             if wanted in (None, loaded.window) or granted == loaded.window:
                 return replace(facts, loaded=True, window=smallest(loaded.window, wanted))
-            loaded = None  # the next request makes the server load it again, with the window of the policy
-        believed = smallest(wanted, granted) if wanted else description.num_ctx or self._last_windows.get(key)
+            loaded = None  # the next request makes the server load it again, with the window that it asks for
+        believed = smallest(wanted, granted) if wanted else self._last_windows.get(key)
         return replace(
             facts,
             loaded=loaded is not None if self._loaded is not None and self.tells_loaded else None,

@@ -33,18 +33,21 @@ class _Watch:
         self._backend = backend
         self._changes = changes
         self._is_watched = is_watched
+        self._last_expiry = 0.0  # the latest one that led to a question: the server's clock may be wrong
 
     def step(self) -> None:
         is_changed = self._changes.wait(_EVERY_S)
         self._changes.clear()
         is_due = self._backend.tells_loaded and self._is_watched(self._name)
-        if is_changed or is_due or has_expired(self._backend, time.time()):
+        if is_changed or is_due or self._has_expired(time.time()):
             look(self._backend)
 
-
-def has_expired(backend: Backend, now: float) -> bool:
-    """Return True when a model has not been used for so long that the server has unloaded it since it told us."""
-    return any(one.expires_at is not None and one.expires_at < now for one in backend.residency.values())
+    def _has_expired(self, now: float) -> bool:
+        """Return True when the server has unloaded a model since it told us, because no client has used it."""
+        expiries = (one.expires_at or 0.0 for one in self._backend.residency.values())
+        latest = max((expiry for expiry in expiries if expiry < now), default=0.0)
+        has_expired, self._last_expiry = latest > self._last_expiry, max(latest, self._last_expiry)
+        return has_expired
 
 
 def look(backend: Backend) -> None:

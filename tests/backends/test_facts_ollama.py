@@ -80,6 +80,14 @@ WINDOWS: dict[str, tuple[dict[str, Any], tuple[bool | None, int | None]]] = {
     "loaded as the policy says": ({"loaded": [running("m:1b", 16_384)], "wanted": 16_384}, (True, 16_384)),
     "loaded with all it was trained for": ({"loaded": [running("m:1b", 131_072)], "wanted": 10**6}, (True, 131_072)),
     "loaded by another client": ({"loaded": [running("m:1b", 4096)], "wanted": 16_384}, (False, 16_384)),
+    "loaded by another client, not as its Modelfile says": (
+        {"loaded": [running("m:1b", 4096)], "shown": {"m:1b": from_file(A, "num_ctx 8192")}},
+        (False, 8192),
+    ),
+    "loaded as its Modelfile says": (
+        {"loaded": [running("m:1b", 8192)], "shown": {"m:1b": from_file(A, "num_ctx 8192")}},
+        (True, 8192),
+    ),
     "loaded, without a window": ({"loaded": [running("m:1b", None)], "wanted": 16_384}, (True, 16_384)),
 }
 
@@ -117,7 +125,7 @@ SHARED: dict[str, tuple[dict[str, Any], bool]] = {
     "a copy, in another spelling": ({"digests": (A, f"sha256:{A}")}, True),
     "the same weights": ({"digests": (A, B), "shown": (from_file(C), from_file(C))}, True),
     "the same weights and options": (
-        {"digests": (A, B), "shown": (from_file(C, "num_ctx 8192"), from_file(C, "num_ctx 8192\ntemperature 1"))},
+        {"digests": (A, B), "shown": (from_file(C, "num_gpu 8"), from_file(C, "num_gpu 8\ntemperature 1"))},
         True,
     ),
     "the same weights with another window": (

@@ -99,9 +99,9 @@ def test_a_load_that_the_facts_missed_is_in_the_reply(start: Start, ollama: Olla
         assert row_of(router, answer)["load_ms"] >= 1000 * LOAD_S
 
 
-def model(router: Router, name: str) -> dict[str, Any]:
+def model(router: Router, name: str, backend: str = "gpu") -> dict[str, Any]:
     """What the router knows of a model now."""
-    [server] = router.get("/v1/metrics").json["servers"]
+    [server] = [one for one in router.get("/v1/metrics").json["servers"] if one["backend"] == backend]
     return next((row for row in server["models"] if row["model"] in (name, f"{name}:latest")), {})
 
 
@@ -195,6 +195,21 @@ def test_a_server_that_only_imitates_an_ollama(tmp_path: Path) -> None:
             assert [row["load_ms"] for row in rows] == [None] * 5
             assert [request.path for request in up.requests].count("/api/generate") == 1
             assert model(router, "m:1b")["loaded"] is None
+
+
+def test_a_server_that_hangs_delays_no_other(tmp_path: Path, ollama: Ollama) -> None:
+    with Upstream(models=["m:1b"]) as up:
+        up.script([60.0], path="/api/ps", repeat=True)
+        backends = {
+            "silent": {"type": "ollama", "endpoint": up.url, "models": ["m:1b"]},
+            "gpu": {"type": "ollama", "endpoint": ollama.url, "models": ["slow", "other"]},
+        }
+        with Router({"backends": backends, "routes": [{"default": "silent"}]}, folder=tmp_path) as router:
+            assert router.chat("hello", model="silent/m:1b").status == 200, "no fact, no load"
+            assert router.chat("hello", model="gpu/slow").status == 200
+            wait_until(lambda: model(router, "slow").get("window") == 4096, 5, "the facts of the other server")
+            ollama.unload("slow")
+            wait_until(lambda: model(router, "slow").get("loaded") is False, 5, "the eviction")
 
 
 # --- preload ------------------------------------------------------------------------------------
