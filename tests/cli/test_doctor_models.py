@@ -212,6 +212,13 @@ def test_a_route_for_images_and_a_model_that_reads_none() -> None:
     assert "no server has one" in one.fix
 
 
+def test_a_route_for_images_and_a_family_that_reads_them() -> None:
+    seeing = ModelFacts(window=32768, capabilities=frozenset({"completion", "vision"}))
+    told = reply(facts={"a:8b": reply().facts["a:8b"], "b:7b": seeing})
+    policy = with_backend(families={"gemma": "b:7b"})
+    assert not findings(told, {**policy, "routes": IMAGES})
+
+
 @pytest.mark.parametrize("number, is_found", [(2, False), (3, True)])
 def test_tools_are_asked_of_models_without(number: int, is_found: bool) -> None:
     group = CallGroup("local", "default", "route", "error", "unsupported", False, None, number, NOW, NOW)

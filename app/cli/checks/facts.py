@@ -92,10 +92,11 @@ class Facts:
         default = model_for(config, "any", self.observations)
         return models or ((default,) if default else ())
 
-    def model_of(self, route: Route, name: str) -> str:
-        """Return the model that requests of a route get at a backend."""
+    def model_of(self, route: Route, name: str, family: str = "any") -> str:
+        """Return the model that requests of a route get at a backend; `family` is that of the requests when the route
+        names none."""
         families = route.match.get("family")
-        family = next(iter(families), "any") if isinstance(families, frozenset) else "any"
+        family = next(iter(families), family) if isinstance(families, frozenset) else family
         return model_for(self.policy.backends[name], family, self.observations)
 
     def judge_model(self, name: str, model: str) -> Verdict:

@@ -230,7 +230,7 @@ def abilities(facts: Facts) -> Iterator[Finding]:
         if not isinstance(images, frozenset) or images != {"image"}:
             continue
         for name in facts.policy.members(route.backend):
-            model = facts.model_of(route, name)
+            model = facts.model_of(route, name, "gemma")
             capabilities = facts.discoveries.get(name, Discovery()).facts.get(model_key(model), _UNKNOWN).capabilities
             if capabilities is not None and "vision" not in capabilities:
                 what = f"the route is for images, and {model} of {name} reads none"
