@@ -62,6 +62,10 @@ POSSESSIVE = "its repetitions are possessive"
 CLASS = "it is one class of characters, repeated: what was read is not read again"
 
 PATTERNS = {
+    "app/backends/unfit.py _TOKENS": Listed(first_match, BOUNDED, ("you requested 1", "tokens (", "9", "too long: 1")),
+    "app/backends/unfit.py _WINDOW": Listed(
+        first_match, BOUNDED, ("context length (", "tokens > 1", "9", "model with ")
+    ),
     "app/routing/features.py _CALL": Listed(all_matches, BOUNDED, ("a", "_a", "a(s)", "aa(")),
     "app/routing/features.py _NAME": Listed(all_matches, BOUNDED, ("a", "aA", "a_", "aa-")),
     "app/routing/features.py _DOTTED": Listed(first_match, BOUNDED, ("a", "a.", "aa.1")),

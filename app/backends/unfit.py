@@ -6,6 +6,7 @@ in many ways; the words are compared in lower case, as parts of the message.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from app.errors import BackendRejected, CannotServe, CapabilityMissing, PromptTooLong
@@ -13,17 +14,28 @@ from app.types import JsonDict, JsonObject
 from app.wire.error_document import error_fields
 
 _REFUSALS = (400, 413, 422)
-_TOO_LONG_CODES = ("context_length_exceeded", "exceed_context_size_error", "context_window_exceeded")
+_TOO_LONG_CODES = (
+    *("context_length_exceeded", "exceed_context_size_error", "context_window_exceeded"),
+    "model_context_window_exceeded",  # Z.ai
+)
 _TOO_LONG = (
     "maximum context length",  # OpenAI, vLLM, OpenRouter, Mistral
     "exceeds the available context size",  # llama.cpp, Ollama
     "exceed context window",  # llama-cpp-python
     "longer than the context length",  # Ollama
+    "exceeds the context length",  # Ollama before 0.30
+    "exceeded max context length",  # Ollama's cloud
     "longer than the model's context length",  # SGLang
     "longer than the maximum model length",  # vLLM
     "exceeds the max_model_len",
     "greater than max_seq_len",  # TabbyAPI
     "maximum prompt length",  # xAI
+    "exceeded model token limit",  # Kimi
+    "context window exceeds limit",  # MiniMax
+    "range of input length should be",  # DashScope
+    "prompt exceeds max length",  # Zhipu
+    "exceeds the context limit",
+    "context length exceeded",
     "`inputs` must have less than",  # text-generation-inference
     "exceeds maximum context length",
     "context length of only",  # LM Studio
@@ -36,6 +48,18 @@ _TOO_LONG = (
     "exceeds the maximum number of tokens",  # Gemini
     "`max_new_tokens` must be <=",
     "reduce the length of the messages",  # Groq
+)
+_MOST_WORDS = 1000
+_N = r"(\d{1,9})(?!\d)"
+_TOKENS = re.compile(
+    rf"(?:resulted in |you requested \d{{1,9}} tokens \(|request contains |too long: |request has |prompt contains "
+    rf"|request \(|input \(|tokens \(|count \(|\(length |prompt length ){_N}",
+    re.IGNORECASE,
+)
+_WINDOW = re.compile(
+    rf"(?:context length is |prompt length is |context window of |context size \(|context length \(|model length of "
+    rf"|max_model_len |max_seq_len |tokens allowed |tokens allowed \(|tokens > |model with ){_N}",
+    re.IGNORECASE,
 )
 _MISSING = (  # (part of the message, the capability)
     ("does not support tools", "tools"),
@@ -91,8 +115,18 @@ def _coded(document: JsonObject, code: str) -> JsonDict:
 
 
 def _counts(document: JsonObject) -> dict[str, int | None]:
-    """Return the tokens of the prompt and of the window, where the server counted them (llama.cpp, Ollama)."""
+    """Return the tokens of the prompt and of the window, as the server counted them: in members (llama.cpp, Ollama),
+    or in its words."""
     error = document.get("error")
     fields = error if isinstance(error, Mapping) else {}
     counts = {"tokens": fields.get("n_prompt_tokens"), "window": fields.get("n_ctx")}
-    return {name: count if type(count) is int else None for name, count in counts.items()}
+    if type(counts["tokens"]) is not int or type(counts["window"]) is not int:
+        words = error_fields(document)["message"] or ""
+        counts = {"tokens": _number(_TOKENS, words), "window": _number(_WINDOW, words)}
+    is_sure = counts["tokens"] and counts["window"] and counts["tokens"] > counts["window"]
+    return counts if is_sure else {"tokens": None, "window": None}
+
+
+def _number(pattern: re.Pattern[str], words: str) -> int | None:
+    match = pattern.search(words[:_MOST_WORDS])
+    return int(match[1]) if match else None

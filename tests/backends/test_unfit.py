@@ -15,6 +15,7 @@ from app.wire.json_body import json_bytes
 
 CONFIG = BackendConfig(name="b", type="llamacpp", endpoint="http://b", timeouts=Timeouts(2, 2, 2))
 MODEL = "qwen3:4b"
+WINDOW_IS = "This model's maximum context length is 4096 tokens"
 COUNTS = {"n_prompt_tokens": 5024, "n_ctx": 4096}
 LLAMACPP = {
     "code": 400,
@@ -25,7 +26,7 @@ LLAMACPP = {
 
 TOO_LONG: dict[str, Any] = {
     "openai": {
-        "message": "This model's maximum context length is 4096 tokens. You sent 5024 tokens.",
+        "message": f"{WINDOW_IS}. However, your messages resulted in 5024 tokens.",
         "type": "invalid_request_error",
         "param": "messages",
         "code": "context_length_exceeded",
@@ -33,13 +34,20 @@ TOO_LONG: dict[str, Any] = {
     "llama.cpp": LLAMACPP,
     "llama-cpp-python": {"message": "Requested tokens (5024) exceed context window of 4096", "code": None},
     "ollama": json_bytes({"error": LLAMACPP}).decode(),
-    "ollama, older": "prompt is longer than the context length",
+    "ollama 0.12 to 0.29": "the input length exceeds the context length",
+    "ollama, without shift": "the prompt is longer than the context length currently available to the model",
+    "ollama's cloud": "prompt too long; exceeded max context length by 12 tokens",
+    "kimi": {"message": "Invalid request: Your request exceeded model token limit: 4096 (requested: 5024)"},
+    "minimax": {"message": "invalid params, context window exceeds limit"},
+    "dashscope": {"message": "<400> InternalError: Range of input length should be [1, 4096]", "code": "invalid_value"},
+    "zhipu": {"code": "1261", "message": "Prompt exceeds max length"},
+    "z.ai": {"code": "model_context_window_exceeded", "message": "no"},
     "vllm": {
         "message": "The decoder prompt (length 5024) is longer than the maximum model length of 4096.",
         "code": 400,
     },
     "vllm, newer": {
-        "message": "This model's maximum context length is 4096 tokens. Your prompt has 5024.",
+        "message": f"{WINDOW_IS}. However, your request has 5024 input tokens.",
         "code": 400,
     },
     "sglang": {"message": "The input (5024 tokens) is longer than the model's context length (4096 tokens)."},
@@ -53,6 +61,14 @@ TOO_LONG: dict[str, Any] = {
     "xai": "This model's maximum prompt length is 4096 but the request contains 5024 tokens.",
     "tgi": {"message": "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5024 `inputs` tokens", "code": 422},
     "tabby": "Prompt length 5024 is greater than max_seq_len 4096",
+}
+NOT_COUNTED = ("tgi", "kimi")  # their number is not that of the prompt alone
+COUNTED: dict[str, tuple[int | None, int | None]] = {
+    f"{WINDOW_IS}. However, you requested 5100 tokens (5024 in the messages, 76 in the completion).": (5024, 4096),
+    "Prompt contains 5024 tokens, too large for model with 4096 maximum context length": (5024, 4096),
+    f"'max_tokens' is too large: 4000. {WINDOW_IS} and your request has 200 input tokens": (None, None),  # the reply is
+    f"{WINDOW_IS}. Please reduce it.": (None, None),
+    "maximum context length is " + "9" * 50 + " tokens. However, your messages resulted in " + "9" * 60: (None, None),
 }
 LACKING: dict[str, tuple[Any, str]] = {
     "ollama, tools": ("registry.ollama.ai/library/qwen3:4b does not support tools", "tools"),
@@ -80,9 +96,15 @@ def test_a_prompt_that_is_too_long(name: str, status: int) -> None:
     error = error_document(refused)["error"]
     assert (error["code"], error["type"]) == ("context_length_exceeded", "invalid_request_error")
     assert "param" in error and error["message"]
-    assert (refused.tokens, refused.window) == (
-        (5024, 4096) if "exceeds the avail" in error["message"] else (None, None)
-    )
+    has_both = "5024" in error["message"] and "4096" in error["message"] and name not in NOT_COUNTED
+    assert (refused.tokens, refused.window) == ((5024, 4096) if has_both else (None, None))
+
+
+@pytest.mark.parametrize("text", COUNTED)
+def test_the_counts_in_the_words_of_a_server(text: str) -> None:
+    refused = rejected({"message": text, "code": "context_length_exceeded"})
+    assert isinstance(refused, PromptTooLong)
+    assert (refused.tokens, refused.window) == COUNTED[text]
 
 
 @pytest.mark.parametrize("name", LACKING)

@@ -180,11 +180,11 @@ def test_what_the_model_cannot_do_is_told_in_ollamas_words(router: Router) -> No
     assert router.chat("hello", max_tokens=1, timeout=PATIENCE_S).status == 200, "and opens no circuit"
 
 
-def test_a_long_prompt_is_cut_without_a_word_unless_the_window_is_declared(router: Router) -> None:
-    answer = router.chat(TOO_LONG, max_tokens=1, timeout=PATIENCE_S)
-    assert (answer.status, answer.json["usage"]["prompt_tokens"]) == (200, WINDOW)
-    answer = router.chat(TOO_LONG * 3, model="windowed")
-    assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_long_prompt_is_refused_and_not_cut(router: Router, stream: bool) -> None:
+    for model, text in (("auto", TOO_LONG), ("windowed", TOO_LONG * 3)):
+        answer = router.chat(text, model=model, max_tokens=1, stream=stream, timeout=PATIENCE_S)
+        assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
 
 
 def test_a_schema(router: Router) -> None:
