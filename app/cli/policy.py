@@ -42,7 +42,8 @@ def policy_check(file: str | None, as_json: bool) -> None:
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}", err=True)
     rules = loaded.policy
-    size = f"{counted(len(rules.backends), 'backend')}, {counted(len(rules.routes), 'route')}"
+    pools = f", {counted(len(rules.pools), 'pool')}" if rules.pools else ""
+    size = f"{counted(len(rules.backends), 'backend')}{pools}, {counted(len(rules.routes), 'route')}"
     click.echo(f"ok: {size}, policy version {rules.version}")
 
 

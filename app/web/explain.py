@@ -7,6 +7,7 @@ from app.routing.explain import explanation
 from app.services import Services
 from app.types import Environ
 from app.web import chat, headers, responses
+from app.web.identifiers import returned
 from app.web.response import Response, json_response
 from app.web.views import Blueprint
 from app.wire.json_body import read_object
@@ -25,5 +26,5 @@ def route(environ: Environ, services: Services) -> Response:
     evidence, decision, calls = dry_run(request, services)
     response = json_response({"lane": request.lane, **explanation(evidence, decision, calls)})
     reasons = headers.reason_headers(decision.private_because, pin_refused=decision.pin_refused)
-    response.headers += {"X-LLR-Request-Id": request.request_id, **reasons}.items()
+    response.headers += {"X-LLR-Request-Id": request.request_id, **returned(environ), **reasons}.items()
     return response

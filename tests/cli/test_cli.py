@@ -282,6 +282,7 @@ def test_policy_show_names_the_members_of_pools(good: Run, tmp_path: Path) -> No
         "trial": {"members": ["parrot", "cloud"], "weights": {"parrot": 9}},
     }
     (tmp_path / "policy.yaml").write_text(f"{text}\npools: {json.dumps(pools)}\n", "utf-8")
+    assert good("policy", "check").output.startswith("ok: 2 backends, 2 pools, 3 routes, ")
     output = good("policy", "show").output
     assert "pool   members\nboth   parrot cloud\ntrial  parrot (9) cloud (1)\n" in output
 
