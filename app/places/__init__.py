@@ -70,7 +70,9 @@ class Places:
     def _claim(self) -> None:
         """Take a row of the table, at the start and in the child of a fork."""
         names = [(config, name) for config in self._configs for name in {"*": 0, **config.max_concurrency}]
-        cells = self._table.claim(f"{config.name} {config.endpoint} {name}" for config, name in names)
+        cells = self._table.claim(
+            (f"{config.name} {config.endpoint} {name}", config.max_concurrency.get(name, 0)) for config, name in names
+        )
         self._groups: dict[str, dict[str, Group]] = {config.name: {} for config in self._configs}
         for (config, name), own in zip(names, cells, strict=True):
             self._groups[config.name][name] = Group(config.name, name, config.max_concurrency.get(name, 0), own)
@@ -264,12 +266,13 @@ class Places:
         return not group.runs(model) and self._loads(group.backend, model)
 
     def _is_behind(self, group: Group) -> bool:
-        """Return True when the first waiting call of another worker comes before that of this worker."""
-        now, own = self._clock_ns(), self._table.row
-        first, looks = group.first, self._table.looks
-        mine = rank_of(first[own], now)
+        """Return True when the first waiting call of another worker comes before that of this worker, and may take the
+        place: after a reload, the limits of old workers may be lower."""
+        now, calls = self._clock_ns(), running(self._calls(group))
+        first, limits, looks = group.first, group.limits, self._table.looks
+        mine = rank_of(first[self._table.row], now)
         return any(
-            first[row] and row != own and now - looks[row] < _SILENT_NS and rank_of(first[row], now) < mine
+            first[row] and calls < limits[row] - 1 and now - looks[row] < _SILENT_NS and rank_of(first[row], now) < mine
             for row in range(self._table.used[0])
         )
 

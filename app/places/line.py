@@ -69,6 +69,7 @@ class Group:
         "hash",
         "latest",
         "limit",
+        "limits",
         "line",
         "model",
         "name",
@@ -80,7 +81,7 @@ class Group:
         self.backend, self.name = backend, name
         self.limit = limit
         self.line = Line()
-        self.calls, self.first, self.served = cells.calls, cells.first, cells.served
+        self.calls, self.limits, self.first, self.served = cells.calls, cells.limits, cells.first, cells.served
         self.latest, self._name = cells.model, cells.name
         self.model = ""  # the model of the latest call of this worker
         self.hash = 0

@@ -52,6 +52,7 @@ class Cells:
     """Hold the words of one group."""
 
     calls: memoryview  # by row: RUNNING and WAITING
+    limits: memoryview  # by row: the limit of the worker, plus 1
     first: memoryview  # by row: the first waiting call (order.packed); 0 = none
     model: memoryview  # one word: the hash of the model of the latest call that got a place
     name: memoryview  # bytes: its name, then zeros
@@ -101,15 +102,15 @@ class Table:
         self._pids = take(ROWS)  # 0 = the row is free
         self.looks = take(ROWS)  # when the worker last looked after its waiting calls, in monotonic ns
         self._ids = take(GROUPS)
-        self._members = take(GROUPS * ROWS)  # 1 = the worker of this row has this group
+        self._limits = take(GROUPS * ROWS)  # of a worker for a group, plus 1; 0 = the worker does not have this group
         self._calls, self._first = take(GROUPS * ROWS), take(GROUPS * ROWS)
         self._models, self._names, self._served = take(GROUPS), take(GROUPS * _NAME_WORDS), take(GROUPS * _LANES)
         self.row = -1
         os.register_at_fork(after_in_child=_lock_again(weakref.ref(self)))
 
-    def claim(self, groups: Iterable[str]) -> list[Cells]:
-        """Take a row for this process, and return the cells of its groups.  Workers with the same name of a group
-        count its calls together."""
+    def claim(self, groups: Iterable[tuple[str, int]]) -> list[Cells]:
+        """Take a row for this process, and return the cells of its groups, which are given by name and limit.  Workers
+        with the same name of a group count its calls together."""
         with self.lock:
             self.clear_dead()
             self.row = next((row for row in range(ROWS) if not self._pids[row] and self._hold(row)), -1)
@@ -121,7 +122,7 @@ class Table:
             self._clear(self.row)
             self._pids[self.row] = os.getpid()
             self.used[0] = max(self.used[0], self.row + 1)
-            return [self._cells_of(hash_of(name)) for name in groups]
+            return [self._cells_of(hash_of(name), limit) for name, limit in groups]
 
     def clear_dead(self) -> None:
         """Clear the rows of workers that have died.  Must be called under the lock."""
@@ -131,18 +132,19 @@ class Table:
                 self._pids[row] = 0
                 self._let_go(row)
 
-    def _cells_of(self, identity: int) -> Cells:
+    def _cells_of(self, identity: int, limit: int) -> Cells:
         """Return the cells of a group.  A new group takes those of one that no worker has any more."""
         index = next((at for at in range(GROUPS) if self._ids[at] == identity), None)
         if index is None:
-            index = next((at for at in range(GROUPS) if not any(self._members[at * ROWS : (at + 1) * ROWS])), None)
+            index = next((at for at in range(GROUPS) if not any(self._limits[at * ROWS : (at + 1) * ROWS])), None)
             if index is None:
                 log.error("more than %d groups of places: each worker counts the calls of another one alone", GROUPS)
                 return _cells_alone()
             self._ids[index], self._models[index] = identity, 0
-        self._members[index * ROWS + self.row] = 1
+        self._limits[index * ROWS + self.row] = limit + 1
         return Cells(
             calls=self._calls[index * ROWS : (index + 1) * ROWS],
+            limits=self._limits[index * ROWS : (index + 1) * ROWS],
             first=self._first[index * ROWS : (index + 1) * ROWS],
             model=self._models[index : index + 1],
             name=self._names[index * _NAME_WORDS : (index + 1) * _NAME_WORDS].cast("B"),
@@ -151,8 +153,8 @@ class Table:
 
     def _clear(self, row: int) -> None:
         for cell in range(row, GROUPS * ROWS, ROWS):
-            if self._members[cell]:
-                self._calls[cell] = self._first[cell] = self._members[cell] = 0
+            if self._limits[cell]:
+                self._calls[cell] = self._first[cell] = self._limits[cell] = 0
 
     def _hold(self, row: int) -> bool:
         """Return True when this process has the lock of a row now."""
@@ -178,7 +180,7 @@ def hash_of(name: str) -> int:
 
 def _cells_alone() -> Cells:
     """Return cells that no other process shares."""
-    return Cells(_words(ROWS), _words(ROWS), _words(1), _words(_NAME_WORDS).cast("B"), _words(_LANES))
+    return Cells(_words(ROWS), _words(ROWS), _words(ROWS), _words(1), _words(_NAME_WORDS).cast("B"), _words(_LANES))
 
 
 def _words(length: int) -> memoryview:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import time
 from typing import Any
 
 import pytest
@@ -100,3 +101,26 @@ def test_calls_for_the_loaded_model_go_first(router):
             answers = [pool.submit(running.chat, "hello", model=model, max_tokens=5) for model in calls]
             assert {answer.result().status for answer in answers} == {200}
         assert len(ollama.answers) == 8 and len(ollama.loads) <= 5
+
+
+def test_a_reload_in_the_middle_of_a_queue(upstream, router):
+    """The old worker keeps its call and its queue; the new limit holds for the new workers, which count both."""
+    fake = upstream(models=["m:1"])
+    gate = replies.Gate()
+    fake.script([gate, *replies.reply(200, replies.completion())], repeat=True)
+    running = router(policy(fake.url, "m:1"), workers=2)
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        answers = [pool.submit(running.chat) for _ in range(3)]
+        wait_until(lambda: waiting(running) == 2, 10, "two calls wait")
+        before = set(running.worker_pids())
+        running.write_policy(policy(fake.url, "m:1", maxConcurrency=2))
+        running.sighup()
+        wait_until(lambda: len(set(running.worker_pids()) - before) == 2, 20, "new workers")
+        while fake.busy < 2 and len(answers) < 12:  # an old worker may accept the first ones
+            answers.append(pool.submit(running.chat))
+            time.sleep(0.5)
+        assert fake.busy == 2, "the second place is used"
+        time.sleep(0.3)  # long enough for a third call to show up
+        assert fake.busy == 2
+        gate.open()
+        assert {answer.result().status for answer in answers} == {200}

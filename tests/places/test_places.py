@@ -11,6 +11,7 @@ import pytest
 
 from app.errors import ClientGone, NoPlace
 from app.places import Place, Places
+from app.places.table import MOST_WAITING
 from app.progress import Progress
 from app.types import BackendConfig, Lane, Target, Timeouts
 
@@ -209,3 +210,22 @@ def test_the_loaded_model_goes_first() -> None:
     for _ in range(4):
         calls.release(calls.order[-1])
     assert calls.order == ["holder", "a1", "a2", "b1", "b2"]
+
+
+def test_ten_thousand_calls_may_wait_and_no_more() -> None:
+    calls = Calls(places(gpu=1))
+    calls.wait("holder")
+
+    def wait() -> None:
+        with contextlib.suppress(ClientGone):
+            calls.places.wait(targets("gpu"), Lane.AGENT, 60)
+
+    greenlets = [gevent.spawn(wait) for _ in range(MOST_WAITING)]
+    settle()
+    assert calls.places.own("gpu") == (1, (0, MOST_WAITING, 0))
+    with pytest.raises(NoPlace) as caught:
+        calls.places.wait(targets("gpu"), Lane.INTERACTIVE, 60)
+    assert caught.value.message == "all 1 places (maxConcurrency) are taken, and 10000 requests wait for them"
+    gevent.killall(greenlets, ClientGone, block=False)
+    settle()
+    assert calls.places.own("gpu") == (1, (0, 0, 0))

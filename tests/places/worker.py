@@ -3,6 +3,9 @@
 take BACKEND MODEL -> true | false      release -> "released" (the oldest call)
 wait NAME LANE SECONDS [[BACKEND, MODEL] ...] -> "waits"; then, on an event, {"name", "backend", "error"}
 gone NAME -> "left": the client of a waiting call disconnects
+run PATH CALLS -> "ran": so many calls, 20 at once, each with a connection to the socket at PATH while it has its place
+clock SECONDS -> "set": how much the clock is ahead
+fork -> what a child takes: [its own calls, "gpu" | null]
 calls BACKEND -> calls of all workers    own BACKEND -> of this one, running and waiting
 """
 
@@ -13,11 +16,15 @@ import gevent.monkey
 gevent.monkey.patch_all()
 
 import json  # noqa: E402
+import os  # noqa: E402
+import random  # noqa: E402
+import socket  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
+import gevent.pool  # noqa: E402
 from gevent.fileobject import FileObject  # noqa: E402
 
 from app.errors import ClientGone, NoPlace  # noqa: E402
@@ -65,6 +72,32 @@ class Program:
         self.waiting[name] = gevent.spawn(wait)
         gevent.sleep(0)
         self.say("waits")
+
+    def run(self, path: str, calls: int) -> None:
+        rng = random.Random(self.places.own("gpu")[0] + os.getpid())
+
+        def call() -> None:
+            wanted = [Target("gpu", rng.choice("ab"))]
+            place = self.places.take(wanted) or self.places.wait(wanted, rng.choice(list(Lane)), 60)
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(path)
+                connection.recv(1)  # the server has counted it
+                gevent.sleep(rng.random() / 1000)
+            self.places.release(place)
+
+        pool = gevent.pool.Pool(20)
+        for _ in range(calls):
+            pool.spawn(call)
+        pool.join(raise_error=True)
+        self.say("ran")
+
+    def fork(self) -> None:
+        child = os.fork()
+        if child == 0:
+            place = self.places.take([Target("gpu", "m")])
+            self.say([self.places.own("gpu")[0], place and place.target.backend])
+            os._exit(0)
+        os.waitpid(child, 0)
 
     def gone(self, name: str) -> None:
         self.waiting[name].kill(ClientGone)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ ROOT = Path(__file__).parents[2]
 class Worker:
     """One process.  `say` sends a command and returns what the process answers to it."""
 
-    def __init__(self, fd: int, backends: Mapping[str, Any], patience_s: float = 0) -> None:
+    def __init__(self, fd: int, backends: Mapping[str, Any], ahead_s: float = 0) -> None:
+        """`ahead_s`: how much its clock is ahead."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.places.worker", str(fd), json.dumps(backends), str(patience_s)],
+            [sys.executable, "-m", "tests.places.worker", str(fd), json.dumps(backends), str(ahead_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=[fd],
@@ -55,14 +56,25 @@ class Worker:
 
 
 @contextmanager
-def workers(number: int, backends: Mapping[str, Any], **options: Any) -> Iterator[list[Worker]]:
+def one_file() -> Iterator[int]:
+    """The file that gunicorn's master opens for its workers."""
     fd = os.memfd_create("places")
-    made: list[Worker] = []
     try:
-        for _ in range(number):
-            made.append(Worker(fd, backends, **options))
-        yield made
+        yield fd
     finally:
-        for worker in made:
-            worker.end()
         os.close(fd)
+
+
+@contextmanager
+def ending(worker: Worker) -> Iterator[Worker]:
+    """Kills the worker at the end."""
+    try:
+        yield worker
+    finally:
+        worker.end()
+
+
+@contextmanager
+def workers(number: int, backends: Mapping[str, Any]) -> Iterator[list[Worker]]:
+    with one_file() as fd, ExitStack() as stack:
+        yield [stack.enter_context(ending(Worker(fd, backends))) for _ in range(number)]
