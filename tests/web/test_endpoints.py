@@ -277,7 +277,7 @@ def test_what_a_dry_run_foresees_is_what_is_sent(client: Client, upstream: Any) 
         assert made.post(path, json=body).status_code == 200
         sent = up.requests[-1]
         assert (f"{up.url}{sent.path}", len(sent.body)) == (foreseen["url"], foreseen["sent_bytes"])
-    assert len(up.requests) == 2, "dry runs sent nothing"
+    assert len(up.chats) == 2, "dry runs sent nothing"
 
 
 # --- metrics ------------------------------------------------------------------------------------
