@@ -172,7 +172,8 @@ class OllamaBackend(Backend):
         except (BackendDenied, BackendRejected) as refusal:
             if outgoing.other is None or not _lacks_path(refusal):
                 raise
-        return super().open(outgoing.other(), target, stream=stream, private=private)
+        other = dataclasses.replace(outgoing.other(), headers=outgoing.headers)
+        return super().open(other, target, stream=stream, private=private)
 
     @classmethod
     def normal_endpoint(cls, endpoint: str) -> str:

@@ -348,7 +348,8 @@ def test_a_server_without_the_path_is_asked_over_v1(tmp_path: Path, missing: lis
         upstream.script(NEW_VERSION, path="/api/version", repeat=True)
         upstream.script(missing, path="/api/chat", repeat=True)
         with Router(one(upstream), folder=tmp_path) as router:
-            assert router.chat("hello", stream=stream).status == 200
+            assert router.chat("hello", stream=stream, headers={"X-Session-Id": "s1"}).status == 200
+            assert upstream.chats[-1].header("X-Session-Id") == "s1"
             assert router.chat("hello", max_completion_tokens=5).status == 200
             assert router.log_text().count("has no /api/chat") == 1
         assert asked(upstream) == ["/api/chat", "/v1/chat/completions", "/v1/chat/completions"]
