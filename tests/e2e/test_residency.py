@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.server import Answer, Router, content, wait_until
 from tests.fakes.ollama import Model, Ollama
+from tests.fakes.replies import Step, reply
 from tests.fakes.upstream import Upstream
 
 LOAD_S = 1.5
@@ -210,6 +211,57 @@ def test_a_server_that_hangs_delays_no_other(tmp_path: Path, ollama: Ollama) -> 
             wait_until(lambda: model(router, "slow").get("window") == 4096, 5, "the facts of the other server")
             ollama.unload("slow")
             wait_until(lambda: model(router, "slow").get("loaded") is False, 5, "the eviction")
+
+
+def test_a_budget_counts_the_load_of_a_model_that_another_client_evicted(tmp_path: Path, ollama: Ollama) -> None:
+    with Ollama([OTHER]) as spare:
+        backends = {
+            "gpu": {"type": "ollama", "endpoint": ollama.url, "models": ["slow"]},
+            "spare": {"type": "ollama", "endpoint": spare.url, "models": ["other"], "p50Ms": 50},
+        }
+        routes = [{"default": "gpu", "fallback": "spare", "latencyBudgetMs": 1000}]
+        with Router({"backends": backends, "routes": routes}, folder=tmp_path, workers=2) as router:
+            for name in ("gpu/slow", "spare/other"):
+                assert router.chat("hello", model=name).status == 200
+            wait_until(
+                lambda: router.chat("hello").headers["X-LLR-Backend"] == "gpu", 10, "the model to count as loaded"
+            )
+            for _ in range(9):
+                assert router.chat("hello").headers["X-LLR-Backend"] == "gpu"
+            request = urllib.request.Request(f"{ollama.url}/api/generate", b'{"model": "other"}')
+            with urllib.request.urlopen(request, timeout=20):
+                pass
+            looks = len(ollama.looks)
+            wait_until(lambda: len(ollama.looks) >= looks + 4, 10, "a look of each worker")
+            wait_until(lambda: model(router, "other", "spare").get("loaded"), 10, "the spare to count as loaded")
+            for _ in range(4):
+                answer = router.chat("hello", headers={"X-LLR-Explain": "1"})
+                assert answer.headers["X-LLR-Backend"] == "spare", answer.headers["X-LLR-Trace"]
+            assert "not loaded" in answer.headers["X-LLR-Trace"]
+            assert ollama.evictions == ["slow:latest"], "no probe threw the model of the other client out"
+
+
+def studio_list(window: int | None) -> list[Step]:
+    state = {"state": "loaded", "loaded_context_length": window} if window else {"state": "not-loaded"}
+    return reply(200, {"data": [{"id": "qwen", "type": "llm", "max_context_length": 32_768, **state}]})
+
+
+def test_lm_studio_is_asked_when_the_policy_calls_it_local(tmp_path: Path) -> None:
+    """Each second while it is in use: it loads and unloads models too."""
+    with Upstream(models=["qwen"]) as up, Upstream(models=["qwen"]) as hosted:
+        up.script(studio_list(None), path="/api/v0/models")
+        up.script(studio_list(4096), path="/api/v0/models", repeat=True)
+        known = {"type": "openai", "models": ["qwen"], "apiKeyEnv": ""}
+        backends = {
+            "studio": {**known, "endpoint": f"{up.url}/v1", "local": True},
+            "hosted": {**known, "endpoint": f"{hosted.url}/v1"},
+        }
+        with Router({"backends": backends, "routes": [{"default": "studio"}]}, folder=tmp_path) as router:
+            wait_until(lambda: model(router, "qwen", "studio").get("loaded") is False, 5, "the facts")
+            for name in backends:
+                assert router.chat("hello", model=f"{name}/qwen").status == 200
+            wait_until(lambda: model(router, "qwen", "studio").get("window") == 4096, 5, "the load")
+            assert {request.path for request in hosted.requests} == {"/v1/chat/completions"}
 
 
 # --- preload ------------------------------------------------------------------------------------
