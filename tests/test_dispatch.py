@@ -40,6 +40,7 @@ from app.types import (
     Classification,
     Decision,
     Kind,
+    Lane,
     ModelFacts,
     Plan,
     Price,
@@ -827,6 +828,24 @@ def test_a_busy_backend_passes_the_request_on_and_is_not_to_blame() -> None:
     assert stage.called == ["b"]
     stage.places.release(held)
     assert run(stage, "a", "b").target.backend == "a"
+
+
+@pytest.mark.parametrize(
+    ("kind", "lane"),
+    [(Kind.LIVE, Lane.AGENT), (Kind.SHADOW, Lane.BACKGROUND), (Kind.PROBE, Lane.BACKGROUND)],
+)
+def test_calls_without_a_client_wait_in_the_background_lane(kind: Kind, lane: Lane) -> None:
+    stage = Stage({"a": []}, limits={"a": 1}, first_byte_s=5.0)
+    held = stage.places.take([Target("a", "a-model")])
+    plan = Plan(build.request(lane=Lane.AGENT), TAGS, decision("a"))
+    call = Call(plan, [Target("a", "a-model")], Why(route="r", reason=Reason.ROUTE), stage.services, kind=kind)
+    waiting = gevent.spawn(call.make)
+    gevent.sleep(0)
+    assert stage.places.own("a")[1] == tuple(int(one == lane) for one in Lane)
+    assert held
+    stage.places.release(held)
+    call.end(waiting.get())
+    assert stage.records[0].lane == lane
 
 
 def full(*names: str, first_byte_s: float = 5.0, **longest_wait_ms: float) -> tuple[Stage, dict[str, Place]]:

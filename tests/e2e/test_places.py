@@ -17,7 +17,8 @@ pytestmark = pytest.mark.e2e
 
 
 def policy(url: str, *models: str, **more: Any) -> dict[str, Any]:
-    gpu = {"type": "ollama", "endpoint": url, "api": "openai", "models": list(models), "maxConcurrency": 1, **more}
+    common = {"type": "ollama", "endpoint": url, "api": "openai", "models": list(models), "maxConcurrency": 1}
+    gpu = {**common, **more}
     return {"backends": {"gpu": gpu}, "routes": [{"default": "gpu"}]}
 
 
@@ -71,6 +72,30 @@ def test_first_come_first_served_over_all_workers(upstream, router):
     assert [request.json["messages"][-1]["content"] for request in chats] == [f"call {call}" for call in range(8)]
 
 
+def test_lanes_and_disconnects(upstream, router):
+    """Who waits in a lower lane is served last; a client that left is not served at all."""
+    fake = upstream(models=["m:1"])
+    gate = replies.Gate()
+    fake.script([gate, *replies.reply(200, replies.completion())])
+    running = router(policy(fake.url, "m:1"), workers=2)
+    lanes = ("background", "agent", None, "interactive")
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(running.chat, "first")]
+        assert gate.reached.wait(10)
+        leaver = pool.submit(running.chat, "leaver", timeout=3)
+        for number, lane in enumerate(lanes, 1):
+            headers = {"X-LLR-Purpose": lane} if lane else {}
+            answers.append(pool.submit(running.chat, str(lane), headers=headers))
+            wait_until(lambda n=number: waiting(running) >= n, 10, "the call waits")
+        assert leaver.exception(10) is not None
+        wait_until(lambda: waiting(running) == len(lanes), 10, "the client that left is gone")
+        gate.open()
+        assert {answer.result().status for answer in answers} == {200}
+    chats = [request for request in fake.requests if request.method == "POST" and "chat" in request.path]
+    order = [request.json["messages"][-1]["content"] for request in chats]
+    assert order == ["first", "None", "interactive", "agent", "background"]
+
+
 def test_a_request_that_would_wait_too_long_goes_to_the_fallback_at_once(upstream, router):
     gpu, cloud = upstream(models=["m:1"]), upstream(models=["m:1"], text="from the cloud")
     gate = replies.Gate()
@@ -92,10 +117,11 @@ def test_a_request_that_would_wait_too_long_goes_to_the_fallback_at_once(upstrea
         assert private.result().headers["X-LLR-Backend"] == "gpu"
 
 
-def test_calls_for_the_loaded_model_go_first(router):
+@pytest.mark.parametrize("api", ["openai", "native"])
+def test_calls_for_the_loaded_model_go_first(router, api):
     """Four calls for each of two models, sent in turns: as they arrive they would need eight loads."""
     with Ollama([Model("a:1", load_s=0.2, token_s=0.05), Model("b:1", load_s=0.2, token_s=0.05)]) as ollama:
-        running = router(policy(ollama.url, "a:1", "b:1"), workers=2)
+        running = router(policy(ollama.url, "a:1", "b:1", api=api), workers=2)
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             calls = [("a:1", "b:1")[call % 2] for call in range(8)]
             answers = [pool.submit(running.chat, "hello", model=model, max_tokens=5) for model in calls]
