@@ -207,11 +207,19 @@ class OllamaBackend(Backend):
     def ask_for_facts(self, models: Sequence[str] = ()) -> None:
         """Ask which models are loaded, and once for the description of each model."""
         self.look()
-        for name in list(islice(self._facts.to_describe(models), _MOST_DESCRIBED)):
-            try:
-                self._facts.learn_description(name, self.ask("/api/show", {"model": name}))
-            except (BackendDenied, BackendRejected, BackendServerError):
-                self._facts.learn_description(name, {})  # it does not tell: it is not asked again
+        descriptions: dict[str, JsonObject] = {}
+        try:
+            for name in list(islice(self._facts.to_describe(models), _MOST_DESCRIBED)):
+                descriptions[name] = self._describe(name)
+        finally:
+            self._facts.learn_descriptions(descriptions)
+
+    def _describe(self, model: str) -> JsonObject:
+        """Return the description of a model; an empty one when the server has none, so that it is not asked again."""
+        try:
+            return self.ask("/api/show", {"model": model})
+        except (BackendDenied, BackendRejected, BackendServerError):
+            return {}
 
     @property
     def changes(self) -> Event:

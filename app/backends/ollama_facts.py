@@ -114,11 +114,13 @@ class OllamaFacts:
             if listed.digest or key in wanted:
                 yield listed.name
 
-    def learn_description(self, name: str, document: JsonObject) -> None:
-        """Read /api/show for a model of the list."""
-        key = model_key(name)
-        if key in self._listed:
-            self._descriptions[key, self._listed[key].digest] = _description(document)
+    def learn_descriptions(self, documents: Mapping[str, JsonObject]) -> None:
+        """Read /api/show of models, by their names."""
+        for name, document in documents.items():
+            key = model_key(name)
+            if key in self._listed:
+                self._descriptions[key, self._listed[key].digest] = _description(document)
+        if documents:
             self._renew()
 
     def learn_loaded(self, document: JsonObject | None) -> None:
@@ -198,15 +200,15 @@ class OllamaFacts:
         )
         if listed.remote:
             return facts
-        num_ctx = self._wanted_window(listed.name) or description.num_ctx
+        num_ctx = self._wanted_window(listed.name)
         wanted = smallest(num_ctx, trained) if num_ctx else None
         loaded, granted = self._loaded_as(key), self._granted.get(key)
         if loaded is not None and loaded.window is not None:
             self._last_windows[key] = loaded.window
             if wanted in (None, loaded.window) or granted == loaded.window:
                 return replace(facts, loaded=True, window=smallest(loaded.window, wanted))
-            loaded = None  # the next request makes the server load it again, with the window that it asks for
-        believed = smallest(wanted, granted) if wanted else self._last_windows.get(key)
+            loaded = None  # the next request makes the server load it again, with the window of the policy
+        believed = smallest(wanted, granted) if wanted else description.num_ctx or self._last_windows.get(key)
         return replace(
             facts,
             loaded=loaded is not None if self._loaded is not None and self.tells_loaded else None,

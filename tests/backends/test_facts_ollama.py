@@ -32,8 +32,7 @@ def facts_of(
 ) -> OllamaFacts:
     facts = OllamaFacts(lambda _: wanted, lambda: native)
     facts.learn_list({"models": tags})
-    for name, document in (shown or {}).items():
-        facts.learn_description(name, document)
+    facts.learn_descriptions(shown or {})
     facts.learn_loaded(None if loaded is None else {"models": loaded})
     return facts
 
@@ -80,13 +79,9 @@ WINDOWS: dict[str, tuple[dict[str, Any], tuple[bool | None, int | None]]] = {
     "loaded as the policy says": ({"loaded": [running("m:1b", 16_384)], "wanted": 16_384}, (True, 16_384)),
     "loaded with all it was trained for": ({"loaded": [running("m:1b", 131_072)], "wanted": 10**6}, (True, 131_072)),
     "loaded by another client": ({"loaded": [running("m:1b", 4096)], "wanted": 16_384}, (False, 16_384)),
-    "loaded by another client, not as its Modelfile says": (
+    "loaded before the Modelfile": (
         {"loaded": [running("m:1b", 4096)], "shown": {"m:1b": from_file(A, "num_ctx 8192")}},
-        (False, 8192),
-    ),
-    "loaded as its Modelfile says": (
-        {"loaded": [running("m:1b", 8192)], "shown": {"m:1b": from_file(A, "num_ctx 8192")}},
-        (True, 8192),
+        (True, 4096),
     ),
     "loaded, without a window": ({"loaded": [running("m:1b", None)], "wanted": 16_384}, (True, 16_384)),
 }
@@ -178,8 +173,7 @@ def test_older_versions_tell_in_the_description() -> None:
 def test_a_model_is_described_once_and_again_when_it_was_made_anew() -> None:
     facts = facts_of([listed("a:1", A), listed("b:1", B), listed("c:1", C)], [running("c:1")])
     assert list(facts.to_describe(["b:1", "nobody"])) == ["b:1", "c:1", "a:1"]
-    for name in ("a:1", "b:1", "c:1"):
-        facts.learn_description(name, {})
+    facts.learn_descriptions({name: {} for name in ("a:1", "b:1", "c:1")})
     assert not list(facts.to_describe([]))
     facts.learn_list({"models": [listed("a:1", A), listed("b:1", A), listed("c:1", C), listed("d:1", "00")]})
     assert list(facts.to_describe([])) == ["b:1"], "without a digest nobody knows when to ask again"
@@ -246,8 +240,10 @@ def test_odd_values_cost_the_fact(value: object) -> None:
     facts = OllamaFacts(lambda _: None, lambda: True)
     facts.learn_list(tags)
     for name in ("odd:1b", "plain:1b"):
-        facts.learn_description(name, dict.fromkeys(("modelfile", "parameters", "model_info", "capabilities"), value))
-        facts.learn_description(name, {"model_info": {"general.architecture": value, f"{value}.context_length": value}})
+        facts.learn_descriptions({name: dict.fromkeys(("modelfile", "parameters", "model_info"), value)})
+        facts.learn_descriptions(
+            {name: {"model_info": {"general.architecture": value, f"{value}.context_length": value}}}
+        )
     odd = {**dict.fromkeys(running("x"), value), "name": "odd:1b", "expires_at": value}
     facts.learn_loaded({"models": [value, odd, running("plain:1b", digest=A)]})
     assert facts.by_model["plain:1b"].window == 4096
