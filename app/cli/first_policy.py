@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
@@ -164,10 +165,10 @@ def _server(server: Server) -> str:
     lines += (
         ["    local: true                  # it runs on this machine", '    apiKeyEnv: ""'] if is_hosted_type else []
     )
-    lines += [f"    endpoint: {server.endpoint}", f'    model: "{default}"']
+    lines += [f"    endpoint: {server.endpoint}", f"    model: {_quoted(default)}"]
     if len(server.models) > 1:
         lines.append("    families:                    # the model for each family of requests")
-        lines += [f'      {family}: "{model}"' for family, model in by_family.items()]
+        lines += [f"      {family}: {_quoted(model)}" for family, model in by_family.items()]
     lines += ["    price: {input: 0, output: 0}"] if _is_local(server) else []
     used = [model for model in server.models if model.name in (default, *by_family.values())]
     lines += [*_places(used), *_windows(server, used)]
@@ -175,6 +176,11 @@ def _server(server: Server) -> str:
     lines += [f"    # the server also has {name}" for name in spare[:8]]
     lines += [f"    # {model.name} is left out: it runs at {_place(model)}" for model in server.remote_models[:8]]
     return "\n".join(lines) + "\n"
+
+
+def _quoted(name: str) -> str:
+    """Return a name as a string of YAML, which reads JSON's; the path of a file on Windows has backslashes."""
+    return json.dumps(name, ensure_ascii=False)
 
 
 def _place(model: Model) -> str:
@@ -203,7 +209,7 @@ def _windows(server: Server, models: Sequence[Model]) -> list[str]:
     if len(windows) == len(models) and len(set(windows.values())) == 1:
         return [f"    contextWindow: {windows[models[0].name]:<13} # longer prompts do not go here"]
     lines = ["    contextWindow:               # longer prompts do not go here"] if windows else []
-    lines += [f'      "{name}": {window}' for name, window in windows.items()]
+    lines += [f"      {_quoted(name)}: {window}" for name, window in windows.items()]
     is_incomplete = server.type == "ollama" and len(windows) < len(models)
     return lines + ((_LEARNED_OTHERS if windows else _LEARNED) if is_incomplete else []) + notes
 

@@ -125,11 +125,12 @@ def _described(backend: Backend, listed: JsonObject, models: Sequence[Model]) ->
     backend.learn_list(listed)
     with contextlib.suppress(BackendError):
         backend.ask_for_facts([model.name for model in models])
+    in_force = {model_key(name): state.window for name, state in backend.residency.items()}
     return tuple(
         replace(
             model,
             capabilities=facts.capabilities,
-            window=facts.window,
+            window=in_force.get(model_key(model.name)) or facts.window,
             trained=facts.trained,
             places=facts.places,
         )
@@ -153,7 +154,8 @@ def _model(entry: JsonObject) -> Model:
 
 
 def _chats(name: str) -> bool:
-    return not any(word in name.lower() for word in _NO_CHAT)
+    """Return False for the name of a model that does not chat, or one that a policy cannot hold in one line."""
+    return name.isprintable() and not any(word in name.lower() for word in _NO_CHAT)
 
 
 def _ask(server: Server) -> Server | None:

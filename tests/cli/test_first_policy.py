@@ -358,6 +358,15 @@ def test_the_places_of_llama_cpp(upstream: Callable[..., Upstream], told: dict[s
     assert ("maxConcurrency" in text) is bool(number)
 
 
+@pytest.mark.parametrize("name", ["C:\\models\\new.gguf", 'the "best" one', "x: {y}", "#1", "größer:1b"])
+def test_any_name_of_a_model_can_be_written(upstream: Callable[..., Upstream], name: str) -> None:
+    llama = upstream()
+    llama.script(owned("llamacpp", name, "two\nlines: {}"), path="/v1/models", repeat=True)
+    with refused_url() as nobody:
+        text = write(explore({"OLLAMA_HOST": nobody}, [at(llama, "llamacpp")]))
+    assert policy.load(text, "p", Settings()).policy.backends["llamacpp"].models == (name,)
+
+
 def test_lm_studio_gives_its_facts(upstream: Callable[..., Upstream]) -> None:
     studio = upstream(models=["qwen3-4b", "look-7b", "unused-8b"])
     known = {"max_context_length": 32768, "state": "not-loaded"}
