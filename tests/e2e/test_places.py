@@ -56,6 +56,16 @@ def test_a_stream_that_waits_says_so(upstream, router, path, body, end):
     assert all(event.data for event in events) and len(events) > 1
 
 
+def test_a_stream_whose_model_loads_says_so(router):
+    with Ollama([Model("a:1", load_s=11.0)]) as ollama:
+        running = router(policy(ollama.url, "a:1", api="native"), workers=1)
+        with running.stream(timeout=40) as stream:
+            first = stream.until(b"\n")
+            rest = stream.read()
+    assert first == b": gpu loads a:1\n"
+    assert rest.endswith(b"data: [DONE]\n\n")
+
+
 def test_first_come_first_served_over_all_workers(upstream, router):
     fake = upstream(models=["m:1"])
     gate = replies.Gate()
