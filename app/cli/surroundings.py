@@ -125,12 +125,11 @@ def _described(backend: Backend, listed: JsonObject, models: Sequence[Model]) ->
     backend.learn_list(listed)
     with contextlib.suppress(BackendError):
         backend.ask_for_facts([model.name for model in models])
-    in_force = {model_key(name): state.window for name, state in backend.residency.items()}
     return tuple(
         replace(
             model,
             capabilities=facts.capabilities,
-            window=in_force.get(model_key(model.name)) or facts.window,
+            window=facts.window,
             trained=facts.trained,
             places=facts.places,
         )
