@@ -265,6 +265,8 @@ class Call:
         places, targets = self._services.places, self.tried
         patience_ms = targets[0].patience_ms if len(targets) > 1 else None
         place = places.take(targets if patience_ms is None else targets[:1])
+        if place is None and patience_ms == 0:
+            place = places.take(targets)
         if place is not None:
             return place
         longest_s = self._longest_wait_s(targets)
@@ -272,7 +274,7 @@ class Call:
         if self._tries is not None:
             begin_ns = self._tries.begin_ns = self._tries.begin_ns or begin_ns
         try:
-            if patience_ms is not None:
+            if patience_ms:
                 place = self._wait_for_own(targets[0], patience_ms) or places.take(targets)
             if place is None and longest_s == 0:
                 raise NoPlace("all its places (maxConcurrency) are taken, and the wait would be longer than maxWaitMs")
@@ -282,8 +284,6 @@ class Call:
                 self._wait_ms = round((time.monotonic() - begin) * 1000)
 
     def _wait_for_own(self, target: Target, patience_ms: float) -> Place | None:
-        if not patience_ms:
-            return None
         try:
             return self._services.places.wait((target,), self._lane, patience_ms / 1000, tell=self._telling)
         except BackendBusy:

@@ -989,6 +989,14 @@ def test_a_call_waits_for_its_own_member_and_then_for_all() -> None:
     assert [call.wait_ms is not None for call in stage.records] == [True, True]
 
 
+def test_a_call_that_passes_over_a_full_member_does_not_wait() -> None:
+    stage = Stage({"a": [], "b": []}, limits={"a": 1, "b": 1})
+    stage.places.take([Target("a", "m")])
+    for patience_ms in (None, 0.0):
+        assert run_pool(stage, "a", "b", patience_ms=patience_ms).target.backend == "b"
+    assert [call.wait_ms for call in stage.records] == [None, None]
+
+
 def test_when_no_member_has_a_place_the_next_target_gets_the_request() -> None:
     stage = Stage({"a": [], "b": [], "cloud": []}, limits={"a": 1, "b": 1})
     for name in "ab":
