@@ -57,14 +57,14 @@ def node() -> Path:
 
 
 @pytest.fixture(scope="module")
-def native() -> bool:
+def ollama_native() -> bool:
     """Whether the local server is an Ollama that is asked over its own API.  Files override it."""
     return False
 
 
 @pytest.fixture(scope="module")
-def running(native: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with Upstream(models=["m:1"], native=native) as local, Upstream() as cloud:
+def running(ollama_native: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    with Upstream(models=["m:1"], native=ollama_native) as local, Upstream() as cloud:
         folder, policy, env = tmp_path_factory.mktemp("house"), two(local, cloud), {"OPENAI_API_KEY": "key-for-tests"}
         with Router(policy, folder=folder / "router", workers=2, env=env) as router:
             env["LLR_DB"] = str(router.database)

@@ -43,7 +43,7 @@ QUESTION = {"role": "user", "content": "Bern or Rome?"}
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["v1", "native"])
-def native(request: pytest.FixtureRequest) -> bool:
+def ollama_native(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
