@@ -6,26 +6,22 @@ To add a tag: a field of `Classification`, a function `tag_<name>`, one line in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from app.routing.difficulty import HARD_WEIGHT, difficulty, signs
+from app.routing.conversation import SYSTEM_SHARE, fold
 from app.routing.difficulty import words_of as difficulty_words
-from app.routing.features import features, signals, words_of
-from app.routing.memo import Memo
-from app.routing.model import MODEL, softmax
+from app.routing.features import features, words_of
+from app.routing.model import MODEL
 from app.routing.reading import Prompt, read, read_text
-from app.types import ChatRequest, Classification, Cuts, Evidence, Sensitivity, Sign
+from app.routing.turns import difficulty_points, probabilities_of
+from app.types import ChatRequest, Classification, Cuts, Evidence, Origin, Sensitivity, Sign
 
-FOLLOW_UP_CHARS = 100  # a turn up to this length is judged together with the turn before it …
-PREVIOUS_SHARE, PREVIOUS_FADE = 0.8, 0.05  # … which counts less with every word of the follow-up
-SYSTEM_SHARE = 0.7
 LARGE_TOKENS = 8_000  # above this size nothing is `low`: small models lose track of long prompts
 EVIDENCE_SIGNS = 8
 DEFAULT_CUTS = Cuts()
 
 K = TypeVar("K", str, tuple[str, str])
-Probabilities = Mapping[str, float]  # task -> its probability; without vision, which the body shows
 
 _FAMILIES = {"code": "qwen-coder", "general": "llama", "summarisation": "llama"}
 
@@ -49,33 +45,36 @@ def evidence(request: ChatRequest, cuts: Cuts = DEFAULT_CUTS) -> Evidence:
     """Return every tag of a request, with the features that led to it."""
     prompt = read(request.body.chat)
     tags = _tags(prompt, request.sensitivity, cuts)
-    probabilities = task_probabilities(prompt)
+    texts = _texts(prompt, tags.origin.turn)
+    probabilities = probabilities_of([(text, share) for text, _, share in texts])
+    alone = probabilities_of([(prompt.turns[-1].text if prompt.turns else "", 1.0)])
     others = sorted((task for task in probabilities if task != tags.task), key=lambda task: -probabilities[task])
+    hard = _text_of(prompt, tags.origin.difficulty_turn)
     return Evidence(
         tags=tags,
         runner_up=others[0],
-        task_signs=_task_signs(prompt, tags.task, others[0]),
+        alone=max(alone.items(), key=lambda item: item[1]),
+        task_signs=_task_signs(texts, tags.task, others[0]),
         difficulty_signs=tuple(
-            Sign(name, points, difficulty_words(name, _difficulty_text(prompt)))
-            for name, points in _strongest(_difficulty_points(prompt, tags.task, probabilities))
+            Sign(name, points, difficulty_words(name, hard))
+            for name, points in _strongest(difficulty_points(hard, tags.task, probabilities))
         ),
     )
 
 
 def _tags(prompt: Prompt, sensitivity: Sensitivity, cuts: Cuts) -> Classification:
-    probabilities = task_probabilities(prompt)
-    task, confidence = tag_task(prompt, probabilities)
+    standing = fold(prompt.turns, prompt.system, cuts)
     modality = tag_modality(prompt)
-    hardness = tag_difficulty(prompt, task, probabilities)
     return Classification(
-        task=task,
-        complexity=tag_complexity(hardness, prompt.tokens, cuts),
+        task=standing.task,
+        complexity=tag_complexity(standing.difficulty, prompt.tokens, cuts),
         sensitivity=sensitivity,
         modality=modality,
-        family=tag_family(task, modality),
+        family=tag_family(standing.task, modality),
         tokens=prompt.tokens,
-        difficulty=hardness,
-        confidence=confidence,
+        difficulty=standing.difficulty,
+        confidence=standing.confidence,
+        origin=Origin(standing.since, standing.hardest, len(prompt.turns), standing.reading),
     )
 
 
@@ -89,19 +88,6 @@ def tag_family(task: str, modality: str) -> str:
     return "gemma" if modality == "image" else _FAMILIES.get(task, "any")
 
 
-def tag_task(prompt: Prompt, probabilities: Probabilities) -> tuple[str, float]:
-    """Return the most probable task, and its probability as the confidence."""
-    if prompt.has_image:
-        return "vision", 1.0
-    task = max(probabilities, key=probabilities.__getitem__)
-    return task, round(probabilities[task], 4)
-
-
-def tag_difficulty(prompt: Prompt, task: str, probabilities: Probabilities) -> float:
-    """Return how likely a small local model is not enough, 0 to 1."""
-    return round(difficulty(sum(_difficulty_points(prompt, task, probabilities).values())), 4)
-
-
 def tag_complexity(hardness: float, tokens: int, cuts: Cuts) -> str:
     """Return `low`, `medium` or `high` by the difficulty and the size."""
     if hardness >= cuts.high:
@@ -109,52 +95,31 @@ def tag_complexity(hardness: float, tokens: int, cuts: Cuts) -> str:
     return "medium" if hardness >= cuts.medium or tokens > LARGE_TOKENS else "low"
 
 
-def task_probabilities(prompt: Prompt) -> Probabilities:
-    """Return the probability of each task by the prompt, the turn before a short one, and a short system prompt."""
-    points = MODEL.bias
-    for text, _, share in _weighted_texts(prompt):
-        points = [total + point * share for total, point in zip(points, _points(text), strict=True)]
-    return dict(zip(MODEL.labels, softmax(points), strict=True))
+def _texts(prompt: Prompt, number: int) -> list[tuple[str, str, float]]:
+    """Return the texts that tell the task of a turn: text, a prefix that names its place, and its share of points."""
+    texts = [(_text_of(prompt, number), f"turn {number}: " if number < len(prompt.turns) else "", 1.0)]
+    if prompt.system and number == 1:
+        texts.append((prompt.system, "system: ", SYSTEM_SHARE))
+    return texts
 
 
-_points = Memo(lambda text: MODEL.points(signals(text)))  # the points of each task for one text
+def _text_of(prompt: Prompt, number: int) -> str:
+    return prompt.turns[number - 1].text if prompt.turns else ""
 
 
-def _weighted_texts(prompt: Prompt) -> Iterator[tuple[str, str, float]]:
-    """Yield the texts that tell the task: text, a prefix that names its place, and its share of the points."""
-    yield prompt.text, "", 1.0
-    if _is_follow_up(prompt):
-        yield prompt.previous, "turn before: ", max(0.0, PREVIOUS_SHARE - PREVIOUS_FADE * len(prompt.text.split()))
-    if prompt.system:
-        yield prompt.system, "system: ", SYSTEM_SHARE
-
-
-def _is_follow_up(prompt: Prompt) -> bool:
-    return bool(prompt.previous) and len(prompt.text) <= FOLLOW_UP_CHARS
-
-
-def _difficulty_points(prompt: Prompt, task: str, probabilities: Probabilities) -> dict[str, float]:
-    """Return the points that each sign of difficulty adds."""
-    values, weights = signs(_difficulty_text(prompt), task, probabilities["code"]), MODEL.difficulty
-    return {name: value * weights.get(name, HARD_WEIGHT) for name, value in values.items()}
-
-
-def _difficulty_text(prompt: Prompt) -> str:
-    """Return the text to judge: a short follow-up is as difficult as the turn before it."""
-    return f"{prompt.previous}\n{prompt.text}" if _is_follow_up(prompt) else prompt.text
-
-
-def _task_signs(prompt: Prompt, task: str, runner_up: str) -> tuple[Sign, ...]:
+def _task_signs(texts: Sequence[tuple[str, str, float]], task: str, runner_up: str) -> tuple[Sign, ...]:
     """Return the features that decided for the task over the runner-up."""
     if task not in MODEL.labels:
         return (Sign("image part", 1.0),)
-    texts = {place: text for text, place, _ in _weighted_texts(prompt)}
+    by_place = {place: text for text, place, _ in texts}
     points = {
         (place, name): MODEL.margin(name, task, runner_up) * share
-        for text, place, share in _weighted_texts(prompt)
+        for text, place, share in texts
         for name in features(text)
     }
-    return tuple(Sign(place + name, value, words_of(name, texts[place])) for (place, name), value in _strongest(points))
+    return tuple(
+        Sign(place + name, value, words_of(name, by_place[place])) for (place, name), value in _strongest(points)
+    )
 
 
 def _strongest(points: Mapping[K, float]) -> list[tuple[K, float]]:

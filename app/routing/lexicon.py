@@ -49,6 +49,10 @@ class Lexicon:
                         lists.setdefault(tuple(entry.split("_")) if "_" in entry else entry, []).append(name)
         self._lists = {entry: tuple(names) for entry, names in lists.items()}
 
+    def words(self, name: str) -> frozenset[str]:
+        """Return the single words of one list, without those of wide scripts."""
+        return frozenset(entry for entry, names in self._lists.items() if isinstance(entry, str) and name in names)
+
     def entries(self, name: str, words: Sequence[str], text: str = "") -> list[str]:
         """Return the entries of one list that are among `words` or, for wide scripts, in `text`, as readable text."""
         entries = [entry for entry in _entries_of(words) if name in self._lists.get(entry, ())]

@@ -1,4 +1,4 @@
-"""Read the prompt from a chat body: the last user message, the one before it, and the size of the whole request.
+"""Read the prompt from a chat body: the turns of the user, a short system prompt, and the size of the whole request.
 
 A body of any shape is read without an error: a member of the wrong type counts as absent.  Long texts are shortened
 before they are searched; only `tokens` counts the whole request.
@@ -19,6 +19,7 @@ IMAGE_TYPES = frozenset({"image_url", "input_image"})
 IMAGE_TOKENS = 1_000  # servers count an image by its size in pixels, never by the length of its base64
 MESSAGE_TOKENS = 4  # role and separators
 _MAX_BLOCKS = 40
+_TEXTS_BEFORE = 6  # that tell what a turn may refer to
 _as_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, default=str).encode
 
 # The tags that editors and agents put around their own text in a prompt.  Names of HTML are not here: they are code.
@@ -30,11 +31,19 @@ _HARNESS_TAGS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class UserTurn:
+    """Hold one message of the user."""
+
+    text: str  # without harness blocks
+    has_image: bool = False
+    before: tuple[str, ...] = ()  # the latest texts before it, of both sides
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """Hold the parts of a request that the classifier judges."""
 
-    text: str  # the last user message, without harness blocks
-    previous: str  # the user message before it; "" in a first turn
+    turns: tuple[UserTurn, ...]  # the first one first
     system: str  # a short system prompt: it may hold the instruction for a text that the user pastes
     has_image: bool  # any message holds an image part
     tokens: int
@@ -43,10 +52,8 @@ class Prompt:
 def read(chat: JsonObject) -> Prompt:
     """Return the prompt of a chat body of any shape."""
     messages: list[JsonObject] = [message for message in _items(chat.get("messages")) if isinstance(message, dict)]
-    texts = _user_texts(messages)
     return Prompt(
-        text=next(texts, ""),
-        previous=next(texts, ""),
+        turns=tuple(_user_turns(messages)),
         system=_system(messages),
         has_image=any(map(_has_image, messages)),
         tokens=_tokens(chat, messages),
@@ -56,7 +63,7 @@ def read(chat: JsonObject) -> Prompt:
 def read_text(text: str) -> Prompt:
     """Return the prompt of a single text."""
     tokens = MESSAGE_TOKENS + count_tokens(text)
-    return Prompt(text=_without_harness(text), previous="", system="", has_image=False, tokens=tokens)
+    return Prompt(turns=(UserTurn(_without_harness(text)),), system="", has_image=False, tokens=tokens)
 
 
 def count_tokens(text: str) -> int:
@@ -67,11 +74,17 @@ def count_tokens(text: str) -> int:
     return (len(text) + 3) // 4 + wide * 3 // 8
 
 
-def _user_texts(messages: list[JsonObject]) -> Iterator[str]:
-    """Yield the texts of the user, the last one first.  Messages of harness text or tool results alone are left out."""
-    for message in reversed(messages):
-        if message.get("role") == "user" and (text := _without_harness(_shortened(message.get("content")))):
-            yield text
+def _user_turns(messages: list[JsonObject]) -> Iterator[UserTurn]:
+    """Yield the turns of the user.  A message of harness text or tool results alone is no turn."""
+    texts: list[str] = []
+    for message in messages:
+        role, text = message.get("role"), _shortened(message.get("content"))
+        if role == "user":
+            own, has_image = _without_harness(text), _has_image(message)
+            if own or has_image:
+                yield UserTurn(own, has_image, tuple(texts[-_TEXTS_BEFORE:]))
+        if text and role in ("user", "assistant"):
+            texts.append(text)
 
 
 def _system(messages: list[JsonObject]) -> str:

@@ -46,6 +46,7 @@ from app.types.tags import (
     Classification,
     Conversation,
     Evidence,
+    Origin,
     Sign,
 )
 
@@ -90,6 +91,7 @@ __all__ = [
     "ModelFacts",
     "Observations",
     "Operation",
+    "Origin",
     "Outcome",
     "Outgoing",
     "Plan",

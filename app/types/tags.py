@@ -14,6 +14,16 @@ FAMILIES = ("qwen-coder", "gemma", "llama", "any")
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """The turns of the user that the tags come from, from 1 on."""
+
+    turn: int = 1  # asked for the task
+    difficulty_turn: int = 1
+    turns: int = 1  # of the conversation
+    reading: str = "first"  # how the latest turn was read: first, image, new, back, short, same
+
+
+@dataclass(frozen=True, slots=True)
 class Classification:
     """The tags of a request.  The field names are the legal `match:` keys of a policy, and columns of the metrics."""
 
@@ -25,6 +35,7 @@ class Classification:
     tokens: int  # estimated input tokens: messages, tools and instructions
     difficulty: float = 0.0  # 0 to 1: how likely a small local model is not enough
     confidence: float = 1.0  # 0 to 1: in the task
+    origin: Origin = Origin()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,5 +61,6 @@ class Evidence:
 
     tags: Classification
     runner_up: str  # the next likely task
+    alone: tuple[str, float]  # the task of the latest turn alone, and its probability
     task_signs: tuple[Sign, ...]  # for the task over the runner-up, the strongest first
     difficulty_signs: tuple[Sign, ...]

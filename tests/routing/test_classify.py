@@ -216,7 +216,7 @@ def test_the_evidence_has_the_same_tags_and_their_reasons() -> None:
     assert "tech" in {sign.feature for sign in reasons.task_signs}
     assert {"code", "size"} <= {sign.feature for sign in reasons.difficulty_signs}
     follow_up = evidence(chat(PYTHON, "...", "why?"))
-    assert any(sign.feature.startswith("turn before: ") for sign in follow_up.task_signs)
+    assert any(sign.feature.startswith("turn 1: ") for sign in follow_up.task_signs)
     assert evidence(chat([{"type": "image_url"}])).tags.task == "vision"
 
 

@@ -1,0 +1,137 @@
+"""Fold the turns of a conversation into what stands now: the task, and how difficult it is.  Pure.
+
+A turn changes the task only when it clearly asks for another one; all other turns continue what stands.  One turn of
+another task may be an aside: when the turn after it does not continue it, what stood before stands again.  Difficulty
+may rise at any turn.  It falls with a new task, or by one step after three turns in a row that stand clearly below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from app.routing.reading import UserTurn
+from app.routing.turns import difficulty_of, probabilities_of, subjects, turn
+from app.types import Cuts
+
+SYSTEM_SHARE = 0.7  # of the points of a short system prompt
+_ASIDE_CHARS = 200  # a longer turn of another task is no aside
+_SURE = 0.8  # probability of another task from which on a turn asks for it …
+_SURE_IF_SWITCHED = 0.5  # … when the user says that another subject follows
+_STILL = 0.25  # probability of what stands from which on a turn may belong to it
+_LIKELY, _VERY_LIKELY = 0.75, 0.88  # probability of `general`
+_POINTS_FOR_GENERAL = 3  # no words show this task, so a change to it needs other signs
+_EASIER_TURNS = 3
+_CLEARLY = 0.15  # difficulty
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Hold what stands after a turn."""
+
+    task: str
+    confidence: float
+    difficulty: float
+    since: int  # the turn that asked for the task, from 1 on
+    hardest: int  # the turn that the difficulty comes from
+    reading: str = "first"  # how the latest turn was read: first, image, new, back, short, same
+    easier: tuple[float, ...] = ()  # difficulties of the latest turns in a row that stand clearly below
+
+
+_NOTHING = Standing("general", 1.0, 0.0, 1, 1)
+
+
+def fold(turns: Sequence[UserTurn], system: str, cuts: Cuts, *, hold: bool = False) -> Standing:
+    """Return what stands after the turns.  With `hold`, difficulty falls with a new task only."""
+    standing = _begun(turns[0], 1, "first", first_probabilities(turns[0].text, system)) if turns else _NOTHING
+    before_aside: Standing | None = None  # what stood before the latest turn, when that may be an aside
+    for number, said in enumerate(turns[1:], 2):
+        earlier, before_aside = before_aside, None
+        if said.has_image:
+            standing = _begun(said, number, "image", turn(said.text).probabilities)
+            continue
+        if earlier is not None and _leaves_aside(said, standing, earlier):
+            back = _continued(earlier, said, number, cuts, hold=hold)
+            if back.reading != "new":
+                standing = replace(back, reading="back")
+                continue
+            standing = earlier
+        after = _continued(standing, said, number, cuts, hold=hold)
+        if after.reading == "new" and len(said.text) <= _ASIDE_CHARS:
+            before_aside = standing
+        standing = after
+    return standing
+
+
+def first_probabilities(text: str, system: str) -> Mapping[str, float]:
+    """Return the probability of each task by a first turn and a short system prompt."""
+    return probabilities_of(((text, 1.0), (system, SYSTEM_SHARE)) if system else ((text, 1.0),))
+
+
+def _begun(said: UserTurn, number: int, reading: str, probabilities: Mapping[str, float], task: str = "") -> Standing:
+    """Return what stands after a turn that begins a task."""
+    if said.has_image:
+        task, confidence = "vision", 1.0
+    else:
+        task = task or max(probabilities, key=probabilities.__getitem__)
+        confidence = round(probabilities[task], 4)
+    return Standing(task, confidence, difficulty_of(said.text, task, probabilities), number, number, reading)
+
+
+def _leaves_aside(said: UserTurn, aside: Standing, earlier: Standing) -> bool:
+    """Return True for a turn that does not go on with an aside."""
+    this = turn(said.text)
+    if this.is_short or this.task == aside.task != "general":
+        return False
+    enough = _LIKELY if earlier.task == "general" else _STILL
+    is_earlier = this.probabilities.get(earlier.task, 0.0) >= enough and not this.refers
+    return this.asks or this.switches or is_earlier
+
+
+def _continued(standing: Standing, said: UserTurn, number: int, cuts: Cuts, *, hold: bool) -> Standing:
+    """Return what stands after a turn that follows others."""
+    this, task = turn(said.text), _new_task(standing, said)
+    if task:
+        return _begun(said, number, "new", this.probabilities, task)
+    if this.is_short:
+        return replace(standing, reading="short")
+    difficulty = this.difficulty(standing.task)
+    if hold or difficulty > standing.difficulty - _CLEARLY:
+        if difficulty > standing.difficulty:
+            standing = replace(standing, difficulty=difficulty, hardest=number)
+        return replace(standing, reading="same", easier=())
+    easier = (*standing.easier, difficulty)
+    if len(easier) < _EASIER_TURNS:
+        return replace(standing, reading="same", easier=easier)
+    lower = _one_step_down(standing.difficulty, max(easier), cuts)
+    return replace(standing, difficulty=lower, reading="same", easier=())
+
+
+def _one_step_down(high: float, low: float, cuts: Cuts) -> float:
+    """Return the difficulty `low`, but at most one complexity below that of `high`."""
+    return max(low, cuts.medium) if high >= cuts.high else low
+
+
+def _new_task(standing: Standing, said: UserTurn) -> str:
+    """Return the task that a turn clearly asks for instead of the one that stands, else ""."""
+    this = turn(said.text)
+    task, stands = this.task, "general" if standing.task == "vision" else standing.task
+    if this.is_short or task == stands:
+        return ""
+    if task != "general":
+        sure = _SURE_IF_SWITCHED if this.switches else _SURE
+        return task if this.probabilities[task] >= sure and this.probabilities[stands] < _STILL else ""
+    return task if _points_for_general(said, stands) >= _POINTS_FOR_GENERAL else ""
+
+
+def _points_for_general(said: UserTurn, stands: str) -> int:
+    """Return the points for a request that has nothing to do with the task that stands."""
+    this = turn(said.text)
+    probability = this.probabilities["general"]
+    points = (probability >= _LIKELY) + (probability >= _VERY_LIKELY) + (this.words >= 6)
+    points -= 2 * (this.probabilities[stands] >= _STILL)
+    if this.switches:
+        return points + 3
+    points += 1 if this.asks else -2
+    known = frozenset().union(*map(subjects, said.before))
+    return points - 2 * this.refers - this.definite - min(2, len(this.subjects & known))
