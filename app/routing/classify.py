@@ -14,12 +14,14 @@ from app.routing.difficulty import words_of as difficulty_words
 from app.routing.features import features, words_of
 from app.routing.model import MODEL
 from app.routing.reading import Prompt, read, read_text
-from app.routing.turns import difficulty_points, probabilities_of
-from app.types import ChatRequest, Classification, Cuts, Evidence, Origin, Sensitivity, Sign
+from app.routing.sender import NO_SENDER, Sender, sender_of
+from app.routing.turns import JUDGES, difficulty_points
+from app.types import ChatRequest, Classification, Cuts, Evidence, Lane, Origin, Sensitivity, Sign
 
 LARGE_TOKENS = 8_000  # above this size nothing is `low`: small models lose track of long prompts
 EVIDENCE_SIGNS = 8
 DEFAULT_CUTS = Cuts()
+_ALWAYS_LOW = Cuts(medium=1.1, high=1.2)  # a small model is enough for what a program asks by itself
 
 K = TypeVar("K", str, tuple[str, str])
 
@@ -28,12 +30,12 @@ _FAMILIES = {"code": "qwen-coder", "general": "llama", "summarisation": "llama"}
 
 def classify(request: ChatRequest, cuts: Cuts = DEFAULT_CUTS) -> Classification:
     """Return every tag of a request."""
-    return _tags(read(request.body.chat), request.sensitivity, cuts)
+    return _tags(*_read(request), request.sensitivity, cuts)
 
 
 def classify_text(text: str, cuts: Cuts = DEFAULT_CUTS) -> Classification:
     """Return the tags of one prompt, as if it were the first message of a conversation."""
-    return _tags(read_text(text), Sensitivity.NORMAL, cuts)
+    return _tags(read_text(text), NO_SENDER, Sensitivity.NORMAL, cuts)
 
 
 def difficulty_text(text: str) -> float:
@@ -43,11 +45,12 @@ def difficulty_text(text: str) -> float:
 
 def evidence(request: ChatRequest, cuts: Cuts = DEFAULT_CUTS) -> Evidence:
     """Return every tag of a request, with the features that led to it."""
-    prompt = read(request.body.chat)
-    tags = _tags(prompt, request.sensitivity, cuts)
+    prompt, sender = _read(request)
+    tags = _tags(prompt, sender, request.sensitivity, cuts)
     texts = _texts(prompt, tags.origin.turn)
-    probabilities = probabilities_of([(text, share) for text, _, share in texts])
-    alone = probabilities_of([(prompt.turns[-1].text if prompt.turns else "", 1.0)])
+    judge = JUDGES[sender.purpose]
+    probabilities = judge.probabilities(*((text, share) for text, _, share in texts))
+    alone = judge.probabilities((_text_of(prompt, tags.origin.turns), 1.0))
     others = sorted((task for task in probabilities if task != tags.task), key=lambda task: -probabilities[task])
     hard = _text_of(prompt, tags.origin.difficulty_turn)
     return Evidence(
@@ -62,8 +65,16 @@ def evidence(request: ChatRequest, cuts: Cuts = DEFAULT_CUTS) -> Evidence:
     )
 
 
-def _tags(prompt: Prompt, sensitivity: Sensitivity, cuts: Cuts) -> Classification:
-    standing = fold(prompt.turns, prompt.system, cuts)
+def _read(request: ChatRequest) -> tuple[Prompt, Sender]:
+    """Return what the request says, and who sends it."""
+    sender = sender_of(request.body.chat, request.headers)
+    return read(request.body.chat, sender.signature), sender
+
+
+def _tags(prompt: Prompt, sender: Sender, sensitivity: Sensitivity, cuts: Cuts) -> Classification:
+    if sender.purpose == Lane.BACKGROUND:
+        cuts = _ALWAYS_LOW
+    standing = fold(prompt.turns, prompt.system, JUDGES[sender.purpose], cuts)
     modality = tag_modality(prompt)
     return Classification(
         task=standing.task,
@@ -74,6 +85,9 @@ def _tags(prompt: Prompt, sensitivity: Sensitivity, cuts: Cuts) -> Classificatio
         tokens=prompt.tokens,
         difficulty=standing.difficulty,
         confidence=standing.confidence,
+        client=sender.client,
+        tools=sender.tools,
+        purpose=sender.purpose,
         origin=Origin(standing.since, standing.hardest, len(prompt.turns), standing.reading),
     )
 
@@ -92,7 +106,8 @@ def tag_complexity(hardness: float, tokens: int, cuts: Cuts) -> str:
     """Return `low`, `medium` or `high` by the difficulty and the size."""
     if hardness >= cuts.high:
         return "high"
-    return "medium" if hardness >= cuts.medium or tokens > LARGE_TOKENS else "low"
+    is_large = tokens > LARGE_TOKENS and cuts is not _ALWAYS_LOW
+    return "medium" if hardness >= cuts.medium or is_large else "low"
 
 
 def _texts(prompt: Prompt, number: int) -> list[tuple[str, str, float]]:

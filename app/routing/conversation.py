@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from app.routing.reading import UserTurn
-from app.routing.turns import difficulty_of, probabilities_of, subjects, turn
+from app.routing.turns import Judge, Turn, difficulty_of, subjects
 from app.types import Cuts
 
 SYSTEM_SHARE = 0.7  # of the points of a short system prompt
@@ -41,31 +41,29 @@ class Standing:
 _NOTHING = Standing("general", 1.0, 0.0, 1, 1)
 
 
-def fold(turns: Sequence[UserTurn], system: str, cuts: Cuts, *, hold: bool = False) -> Standing:
+def fold(turns: Sequence[UserTurn], system: str, judge: Judge, cuts: Cuts, *, hold: bool = False) -> Standing:
     """Return what stands after the turns.  With `hold`, difficulty falls with a new task only."""
-    standing = _begun(turns[0], 1, "first", first_probabilities(turns[0].text, system)) if turns else _NOTHING
+    if not turns:
+        return _NOTHING
+    opening = ((turns[0].text, 1.0), (system, SYSTEM_SHARE)) if system else ((turns[0].text, 1.0),)
+    standing = _begun(turns[0], 1, "first", judge.probabilities(*opening))
     before_aside: Standing | None = None  # what stood before the latest turn, when that may be an aside
     for number, said in enumerate(turns[1:], 2):
-        earlier, before_aside = before_aside, None
+        this, earlier, before_aside = judge.turn(said.text), before_aside, None
         if said.has_image:
-            standing = _begun(said, number, "image", turn(said.text).probabilities)
+            standing = _begun(said, number, "image", this.probabilities)
             continue
-        if earlier is not None and _leaves_aside(said, standing, earlier):
-            back = _continued(earlier, said, number, cuts, hold=hold)
+        if earlier is not None and _leaves_aside(this, standing, earlier):
+            back = _continued(earlier, said, this, number, cuts, hold=hold)
             if back.reading != "new":
                 standing = replace(back, reading="back")
                 continue
             standing = earlier
-        after = _continued(standing, said, number, cuts, hold=hold)
+        after = _continued(standing, said, this, number, cuts, hold=hold)
         if after.reading == "new" and len(said.text) <= _ASIDE_CHARS:
             before_aside = standing
         standing = after
     return standing
-
-
-def first_probabilities(text: str, system: str) -> Mapping[str, float]:
-    """Return the probability of each task by a first turn and a short system prompt."""
-    return probabilities_of(((text, 1.0), (system, SYSTEM_SHARE)) if system else ((text, 1.0),))
 
 
 def _begun(said: UserTurn, number: int, reading: str, probabilities: Mapping[str, float], task: str = "") -> Standing:
@@ -78,9 +76,8 @@ def _begun(said: UserTurn, number: int, reading: str, probabilities: Mapping[str
     return Standing(task, confidence, difficulty_of(said.text, task, probabilities), number, number, reading)
 
 
-def _leaves_aside(said: UserTurn, aside: Standing, earlier: Standing) -> bool:
+def _leaves_aside(this: Turn, aside: Standing, earlier: Standing) -> bool:
     """Return True for a turn that does not go on with an aside."""
-    this = turn(said.text)
     if this.is_short or this.task == aside.task != "general":
         return False
     enough = _LIKELY if earlier.task == "general" else _STILL
@@ -88,9 +85,9 @@ def _leaves_aside(said: UserTurn, aside: Standing, earlier: Standing) -> bool:
     return this.asks or this.switches or is_earlier
 
 
-def _continued(standing: Standing, said: UserTurn, number: int, cuts: Cuts, *, hold: bool) -> Standing:
+def _continued(standing: Standing, said: UserTurn, this: Turn, number: int, cuts: Cuts, *, hold: bool) -> Standing:
     """Return what stands after a turn that follows others."""
-    this, task = turn(said.text), _new_task(standing, said)
+    task = _new_task(standing, said, this)
     if task:
         return _begun(said, number, "new", this.probabilities, task)
     if this.is_short:
@@ -112,21 +109,19 @@ def _one_step_down(high: float, low: float, cuts: Cuts) -> float:
     return max(low, cuts.medium) if high >= cuts.high else low
 
 
-def _new_task(standing: Standing, said: UserTurn) -> str:
+def _new_task(standing: Standing, said: UserTurn, this: Turn) -> str:
     """Return the task that a turn clearly asks for instead of the one that stands, else ""."""
-    this = turn(said.text)
     task, stands = this.task, "general" if standing.task == "vision" else standing.task
     if this.is_short or task == stands:
         return ""
     if task != "general":
         sure = _SURE_IF_SWITCHED if this.switches else _SURE
         return task if this.probabilities[task] >= sure and this.probabilities[stands] < _STILL else ""
-    return task if _points_for_general(said, stands) >= _POINTS_FOR_GENERAL else ""
+    return task if _points_for_general(said, this, stands) >= _POINTS_FOR_GENERAL else ""
 
 
-def _points_for_general(said: UserTurn, stands: str) -> int:
+def _points_for_general(said: UserTurn, this: Turn, stands: str) -> int:
     """Return the points for a request that has nothing to do with the task that stands."""
-    this = turn(said.text)
     probability = this.probabilities["general"]
     points = (probability >= _LIKELY) + (probability >= _VERY_LIKELY) + (this.words >= 6)
     points -= 2 * (this.probabilities[stands] >= _STILL)

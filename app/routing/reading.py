@@ -7,9 +7,11 @@ before they are searched; only `tokens` counts the whole request.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from app.routing.signatures import ASK_TAGS, OTHER, Signature
 from app.types import JsonObject
 
 HEAD_CHARS = 6_000  # read from the start of a message …
@@ -20,6 +22,7 @@ IMAGE_TOKENS = 1_000  # servers count an image by its size in pixels, never by t
 MESSAGE_TOKENS = 4  # role and separators
 _MAX_BLOCKS = 40
 _TEXTS_BEFORE = 6  # that tell what a turn may refer to
+_ASK_TAG = re.compile(r"<([A-Za-z][A-Za-z_-]{1,30})(?: [^<>]{0,200})?>")
 _as_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, default=str).encode
 
 # The tags that editors and agents put around their own text in a prompt.  Names of HTML are not here: they are code.
@@ -49,11 +52,11 @@ class Prompt:
     tokens: int
 
 
-def read(chat: JsonObject) -> Prompt:
-    """Return the prompt of a chat body of any shape."""
+def read(chat: JsonObject, signature: Signature = OTHER) -> Prompt:
+    """Return the prompt of a chat body of any shape, as the program of a signature writes it."""
     messages: list[JsonObject] = [message for message in _items(chat.get("messages")) if isinstance(message, dict)]
     return Prompt(
-        turns=tuple(_user_turns(messages)),
+        turns=tuple(_user_turns(messages, signature)),
         system=_system(messages),
         has_image=any(map(_has_image, messages)),
         tokens=_tokens(chat, messages),
@@ -63,7 +66,7 @@ def read(chat: JsonObject) -> Prompt:
 def read_text(text: str) -> Prompt:
     """Return the prompt of a single text."""
     tokens = MESSAGE_TOKENS + count_tokens(text)
-    return Prompt(turns=(UserTurn(_without_harness(text)),), system="", has_image=False, tokens=tokens)
+    return Prompt(turns=(UserTurn(_own_words(text)),), system="", has_image=False, tokens=tokens)
 
 
 def count_tokens(text: str) -> int:
@@ -74,17 +77,22 @@ def count_tokens(text: str) -> int:
     return (len(text) + 3) // 4 + wide * 3 // 8
 
 
-def _user_turns(messages: list[JsonObject]) -> Iterator[UserTurn]:
-    """Yield the turns of the user.  A message of harness text or tool results alone is no turn."""
+def _user_turns(messages: list[JsonObject], signature: Signature) -> list[UserTurn]:
+    """Return the turns of the user.  A message that holds harness text or the output of a program is no turn."""
+    turns: list[UserTurn] = []
     texts: list[str] = []
     for message in messages:
         role, text = message.get("role"), _shortened(message.get("content"))
         if role == "user":
-            own, has_image = _without_harness(text), _has_image(message)
+            if signature.restarts(text):
+                turns.clear()
+                continue
+            own, has_image = "" if signature.puts_in(text) else _own_words(signature.cut(text)), _has_image(message)
             if own or has_image:
-                yield UserTurn(own, has_image, tuple(texts[-_TEXTS_BEFORE:]))
+                turns.append(UserTurn(own, has_image, tuple(texts[-_TEXTS_BEFORE:])))
         if text and role in ("user", "assistant"):
             texts.append(text)
+    return turns
 
 
 def _system(messages: list[JsonObject]) -> str:
@@ -108,13 +116,23 @@ def _shortened(content: object) -> str:
     return "\n".join(parts)
 
 
-def _without_harness(text: str) -> str:
+def _own_words(text: str) -> str:
     """Return a text without the blocks that an editor or agent put around the words of the user."""
     if len(text) > HEAD_CHARS + TAIL_CHARS:
         text = text[:HEAD_CHARS] + "\n" + text[-TAIL_CHARS:]
     if "<" in text and "</" in text:
-        text = _without_blocks(text)
+        text = _without_blocks(text).strip() or _inside_ask_tag(text)
     return text.strip()
+
+
+def _inside_ask_tag(text: str) -> str:
+    """Return the ask that stands inside of a tag for asks; "" when there is none."""
+    for begin in _ASK_TAG.finditer(text):
+        if begin[1].lower().replace("-", "_") in ASK_TAGS:
+            end = text.find(f"</{begin[1]}>", begin.end())
+            if end >= 0:
+                return text[begin.end() : end]
+    return ""
 
 
 def _without_blocks(text: str) -> str:

@@ -7,7 +7,7 @@ every turn.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ from app.routing.features import signals
 from app.routing.lexicon import Lexicon, is_wide, tokens
 from app.routing.memo import Memo
 from app.routing.model import MODEL, softmax
+from app.types import Lane
 
 LEXICON = Lexicon(Path(__file__).with_name("lexicon_turns.txt"))
 
@@ -32,6 +33,7 @@ _STEM = 5  # letters of a word that are compared: `section` and `sections` are o
 _WIDE_LETTERS = 2  # of Chinese and Japanese stand for about one word
 _MOST_SENTENCES = 8
 _SENTENCE_END = re.compile(r"[.!?:;,\n。！？、]")
+_CODE = MODEL.labels.index("code")
 _COMMON = frozenset(word[:_STEM] for word in LEXICON.words("common"))
 
 
@@ -70,33 +72,53 @@ class Turn:
 points = Memo(lambda text: MODEL.points(signals(text)))  # the points of each task for one text
 
 
-def probabilities_of(texts: Sequence[tuple[str, float]]) -> Mapping[str, float]:
-    """Return the probability of each task by some texts, each with its share of the points."""
-    total = MODEL.bias
-    for text, share in texts:
-        total = [one + point * share for one, point in zip(total, points(text), strict=True)]
-    return dict(zip(MODEL.labels, softmax(total), strict=True))
+@Memo
+def is_elsewhere(text: str) -> bool:
+    """Return True when the subject of a text has nothing to do with a project."""
+    return "elsewhere" in LEXICON.count(tokens(text[:_SUBJECT_CHARS]))
 
 
-def _turn(text: str) -> Turn:
-    words = tokens(text[:_SUBJECT_CHARS])
-    count = max(len(words), _letters(text) // _WIDE_LETTERS)
-    opening = LEXICON.count(words[:_OPENING_WORDS], text[: 8 * _OPENING_WORDS])
-    probabilities = probabilities_of(((text, 1.0),))
-    return Turn(
-        probabilities=probabilities,
-        words=count,
-        switches="switch" in opening,
-        asks=_asks(text),
-        refers="refer" in LEXICON.count(words[:_REFERRING_WORDS], text[: 8 * _REFERRING_WORDS]),
-        definite="the" in words,
-        subjects=subjects(text),
-        easy_to_sum_up=difficulty_of(text, "summarisation", probabilities),
-        hard=difficulty_of(text, "", probabilities),
-    )
+class Judge:
+    """Judge the texts of one kind of sender."""
+
+    def __init__(self, *, elsewhere: float = 0.0, **extra: float) -> None:
+        """`extra` holds the points that this kind of sender adds to a task.  `elsewhere` is taken from `code` when the
+        subject of a text has nothing to do with a project."""
+        self._elsewhere = elsewhere
+        self._bias = [bias + extra.get(label, 0.0) for bias, label in zip(MODEL.bias, MODEL.labels, strict=True)]
+        self.turn = Memo(self._turn)
+
+    def probabilities(self, *texts: tuple[str, float]) -> Mapping[str, float]:
+        """Return the probability of each task by some texts, each with its share of the points."""
+        total = list(self._bias)
+        for text, share in texts:
+            total = [one + point * share for one, point in zip(total, points(text), strict=True)]
+        if self._elsewhere and is_elsewhere(texts[0][0]):
+            total[_CODE] -= self._elsewhere
+        return dict(zip(MODEL.labels, softmax(total), strict=True))
+
+    def _turn(self, text: str) -> Turn:
+        words = tokens(text[:_SUBJECT_CHARS])
+        probabilities = self.probabilities((text, 1.0))
+        opening = LEXICON.count(words[:_OPENING_WORDS], text[: 8 * _OPENING_WORDS])
+        return Turn(
+            probabilities=probabilities,
+            words=max(len(words), _letters(text) // _WIDE_LETTERS),
+            switches="switch" in opening,
+            asks=_asks(text),
+            refers="refer" in LEXICON.count(words[:_REFERRING_WORDS], text[: 8 * _REFERRING_WORDS]),
+            definite="the" in words,
+            subjects=subjects(text),
+            hard=difficulty_of(text, "", probabilities),
+            easy_to_sum_up=difficulty_of(text, "summarisation", probabilities),
+        )
 
 
-turn = Memo(_turn)
+JUDGES: Mapping[Lane, Judge] = {
+    Lane.INTERACTIVE: Judge(),
+    Lane.AGENT: Judge(code=4.0, web_search=-1.5, elsewhere=4.0),  # what agents are asked is about code, as a rule
+    Lane.BACKGROUND: Judge(code=-99.0, web_search=-99.0),  # a title for a conversation about code is no code
+}
 
 
 def difficulty_points(text: str, task: str, probabilities: Mapping[str, float]) -> dict[str, float]:

@@ -86,6 +86,7 @@ class ChatRequest:
     sensitivity: Sensitivity = Sensitivity.NORMAL
     sensitivity_reason: str = "header"  # what made it high: header, detector:NAME, pattern:patterns[N], conversation
     large: bool = True  # each step with it may take milliseconds: the others get a turn between them
+    headers: Mapping[str, str] = field(default_factory=dict)  # those that tell the client's program (sender.HEADERS)
     lane: Lane = Lane.INTERACTIVE
     session: str = ""  # the identifier of the session that the client sends
     identifiers: Mapping[str, str] = field(default_factory=dict)  # headers that local backends get too

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.types.states import Sensitivity
+from app.types.states import Lane, Sensitivity
 
 TASKS = ("code", "web_search", "summarisation", "classification", "vision", "general")
 COMPLEXITIES = ("low", "medium", "high")
@@ -35,6 +35,9 @@ class Classification:
     tokens: int  # estimated input tokens: messages, tools and instructions
     difficulty: float = 0.0  # 0 to 1: how likely a small local model is not enough
     confidence: float = 1.0  # 0 to 1: in the task
+    client: str = "other"  # the program that asks: a name of routing/signatures.txt
+    tools: bool = False  # the request declares tools
+    purpose: Lane = Lane.INTERACTIVE
     origin: Origin = Origin()
 
 
