@@ -35,7 +35,7 @@ def dry_run(request: ChatRequest, services: Services) -> tuple[Evidence, Decisio
     evidence can hold words of the prompt: show it, never store it."""
     request = pipeline.detect(request, services.detectors)
     plan = pipeline.make_plan(request, services)
-    reasons = evidence(request, services.policy.complexity)
+    reasons = evidence(request, services.policy.complexity, services.policy.conversations)
     if plan.tags is not None:
         reasons = dataclasses.replace(reasons, tags=plan.tags)
     return reasons, plan.decision, _calls(request, plan, services)

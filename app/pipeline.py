@@ -8,7 +8,8 @@ import time
 from app.dispatch import dispatch
 from app.errors import RouterError
 from app.routing.choice import MayMeasure
-from app.routing.classify import classify
+from app.routing.classify import judge
+from app.routing.conversation import origin_step
 from app.routing.decide import decide, measure_nothing
 from app.routing.detect import Detectors
 from app.routing.stored import decide_stored
@@ -36,8 +37,14 @@ def make_plan(request: Request, services: Services, may_measure: MayMeasure = me
     observations = services.beliefs.observations()
     if isinstance(request, StoredRequest):
         return Plan(request, None, decide_stored(request, observations))
-    tags = classify(request, services.policy.complexity)
-    return Plan(request, tags, decide(request, tags, services.policy, observations, may_measure))
+    judgement = judge(request, services.policy.complexity, services.policy.conversations)
+    tags = judgement.tags
+    if request.lane != tags.purpose:
+        request = dataclasses.replace(request, lane=tags.purpose)
+    decision = decide(request, tags, services.policy, observations, may_measure)
+    if judgement.origin.turns > 1:
+        decision = dataclasses.replace(decision, trace=(origin_step(judgement), *decision.trace))
+    return Plan(request, tags, decision)
 
 
 def detect(request: ChatRequest, detectors: Detectors) -> ChatRequest:

@@ -229,7 +229,16 @@ class Names(CheckedField[dict[str, str]]):
         return {str(key): item for key, item in check_values(value, check_name).items()}
 
 
-class Condition(CheckedField[frozenset[str] | Range]):
+class FlagCondition(CheckedField[frozenset[str | bool]]):
+    """Accept a condition on a tag that is true or false."""
+
+    def check(self, value: object) -> frozenset[str | bool]:
+        if not isinstance(value, bool):
+            raise ValidationError(f"must be true or false, not {quote(value)}")
+        return frozenset([value])
+
+
+class Condition(CheckedField[frozenset[str | bool] | Range]):
     """Accept a condition on a tag: a word, a list of words, or {min, max} for a number."""
 
     def __init__(self, choices: Iterable[str] | None, high: float = math.inf, **options: Unpack[Options]) -> None:
@@ -238,10 +247,10 @@ class Condition(CheckedField[frozenset[str] | Range]):
         self.choices = tuple(choices) if choices is not None else None
         self.high = high
 
-    def check(self, value: object) -> frozenset[str] | Range:
+    def check(self, value: object) -> frozenset[str | bool] | Range:
         return self._range(value) if self.choices is None else self._words(value, self.choices)
 
-    def _words(self, value: object, choices: tuple[str, ...]) -> frozenset[str]:
+    def _words(self, value: object, choices: tuple[str, ...]) -> frozenset[str | bool]:
         if not isinstance(value, list):
             return frozenset([check_choice(value, choices)])
         if not value:

@@ -12,6 +12,7 @@ from app.types import (
     UNKNOWN_MODELS,
     ABTest,
     BackendConfig,
+    ConversationRules,
     Cuts,
     JsonObject,
     Policy,
@@ -35,6 +36,7 @@ def build(data: JsonObject, settings: Settings, version: str) -> Policy:
         routes=tuple(map(_route, data["routes"])),
         complexity=Cuts(**data.get("complexity") or {}),
         pools={name: Pool(**pool) for name, pool in (data.get("pools") or {}).items()},
+        conversations=ConversationRules(**data.get("conversations") or {}),
         ab=_ab(data.get("ab") or {}, data.get("pools") or {}),
         sensitivity=SensitivityRules(**data.get("sensitivity") or {}),
         responses=ResponsesRules(**data.get("responses") or {}),
@@ -112,12 +114,17 @@ def _label(match: JsonObject) -> str:
     parts = []
     for name, condition in match.items():
         if isinstance(condition, frozenset):
-            parts.append(f"{name}={'|'.join(sorted(condition))}")
+            parts.append(f"{name}={'|'.join(sorted(map(_word, condition)))}")
         else:
             low = "" if condition.min is None else f"{condition.min:.15g}"
             high = "" if condition.max is None else f"{condition.max:.15g}"
             parts.append(f"{name}={low}..{high}")
     return ",".join(parts) or "any"
+
+
+def _word(value: str | bool) -> str:
+    """Return a value of a condition as YAML has it."""
+    return value if isinstance(value, str) else str(value).lower()
 
 
 def verdict(entry: JsonObject, resolve: Resolve | None = None) -> Verdict:

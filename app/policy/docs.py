@@ -14,6 +14,7 @@ from app.fields import (
     Endpoint,
     EnvName,
     Flag,
+    FlagCondition,
     FlagOrAuto,
     Limits,
     NameList,
@@ -314,6 +315,7 @@ def _kind(field: object) -> str:
 _KINDS: tuple[tuple[type, str], ...] = (
     (Text, "text"),
     (Flag, "`true` or `false`"),
+    (FlagCondition, "`true` or `false`"),
     (FlagOrAuto, "`true`, `false` or `auto`"),
     (Duration, "seconds, or `30s`, `10m`, `2h`; -1"),
     (Endpoint, "http(s) address"),

@@ -18,6 +18,7 @@ from app.fields import (
     Endpoint,
     EnvName,
     Flag,
+    FlagCondition,
     Limits,
     NameList,
     Names,
@@ -28,11 +29,14 @@ from app.fields import (
     Windows,
 )
 from app.policy.detector_fields import DetectorNames, Patterns
+from app.routing.sender import CLIENTS
 from app.types import (
     COMPLEXITIES,
     FAMILIES,
+    HOLDS,
     MODALITIES,
     PINS,
+    PURPOSES,
     SENSITIVITIES,
     TASKS,
     UNKNOWN_MODELS,
@@ -168,6 +172,16 @@ class MatchSchema(StrictSchema):
         None, 1, metadata=_help("how certain the classifier is about the task, 0 to 1, as {min, max}")
     )
 
+    client = Condition(CLIENTS, metadata=_help("the program that asks; `other` when it is not known"))
+    tools = FlagCondition(metadata=_help("whether the request declares tools"))
+    purpose = Condition(
+        PURPOSES,
+        metadata=_help(
+            "interactive: a person asks; agent: a coding agent, or tools that act on a machine; background: a program "
+            "asks by itself, for titles, tags or suggestions"
+        ),
+    )
+
 
 class RouteSchema(StrictSchema):
     match = fields.Nested(MatchSchema, metadata=_help("the conditions; all of them must hold"))
@@ -208,6 +222,25 @@ class ComplexitySchema(StrictSchema):
     def _check_order(self, data: Mapping[str, float], **_: object) -> None:
         if data["medium"] >= data["high"]:
             raise ValidationError(f"medium ({data['medium']:g}) must be below high ({data['high']:g})")
+
+
+class ConversationsSchema(StrictSchema):
+    sticky = Flag(
+        load_default=True,
+        metadata=_help(
+            "`true`: a conversation keeps its task until a turn clearly asks for another one; `false`: each turn is "
+            "judged alone",
+            "true",
+        ),
+    )
+    hold = Choice(
+        HOLDS,
+        load_default=HOLDS[0],
+        metadata=_help(
+            "`turns`: the difficulty of a conversation falls after three easier turns; `task`: only with a new task",
+            HOLDS[0],
+        ),
+    )
 
 
 class ABSchema(StrictSchema):
@@ -314,6 +347,9 @@ class PolicySchema(StrictSchema):
         metadata=_help("`auto`: an unknown name is routed as `auto`; `refuse`: it is a 404", UNKNOWN_MODELS[0]),
     )
     complexity = fields.Nested(ComplexitySchema, metadata=_help("the limits of `difficulty` for the tag `complexity`"))
+    conversations = fields.Nested(
+        ConversationsSchema, metadata=_help("how the turns of a conversation are judged together")
+    )
     ab = fields.Nested(
         ABSchema, metadata=_help("an A/B trial, which sends a sample of the live requests to a candidate too")
     )

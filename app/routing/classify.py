@@ -7,6 +7,7 @@ To add a tag: a field of `Classification`, a function `tag_<name>`, one line in 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from app.routing.conversation import SYSTEM_SHARE, fold
@@ -16,12 +17,24 @@ from app.routing.model import MODEL
 from app.routing.reading import Prompt, read, read_text
 from app.routing.sender import NO_SENDER, Sender, sender_of
 from app.routing.turns import JUDGES, difficulty_points
-from app.types import ChatRequest, Classification, Cuts, Evidence, Lane, Origin, Sensitivity, Sign
+from app.types import (
+    ChatRequest,
+    Classification,
+    ConversationRules,
+    Cuts,
+    Evidence,
+    Judgement,
+    Lane,
+    Origin,
+    Sensitivity,
+    Sign,
+)
 
 LARGE_TOKENS = 8_000  # above this size nothing is `low`: small models lose track of long prompts
 EVIDENCE_SIGNS = 8
 DEFAULT_CUTS = Cuts()
-_ALWAYS_LOW = Cuts(medium=1.1, high=1.2)  # a small model is enough for what a program asks by itself
+DEFAULT_RULES = ConversationRules()
+_LANES = {lane: number for number, lane in enumerate(Lane)}
 
 K = TypeVar("K", str, tuple[str, str])
 
@@ -30,12 +43,18 @@ _FAMILIES = {"code": "qwen-coder", "general": "llama", "summarisation": "llama"}
 
 def classify(request: ChatRequest, cuts: Cuts = DEFAULT_CUTS) -> Classification:
     """Return every tag of a request."""
-    return _tags(*_read(request), request.sensitivity, cuts)
+    return judge(request, cuts).tags
+
+
+def judge(request: ChatRequest, cuts: Cuts = DEFAULT_CUTS, rules: ConversationRules = DEFAULT_RULES) -> Judgement:
+    """Return every tag of a request, and the turns of the conversation that they come from."""
+    prompt, sender = _read(request, rules)
+    return _judgement(prompt, sender, request.sensitivity, cuts, rules)
 
 
 def classify_text(text: str, cuts: Cuts = DEFAULT_CUTS) -> Classification:
     """Return the tags of one prompt, as if it were the first message of a conversation."""
-    return _tags(read_text(text), NO_SENDER, Sensitivity.NORMAL, cuts)
+    return _judgement(read_text(text), NO_SENDER, Sensitivity.NORMAL, cuts, DEFAULT_RULES).tags
 
 
 def difficulty_text(text: str) -> float:
@@ -43,18 +62,19 @@ def difficulty_text(text: str) -> float:
     return classify_text(text).difficulty
 
 
-def evidence(request: ChatRequest, cuts: Cuts = DEFAULT_CUTS) -> Evidence:
+def evidence(request: ChatRequest, cuts: Cuts = DEFAULT_CUTS, rules: ConversationRules = DEFAULT_RULES) -> Evidence:
     """Return every tag of a request, with the features that led to it."""
-    prompt, sender = _read(request)
-    tags = _tags(prompt, sender, request.sensitivity, cuts)
-    texts = _texts(prompt, tags.origin.turn)
-    judge = JUDGES[sender.purpose]
+    prompt, sender = _read(request, rules)
+    judgement = _judgement(prompt, sender, request.sensitivity, cuts, rules)
+    tags, origin, judge = judgement.tags, judgement.origin, JUDGES[sender.purpose]
+    texts = _texts(prompt, origin.turn)
     probabilities = judge.probabilities(*((text, share) for text, _, share in texts))
-    alone = judge.probabilities((_text_of(prompt, tags.origin.turns), 1.0))
+    alone = judge.probabilities((_text_of(prompt, origin.turns), 1.0))
     others = sorted((task for task in probabilities if task != tags.task), key=lambda task: -probabilities[task])
-    hard = _text_of(prompt, tags.origin.difficulty_turn)
+    hard = _text_of(prompt, origin.difficulty_turn)
     return Evidence(
         tags=tags,
+        origin=origin,
         runner_up=others[0],
         alone=max(alone.items(), key=lambda item: item[1]),
         task_signs=_task_signs(texts, tags.task, others[0]),
@@ -65,20 +85,24 @@ def evidence(request: ChatRequest, cuts: Cuts = DEFAULT_CUTS) -> Evidence:
     )
 
 
-def _read(request: ChatRequest) -> tuple[Prompt, Sender]:
+def _read(request: ChatRequest, rules: ConversationRules) -> tuple[Prompt, Sender]:
     """Return what the request says, and who sends it."""
     sender = sender_of(request.body.chat, request.headers)
-    return read(request.body.chat, sender.signature), sender
+    prompt = read(request.body.chat, sender.signature)
+    if not rules.sticky:
+        prompt = replace(prompt, turns=prompt.turns[-1:])
+    return prompt, replace(sender, purpose=tag_purpose(sender, request.lane))
 
 
-def _tags(prompt: Prompt, sender: Sender, sensitivity: Sensitivity, cuts: Cuts) -> Classification:
-    if sender.purpose == Lane.BACKGROUND:
-        cuts = _ALWAYS_LOW
-    standing = fold(prompt.turns, prompt.system, JUDGES[sender.purpose], cuts)
+def _judgement(
+    prompt: Prompt, sender: Sender, sensitivity: Sensitivity, cuts: Cuts, rules: ConversationRules
+) -> Judgement:
+    purpose = sender.purpose
+    standing = fold(prompt.turns, prompt.system, JUDGES[purpose], cuts, hold=rules.hold == "task")
     modality = tag_modality(prompt)
-    return Classification(
+    tags = Classification(
         task=standing.task,
-        complexity=tag_complexity(standing.difficulty, prompt.tokens, cuts),
+        complexity=tag_complexity(standing.difficulty, prompt.tokens, cuts, purpose),
         sensitivity=sensitivity,
         modality=modality,
         family=tag_family(standing.task, modality),
@@ -87,9 +111,14 @@ def _tags(prompt: Prompt, sender: Sender, sensitivity: Sensitivity, cuts: Cuts) 
         confidence=standing.confidence,
         client=sender.client,
         tools=sender.tools,
-        purpose=sender.purpose,
-        origin=Origin(standing.since, standing.hardest, len(prompt.turns), standing.reading),
+        purpose=purpose,
     )
+    return Judgement(tags, Origin(standing.since, standing.hardest, len(prompt.turns), standing.reading))
+
+
+def tag_purpose(sender: Sender, lane: Lane) -> Lane:
+    """Return what a request is for.  The client may lower it, never raise it."""
+    return max(sender.purpose, lane, key=_LANES.__getitem__)
 
 
 def tag_modality(prompt: Prompt) -> str:
@@ -102,12 +131,14 @@ def tag_family(task: str, modality: str) -> str:
     return "gemma" if modality == "image" else _FAMILIES.get(task, "any")
 
 
-def tag_complexity(hardness: float, tokens: int, cuts: Cuts) -> str:
-    """Return `low`, `medium` or `high` by the difficulty and the size."""
+def tag_complexity(hardness: float, tokens: int, cuts: Cuts, purpose: Lane) -> str:
+    """Return `low`, `medium` or `high` by the difficulty and the size.  A small model is enough for what a program asks
+    by itself."""
+    if purpose == Lane.BACKGROUND:
+        return "low"
     if hardness >= cuts.high:
         return "high"
-    is_large = tokens > LARGE_TOKENS and cuts is not _ALWAYS_LOW
-    return "medium" if hardness >= cuts.medium or is_large else "low"
+    return "medium" if hardness >= cuts.medium or tokens > LARGE_TOKENS else "low"
 
 
 def _texts(prompt: Prompt, number: int) -> list[tuple[str, str, float]]:

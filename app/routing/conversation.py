@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from app.routing.reading import UserTurn
 from app.routing.turns import Judge, Turn, difficulty_of, subjects
-from app.types import Cuts
+from app.types import Cuts, Judgement, Step
 
 SYSTEM_SHARE = 0.7  # of the points of a short system prompt
 _ASIDE_CHARS = 200  # a longer turn of another task is no aside
@@ -130,3 +130,19 @@ def _points_for_general(said: UserTurn, this: Turn, stands: str) -> int:
     points += 1 if this.asks else -2
     known = frozenset().union(*map(subjects, said.before))
     return points - 2 * this.refers - this.definite - min(2, len(this.subjects & known))
+
+
+def origin_step(judgement: Judgement) -> Step:
+    """Return the line of the trace that says from which turn the task comes."""
+    tags, origin = judgement.tags, judgement.origin
+    return Step("tags", _READINGS[origin.reading].format(task=tags.task, turn=origin.turn, last=origin.turns))
+
+
+_READINGS = {
+    "first": "{task}, by turn {turn}",
+    "image": "{task}: turn {last} came with an image",
+    "new": "{task}: turn {last} asks for another task",
+    "back": "{task} stands since turn {turn}: turn {last} goes back to it after an aside",
+    "short": "{task} stands since turn {turn}: turn {last} is short and continues it",
+    "same": "{task} stands since turn {turn}: turn {last} does not clearly ask for another task",
+}

@@ -15,6 +15,7 @@ from app.routing.memo import Memo
 from app.routing.signatures import OTHER, SIGNATURES, Signature
 from app.types import JsonObject, Lane
 
+CLIENTS = (*(signature.name for signature in SIGNATURES.clients), OTHER.name)
 HEADERS = ("user-agent", "originator", "x-app", "x-title")  # that tell the program
 
 _HEAD_CHARS = 600

@@ -73,6 +73,9 @@ class Metric(Model):
     tokens = IntegerField(null=True)
     difficulty = DoubleField(null=True)
     confidence = DoubleField(null=True)
+    client = TextField(null=True)  # the program that asks
+    tools = BooleanField(null=True)
+    purpose = TextField(null=True)  # interactive | agent | background
     sensitivity_reason = TextField(null=True)  # header | detector:NAME | pattern:patterns[N] | conversation
     policy = TextField(
         null=True
@@ -284,6 +287,11 @@ def _v7_summed_waits(database: Database) -> None:
     _add_missing_columns(database, StoredAggregate)
 
 
+def _v7_clients(database: Database) -> None:
+    """Add the columns `client`, `tools` and `purpose`."""
+    _add_missing_columns(database)
+
+
 MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _v1_tables,
     _v2_refusals,
@@ -292,6 +300,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _v5_reason,
     _v6_waits,
     _v7_summed_waits,
+    _v7_clients,
 )
 """Numbered by position, from 1.  A change of the tables is a new function at the end; none is ever edited."""
 

@@ -10,6 +10,7 @@ from app.types.facts import model_key
 from app.types.states import Wire
 
 PINS = ("any", "declared", "local", "none")  # `pins:`; the first is the default
+HOLDS = ("turns", "task")  # `conversations.hold`; the first is the default
 UNKNOWN_MODELS = ("auto", "refuse")  # `unknownModel:`; the first is the default
 
 
@@ -105,7 +106,7 @@ class Range:
         return (self.min is None or value >= self.min) and (self.max is None or value <= self.max)
 
 
-Condition = frozenset[str] | Range
+Condition = frozenset[str | bool] | Range
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +120,11 @@ class Route:
     latency_budget_ms: float | None = None
     reason: str = ""
 
+    def words(self, tag: str) -> frozenset[str]:
+        """Return the words of the condition on a tag; none when there is no such condition."""
+        condition = self.match.get(tag)
+        return frozenset(map(str, condition)) if isinstance(condition, frozenset) else frozenset()
+
 
 @dataclass(frozen=True, slots=True)
 class Cuts:
@@ -126,6 +132,14 @@ class Cuts:
 
     medium: float = 0.35
     high: float = 0.65
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationRules:
+    """`conversations:`; how the turns of a conversation are judged together."""
+
+    sticky: bool = True  # False: each turn is judged alone
+    hold: str = HOLDS[0]  # task: difficulty falls with a new task only
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +179,7 @@ class Policy:
     routes: tuple[Route, ...]  # top to bottom; the last is the default
     pools: Mapping[str, Pool] = field(default_factory=dict)
     complexity: Cuts = Cuts()
+    conversations: ConversationRules = ConversationRules()
     ab: ABTest = ABTest()
     sensitivity: SensitivityRules = SensitivityRules()
     responses: ResponsesRules = ResponsesRules()

@@ -11,16 +11,7 @@ COMPLEXITIES = ("low", "medium", "high")
 SENSITIVITIES = tuple(state.value for state in Sensitivity)
 MODALITIES = ("text", "image")
 FAMILIES = ("qwen-coder", "gemma", "llama", "any")
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """The turns of the user that the tags come from, from 1 on."""
-
-    turn: int = 1  # asked for the task
-    difficulty_turn: int = 1
-    turns: int = 1  # of the conversation
-    reading: str = "first"  # how the latest turn was read: first, image, new, back, short, same
+PURPOSES = tuple(lane.value for lane in Lane)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +29,6 @@ class Classification:
     client: str = "other"  # the program that asks: a name of routing/signatures.txt
     tools: bool = False  # the request declares tools
     purpose: Lane = Lane.INTERACTIVE
-    origin: Origin = Origin()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +37,24 @@ class Conversation:
 
     key: int  # two bytes of a hash of its start
     is_first: bool  # the request is the first one of the conversation
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The turns of the user that the tags come from, from 1 on."""
+
+    turn: int = 1  # asked for the task
+    difficulty_turn: int = 1
+    turns: int = 1  # of the conversation
+    reading: str = "first"  # how the latest turn was read: first, image, new, back, short, same
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The tags of a request, and the turns that they come from."""
+
+    tags: Classification
+    origin: Origin = Origin()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,7 @@ class Evidence:
     """The reasons for the tags.  They can hold words of the prompt: show them, never store them."""
 
     tags: Classification
+    origin: Origin
     runner_up: str  # the next likely task
     alone: tuple[str, float]  # the task of the latest turn alone, and its probability
     task_signs: tuple[Sign, ...]  # for the task over the runner-up, the strongest first

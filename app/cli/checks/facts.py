@@ -95,8 +95,7 @@ class Facts:
     def model_of(self, route: Route, name: str, family: str = "any") -> str:
         """Return the model that requests of a route get at a backend; `family` is that of the requests when the route
         names none."""
-        families = route.match.get("family")
-        family = next(iter(families), family) if isinstance(families, frozenset) else family
+        family = next(iter(route.words("family")), family)
         return model_for(self.policy.backends[name], family, self.observations)
 
     def judge_model(self, name: str, model: str) -> Verdict:

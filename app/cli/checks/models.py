@@ -226,8 +226,7 @@ def preloads(facts: Facts) -> Iterator[Finding]:
 def abilities(facts: Facts) -> Iterator[Finding]:
     """Report routes for images whose model reads none, and models that refused what requests asked of them."""
     for route in facts.policy.routes:
-        images = route.match.get("modality")
-        if not isinstance(images, frozenset) or images != {"image"}:
+        if route.words("modality") != {"image"}:
             continue
         for name in facts.policy.members(route.backend):
             model = facts.model_of(route, name, "gemma")
