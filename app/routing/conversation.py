@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from app.routing.reading import UserTurn
-from app.routing.turns import Judge, Turn, difficulty_of, subjects
+from app.routing.turns import Judge, TurnSigns, difficulty_of, subjects
 from app.types import Cuts, Judgement, Step
 
 SYSTEM_SHARE = 0.7  # of the points of a short system prompt
@@ -48,51 +48,53 @@ def fold(turns: Sequence[UserTurn], system: str, judge: Judge, cuts: Cuts, *, ho
     opening = ((turns[0].text, 1.0), (system, SYSTEM_SHARE)) if system else ((turns[0].text, 1.0),)
     standing = _begun(turns[0], 1, "first", judge.probabilities(*opening))
     before_aside: Standing | None = None  # what stood before the latest turn, when that may be an aside
-    for number, said in enumerate(turns[1:], 2):
-        this, earlier, before_aside = judge.turn(said.text), before_aside, None
-        if said.has_image:
-            standing = _begun(said, number, "image", this.probabilities)
+    for number, turn in enumerate(turns[1:], 2):
+        signs, earlier, before_aside = judge.signs(turn.text), before_aside, None
+        if turn.has_image:
+            standing = _begun(turn, number, "image", signs.probabilities)
             continue
-        if earlier is not None and _leaves_aside(this, standing, earlier):
-            back = _continued(earlier, said, this, number, cuts, hold=hold)
+        if earlier is not None and _leaves_aside(signs, standing, earlier):
+            back = _continued(earlier, turn, signs, number, cuts, hold=hold)
             if back.reading != "new":
                 standing = replace(back, reading="back")
                 continue
             standing = earlier
-        after = _continued(standing, said, this, number, cuts, hold=hold)
-        if after.reading == "new" and len(said.text) <= _ASIDE_CHARS:
+        after = _continued(standing, turn, signs, number, cuts, hold=hold)
+        if after.reading == "new" and len(turn.text) <= _ASIDE_CHARS:
             before_aside = standing
         standing = after
     return standing
 
 
-def _begun(said: UserTurn, number: int, reading: str, probabilities: Mapping[str, float], task: str = "") -> Standing:
+def _begun(turn: UserTurn, number: int, reading: str, probabilities: Mapping[str, float], task: str = "") -> Standing:
     """Return what stands after a turn that begins a task."""
-    if said.has_image:
+    if turn.has_image:
         task, confidence = "vision", 1.0
     else:
         task = task or max(probabilities, key=probabilities.__getitem__)
         confidence = round(probabilities[task], 4)
-    return Standing(task, confidence, difficulty_of(said.text, task, probabilities), number, number, reading)
+    return Standing(task, confidence, difficulty_of(turn.text, task, probabilities), number, number, reading)
 
 
-def _leaves_aside(this: Turn, aside: Standing, earlier: Standing) -> bool:
+def _leaves_aside(signs: TurnSigns, aside: Standing, earlier: Standing) -> bool:
     """Return True for a turn that does not go on with an aside."""
-    if this.is_short or this.task == aside.task != "general":
+    if signs.is_short or signs.task == aside.task != "general":
         return False
     enough = _LIKELY if earlier.task == "general" else _STILL
-    is_earlier = this.probabilities.get(earlier.task, 0.0) >= enough and not this.refers
-    return this.asks or this.switches or is_earlier
+    is_earlier = signs.probabilities.get(earlier.task, 0.0) >= enough and not signs.refers
+    return signs.asks or signs.switches or is_earlier
 
 
-def _continued(standing: Standing, said: UserTurn, this: Turn, number: int, cuts: Cuts, *, hold: bool) -> Standing:
+def _continued(
+    standing: Standing, turn: UserTurn, signs: TurnSigns, number: int, cuts: Cuts, *, hold: bool
+) -> Standing:
     """Return what stands after a turn that follows others."""
-    task = _new_task(standing, said, this)
+    task = _new_task(standing, turn, signs)
     if task:
-        return _begun(said, number, "new", this.probabilities, task)
-    if this.is_short:
+        return _begun(turn, number, "new", signs.probabilities, task)
+    if signs.is_short:
         return replace(standing, reading="short")
-    difficulty = this.difficulty(standing.task)
+    difficulty = signs.difficulty(standing.task)
     if hold or difficulty > standing.difficulty - _CLEARLY:
         if difficulty > standing.difficulty:
             standing = replace(standing, difficulty=difficulty, hardest=number)
@@ -109,27 +111,27 @@ def _one_step_down(high: float, low: float, cuts: Cuts) -> float:
     return max(low, cuts.medium) if high >= cuts.high else low
 
 
-def _new_task(standing: Standing, said: UserTurn, this: Turn) -> str:
+def _new_task(standing: Standing, turn: UserTurn, signs: TurnSigns) -> str:
     """Return the task that a turn clearly asks for instead of the one that stands, else ""."""
-    task, stands = this.task, "general" if standing.task == "vision" else standing.task
-    if this.is_short or task == stands:
+    task, stands = signs.task, "general" if standing.task == "vision" else standing.task
+    if signs.is_short or task == stands:
         return ""
     if task != "general":
-        sure = _SURE_IF_SWITCHED if this.switches else _SURE
-        return task if this.probabilities[task] >= sure and this.probabilities[stands] < _STILL else ""
-    return task if _points_for_general(said, this, stands) >= _POINTS_FOR_GENERAL else ""
+        sure = _SURE_IF_SWITCHED if signs.switches else _SURE
+        return task if signs.probabilities[task] >= sure and signs.probabilities[stands] < _STILL else ""
+    return task if _points_for_general(turn, signs, stands) >= _POINTS_FOR_GENERAL else ""
 
 
-def _points_for_general(said: UserTurn, this: Turn, stands: str) -> int:
+def _points_for_general(turn: UserTurn, signs: TurnSigns, stands: str) -> int:
     """Return the points for a request that has nothing to do with the task that stands."""
-    probability = this.probabilities["general"]
-    points = (probability >= _LIKELY) + (probability >= _VERY_LIKELY) + (this.words >= 6)
-    points -= 2 * (this.probabilities[stands] >= _STILL)
-    if this.switches:
+    probability = signs.probabilities["general"]
+    points = (probability >= _LIKELY) + (probability >= _VERY_LIKELY) + (signs.words >= 6)
+    points -= 2 * (signs.probabilities[stands] >= _STILL)
+    if signs.switches:
         return points + 3
-    points += 1 if this.asks else -2
-    known = frozenset().union(*map(subjects, said.before))
-    return points - 2 * this.refers - this.definite - min(2, len(this.subjects & known))
+    points += 1 if signs.asks else -2
+    subjects_before = frozenset().union(*map(subjects, turn.before))
+    return points - 2 * signs.refers - signs.definite - min(2, len(signs.subjects & subjects_before))
 
 
 def origin_step(judgement: Judgement) -> Step:

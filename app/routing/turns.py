@@ -38,7 +38,7 @@ _COMMON = frozenset(word[:_STEM] for word in LEXICON.words("common"))
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class TurnSigns:
     """Hold what one turn says by itself."""
 
     probabilities: Mapping[str, float]  # task -> its probability by this text alone
@@ -86,7 +86,7 @@ class Judge:
         subject of a text has nothing to do with a project."""
         self._elsewhere = elsewhere
         self._bias = [bias + extra.get(label, 0.0) for bias, label in zip(MODEL.bias, MODEL.labels, strict=True)]
-        self.turn = Memo(self._turn)
+        self.signs = Memo(self._signs)
 
     def probabilities(self, *texts: tuple[str, float]) -> Mapping[str, float]:
         """Return the probability of each task by some texts, each with its share of the points."""
@@ -97,11 +97,11 @@ class Judge:
             total[_CODE] -= self._elsewhere
         return dict(zip(MODEL.labels, softmax(total), strict=True))
 
-    def _turn(self, text: str) -> Turn:
+    def _signs(self, text: str) -> TurnSigns:
         words = tokens(text[:_SUBJECT_CHARS])
         probabilities = self.probabilities((text, 1.0))
         opening = LEXICON.count(words[:_OPENING_WORDS], text[: 8 * _OPENING_WORDS])
-        return Turn(
+        return TurnSigns(
             probabilities=probabilities,
             words=max(len(words), _letters(text) // _WIDE_LETTERS),
             switches="switch" in opening,

@@ -9,7 +9,7 @@ from app.errors import RouterError
 from app.services import Services
 from app.types import ChatRequest, Environ, Reply, Wire
 from app.web import headers
-from app.web.identifiers import identifiers, session
+from app.web.identifiers import identifiers, program, session
 from app.web.openai import OpenAI
 from app.web.surface import Exchange
 from app.wire.chat import request as chat
@@ -41,6 +41,7 @@ class ChatSurface(OpenAI):
                 lane=lane,
                 session=session(ids, parsed.chat.get("prompt_cache_key")),
                 identifiers=ids,
+                headers=program(environ),
                 large=len(body) > _LARGE_BYTES,
             )
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from app.routing.sender import HEADERS
 from app.types import Environ
 
 _SESSIONS = {
@@ -19,6 +20,7 @@ _SESSIONS = {
 }
 _REQUEST = "X-Request-Id"
 FORWARDED = {**_SESSIONS, "HTTP_X_REQUEST_ID": _REQUEST, "HTTP_TRACEPARENT": "traceparent"}
+_PROGRAM = {f"HTTP_{name.upper().replace('-', '_')}": name for name in HEADERS}
 _MOST_CHARS = 200
 _NONE: Mapping[str, str] = {}
 
@@ -28,6 +30,11 @@ def identifiers(environ: Environ) -> Mapping[str, str]:
     if FORWARDED.keys().isdisjoint(environ):
         return _NONE
     return {name: environ[key] for key, name in FORWARDED.items() if _is_legal(environ.get(key, ""))}
+
+
+def program(environ: Environ) -> Mapping[str, str]:
+    """Return the headers that tell the client's program, by name in lower case."""
+    return {name: value[:_MOST_CHARS] for key, name in _PROGRAM.items() if (value := environ.get(key))}
 
 
 def session(headers: Mapping[str, str], cache_key: object = None) -> str:

@@ -16,7 +16,7 @@ from app.storage import now_ms
 from app.types import ChatRequest, Environ, JsonDict, Reply, Sensitivity, Target, Wire
 from app.web import headers
 from app.web.access import owner_of
-from app.web.identifiers import identifiers, session
+from app.web.identifiers import identifiers, program, session
 from app.web.openai import OpenAI
 from app.web.stored_responses import ask_store
 from app.web.surface import Exchange
@@ -58,6 +58,7 @@ class ResponsesSurface(OpenAI):
             lane=lane,
             session=session(ids, received.document.get("prompt_cache_key")),
             identifiers=ids,
+            headers=program(environ),
             continues=past.keeper,
         )
         return ResponsesExchange(services, request, wanted, owner)

@@ -28,6 +28,7 @@ complexity: {medium: 0.01, high: 0.15}
 sensitivity: {detect: [email]}
 """
 TAGS = ("task", "complexity", "sensitivity", "modality", "family", "tokens", "difficulty", "confidence")
+TAGS += ("client", "tools", "purpose")
 
 
 def flask(folder: Path, *arguments: str, text: bytes = b"", policy: str | None = POLICY) -> Result:
@@ -54,7 +55,8 @@ def test_explain_reads_at_a_glance(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert lines[1].endswith(", demonstrative words at the start (this) -0.6")
     assert lines[2] == "complexity  high, difficulty 0.20"
     assert lines[3] == "            code +1.5, size -1.2"
-    assert lines[4] == "tags        sensitivity=normal  modality=text  family=qwen-coder  tokens=10"
+    sender = "client=other  tools=False  purpose=interactive"
+    assert lines[4] == f"tags        sensitivity=normal  modality=text  family=qwen-coder  tokens=10  {sender}"
     assert lines[5:7] == ["route       difficulty=0.1..", "targets     echo/echo"]
     assert lines[7] == "  match     difficulty=0.1..: yes"
 
@@ -108,7 +110,7 @@ def test_explain_as_json(tmp_path: Path) -> None:
     assert list(found)[:5] == ["classification", "evidence", "route", "targets", "trace"]
     assert tuple(found["classification"]) == TAGS
     assert found["classification"]["sensitivity"] == "high", "the detector is asked as well"
-    assert set(found["evidence"]) == {"runner_up", "task", "difficulty"}
+    assert set(found["evidence"]) == {"runner_up", "task", "difficulty", "turn", "difficulty_turn", "turns", "alone"}
     assert {"sign", "points"} == set(found["evidence"]["difficulty"][0])
 
 

@@ -51,7 +51,7 @@ def test_the_turn_before_is_named_with_its_own_words() -> None:
     turns = [("user", "write a python script"), ("assistant", "…"), ("user", "why?")]
     body = {"messages": [{"role": role, "content": text} for role, text in turns]}
     words = {sign.feature: sign.words for sign in evidence(build.request(body)).task_signs}
-    assert words["turn before: tech"] == ("python",)
+    assert words["turn 1: tech"] == ("python",)
 
 
 def test_every_sign_of_a_prompt_has_words() -> None:
