@@ -56,7 +56,8 @@ def test_explain_reads_at_a_glance(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert lines[2] == "complexity  high, difficulty 0.20"
     assert lines[3] == "            code +1.5, size -1.2"
     sender = "client=other  tools=False  purpose=interactive"
-    assert lines[4] == f"tags        sensitivity=normal  modality=text  family=qwen-coder  tokens=10  {sender}"
+    text = "modality=text  family=qwen-coder  tokens=10"
+    assert lines[4] == f"tags        sensitivity=normal  {text}  {sender}"
     assert lines[5:7] == ["route       difficulty=0.1..", "targets     echo/echo"]
     assert lines[7] == "  match     difficulty=0.1..: yes"
 

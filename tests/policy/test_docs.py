@@ -32,6 +32,7 @@ def test_every_section_is_there_once_and_in_order() -> None:
         "## routes[n].match",
         "## Names",
         "## complexity",
+        "## conversations",
         "## ab",
         "## sensitivity",
         "## responses",
