@@ -57,7 +57,7 @@ def write(surroundings: Surroundings) -> str:
     notes = (*surroundings.notes, *describe(surroundings))
     head = [f"# {line}\n" for note in notes for line in wrap(note, 116)]
     hard = [_hard(surroundings)] if servers and hosted else []
-    routes = (_ROUTES, private, *hard, *_special_routes(surroundings), default)
+    routes = (_ROUTES, private, *_background(surroundings), *hard, *_special_routes(surroundings), default)
     aliases = _ALIASES if servers and "openai" in hosted else ""
     return "".join((_HEAD, *head, "\nbackends:\n", *(backends or [_ECHO]), *routes, aliases, _SENSITIVITY))
 
@@ -118,6 +118,23 @@ def _local(surroundings: Surroundings) -> list[str]:
 def _hard(surroundings: Surroundings) -> str:
     names = [*surroundings.hosted, *(server.backend for server in surroundings.servers)]
     return _route(f"difficulty: {{min: {_HARD:g}}}", names, "too hard for most small models", _LEAVES)
+
+
+def _background(surroundings: Surroundings) -> Iterator[str]:
+    """Yield a route to the smallest local model, when there are several, for the prompts of programs."""
+    models = [(server, model) for server in surroundings.servers if _is_local(server) for model in _chat_models(server)]
+    if len(models) < 2:
+        return
+    server, model = min(models, key=lambda one: one[1].size_bytes or float("inf"))
+    others = [name for name in _local(surroundings) if name != server.backend]
+    yield (
+        "  - match: {purpose: background} # titles, tags and suggestions, which programs ask for by themselves\n"
+        f"    backend: {server.backend}\n    model: {_quoted(model.name)}\n{_fallback(others)}"
+    )
+
+
+def _chat_models(server: Server) -> list[Model]:
+    return [model for model in server.models if model.can("completion") is not False]
 
 
 def _is_local(server: Server) -> bool:

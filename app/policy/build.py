@@ -94,6 +94,7 @@ def _route(entry: JsonObject) -> Route:
         label=_label(match) if "backend" in entry else "default",
         match=match,
         backend=entry.get("backend") or entry["default"],
+        model=entry.get("model"),
         fallbacks=entry.get("fallback") or (),
         latency_budget_ms=entry.get("latency_budget_ms"),
         reason=entry.get("reason") or "",

@@ -186,6 +186,7 @@ class MatchSchema(StrictSchema):
 class RouteSchema(StrictSchema):
     match = fields.Nested(MatchSchema, metadata=_help("the conditions; all of them must hold"))
     backend = Text(metadata=_help("the backend or pool for a request that matches"))
+    model = Text(metadata=_help("the model of `backend` for a request that matches", "by the family of the request"))
     default = Text(metadata=_help("the backend or pool of the last route, which matches every request"))
     fallback = NameList(metadata=_help("the backends and pools to try, in this order, when the first one fails"))
     latency_budget_ms = Number(

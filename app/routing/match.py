@@ -102,7 +102,14 @@ def _route_targets(route: Route, choice: Choice) -> tuple[Target, ...]:
     for name in (route.backend, *route.fallbacks):
         for member in policy.members(name):
             pools.setdefault(member, None if member == name else name)
+    own_model = set(policy.members(route.backend)) if route.model else ()
     return tuple(
-        Target(name, model_for(policy.backends[name], family, choice.observations), pool=pool)
+        Target(
+            name,
+            route.model
+            if route.model and name in own_model
+            else model_for(policy.backends[name], family, choice.observations),
+            pool=pool,
+        )
         for name, pool in pools.items()
     )

@@ -68,7 +68,7 @@ def _relevant(observations: Observations, policy: Policy, model: str, meaning: M
     facts: dict[str, dict[str, ModelFacts]] = {}
     keys: dict[tuple[str, str], str] = {}  # (backend, model) -> its key in the facts
     for name, config in policy.backends.items():
-        declared = {*config.models, *config.families.values()}
+        declared = {*config.models, *config.families.values(), *policy.route_models(name)}
         discovered = observations.models.get(name, ())
         used = tuple(
             model for number, model in enumerate(discovered) if model in wanted or (number == 0 and not declared)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from app.types.aliases import JsonObject
@@ -116,6 +116,7 @@ class Route:
     label: str  # its name in rows and headers: `task=code,complexity=low`, `default`
     match: Mapping[str, Condition]
     backend: str
+    model: str | None = None  # of `backend`; None = the one for the family of the request
     fallbacks: tuple[str, ...] = ()
     latency_budget_ms: float | None = None
     reason: str = ""
@@ -192,6 +193,12 @@ class Policy:
     def members(self, name: str) -> tuple[str, ...]:
         """Return the backends that a name of a backend or a pool stands for."""
         return self.pools[name].members if name in self.pools else (name,)
+
+    def route_models(self, backend: str) -> Iterator[str]:
+        """Yield the models that routes name for a backend."""
+        for route in self.routes:
+            if route.model and backend in self.members(route.backend):
+                yield route.model
 
     @property
     def echoes(self) -> frozenset[str]:

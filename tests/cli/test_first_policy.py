@@ -170,6 +170,17 @@ def test_five_models_each_get_what_they_are_for() -> None:
     assert goes_to(text, IMAGE) == ("local", "gemma3:12b")
 
 
+def test_prompts_of_programs_go_to_the_smallest_local_model() -> None:
+    ollama = Server("local", "ollama", "Ollama", "http://localhost:11434", held("llama3.1:8b", "qwen3:30b"))
+    vllm = Server("vllm", "vllm", "vLLM", "http://127.0.0.1:8000", held("small-1b"))
+    title = "Find a heading for this chat, at most five words, as JSON.\nUSER: hello\nASSISTANT: hi\nUSER: bread?"
+    smallest = min((*ollama.models, *vllm.models), key=lambda model: model.size_bytes)
+    target = next((server.backend, smallest.name) for server in (ollama, vllm) if smallest in server.models)
+    assert goes_to(write(Surroundings((ollama, vllm), ("openai",))), title) == target
+    alone = Server("local", "ollama", "Ollama", "http://localhost:11434", held("llama3.1:8b"))
+    assert "purpose" not in write(Surroundings((alone,)))
+
+
 def test_what_the_first_server_has_no_model_for_goes_to_another() -> None:
     ollama = Server("local", "ollama", "Ollama", "http://localhost:11434", held("llama3.1:8b"))
     vllm = Server("vllm", "vllm", "vLLM", "http://127.0.0.1:8000", held("Qwen/Qwen3-Coder-30B"))

@@ -274,7 +274,7 @@ routes:
 def test_plain_shows_a_policy_as_json_can_say_it() -> None:
     shown = policy.as_document(load(GOOD).policy)
     assert shown["routes"][0] == {
-        "label": "task=code", "match": {"task": ["code"]}, "backend": "local", "fallbacks": ["cloud"],
+        "label": "task=code", "match": {"task": ["code"]}, "backend": "local", "model": None, "fallbacks": ["cloud"],
         "latency_budget_ms": 2500, "reason": "",
     }  # fmt: skip
     assert shown["backends"]["cloud"]["api_key_env"] == "OPENAI_API_KEY"

@@ -95,6 +95,8 @@ class Facts:
     def model_of(self, route: Route, name: str, family: str = "any") -> str:
         """Return the model that requests of a route get at a backend; `family` is that of the requests when the route
         names none."""
+        if route.model and name in self.policy.members(route.backend):
+            return route.model
         family = next(iter(route.words("family")), family)
         return model_for(self.policy.backends[name], family, self.observations)
 
