@@ -7,11 +7,11 @@ before they are searched; only `tokens` counts the whole request.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from app.routing.signatures import ASK_TAGS, OTHER, Signature
+from app.routing.blocks import inside, own_words, without_outer_blocks
+from app.routing.signatures import OTHER, Signature
 from app.types import JsonObject
 
 HEAD_CHARS = 6_000  # read from the start of a message …
@@ -20,17 +20,9 @@ SYSTEM_CHARS = 600  # a longer system prompt describes an agent, not the task
 IMAGE_TYPES = frozenset({"image_url", "input_image"})
 IMAGE_TOKENS = 1_000  # servers count an image by its size in pixels, never by the length of its base64
 MESSAGE_TOKENS = 4  # role and separators
-_MAX_BLOCKS = 40
+_MOST_TEXTS = 20  # of one message, at its beginning and at its end
 _TEXTS_BEFORE = 6  # that tell what a turn may refer to
-_ASK_TAG = re.compile(r"<([A-Za-z][A-Za-z_-]{1,30})(?: [^<>]{0,200})?>")
 _as_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, default=str).encode
-
-# The tags that editors and agents put around their own text in a prompt.  Names of HTML are not here: they are code.
-_HARNESS_TAGS = frozenset(
-    {"system", "reminder", "instructions", "context", "document", "documents", "doc", "file", "files", "attachment"}
-    | {"attachments", "environment", "editor", "workspace", "selection", "quote", "transcript", "article", "passage"}
-    | {"source", "sources", "memory", "tool", "tools"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +58,7 @@ def read(chat: JsonObject, signature: Signature = OTHER) -> Prompt:
 def read_text(text: str) -> Prompt:
     """Return the prompt of a single text."""
     tokens = MESSAGE_TOKENS + count_tokens(text)
-    return Prompt(turns=(UserTurn(_own_words(text)),), system="", has_image=False, tokens=tokens)
+    return Prompt(turns=(UserTurn(_own_words([text], OTHER)),), system="", has_image=False, tokens=tokens)
 
 
 def count_tokens(text: str) -> int:
@@ -80,26 +72,45 @@ def count_tokens(text: str) -> int:
 def _user_turns(messages: list[JsonObject], signature: Signature) -> list[UserTurn]:
     """Return the turns of the user.  A message that holds harness text or the output of a program is no turn."""
     turns: list[UserTurn] = []
+    others: list[UserTurn] = []  # what stands for a conversation that was shortened, or wholly inside of a tag
     texts: list[str] = []
     for message in messages:
-        role, text = message.get("role"), _shortened(message.get("content"))
-        if role == "user":
-            if signature.restarts(text):
+        role = message.get("role")
+        if role == "assistant":
+            if text := _shortened(message.get("content")):
+                texts.append(text)
+        elif role == "user":
+            has_image, parts = _has_image(message), parts_of(message.get("content"))
+            if parts and signature.restarts(parts[0]):
                 turns.clear()
-                continue
-            own, has_image = "" if signature.puts_in(text) else _own_words(signature.cut(text)), _has_image(message)
-            if own or has_image:
-                turns.append(UserTurn(own, has_image, tuple(texts[-_TEXTS_BEFORE:])))
-        if text and role in ("user", "assistant"):
-            texts.append(text)
-    return turns
+            elif (text := _own_words(parts, signature)) or has_image:
+                turns.append(UserTurn(text, has_image, tuple(texts[-_TEXTS_BEFORE:])))
+                texts.append(text)
+            elif not turns and (text := _other_words(parts, signature)):
+                others.append(UserTurn(text))
+    return turns or others[:1]
+
+
+def _own_words(parts: list[str], signature: Signature) -> str:
+    """Return the words of the user in a message."""
+    kept = [part for part in parts if not signature.puts_in(part) and not signature.stands_in(part)]
+    if len(kept) > 1:  # a part may be a block that is longer than what is read of a message
+        kept = [text for part in kept if (text := without_outer_blocks(part)) and not text.isspace()]
+    text = without_outer_blocks("\n".join(kept)) if kept else ""
+    return own_words(_shortened(signature.cut(text)))
+
+
+def _other_words(parts: list[str], signature: Signature) -> str:
+    """Return a text of a message without words of the user that may stand for them."""
+    texts = [part for part in parts if not signature.puts_in(part)]
+    return inside(_shortened(texts[-1])) if texts else ""
 
 
 def _system(messages: list[JsonObject]) -> str:
     """Return the first system prompt when it is short, else ""."""
     for message in messages:
         if message.get("role") in ("system", "developer"):
-            text = "\n".join(_texts(message.get("content"))).strip()
+            text = "\n".join(texts_of(message.get("content"))).strip()
             return text if len(text) <= SYSTEM_CHARS else ""
     return ""
 
@@ -108,7 +119,7 @@ def _shortened(content: object) -> str:
     """Return the text of a message; of a long one the first HEAD_CHARS and the last TAIL_CHARS."""
     if isinstance(content, str) and len(content) <= HEAD_CHARS + TAIL_CHARS:
         return content
-    parts = [text for text in _texts(content) if text]
+    parts = [text for text in texts_of(content) if text]
     if sum(map(len, parts)) > HEAD_CHARS + TAIL_CHARS:
         head = "\n".join(part[:HEAD_CHARS] for part in parts[:8])[:HEAD_CHARS]
         tail = "\n".join(part[-TAIL_CHARS:] for part in parts[-8:])[-TAIL_CHARS:]
@@ -116,63 +127,19 @@ def _shortened(content: object) -> str:
     return "\n".join(parts)
 
 
-def _own_words(text: str) -> str:
-    """Return a text without the blocks that an editor or agent put around the words of the user."""
-    if len(text) > HEAD_CHARS + TAIL_CHARS:
-        text = text[:HEAD_CHARS] + "\n" + text[-TAIL_CHARS:]
-    if "<" in text and "</" in text:
-        text = _without_blocks(text).strip() or _inside_ask_tag(text)
-    return text.strip()
-
-
-def _inside_ask_tag(text: str) -> str:
-    """Return the ask that stands inside of a tag for asks; "" when there is none."""
-    for begin in _ASK_TAG.finditer(text):
-        if begin[1].lower().replace("-", "_") in ASK_TAGS:
-            end = text.find(f"</{begin[1]}>", begin.end())
-            if end >= 0:
-                return text[begin.end() : end]
-    return ""
-
-
-def _without_blocks(text: str) -> str:
-    parts, begin = [], 0
-    for _ in range(_MAX_BLOCKS):
-        start, end = _next_block(text, begin)
-        if start < 0:
-            break
-        parts.append(text[begin:start])
-        begin = end
-    return "\n".join([*parts, text[begin:]])
-
-
-def _next_block(text: str, begin: int) -> tuple[int, int]:
-    """Return start and end of the next harness block; (-1, -1) when there is none."""
-    start = text.find("<", begin)
-    for _ in range(_MAX_BLOCKS):
-        if start < 0:
-            break
-        name = text[start + 1 : start + 41].split(">")[0].split(" ")[0]
-        if _is_harness(name):
-            close = f"</{name}>"
-            end = text.find(close, start)
-            if end >= 0:
-                return start, end + len(close)
-        start = text.find("<", start + 1)
-    return -1, -1
-
-
-def _is_harness(tag: str) -> bool:
-    """Return True for a tag of two words, such as `system-reminder`, and for those of _HARNESS_TAGS."""
-    letters = tag.replace("-", "").replace("_", "")
-    return letters.isalpha() and (letters != tag or tag.lower() in _HARNESS_TAGS)
-
-
 def _items(value: object) -> list[object]:
     return value if isinstance(value, list) else []
 
 
-def _texts(content: object) -> Iterator[str]:
+def parts_of(content: object) -> list[str]:
+    """Return the texts of a message's content; of many the first and the last ones."""
+    if isinstance(content, str):
+        return [content]
+    texts = list(texts_of(content))
+    return texts if len(texts) <= 2 * _MOST_TEXTS else [*texts[:_MOST_TEXTS], *texts[-_MOST_TEXTS:]]
+
+
+def texts_of(content: object) -> Iterator[str]:
     """Yield the texts of a message's content."""
     if isinstance(content, str):
         yield content
@@ -208,7 +175,7 @@ def _message_tokens(message: JsonObject) -> int:
     content = message.get("content")
     if type(content) is str and "tool_calls" not in message:
         return MESSAGE_TOKENS + count_tokens(content)
-    total = MESSAGE_TOKENS + sum(count_tokens(text) for text in _texts(content))
+    total = MESSAGE_TOKENS + sum(count_tokens(text) for text in texts_of(content))
     total += IMAGE_TOKENS * sum(_is_image(part) for part in _items(content))
     return total + _json_tokens(message.get("tool_calls"))
 

@@ -1,34 +1,28 @@
 """Tell who sends a request: the program, whether it declares tools, and what it is for.  Pure.
 
-signatures.txt holds the shapes by which programs are known.  They are compared in lower case.
+signatures.txt holds the shapes by which programs are known; `purpose` judges the prompts of all others.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import islice
 
-from app.routing.lexicon import tokens
 from app.routing.memo import Memo
-from app.routing.signatures import OTHER, SIGNATURES, Signature
+from app.routing.purpose import acts, describes_agent, fills_gap, is_background, speaks_of_conversation
+from app.routing.reading import parts_of
+from app.routing.signatures import OTHER, SIGNATURES, Signature, begins, even
 from app.types import JsonObject, Lane
 
 CLIENTS = (*(signature.name for signature in SIGNATURES.clients), OTHER.name)
 HEADERS = ("user-agent", "originator", "x-app", "x-title")  # that tell the program
 
 _HEAD_CHARS = 600
+_SYSTEM_CHARS = 1_500
 _MOST_SYSTEM_MESSAGES = 4
 _MOST_TOOLS = 200
-_MOST_PARTS = 40
-_TRANSCRIPT_CHARS = 4_000  # in which the lines of a conversation are looked for
-_ROLE_LINE = re.compile(r"(?im)^[ \t>*#\[]*(?:user|assistant|human|ai|bot|model|system)\]?[*]*:")
-_SEPARATORS = str.maketrans("", "", "_-. :/")
-
-
-_ASK = frozenset(" ".join(SIGNATURES.lists["background ask"]).split())
-_FORM = frozenset(" ".join(SIGNATURES.lists["background form"]).split())
+_MOST_CALLS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +33,7 @@ class Sender:
     tools: bool  # it declares tools
     purpose: Lane
     signature: Signature
+    completes_code: bool = False  # a gap in a program is to be filled
 
 
 NO_SENDER = Sender("other", False, Lane.INTERACTIVE, OTHER)
@@ -47,38 +42,91 @@ NO_SENDER = Sender("other", False, Lane.INTERACTIVE, OTHER)
 def sender_of(chat: JsonObject, headers: Mapping[str, str]) -> Sender:
     """Return who sends a request.  `headers` holds the request headers of HEADERS, with names in lower case."""
     messages = [message for message in _list(chat.get("messages")) if isinstance(message, Mapping)]
-    system = _head(message for message in messages if message.get("role") in ("system", "developer"))
-    first = next((text_of(message) for message in messages if message.get("role") == "user"), "")
-    signature = _by_headers(headers) or _by_texts(f"{system}\0{first[:_HEAD_CHARS].lower()}")
+    system = _system(messages)
+    asks = [message for message in messages if message.get("role") == "user"]
+    first = _text_of(asks[0]) if asks else ""
+    signature = _by_headers(headers) or _by_texts(f"{system}\0{first[:_HEAD_CHARS]}")
     names = [name for tool in _tools(chat) if (name := _tool_name(tool))]
-    if _is_background(messages, system, signature):
-        purpose = Lane.BACKGROUND
-    elif signature.is_harness or _acts(" ".join(names)):
-        purpose = Lane.AGENT
-    else:
-        purpose = Lane.INTERACTIVE
-    return Sender(signature.name, bool(names), purpose, signature)
+    if signature is not OTHER and _asks_by_itself(signature, system, asks, has_tools=bool(names)):
+        return Sender(signature.name, bool(names), Lane.BACKGROUND, signature)
+    if _is_own_prompt(signature, system):
+        return Sender(signature.name, bool(names), Lane.AGENT, signature)
+    tools = names or _called(messages)
+    is_agent = (
+        signature.is_harness or bool(tools and acts("\n".join(tools))) or bool(system and describes_agent(system))
+    )
+    completes_code = not is_agent and fills_gap(system, first)
+    # The system prompt of an agent may speak of titles and conversations too.
+    if completes_code or is_background("" if tools and is_agent else system, first) or _asks_behind(asks):
+        return Sender(signature.name, bool(names), Lane.BACKGROUND, signature, completes_code)
+    return Sender(signature.name, bool(names), Lane.AGENT if is_agent else Lane.INTERACTIVE, signature)
+
+
+def _asks_behind(asks: Sequence[Mapping[str, object]]) -> bool:
+    """Return True when the latest message of many is a prompt of a program about those before it."""
+    return len(asks) > 1 and speaks_of_conversation(_text_of(asks[-1]))
 
 
 def _by_headers(headers: Mapping[str, str]) -> Signature | None:
     """Return the signature that the headers match, if any."""
-    if not headers:
-        return None
-    values = {name: value.lower() for name, value in headers.items()}
+    return _by_values("\0".join(headers.get(name, "") for name in HEADERS)) if headers else None
+
+
+@Memo
+def _by_values(values: str) -> Signature | None:
+    named = dict(zip(HEADERS, values.lower().split("\0"), strict=False))
     for signature in SIGNATURES.clients:
-        if any(part in values.get(name, "") for name, part in signature.headers):
+        if any(_has_word(named.get(name, ""), part) for name, part in signature.headers):
             return signature
     return None
+
+
+def _has_word(value: str, part: str) -> bool:
+    """Return True when a word of the value begins with `part`: `pi/` is not in `api/1.0`."""
+    at = value.find(part)
+    return at == 0 or (at > 0 and not value[at - 1].isalnum())
+
+
+_SYSTEM = [(part, one) for one in SIGNATURES.clients for part in one.system]
+_SYSTEM += [(part, one) for one in SIGNATURES.clients for part in one.background]
+_ASK = [(part, one) for one in SIGNATURES.clients for part in one.ask]
+_OWN = [(part, one) for one in SIGNATURES.clients for part in (*one.background, *one.compaction)]
+_OWN_BEGINNINGS = tuple(part for part, _ in _OWN)
 
 
 @Memo
 def _by_texts(texts: str) -> Signature:
     """Return the signature that the system prompts or the first message of the user match, which a zero divides."""
     system, _, first = texts.partition("\0")
-    for signature in SIGNATURES.clients:
-        if any(part in system for part in signature.system) or any(part in first for part in signature.ask):
+    system, first = _even(system), even(first)
+    if system:
+        for part, signature in _SYSTEM:
+            if part in system:
+                return signature
+    for part, signature in _ASK:
+        if part in first:
             return signature
+    if first.startswith(_OWN_BEGINNINGS):
+        return next(signature for part, signature in _OWN if first.startswith(part))
     return OTHER
+
+
+_even = Memo(lambda system: even(system)[:_HEAD_CHARS])
+
+
+def _asks_by_itself(
+    signature: Signature, system: str, asks: Sequence[Mapping[str, object]], *, has_tools: bool
+) -> bool:
+    """Return True for a prompt that a known program sends by itself."""
+    if signature.background and any(part in _even(system) for part in signature.background):
+        return True
+    own = signature.background if has_tools else [*signature.background, *signature.compaction]
+    return bool(own and asks) and any(begins(text, own) for text in parts_of(asks[-1].get("content")))
+
+
+def _is_own_prompt(signature: Signature, system: str) -> bool:
+    """Return True for the system prompt by which a harness works."""
+    return signature.is_harness and any(part in _even(system) for part in signature.system)
 
 
 def _tools(chat: JsonObject) -> Iterator[Mapping[str, object]]:
@@ -88,65 +136,28 @@ def _tools(chat: JsonObject) -> Iterator[Mapping[str, object]]:
 
 
 def _tool_name(tool: Mapping[str, object]) -> str:
-    """Return the name of a declared tool, or the type of one that a server has built in."""
+    """Return the name of a tool or of a call, or the type of a tool that a server has built in."""
     function = tool.get("function")
     name = (function if isinstance(function, Mapping) else tool).get("name") or tool.get("type")
     return name if isinstance(name, str) else ""
 
 
-@Memo
-def _acts(names: str) -> bool:
-    """Return True when one of the tools acts on a machine."""
-    return any(name.lower().translate(_SEPARATORS) in SIGNATURES.acting_tools for name in names.split(" "))
+def _called(messages: Sequence[Mapping[str, object]]) -> list[str]:
+    """Return the names of the first tools that were called: an agent may send its last request without tools."""
+    calls = (call for message in messages if "tool_calls" in message for call in _list(message["tool_calls"]))
+    return [_tool_name(call) for call in islice(calls, _MOST_CALLS) if isinstance(call, Mapping)]
 
 
-def _is_background(messages: Sequence[Mapping[str, object]], system: str, signature: Signature) -> bool:
-    """Return True for a prompt that a program sends, and for which no person waits."""
-    if any(mark in system for mark in SIGNATURES.lists["background system"]):
-        return True
-    asks = [text for message in messages if message.get("role") == "user" and (text := text_of(message))]
-    if len(asks) != 1 or any(message.get("role") == "assistant" for message in messages):
-        return False
-    return _is_about_transcript(f"{system}\0{asks[0]}") or any(
-        part in asks[0][:_HEAD_CHARS].lower() for part in signature.ask
-    )
+def _system(messages: Sequence[Mapping[str, object]]) -> str:
+    """Return the beginnings of the first system prompts."""
+    prompts = (message for message in messages if message.get("role") in ("system", "developer"))
+    texts = (_text_of(message)[:_SYSTEM_CHARS] for message in islice(prompts, _MOST_SYSTEM_MESSAGES))
+    return "\n".join(text for text in texts if text)[:_SYSTEM_CHARS]
 
 
-@Memo
-def _is_about_transcript(texts: str) -> bool:
-    """Return True for a prompt that holds a conversation, and wants a title, tags, queries or the like for it.  A zero
-    stands between the system prompts and the message of the user."""
-    system, _, text = texts.partition("\0")
-    begin, end = text[:_TRANSCRIPT_CHARS].lower(), text[-_HEAD_CHARS:].lower()
-    lines = list(islice(_ROLE_LINE.finditer(begin), 2))
-    if len(lines) < 2 and not any(mark in begin for mark in SIGNATURES.lists["transcript"]):
-        return False
-    before = begin[: lines[0].start()] if lines else begin
-    behind = end[max((line.end() for line in _ROLE_LINE.finditer(end)), default=0) :]
-    return any(_ASK & words and _FORM & words for words in map(_words, (system, before[:_HEAD_CHARS], behind)))
-
-
-def _words(text: str) -> set[str]:
-    words = tokens(text)
-    return {
-        *words,
-        *("_".join(pair) for pair in pairwise(words)),
-        *map("_".join, zip(words, words[1:], words[2:], strict=False)),
-    }
-
-
-def _head(messages: Iterable[Mapping[str, object]]) -> str:
-    """Return the beginnings of the system prompts in lower case."""
-    return "\n".join(text_of(message)[:_HEAD_CHARS] for message in islice(messages, _MOST_SYSTEM_MESSAGES)).lower()
-
-
-def text_of(message: Mapping[str, object]) -> str:
-    """Return the text of a message, shortened."""
+def _text_of(message: Mapping[str, object]) -> str:
     content = message.get("content")
-    if isinstance(content, str):
-        return content
-    parts = (part.get("text") for part in _list(content)[:_MOST_PARTS] if isinstance(part, Mapping))
-    return "\n".join(part for part in parts if isinstance(part, str))
+    return content if isinstance(content, str) else "\n".join(parts_of(content))
 
 
 def _list(value: object) -> list[object]:

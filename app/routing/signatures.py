@@ -1,50 +1,80 @@
-"""Read signatures.txt: the shapes by which programs that send requests are known, and what they put around an ask."""
+"""Read signatures.txt: the shapes by which programs that send requests are known, and what they put around an ask.
+
+Shapes are compared in lower case.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_BEGINNING_CHARS = 120
+_BEGINNING_CHARS = 200
 
 
 @dataclass(slots=True)
 class Signature:
-    """Hold the shapes of one program."""
+    """Hold the shapes of one program.  signatures.txt says what each of them means."""
 
     name: str
     is_harness: bool = False
-    headers: list[tuple[str, str]] = field(default_factory=list)  # (name, part of its value)
+    is_quoted: bool = False  # asks stand in double quotes
+    headers: list[tuple[str, str]] = field(default_factory=list)  # (name, beginning of a word in its value)
     system: list[str] = field(default_factory=list)
     ask: list[str] = field(default_factory=list)
+    background: list[str] = field(default_factory=list)
+    compaction: list[str] = field(default_factory=list)
+    summary: list[str] = field(default_factory=list)
     context: list[str] = field(default_factory=list)
     output: list[str] = field(default_factory=list)
     restart: list[str] = field(default_factory=list)
     before: list[str] = field(default_factory=list)
+    after: list[str] = field(default_factory=list)
     behind: list[str] = field(default_factory=list)
 
     def restarts(self, text: str) -> bool:
         """Return True for a message of the user behind examples of the program, which are no turns of the user."""
-        return self._begins(text, self.restart)
+        return begins(text, self.restart)
 
     def puts_in(self, text: str) -> bool:
-        """Return True for a message of role user that the program wrote: context, or the output of a program."""
-        return self._begins(text, self.context) or self._begins(text, self.output)
+        """Return True for a text of role user that the program wrote: context, or the output of a program."""
+        return begins(text, self.context) or begins(text, self.output)
+
+    def stands_in(self, text: str) -> bool:
+        """Return True for a text of role user that stands for a conversation: its summary, or the wish for one."""
+        return begins(text, self.summary) or begins(text, self.compaction)
 
     def cut(self, text: str) -> str:
         """Return a message of the user without what the program wrote before and behind the ask."""
         for part in self.before:
             if text[: len(part)].lower() == part:
-                text = text[len(part) :]
+                text = text[len(part) :].lstrip()
+        if self.after:
+            lower = _lower(text)
+            text = text[max((at + len(part) for part in self.after if (at := lower.rfind(part)) >= 0), default=0) :]
         if self.behind:
-            lower = text.lower()
+            lower = _lower(text)
             text = text[: min((at for part in self.behind if (at := lower.find(part)) > 0), default=len(text))]
+        if self.is_quoted and (inner := text.strip())[:1] == '"' == inner[-1:] and len(inner) > 1:
+            text = inner[1:-1]
         return text
 
-    @staticmethod
-    def _begins(text: str, beginnings: list[str]) -> bool:
-        return bool(beginnings) and text[:_BEGINNING_CHARS].lower().lstrip().startswith(tuple(beginnings))
+
+def begins(text: str, beginnings: Sequence[str]) -> bool:
+    """Return True when a text begins with one of some texts in lower case."""
+    return bool(beginnings) and even(text[:_BEGINNING_CHARS]).startswith(tuple(beginnings))
+
+
+def even(text: str) -> str:
+    """Return a text in lower case, with one space for all white space between two words."""
+    return " ".join(text.lower().split())
+
+
+def _lower(text: str) -> str:
+    """Return a text in lower case when every character keeps its place; else the text."""
+    lower = text.lower()
+    return lower if len(lower) == len(text) else text
 
 
 class Signatures:
@@ -52,35 +82,46 @@ class Signatures:
 
     def __init__(self, path: Path) -> None:
         self.clients: list[Signature] = []
-        self.lists: dict[str, list[str]] = {}
-        lines: list[str] = []
+        lists: dict[str, list[str]] = {}
+        lines: list[str] | None = None  # of the list that is open
         for line in path.read_text(encoding="utf-8").splitlines():
             title = re.match(r"\[(client )?([^\]]+)\]", line)
             if title and title[1]:
                 self.clients.append(Signature(title[2]))
-                lines = []
             elif title:
-                lines = self.lists[title[2]] = []
+                lines = lists[title[2]] = []
             elif line and not line.startswith("#"):
-                self._add(line, lines)
-        self.acting_tools = frozenset(" ".join(self.lists["acting tools"]).split())
-        self.ask_tags = frozenset(" ".join(self.lists["ask tags"]).split())
+                if lines is None:
+                    _add(self.clients[-1], line)
+                else:
+                    lines.append(line)
+        self.acting_tools = _words(lists["acting tools"])
+        self.tool_verbs = _words(lists["tool verbs"])
+        self.tool_things = _words(lists["tool things"])
+        self.ask_tags = _words(lists["ask tags"])
+        self.plain_ask_tags = _words(lists["plain ask tags"])
+        self.background = lists["background"]
+        self.transcript = lists["transcript"]
+        self.gaps = lists["gaps"]
 
-    def _add(self, line: str, lines: list[str]) -> None:
-        """Read a line of a signature, or of a list."""
-        if self.lists:
-            lines.append(line)
-            return
-        signature, (kind, _, text) = self.clients[-1], line.partition(" ")
-        if kind == "harness":
-            signature.is_harness = True
-        elif kind == "header":
-            name, _, value = text.partition(" ")
-            signature.headers.append((name, value))
-        else:
-            getattr(signature, kind).append(text)
+
+def _add(signature: Signature, line: str) -> None:
+    """Add a line of the file to a signature."""
+    kind, _, text = line.partition(" ")
+    if kind == "harness":
+        signature.is_harness = True
+    elif kind == "quoted":
+        signature.is_quoted = True
+    elif kind == "header":
+        name, _, value = text.partition(" ")
+        signature.headers.append((name, value))
+    else:
+        getattr(signature, kind).append(text)
+
+
+def _words(lines: Iterable[str]) -> frozenset[str]:
+    return frozenset(" ".join(lines).split())
 
 
 SIGNATURES = Signatures(Path(__file__).with_name("signatures.txt"))
-ASK_TAGS = SIGNATURES.ask_tags
 OTHER = Signature("other")
