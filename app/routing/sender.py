@@ -88,7 +88,7 @@ def _has_word(value: str, part: str) -> bool:
 
 
 _SYSTEM = [(part, one) for one in SIGNATURES.clients for part in one.system]
-_SYSTEM += [(part, one) for one in SIGNATURES.clients for part in one.background]
+_SYSTEM += [(part, one) for one in SIGNATURES.clients for part in (*one.background, *one.compaction)]
 _ASK = [(part, one) for one in SIGNATURES.clients for part in one.ask]
 _OWN = [(part, one) for one in SIGNATURES.clients for part in (*one.background, *one.compaction)]
 _OWN_BEGINNINGS = tuple(part for part, _ in _OWN)
