@@ -43,7 +43,7 @@ _SPEAKER_LINE = re.compile(
 )
 _OPEN_LINE = re.compile(r"\n[ \t>*#\[]{0,8}(?:assistant|ai|bot|model)[\]*_]{0,4} ?:\s*+\Z")  # wants the next answer
 _JSON = re.compile(r"[{\[] ?[\"'\]]")
-_EXAMPLE = re.compile(r":[^\n]*+|\"[^\"\n]*+\"|“[^”\n]*+”|«[^»\n]*+»|„[^“\n]*+“")
+_EXAMPLE = re.compile(r":[^\n]*+|\"[^\"\n]*+\"|“[^“”\n]*+”|«[^«»\n]*+»|„[^„“\n]*+“")
 _SENTENCE_END = re.compile(r"[.!?\n。！？]+")
 _WORD_BREAK = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z])(?=[A-Z])")
 _GAP_BEGINNINGS = ("<|fim_", "<fim_", "<｜fim", "<pre>")

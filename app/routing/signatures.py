@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _BEGINNING_CHARS = 200
+_TITLE = re.compile(r"\[(client )?([^\]]+)\]")
 
 
 @dataclass(slots=True)
@@ -85,7 +86,7 @@ class Signatures:
         lists: dict[str, list[str]] = {}
         lines: list[str] | None = None  # of the list that is open
         for line in path.read_text(encoding="utf-8").splitlines():
-            title = re.match(r"\[(client )?([^\]]+)\]", line)
+            title = _TITLE.match(line)
             if title and title[1]:
                 self.clients.append(Signature(title[2]))
             elif title:
