@@ -16,7 +16,7 @@ from app.routing.features import features, words_of
 from app.routing.model import MODEL
 from app.routing.reading import Prompt, read, read_text
 from app.routing.sender import NO_SENDER, Sender, sender_of
-from app.routing.turns import JUDGES, difficulty_points
+from app.routing.turns import CODE_JUDGE, JUDGES, Judge, difficulty_points
 from app.types import (
     ChatRequest,
     Classification,
@@ -49,12 +49,12 @@ def classify(request: ChatRequest, cuts: Cuts = DEFAULT_CUTS) -> Classification:
 def judge(request: ChatRequest, cuts: Cuts = DEFAULT_CUTS, rules: ConversationRules = DEFAULT_RULES) -> Judgement:
     """Return every tag of a request, and the turns of the conversation that they come from."""
     prompt, sender = _read(request, rules)
-    return _judgement(prompt, sender, request.sensitivity, cuts, rules)
+    return _judgement(prompt, sender, request.sensitivity, request.lane, cuts, rules)
 
 
 def classify_text(text: str, cuts: Cuts = DEFAULT_CUTS) -> Classification:
     """Return the tags of one prompt, as if it were the first message of a conversation."""
-    return _judgement(read_text(text), NO_SENDER, Sensitivity.NORMAL, cuts, DEFAULT_RULES).tags
+    return _judgement(read_text(text), NO_SENDER, Sensitivity.NORMAL, Lane.INTERACTIVE, cuts, DEFAULT_RULES).tags
 
 
 def difficulty_text(text: str) -> float:
@@ -65,8 +65,8 @@ def difficulty_text(text: str) -> float:
 def evidence(request: ChatRequest, cuts: Cuts = DEFAULT_CUTS, rules: ConversationRules = DEFAULT_RULES) -> Evidence:
     """Return every tag of a request, with the features that led to it."""
     prompt, sender = _read(request, rules)
-    judgement = _judgement(prompt, sender, request.sensitivity, cuts, rules)
-    tags, origin, judge = judgement.tags, judgement.origin, JUDGES[sender.purpose]
+    judgement = _judgement(prompt, sender, request.sensitivity, request.lane, cuts, rules)
+    tags, origin, judge = judgement.tags, judgement.origin, _judge_of(sender)
     texts = _texts(prompt, origin.turn)
     probabilities = judge.probabilities(*((text, share) for text, _, share in texts))
     alone = judge.probabilities((_text_of(prompt, origin.turns), 1.0))
@@ -91,14 +91,14 @@ def _read(request: ChatRequest, rules: ConversationRules) -> tuple[Prompt, Sende
     prompt = read(request.body.chat, sender.signature)
     if not rules.sticky:
         prompt = replace(prompt, turns=prompt.turns[-1:])
-    return prompt, replace(sender, purpose=tag_purpose(sender, request.lane))
+    return prompt, sender
 
 
 def _judgement(
-    prompt: Prompt, sender: Sender, sensitivity: Sensitivity, cuts: Cuts, rules: ConversationRules
+    prompt: Prompt, sender: Sender, sensitivity: Sensitivity, lane: Lane, cuts: Cuts, rules: ConversationRules
 ) -> Judgement:
-    purpose = sender.purpose
-    standing = fold(prompt.turns, prompt.system, JUDGES[purpose], cuts, hold=rules.hold == "task")
+    purpose = tag_purpose(sender, lane)
+    standing = fold(prompt.turns, prompt.system, _judge_of(sender), cuts, hold=rules.hold == "task")
     modality = tag_modality(prompt)
     tags = Classification(
         task=standing.task,
@@ -114,6 +114,11 @@ def _judgement(
         purpose=purpose,
     )
     return Judgement(tags, Origin(standing.since, standing.hardest, len(prompt.turns), standing.reading))
+
+
+def _judge_of(sender: Sender) -> Judge:
+    """Return the judge for what a sender asks, whatever lane the client wants."""
+    return CODE_JUDGE if sender.completes_code else JUDGES[sender.purpose]
 
 
 def tag_purpose(sender: Sender, lane: Lane) -> Lane:

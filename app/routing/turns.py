@@ -119,6 +119,7 @@ JUDGES: Mapping[Lane, Judge] = {
     Lane.AGENT: Judge(code=4.0, web_search=-1.5, elsewhere=4.0),  # what agents are asked is about code, as a rule
     Lane.BACKGROUND: Judge(code=-99.0, web_search=-99.0),  # a title for a conversation about code is no code
 }
+CODE_JUDGE = Judge(code=99.0)  # a gap in a program
 
 
 def difficulty_points(text: str, task: str, probabilities: Mapping[str, float]) -> dict[str, float]:
