@@ -28,7 +28,10 @@ from app.redaction import excerpt, redact
 from app.routing import basis, names
 from app.routing.features import features, words_of
 from app.routing.locality import is_cloud_model, is_loopback_name
-from app.routing.reading import read_text
+from app.routing.purpose import acts
+from app.routing.reading import read, read_text
+from app.routing.sender import sender_of
+from app.routing.signatures import SIGNATURES
 from app.settings import Settings
 from app.types import BackendConfig, Observations, Target, Timeouts
 from app.web import headers
@@ -111,6 +114,15 @@ def near_names(size: int) -> Work:
     return run
 
 
+def asked(text: str) -> None:
+    """Find the sender of a text, and read it as each known program would write it."""
+    for content in (text, [{"type": "text", "text": text}, {"type": "text", "text": text}]):
+        body = {"messages": [{"role": "user", "content": content}, {"role": "system", "content": text}]}
+        sender_of(body, {"user-agent": text})
+        for signature in SIGNATURES.clients:
+            read(body, signature)
+
+
 CLIENTS: dict[str, Make] = {
     "headers: many": many_headers,
     "headers: the sensitivity again and again": sensitivities,
@@ -134,6 +146,16 @@ CLIENTS: dict[str, Make] = {
     "reading: tags without end": of_text(read_text, "<a-b>"),
     "reading: tags that do not close": of_text(read_text, "<a-b></"),
     "reading: nothing but opening signs": of_text(read_text, "<"),
+    "reading: blocks one behind the other": of_text(read_text, "<a-b>x</a-b>"),
+    "reading: ends of blocks": of_text(read_text, "</a-b>", "<a-b>"),
+    "reading: tags of asks": of_text(read_text, "<task>", "</task>"),
+    "sender: lines of speakers": of_text(asked, "user: a\n"),
+    "sender: speakers without words": of_text(asked, "\nai:"),
+    "sender: quotes": of_text(asked, '"a “b '),
+    "sender: gaps": of_text(asked, "<|fim_prefix|>"),
+    "sender: marks of conversations": of_text(asked, "<chat_history>"),
+    "sender: what stands before and behind asks": of_text(asked, "</context> reply in english. ```` "),
+    "sender: names of tools": of_text(acts, "read_File.a\n"),
     "features: words": of_text(features, "a b "),
     "features: signs": of_text(features, "(a_B."),
     "features: words of a sign": of_text(lambda text: words_of("code+noun", text), "python function "),

@@ -86,6 +86,7 @@ PATTERNS = {
     "app/routing/purpose.py _EXAMPLE": Listed(all_matches, POSSESSIVE, (":", '"a', '"\n', "“", "«a", "„", "„“")),
     "app/routing/purpose.py _SENTENCE_END": Listed(all_matches, CLASS, (".", ". ", "a.")),
     "app/routing/purpose.py _WORD_BREAK": Listed(all_matches, CLASS, ("aA", "_", "a_")),
+    "app/routing/turns.py _SENTENCE_END": Listed(all_matches, BOUNDED, (".", "a.")),
     "app/routing/basis.py _NAME": Listed(whole, BOUNDED, ("a", "a.", "a/")),
     "app/routing/detect.py _COUNT": Listed(all_matches, ONE_PLACE, ("{", "{1", "{1,", "{1,2")),
     "app/routing/private/texts.py _MEDIA": Listed(match, BOUNDED, ("data:image/a", "a", "a;", ";")),

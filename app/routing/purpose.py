@@ -3,8 +3,8 @@
 Agents have tools that act on a machine, or a system prompt that describes such work.  Chat programs send prompts by
 themselves: a title, tags, the next questions, queries for a search, the rest of what is being typed, a shorter form of
 a long conversation.  Such a prompt holds a conversation or speaks of one, it names the thing and the form of the
-answer, and nobody in it says "my".  A person who pastes a conversation and asks something, or who wants a title for an
-essay, differs in one of these.
+answer, and it holds no words such as "my".  A person who pastes a conversation and asks something, or who wants a
+title for an essay, differs in one of these.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _WORD_BREAK = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z])(?=[A-Z])")
 _GAP_BEGINNINGS = ("<|fim_", "<fim_", "<｜fim", "<pre>")
 _GAP_ENDS = ("middle|>", "middle>", "<mid>")
 
-Found = Mapping[str, int]  # list of lexicon_purpose.txt -> number of its entries
+Hits = Mapping[str, int]  # list of lexicon_purpose.txt -> number of its entries
 
 
 # --- agents -----------------------------------------------------------------------------------------
@@ -71,10 +71,10 @@ def _acts(name: str) -> bool:
 @Memo
 def describes_agent(system: str) -> bool:
     """Return True for a system prompt that describes an agent at work on files and programs."""
-    found = LEXICON.count(tokens(system))
-    if "acts" not in found or "place" not in found:
+    hits = LEXICON.count(tokens(system))
+    if "acts" not in hits or "place" not in hits:
         return False
-    points = 2 * found["place"] + found.get("near", 0) + 2 * ("software" in found) + ("agent" in found)
+    points = 2 * hits["place"] + hits.get("near", 0) + 2 * ("software" in hits) + ("agent" in hits)
     return points >= _AGENT_POINTS
 
 
@@ -101,41 +101,41 @@ def _names_job(system: str) -> bool:
     """Return True for a system prompt that begins with its job: a title for a conversation, or the like."""
     if any(part in system[:_PARAGRAPH_CHARS] for part in SIGNATURES.background):
         return True
-    found = _found(system)
-    if "aside" in found or not _FORMS & found.keys() or not _THINGS & found.keys() or _is_of_person(system):
+    hits = _hits(system)
+    if "aside" in hits or not _FORMS & hits.keys() or not _THINGS & hits.keys() or _is_of_person(system):
         return False
     sentences = [part for part in _SENTENCE_END.split(system[:_OWN_CHARS]) if part.strip()]
-    job = _found("\n".join(sentences[:_JOB_SENTENCES])).keys()
+    job = _hits("\n".join(sentences[:_JOB_SENTENCES])).keys()
     return bool(_THINGS & job and {"make", "typing"} & job and {"conversation", "message", "typing"} & job)
 
 
 def _asks_about_conversation(text: str, around: str, system: str) -> bool:
     """Return True for an instruction of a program around a conversation, or above it in the system prompt."""
-    found = _found(around)
-    if len(tokens(around)) <= _HEADING_WORDS and not _THINGS & found.keys():
-        found = _found(system)
-    if "answering" in found or _is_of_person(around) or ("?" in around and not _STRICT_FORMS & found.keys()):
+    hits = _hits(around)
+    if len(tokens(around)) <= _HEADING_WORDS and not _THINGS & hits.keys():
+        hits = _hits(system)
+    if "answering" in hits or _is_of_person(around) or ("?" in around and not _STRICT_FORMS & hits.keys()):
         return False
-    if "work" in found and not ("machine" in found and _CONVERSATION & found.keys()):
+    if "work" in hits and not ("machine" in hits and _CONVERSATION & hits.keys()):
         return False
-    if _CONTENT & found.keys():
-        return bool((_FORMS | _CONVERSATION) & found.keys())
-    if "condense" in found:
-        return bool((_FORMS | {"going_on"}) & found.keys())
-    if "editing" in found or _OPEN_LINE.search(text):
+    if _CONTENT & hits.keys():
+        return bool((_FORMS | _CONVERSATION) & hits.keys())
+    if "condense" in hits:
+        return bool((_FORMS | {"going_on"}) & hits.keys())
+    if "editing" in hits or _OPEN_LINE.search(text):
         return False
-    return "machine" in found or {"going_on", "short"} <= found.keys()
+    return "machine" in hits or {"going_on", "short"} <= hits.keys()
 
 
 def _is_alone(text: str) -> bool:
     """Return True for a message without a conversation when it begins with an instruction of a program, for the text
     behind it or for what is being typed."""
     paragraph = text.lstrip()[:_PARAGRAPH_CHARS].partition("\n\n")[0]
-    found = _found(paragraph)
-    if {"work", "answering"} & found.keys() or "?" in paragraph:
+    hits = _hits(paragraph)
+    if {"work", "answering"} & hits.keys() or "?" in paragraph:
         return False
-    is_completion = "typing" in found and "software" not in found and bool(_STRICT_FORMS & found.keys())
-    is_label = "message" in found and bool(_LABELS & found.keys()) and bool(_FORMS & found.keys())
+    is_completion = "typing" in hits and "software" not in hits and bool(_STRICT_FORMS & hits.keys())
+    is_label = "message" in hits and bool(_LABELS & hits.keys()) and bool(_FORMS & hits.keys())
     return (is_completion or is_label) and not _is_of_person(paragraph)
 
 
@@ -147,10 +147,12 @@ def speaks_of_conversation(last: str) -> bool:
 @Memo
 def _speaks_of_conversation(last: str) -> bool:
     text = last.lower()
-    found = _found(text)
-    if "conversation" not in found or not _CONTENT & found.keys() or not _STRICT_FORMS & found.keys():
+    if _around_conversation(text) is not None:  # it is about that one
         return False
-    return "work" not in found and "?" not in text and not _is_of_person(text)
+    hits = _hits(text)
+    if "conversation" not in hits or not _CONTENT & hits.keys() or not _STRICT_FORMS & hits.keys():
+        return False
+    return "work" not in hits and "?" not in text and not _is_of_person(text)
 
 
 def _around_conversation(text: str) -> str | None:
@@ -169,21 +171,21 @@ def _around_conversation(text: str) -> str | None:
     return f"{begin[: min(marks + lines)][:_OWN_CHARS]}\n{behind}"
 
 
-def _found(text: str) -> dict[str, int]:
+def _hits(text: str) -> dict[str, int]:
     """Return the lists that the words of an instruction belong to, and `machine` for the braces of JSON."""
     text = text[:_OWN_CHARS]
-    found = LEXICON.count(tokens(text), text)
+    hits = LEXICON.count(tokens(text), text)
     if _JSON.search(text):
-        found["machine"] = found.get("machine", 0) + 1
-    return found
+        hits["machine"] = hits.get("machine", 0) + 1
+    return hits
 
 
 def _is_of_person(text: str) -> bool:
     """Return True for the words of a person who asks for himself.  Examples, which stand in quotes or behind a colon,
     may hold such words in a prompt of a program."""
     own = _EXAMPLE.sub(" ", text[:_OWN_CHARS])
-    found = LEXICON.count(tokens(own), own)
-    return "person" in found or found.get("speaker", 0) > found.get("handing", 0)
+    hits = LEXICON.count(tokens(own), own)
+    return "person" in hits or hits.get("speaker", 0) > hits.get("handing", 0)
 
 
 # --- gaps in programs -------------------------------------------------------------------------------
@@ -203,4 +205,4 @@ def _fills_gap(texts: str) -> bool:
     if text.startswith(_GAP_BEGINNINGS) or text.endswith(_GAP_ENDS):
         return True
     own = f"{system}\n{text[:_PARAGRAPH_CHARS]}"
-    return "fill" in _found(own) and "?" not in own and not _is_of_person(own)
+    return "fill" in _hits(own) and "?" not in own and not _is_of_person(own)

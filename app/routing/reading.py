@@ -93,10 +93,10 @@ def _user_turns(messages: list[JsonObject], signature: Signature) -> list[UserTu
 
 def _own_words(parts: list[str], signature: Signature) -> str:
     """Return the words of the user in a message."""
-    kept = [part for part in parts if not signature.puts_in(part) and not signature.stands_in(part)]
-    if len(kept) > 1:  # a part may be a block that is longer than what is read of a message
-        kept = [text for part in kept if (text := without_outer_blocks(part)) and not text.isspace()]
-    text = without_outer_blocks("\n".join(kept)) if kept else ""
+    parts = [part for part in parts if not signature.puts_in(part) and not signature.stands_in(part)]
+    if len(parts) > 1:  # a part may be a block that is longer than what is read of a message
+        parts = [text for part in parts if (text := without_outer_blocks(part)) and not text.isspace()]
+    text = without_outer_blocks("\n".join(parts)) if parts else ""
     return own_words(_shortened(signature.cut(text)))
 
 
