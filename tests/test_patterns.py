@@ -84,6 +84,7 @@ PATTERNS = {
     "app/routing/purpose.py _OPEN_LINE": Listed(first_match, POSSESSIVE, ("\nai:", "\nai: \n", "\n", "\n ")),
     "app/routing/purpose.py _JSON": Listed(first_match, BOUNDED, ("{", "{ ", "[ ")),
     "app/routing/purpose.py _EXAMPLE": Listed(all_matches, POSSESSIVE, (":", '"a', '"\n', "“", "«a", "„", "„“")),
+    "app/routing/purpose.py _PERSONA": Listed(all_matches, BOUNDED, ("chat ", "chat a", "conversation")),
     "app/routing/purpose.py _SENTENCE_END": Listed(all_matches, CLASS, (".", ". ", "a.")),
     "app/routing/purpose.py _WORD_BREAK": Listed(all_matches, CLASS, ("aA", "_", "a_")),
     "app/routing/turns.py _SENTENCE_END": Listed(all_matches, BOUNDED, (".", "a.")),

@@ -26,11 +26,10 @@ _PARAGRAPH_CHARS = 400
 _JOB_SENTENCES = 2  # at the beginning of a system prompt say what it is for
 _GAP_CHARS = 20_000
 _NAME_CHARS = 120
-_HEADING_WORDS = 4  # so few words before a conversation are a heading
 _AGENT_POINTS = 4
 
-_LABELS = frozenset({"title", "tags", "mood"})
-_CONTENT = frozenset({"next", "query", "memory", "typing", "finishing"}) | _LABELS
+_LABELS = frozenset({"title", "mood"})
+_CONTENT = frozenset({"tags", "next", "query", "memory", "typing", "finishing"}) | _LABELS
 _THINGS = _CONTENT | {"condense"}
 _FORMS = frozenset({"machine", "only", "short"})
 _STRICT_FORMS = frozenset({"machine", "only"})
@@ -44,6 +43,7 @@ _SPEAKER_LINE = re.compile(
 _OPEN_LINE = re.compile(r"\n[ \t>*#\[]{0,8}(?:assistant|ai|bot|model)[\]*_]{0,4} ?:\s*+\Z")  # wants the next answer
 _JSON = re.compile(r"[{\[] ?[\"'\]]")
 _EXAMPLE = re.compile(r":[^\n]*+|\"[^\"\n]*+\"|“[^“”\n]*+”|«[^«»\n]*+»|„[^„“\n]*+“")
+_PERSONA = re.compile(r"\b(?:chat|conversation(?:al)?) (?:assistant|bot|agent|partner|companion|model)\b")
 _SENTENCE_END = re.compile(r"[.!?\n。！？]+")
 _WORD_BREAK = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z])(?=[A-Z])")
 _GAP_BEGINNINGS = ("<|fim_", "<fim_", "<｜fim", "<pre>")
@@ -101,6 +101,7 @@ def _names_job(system: str) -> bool:
     """Return True for a system prompt that begins with its job: a title for a conversation, or the like."""
     if any(part in system[:_PARAGRAPH_CHARS] for part in SIGNATURES.background):
         return True
+    system = _PERSONA.sub(" ", system[:_OWN_CHARS])
     hits = _hits(system)
     if "aside" in hits or not _FORMS & hits.keys() or not _THINGS & hits.keys() or _is_of_person(system):
         return False
@@ -112,19 +113,23 @@ def _names_job(system: str) -> bool:
 def _asks_about_conversation(text: str, around: str, system: str) -> bool:
     """Return True for an instruction of a program around a conversation, or above it in the system prompt."""
     hits = _hits(around)
-    if len(tokens(around)) <= _HEADING_WORDS and not _THINGS & hits.keys():
+    if around.rstrip().endswith(":"):  # "Standalone question:"
+        hits["only"] = 1
+    if not (_THINGS | _FORMS | {"searching", "loosely"}) & hits.keys():  # a heading at most
         hits = _hits(system)
-    if "answering" in hits or _is_of_person(around) or ("?" in around and not _STRICT_FORMS & hits.keys()):
+    if {"answering", "answers"} & hits.keys() or _is_of_person(around) or ("?" in around and not _STRICT_FORMS & hits.keys()):
         return False
     if "work" in hits and not ("machine" in hits and _CONVERSATION & hits.keys()):
         return False
-    if _CONTENT & hits.keys():
+    if (_CONTENT | {"searching"}) & hits.keys():
         return bool((_FORMS | _CONVERSATION) & hits.keys())
     if "condense" in hits:
-        return bool((_FORMS | {"going_on"}) & hits.keys())
+        return bool((_CONVERSATION | {"going_on"}) & hits.keys())
     if "editing" in hits or _OPEN_LINE.search(text):
         return False
-    return "machine" in hits or {"going_on", "short"} <= hits.keys()
+    if {"conversation", "loosely", "going_on"} & hits.keys():
+        return bool(_FORMS & hits.keys())
+    return {"machine", "parties"} <= hits.keys()
 
 
 def _is_alone(text: str) -> bool:
