@@ -9,6 +9,7 @@ from app.routing.signatures import SIGNATURES
 _MAX_BLOCKS = 40
 _OPEN = re.compile(r"\s*+<([A-Za-z][\w:.-]{1,40})(?:\s[^<>]{0,400}+)?>")
 _CLOSE = re.compile(r"</([A-Za-z][\w:.-]{1,40})>\s*+$")
+_MAY_BEGIN, _MAY_END = frozenset("< \t\r\n"), frozenset("> \t\r\n")
 _LONGEST_CLOSE = 200  # characters, with the white space behind it
 
 # The names of one word.  Names of HTML are not here: they are code.
@@ -21,7 +22,7 @@ _HARNESS_TAGS = frozenset(
 
 def without_outer_blocks(text: str) -> str:
     """Return a text of any length without the blocks at its beginning and at its end."""
-    if "</" not in text[:1_000] and "</" not in text[-_LONGEST_CLOSE:] and text.lstrip()[:1] != "<":
+    if text[:1] not in _MAY_BEGIN and text[-1:] not in _MAY_END:
         return text
     begin, end = 0, len(text)
     for _ in range(_MAX_BLOCKS):

@@ -117,7 +117,11 @@ def _asks_about_conversation(text: str, around: str, system: str) -> bool:
         hits["only"] = 1
     if not (_THINGS | _FORMS | {"searching", "loosely"}) & hits.keys():  # a heading at most
         hits = _hits(system)
-    if {"answering", "answers"} & hits.keys() or _is_of_person(around) or ("?" in around and not _STRICT_FORMS & hits.keys()):
+    if (
+        {"answering", "answers"} & hits.keys()
+        or _is_of_person(around)
+        or ("?" in around and not _STRICT_FORMS & hits.keys())
+    ):
         return False
     if "work" in hits and not ("machine" in hits and _CONVERSATION & hits.keys()):
         return False

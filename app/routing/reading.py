@@ -58,7 +58,7 @@ def read(chat: JsonObject, signature: Signature = OTHER) -> Prompt:
 def read_text(text: str) -> Prompt:
     """Return the prompt of a single text."""
     tokens = MESSAGE_TOKENS + count_tokens(text)
-    return Prompt(turns=(UserTurn(_own_words([text], OTHER)),), system="", has_image=False, tokens=tokens)
+    return Prompt(turns=(UserTurn(_own_words([text], [""], OTHER)),), system="", has_image=False, tokens=tokens)
 
 
 def count_tokens(text: str) -> int:
@@ -80,29 +80,33 @@ def _user_turns(messages: list[JsonObject], signature: Signature) -> list[UserTu
             if text := _shortened(message.get("content")):
                 texts.append(text)
         elif role == "user":
-            has_image, parts = _has_image(message), parts_of(message.get("content"))
-            if parts and signature.restarts(parts[0]):
+            parts = parts_of(content := message.get("content"))
+            kinds = [signature.kind_of(part) for part in parts]
+            has_image = not isinstance(content, str) and _has_image(message)
+            if "restart" in kinds:
                 turns.clear()
-            elif (text := _own_words(parts, signature)) or has_image:
+            elif (text := _own_words(parts, kinds, signature)) or has_image:
                 turns.append(UserTurn(text, has_image, tuple(texts[-_TEXTS_BEFORE:])))
                 texts.append(text)
-            elif not turns and (text := _other_words(parts, signature)):
+            elif not turns and (text := _other_words(parts, kinds)):
                 others.append(UserTurn(text))
-    return turns or others[:1]
+    return turns or others[-1:]
 
 
-def _own_words(parts: list[str], signature: Signature) -> str:
+def _own_words(parts: list[str], kinds: list[str], signature: Signature) -> str:
     """Return the words of the user in a message."""
-    parts = [part for part in parts if not signature.puts_in(part) and not signature.stands_in(part)]
-    if len(parts) > 1:  # a part may be a block that is longer than what is read of a message
-        parts = [text for part in parts if (text := without_outer_blocks(part)) and not text.isspace()]
-    text = without_outer_blocks("\n".join(parts)) if parts else ""
+    if len(parts) == 1 and not kinds[0] and len(parts[0]) <= HEAD_CHARS and "<" not in parts[0]:
+        return signature.cut(parts[0]).strip()
+    own = [part for part, kind in zip(parts, kinds, strict=True) if not kind]
+    if len(own) > 1:  # a part may be a block that is longer than what is read of a message
+        own = [text for part in own if (text := without_outer_blocks(part)) and not text.isspace()]
+    text = without_outer_blocks("\n".join(own)) if own else ""
     return own_words(_shortened(signature.cut(text)))
 
 
-def _other_words(parts: list[str], signature: Signature) -> str:
+def _other_words(parts: list[str], kinds: list[str]) -> str:
     """Return a text of a message without words of the user that may stand for them."""
-    texts = [part for part in parts if not signature.puts_in(part)]
+    texts = [part for part, kind in zip(parts, kinds, strict=True) if kind in ("", "summary")]
     return inside(_shortened(texts[-1])) if texts else ""
 
 

@@ -52,14 +52,13 @@ def sender_of(chat: JsonObject, headers: Mapping[str, str]) -> Sender:
     if _is_own_prompt(signature, system):
         return Sender(signature.name, bool(names), Lane.AGENT, signature)
     tools = names or _called(messages)
-    is_agent = (
-        signature.is_harness or bool(tools and acts("\n".join(tools))) or bool(system and describes_agent(system))
-    )
-    completes_code = not is_agent and fills_gap(system, first)
+    is_at_work = bool(tools and acts("\n".join(tools))) or bool(system and describes_agent(system))
+    completes_code = not is_at_work and fills_gap(system, first)
     # The system prompt of an agent may speak of titles and conversations too.
-    if completes_code or is_background("" if tools and is_agent else system, first) or _asks_behind(asks):
+    if completes_code or is_background("" if is_at_work else system, first) or _asks_behind(asks):
         return Sender(signature.name, bool(names), Lane.BACKGROUND, signature, completes_code)
-    return Sender(signature.name, bool(names), Lane.AGENT if is_agent else Lane.INTERACTIVE, signature)
+    purpose = Lane.AGENT if is_at_work or signature.is_harness else Lane.INTERACTIVE
+    return Sender(signature.name, bool(names), purpose, signature)
 
 
 def _asks_behind(asks: Sequence[Mapping[str, object]]) -> bool:
@@ -120,8 +119,10 @@ def _asks_by_itself(
     """Return True for a prompt that a known program sends by itself."""
     if signature.background and any(part in _even(system) for part in signature.background):
         return True
-    own = signature.background if has_tools else [*signature.background, *signature.compaction]
-    return bool(own and asks) and any(begins(text, own) for text in parts_of(asks[-1].get("content")))
+    for text in parts_of(asks[-1].get("content")) if asks else ():
+        if begins(text, signature.background) or (not has_tools and signature.kind_of(text) == "compaction"):
+            return True
+    return False
 
 
 def _is_own_prompt(signature: Signature, system: str) -> bool:

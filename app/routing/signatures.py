@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _BEGINNING_CHARS = 200
+_WRITTEN = ("compaction", "summary", "context", "output", "restart")
 _TITLE = re.compile(r"\[(client )?([^\]]+)\]")
 
 
@@ -25,29 +26,33 @@ class Signature:
     system: list[str] = field(default_factory=list)
     ask: list[str] = field(default_factory=list)
     background: list[str] = field(default_factory=list)
-    compaction: list[str] = field(default_factory=list)
-    summary: list[str] = field(default_factory=list)
-    context: list[str] = field(default_factory=list)
-    output: list[str] = field(default_factory=list)
-    restart: list[str] = field(default_factory=list)
     before: list[str] = field(default_factory=list)
     after: list[str] = field(default_factory=list)
     behind: list[str] = field(default_factory=list)
+    written: dict[str, str] = field(default_factory=dict)  # beginning of a text of role user -> its kind, of _WRITTEN
+    beginnings: tuple[str, ...] = ()  # the keys of `written` …
+    initials: frozenset[str] = frozenset()  # … and their first characters
 
-    def restarts(self, text: str) -> bool:
-        """Return True for a message of the user behind examples of the program, which are no turns of the user."""
-        return begins(text, self.restart)
+    def kind_of(self, text: str) -> str:
+        """Return what a text of role user is that the program wrote: context, output, restart, summary or compaction;
+        "" for the words of the user."""
+        first = text[:1]
+        if first not in self.initials and not first.isspace():
+            return ""
+        head = even(text[:_BEGINNING_CHARS])
+        if not head.startswith(self.beginnings):
+            return ""
+        return next(kind for beginning, kind in self.written.items() if head.startswith(beginning))
 
-    def puts_in(self, text: str) -> bool:
-        """Return True for a text of role user that the program wrote: context, or the output of a program."""
-        return begins(text, self.context) or begins(text, self.output)
-
-    def stands_in(self, text: str) -> bool:
-        """Return True for a text of role user that stands for a conversation: its summary, or the wish for one."""
-        return begins(text, self.summary) or begins(text, self.compaction)
+    @property
+    def compaction(self) -> list[str]:
+        """Return the beginnings of wishes for a summary of the conversation."""
+        return [beginning for beginning, kind in self.written.items() if kind == "compaction"]
 
     def cut(self, text: str) -> str:
         """Return a message of the user without what the program wrote before and behind the ask."""
+        if not (self.before or self.after or self.behind or self.is_quoted):
+            return text
         for part in self.before:
             if text[: len(part)].lower() == part:
                 text = text[len(part) :].lstrip()
@@ -116,6 +121,10 @@ def _add(signature: Signature, line: str) -> None:
     elif kind == "header":
         name, _, value = text.partition(" ")
         signature.headers.append((name, value))
+    elif kind in _WRITTEN:
+        signature.written[text] = kind
+        signature.beginnings = tuple(signature.written)
+        signature.initials |= {text[0], text[0].upper()}
     else:
         getattr(signature, kind).append(text)
 
