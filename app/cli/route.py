@@ -74,15 +74,10 @@ def _lines(document: JsonObject) -> Iterator[tuple[str, str]]:
     tags, evidence = document["classification"], document["evidence"]
     own_lines = ("task", "confidence", "complexity", "difficulty")
     yield "task", f"{tags['task']}, confidence {tags['confidence']:.2f}, runner-up {evidence['runner_up']}"
-    if evidence["turns"] > 1:
-        alone = evidence["alone"]
-        yield (
-            "",
-            (
-                f"by turn {evidence['turn']} of {evidence['turns']}; "
-                f"turn {evidence['turns']} alone: {alone['task']} {alone['probability']:.2f}"
-            ),
-        )
+    turns = document["conversation"]
+    if turns["turns"] > 1:
+        alone = f"{turns['alone']['task']} {turns['alone']['probability']:.2f}"
+        yield "", f"by turn {turns['turn']} of {turns['turns']}; turn {turns['turns']} alone: {alone}"
     yield "", _points(evidence["task"])
     yield "complexity", f"{tags['complexity']}, difficulty {tags['difficulty']:.2f}"
     yield "", _points(evidence["difficulty"])

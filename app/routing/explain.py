@@ -24,10 +24,6 @@ def explanation(evidence: Evidence, decision: Decision, dry_run: DryRun) -> Json
             "runner_up": evidence.runner_up,
             "task": [_sign(task_sign_in_words(sign.feature), sign) for sign in evidence.task_signs],
             "difficulty": [_sign(sign.feature, sign) for sign in evidence.difficulty_signs],
-            "turn": evidence.origin.turn,
-            "difficulty_turn": evidence.origin.difficulty_turn,
-            "turns": evidence.origin.turns,
-            "alone": {"task": evidence.alone[0], "probability": round(evidence.alone[1], 2)},
         },
         "route": decision.route,
         "targets": [_named(target) for target in decision.targets],
@@ -36,6 +32,10 @@ def explanation(evidence: Evidence, decision: Decision, dry_run: DryRun) -> Json
         "mirrors": [{**_call(call), "kind": call.kind, "why": _why(call, decision)} for call in dry_run.shadows],
         "never": [{"backend": name, "why": why} for name, why in dry_run.never.items()],
         "sensitivity_reason": decision.private_because,
+        "conversation": {
+            **dataclasses.asdict(evidence.origin),
+            "alone": {"task": evidence.alone[0], "probability": round(evidence.alone[1], 2)},
+        },
     }
 
 

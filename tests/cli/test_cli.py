@@ -150,6 +150,7 @@ def test_init_uses_the_models_that_ollama_holds(
     assert local.families == {"gemma": "llava:7b", "qwen-coder": "qwen2.5-coder:7b", "llama": "llama3.2:3b"}
     assert [(route.label, route.backend, route.fallbacks) for route in rules.routes] == [
         ("sensitivity=high", "local", ()),
+        ("purpose=background", "local", ()),
         ("difficulty=0.65..", "openai", ("local",)),
         ("default", "local", ("openai",)),
     ]
@@ -382,6 +383,7 @@ def test_route_explain_as_json(good: Run) -> None:
     assert list(document) == [
         "classification", "evidence", "route", "targets", "trace", "calls", "mirrors", "never",
         "sensitivity_reason",
+        "conversation",
     ]  # fmt: skip
     assert (document["route"], document["targets"]) == ("sensitivity=high", [{"backend": "parrot", "model": "echo"}])
 

@@ -111,7 +111,7 @@ def test_explain_as_json(tmp_path: Path) -> None:
     assert list(found)[:5] == ["classification", "evidence", "route", "targets", "trace"]
     assert tuple(found["classification"]) == TAGS
     assert found["classification"]["sensitivity"] == "high", "the detector is asked as well"
-    assert set(found["evidence"]) == {"runner_up", "task", "difficulty", "turn", "difficulty_turn", "turns", "alone"}
+    assert set(found["evidence"]) == {"runner_up", "task", "difficulty"}
     assert {"sign", "points"} == set(found["evidence"]["difficulty"][0])
 
 

@@ -168,6 +168,7 @@ def test_a_dry_run_calls_nothing(client: Client, tmp_path: Path) -> None:
     assert list(answer.json) == [
         "lane", "classification", "evidence", "route", "targets", "trace", "calls", "mirrors", "never",
         "sensitivity_reason",
+        "conversation",
     ]  # fmt: skip
     assert answer.json["route"] == "pin"
     assert answer.json["targets"] == [{"backend": "cloud", "model": "gpt"}]
