@@ -241,9 +241,10 @@ class Call:
         if private and not is_local:
             raise _forbidden(verdict.reason)
         is_chat = self._kind is not Kind.STORED  # a stored response is read without its model
+        backend.get_ready()
+        observations = self._services.beliefs.observations()  # get_ready may have asked for facts
         if is_chat and model_facts(target, observations).loaded is False:
             self._expect_load()
-        backend.get_ready()
         outgoing = backend.prepare(self._plan.request, target, stream=self._stream)
         for load_first in (True, False) if is_chat and backend.must_load(target.model) else (False,):
             if private and (host := backend.host_of_model(target.model)):

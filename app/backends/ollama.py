@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import logging
 import re
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -59,6 +60,7 @@ _MOST_DIALECTS = 1000  # clients can name any model
 _LOAD_S = 600.0  # a load goes on for this time when no request waits any more
 _STAYS = "-1s"  # the `keep_alive` of a model that stays loaded; later requests without one do not change it
 _UNLOADS = "0s"  # a request with this `keep_alive` unloads the model, when it has no prompt
+_TOLD_S = 1.5  # an answer about loaded models is old after this time; a backend in use is asked each second
 _MOST_DESCRIBED = 50  # models that the server is asked about in one round of discovery
 
 
@@ -134,10 +136,14 @@ class OllamaBackend(Backend):
         return self._wants_native and version >= _READS_TRUNCATE and version != self._without_native
 
     def get_ready(self) -> None:
-        """Ask for the version before the first request.  A server that does not tell counts as an old one.  Raise
-        BackendError when there is no server."""
+        """Ask for the version before the first request.  A server that does not tell counts as an old one.  A server
+        that may cut prompts is asked for the loaded models too when the answer is old, because it may have started
+        again with a smaller window.  Raise BackendError when there is no server."""
         if self._version is None and self._wants_native:
             self._version = self._ask_version()
+        if not self._is_native and 0 < self._facts.told_at < time.time() - _TOLD_S:
+            with contextlib.suppress(BackendError):
+                self.look()
 
     def dialect_for(self, model: str) -> Dialect:
         dialect = self._dialects.get(model)
@@ -237,9 +243,15 @@ class OllamaBackend(Backend):
             self._facts.learn_loaded(document)
 
     def must_load(self, model: str) -> bool:
-        """Return True for a model that is not loaded, unless the policy lets models go after each request."""
+        """Return True for a model that is not loaded, unless the policy lets models go after each request.  A server
+        that may cut prompts is also asked to load a model that another client has loaded, because the window that our
+        call gets must be known before it."""
         facts = self._facts.by_model.get(model_key(model))
-        return facts is not None and facts.loaded is False and self._keep_alive(model) != _UNLOADS
+        if facts is None or facts.loaded is None:
+            return False
+        if facts.loaded:
+            return not facts.refuses and self._facts.may_change_window(model)
+        return self._keep_alive(model) != _UNLOADS
 
     def load(self, model: str, limit_s: float | None = None) -> None:
         self._loads.wait_for(model, self.config.timeouts.first_byte_s if limit_s is None else limit_s)

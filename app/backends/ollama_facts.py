@@ -127,6 +127,7 @@ class OllamaFacts:
         """Read /api/ps; None = the server does not tell which models are loaded."""
         if document is None or not isinstance(document.get("models"), list):
             self._loaded, self.residency = None, {}
+            self._granted.clear()  # it may start again with other settings
             self._renew()
             return
         self.told_at = time.time()
@@ -177,6 +178,12 @@ class OllamaFacts:
             self._granted[key] = loaded.window
             self._renew()
 
+    def may_change_window(self, model: str) -> bool:
+        """Return True for a loaded model whose window may be that of another client, because the server has not
+        loaded it at our request: the next request may change the window."""
+        key = model_key(model)
+        return key not in self._granted and self._wanted_window(model) is None and self._loaded_as(key) is not None
+
     # --- the facts ---
 
     def _renew(self) -> None:
@@ -205,10 +212,11 @@ class OllamaFacts:
         loaded, granted = self._loaded_as(key), self._granted.get(key)
         if loaded is not None and loaded.window is not None:
             self._last_windows[key] = loaded.window
-            if wanted in (None, loaded.window) or granted == loaded.window:
+            if loaded.window in (wanted, granted) or (wanted is None and granted is None):
                 return replace(facts, loaded=True, window=smallest(loaded.window, wanted))
-            loaded = None  # the next request makes the server load it again, with the window of the policy
-        believed = smallest(wanted, granted) if wanted else description.num_ctx or self._last_windows.get(key)
+            loaded = None  # with the window of another client: our next request makes the server load it again
+        own = granted or description.num_ctx or self._last_windows.get(key)
+        believed = smallest(wanted, granted) if wanted else own
         return replace(
             facts,
             loaded=loaded is not None if self._loaded is not None and self.tells_loaded else None,

@@ -244,3 +244,19 @@ def test_hosted_servers_are_not_asked(make: Make, kind: str, local: bool | None)
     backend, up = make(kind, {}, local=local)
     backend.ask_for_facts()
     assert (dict(backend.facts), up.requests, backend.changes) == ({}, [], None)
+
+
+@pytest.mark.parametrize("version", ["0.11.0", "0.33.0"])
+def test_a_server_that_may_cut_is_asked_for_its_window_when_the_answer_is_old(make: Make, version: str) -> None:
+    """It may have started again while no request came; a server that refuses long prompts need not be asked."""
+    answers = {"/api/version": {"version": version}, "/api/tags": {"models": [{"name": "m:1b"}]}}
+    backend, up = make("ollama", {**answers, "/api/ps": {"models": [{"name": "m:1b", "context_length": 4096}]}})
+    backend.discover()
+    backend.look()
+    up.reset()
+    up.script(reply(200, {"models": []}), path="/api/ps", repeat=True)
+    backend.get_ready()
+    assert backend.facts["m:1b"].loaded is True
+    backend._facts.told_at -= 2  # type: ignore[attr-defined]
+    backend.get_ready()
+    assert backend.facts["m:1b"].loaded is (version == "0.33.0")

@@ -115,6 +115,20 @@ def test_the_server_gave_another_window_than_the_policy_asks_for(given: int, win
     assert facts.by_model["m:1b"].loaded is False
 
 
+def test_the_window_of_another_client() -> None:
+    """The next request of the router gets the window that the server gave it before."""
+    facts = facts_of([listed("m:1b")], [running("m:1b", 4096)])
+    assert facts.may_change_window("m:1b")
+    facts.accept_window("m:1b")
+    assert not facts.may_change_window("m:1b")
+    for other in (512, 65_536):
+        facts.learn_loaded({"models": [running("m:1b", other)]})
+        assert (facts.by_model["m:1b"].loaded, facts.by_model["m:1b"].window) == (False, 4096)
+    facts.learn_loaded(None)  # the server may start again, with another default
+    facts.learn_loaded({"models": [running("m:1b", 512)]})
+    assert (facts.by_model["m:1b"].loaded, facts.by_model["m:1b"].window) == (True, 512)
+
+
 SHARED: dict[str, tuple[dict[str, Any], bool]] = {
     "a copy": ({"digests": (A, A)}, True),
     "a copy, in another spelling": ({"digests": (A, f"sha256:{A}")}, True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -299,3 +300,22 @@ def test_of_two_that_do_not_fit_the_first_stays(start: Start, ollama: Ollama) ->
     assert names(ollama) == ["slow:latest"]
     assert ollama.loads == ["other:latest", "slow:latest"]
     assert router.log_text().count(line) == 1
+
+
+def test_no_prompt_is_cut_to_a_window_that_another_client_leaves(start: Start, ollama: Ollama) -> None:
+    """Over /v1, the next call gets the server's own window again, and a longer prompt would be cut."""
+    load_with(ollama, 65_536)
+    router = start(api="openai")
+    for window in (65_536, 512, 65_536):
+        wait_until(lambda size=window: model(router, "slow").get("window") == size, 10, "the window of the client")
+        long = router.chat("word " * 8000, model="gpu/slow")
+        assert (long.status, long.error["code"]) == (400, "context_length_exceeded")
+        assert router.chat("word " * 1000, model="gpu/slow").text == "read 1004 tokens"
+        load_with(ollama, 512 if window > 512 else 65_536)
+    assert not any(event.cut for event in ollama.answers)
+
+
+def load_with(ollama: Ollama, window: int) -> None:
+    """Load a model as another client does that wants a window of its own."""
+    question = json.dumps({"model": "slow", "options": {"num_ctx": window}}).encode()
+    urllib.request.urlopen(f"{ollama.url}/api/generate", question, timeout=10).close()
