@@ -113,6 +113,8 @@ class OllamaBackend(Backend):
     def __init__(self, config: BackendConfig, environ: Mapping[str, str]) -> None:
         super().__init__(config, environ)
         self._hosts = ModelHosts(self._ask_for_host)
+        sizes = config.own.get("num_ctx") or {}
+        self._sizes = {name if name == "*" else model_key(name): size for name, size in sizes.items()}
         self._wants_native = config.own.get("api", "native") == "native"
         self._version: tuple[int, ...] | None = None  # None = the server has not answered yet
         self._without_native: tuple[int, ...] | None = None  # the version that turned out to have no /api/chat
@@ -341,12 +343,9 @@ class OllamaBackend(Backend):
     def _loading(self, model: str) -> Loading:
         """Return the policy's options for a model."""
         own = self.config.own
-        sizes = own.get("num_ctx") or {}
-        short = model.removesuffix(":latest")  # a name without a tag means this one
-        name = model if ":" in model else f"{model}:latest"
         think = own.get("think")
         return Loading(
-            num_ctx=sizes.get(name) or sizes.get(short) or sizes.get("*"),
+            num_ctx=self._sizes.get(model_key(model)) or self._sizes.get("*"),
             keep_alive=own.get("keep_alive"),
             think=think if isinstance(think, bool) else None,
             thinks=model_key(model) not in self._without_thinking,

@@ -70,7 +70,7 @@ def _backend(name: str, entry: JsonObject, settings: Settings) -> BackendConfig:
         families=entry.get("families") or {},
         p50_ms=entry.get("p50_ms"),
         local=verdict(entry).local,
-        context_windows=entry.get("context_window") or {},
+        context_windows=_by_model(entry.get("context_window") or {}),
         price=Price(**entry["price"]) if entry.get("price") else None,
         max_concurrency=_by_model(entry.get("max_concurrency") or {}),
         max_wait_ms=entry.get("max_wait_ms"),

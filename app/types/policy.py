@@ -52,7 +52,7 @@ class BackendConfig:
     families: Mapping[str, str] = field(default_factory=dict)  # family -> model
     p50_ms: float | None = None  # expected latency until measured; None = unknown
     local: bool | None = None  # None = depends on the addresses of its host
-    context_windows: Mapping[str, int] = field(default_factory=dict)  # model -> tokens; "*" = every other model
+    context_windows: Mapping[str, int] = field(default_factory=dict)  # model_key -> tokens; "*" = every other model
     price: Price | None = None  # None = unknown, which is not 0
     max_concurrency: Mapping[str, int] = field(
         default_factory=dict
@@ -74,7 +74,8 @@ class BackendConfig:
 
     def context_window(self, model: str) -> int | None:
         """Return the tokens that fit into `model`'s window, or None when the policy does not say."""
-        return self.context_windows.get(model, self.context_windows.get("*"))
+        windows = self.context_windows
+        return windows.get(model_key(model), windows.get("*")) if windows else None
 
     def places_of(self, model: str) -> str:
         """Return the name of the places that calls to a model share: its model_key, or "*"."""

@@ -293,16 +293,16 @@ def test_the_operators_window_loads_each_model_once(tmp_path: Path) -> None:
         local = {
             "type": "ollama",
             "endpoint": ollama.url,
-            "numCtx": {"a": 20_000, "*": 9000},
+            "numCtx": {"library/A": 20_000, "*": 9000},  # another name of the same model
             "keepAlive": "10m",
         }
         policy = {"backends": {"local": local | {"think": False}}, "routes": [{"default": "local"}]}
-        numbers = random.Random(3)
+        numbers, names = random.Random(3), ("a", "b", "a:latest", "local/A")
         with Router(policy, folder=tmp_path) as router:
             for number in range(100):
                 options = {"num_ctx": numbers.choice([1, 5000, 70_000]), "num_gpu": number % 2}
                 body: dict[str, Any] = {"options": options, "keep_alive": number % 3, "reasoning_effort": "high"}
-                assert router.chat("hello", model=numbers.choice("ab"), stream=number % 2 == 0, **body).status == 200
+                assert router.chat("hello", model=numbers.choice(names), stream=number % 2 == 0, **body).status == 200
     assert sorted(ollama.loads) == ["a:latest", "b:latest"]
     windows = {event.model: event.body for event in ollama.log if event.kind == "load"}
     assert windows == {"a:latest": {"num_ctx": 20_000}, "b:latest": {"num_ctx": 9000}}

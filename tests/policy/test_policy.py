@@ -213,6 +213,7 @@ responses: {store: false, storePrivate: true, ttlHours: 1.5, maxRows: 7, maxByte
     )
     assert local.timeouts == Timeouts(connect_s=0.5, first_byte_s=90.0, idle_s=1.5)
     assert (local.context_window("big"), local.context_window("other")) == (8192, 4096)
+    assert {local.context_window(name) for name in ("Big", "big:latest", "library/big")} == {8192}
     assert (rules.backends["open"].api_key_env, rules.backends["open"].context_window("m")) == (None, 100)
     assert (rules.backends["parrot"].models, rules.backends["parrot"].price) == (("echo",), None)
     assert rules.routes[0] == Route(
