@@ -163,7 +163,10 @@ def _first_turn(members: list[_Member], *, weighted: bool) -> tuple[_Member | No
         return free[0], 0.0
     own = min((member for member in members if not member.ill), key=lambda member: member.rank)
     is_idle = own.limited or own.in_flight <= min(member.in_flight for member in free)
-    return (own if own in free and is_idle else None), None
+    if own not in free or not is_idle:
+        return None, None
+    is_mixed = not own.limited and any(member.limited for member in free)
+    return own, 0.0 if is_mixed else None  # without it, the call takes a free place of a member with places
 
 
 def _later_turn(members: list[_Member], choice: Choice) -> tuple[_Member | None, float | None]:

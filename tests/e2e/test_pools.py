@@ -200,6 +200,15 @@ def test_conversations_return_to_their_member_from_every_worker_and_after_a_rest
     assert set().union(*members.values()) == set(MEMBERS)
 
 
+def test_the_own_member_may_be_the_one_without_places(boxes: list[Upstream], tmp_path: Path) -> None:
+    mixed = policy(boxes, *MEMBERS)
+    mixed["backends"]["box1"]["maxConcurrency"] = 4
+    with Router(mixed, folder=tmp_path) as router:
+        for member in MEMBERS:
+            answers = [router.chat(start) for start in starts(member, 3)]
+            assert backends(answers) == {member: 3}
+
+
 def test_weights_divide_conversations(boxes: list[Upstream], tmp_path: Path) -> None:
     rules = policy(boxes, "box1", "box2", pool={"weights": {"box1": 9}})
     with Router(rules, folder=tmp_path, workers=2) as router:
