@@ -103,7 +103,7 @@ class Preload:
 
     def _is_free(self) -> bool:
         """Return True when no other client loses a model that it uses."""
-        own = set(map(model_key, self._backend.preload))
+        own = set(map(model_key, self._wanted))  # one that does not fit is loaded because a client uses it
         others = [model for model in self._backend.residency if model_key(model) not in own]
         is_idle = all(self._backend.unused_s(model) >= _IDLE_S for model in others)
         return is_idle and not (others and self._is_called(self._name))

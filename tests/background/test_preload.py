@@ -91,15 +91,17 @@ def test_it_replaces_what_is_loaded_at_the_start() -> None:
     assert server.loaded == ["a"]
 
 
-def test_after_an_eviction_it_waits_for_a_minute_of_silence() -> None:
-    server = Server(["a"])
+@pytest.mark.parametrize(("preload", "other"), [(["a"], "x"), (["a", "b"], "b")])
+def test_after_an_eviction_it_waits_for_a_minute_of_silence(preload: list[str], other: str) -> None:
+    """The other model may be one of `preload` that did not fit."""
+    server = Server(preload)
     scene = Scene(server)
     scene.pass_time(1)
-    server.loaded = ["x"]
+    server.loaded = [other]
     for unused, called in ((0.0, False), (59.0, False), (61.0, True)):
-        server.unused["x:latest"], scene.called = unused, called
+        server.unused[f"{other}:latest"], scene.called = unused, called
         scene.pass_time(20)
-        assert server.loaded == ["x"]
+        assert server.loaded == [other]
     scene.called = False
     scene.pass_time(6)
     assert server.loaded == ["a"]
