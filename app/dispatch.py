@@ -246,13 +246,14 @@ class Call:
         if is_chat and model_facts(target, observations).loaded is False:
             self._expect_load()
         outgoing = backend.prepare(self._plan.request, target, stream=self._stream)
-        for load_first in (True, False) if is_chat and backend.must_load(target.model) else (False,):
+        must_load = is_chat and backend.must_load(target.model)
+        for load_first in (True, False) if must_load else (False,):
             if private and (host := backend.host_of_model(target.model)):
                 raise _forbidden(f"hands {target.model} on to {host}")
             if load_first:
                 self._load(backend)  # which takes longer than the answer of the server is valid
                 observations = self._services.beliefs.observations()
-        self._check_window(observations)
+        self._check_window(observations, is_new=must_load)
         if is_local and self._plan.request.identifiers:
             outgoing = dataclasses.replace(outgoing, headers=self._plan.request.identifiers)
         self.dropped = outgoing.dropped
@@ -312,14 +313,15 @@ class Call:
         finally:
             self._load_ms = _load_ms((time.monotonic() - begin) * 1000)
 
-    def _check_window(self, observations: Observations) -> None:
+    def _check_window(self, observations: Observations, *, is_new: bool) -> None:
         """Raise PromptTooLong when the prompt is too long for the window that the model has got since the decision, and
-        the server would cut it without an error."""
+        the server would cut it without an error.  `is_new`: it was loaded for this call, so its window is known, even
+        when another client has made the server evict it again."""
         plan, target = self._plan, self.target
         if plan.tags is None or model_facts(target, observations).refuses:
             return
         problem = too_long_for_server(target, observations, plan.tags.tokens)
-        if problem is not None and problem.in_force:
+        if problem is not None and (problem.in_force or is_new):
             what = f"The prompt is too long for {target.model} at {target.backend}: {problem.why}."
             raise PromptTooLong(what, window=problem.window)
 

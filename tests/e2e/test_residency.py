@@ -315,6 +315,26 @@ def test_no_prompt_is_cut_to_a_window_that_another_client_leaves(start: Start, o
     assert not any(event.cut for event in ollama.answers)
 
 
+def test_no_prompt_is_cut_when_the_model_is_evicted_after_its_load(
+    start: Start, ollama: Ollama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over /v1, the chat would load it again, with the window that it has got before."""
+    router = start(api="openai")
+    assert router.chat("hello", model="gpu/other").status == 200
+    leave = ollama.leave
+
+    def leave_and_evict(runner: Any) -> None:
+        leave(runner)
+        leave(ollama.take(SLOW, {}, None))
+
+    monkeypatch.setattr(ollama, "leave", leave_and_evict)
+    ollama.unload("other")
+    wait_until(lambda: model(router, "other").get("loaded") is False, 10, "the eviction to be known")
+    long = router.chat("word " * 8000, model="gpu/other")
+    assert (long.status, long.error["code"]) == (400, "context_length_exceeded")
+    assert not any(event.cut for event in ollama.answers)
+
+
 def load_with(ollama: Ollama, window: int) -> None:
     """Load a model as another client does that wants a window of its own."""
     question = json.dumps({"model": "slow", "options": {"num_ctx": window}}).encode()
