@@ -38,6 +38,7 @@ def dry_run(request: ChatRequest, services: Services) -> tuple[Evidence, Decisio
     reasons = evidence(request, services.policy.complexity, services.policy.conversations)
     if plan.tags is not None:
         reasons = dataclasses.replace(reasons, tags=plan.tags)
+    request = dataclasses.replace(request, lane=plan.request.lane)
     return reasons, plan.decision, _calls(request, plan, services)
 
 

@@ -208,7 +208,7 @@ class Replay:
     def _decide(self, past: PastRequest, observations: Observations) -> Decision:
         basis, tags = past.basis, past.tags
         if not self._same_policy(basis):
-            complexity = tag_complexity(tags.difficulty, tags.tokens, self._policy.complexity, tags.purpose)
+            complexity = tag_complexity(tags.difficulty, tags.tokens, self._policy.complexity)
             tags = replace(tags, complexity=complexity)
         keeper = basis.targets[0] if past.first.route == "continuation" else None
         if keeper and not self._keeps_conversations(keeper.backend):

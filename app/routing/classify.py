@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from app.routing.conversation import SYSTEM_SHARE, fold
+from app.routing.conversation import SYSTEM_SHARE, Standing, fold
 from app.routing.difficulty import words_of as difficulty_words
 from app.routing.features import features, words_of
 from app.routing.model import MODEL
@@ -30,6 +30,7 @@ from app.types import (
     Sign,
 )
 
+NONE = 0.0  # the difficulty of what programs ask by themselves; prompts of others are above it
 LARGE_TOKENS = 8_000  # above this size nothing is `low`: small models lose track of long prompts
 EVIDENCE_SIGNS = 8
 DEFAULT_CUTS = Cuts()
@@ -66,10 +67,10 @@ def evidence(request: ChatRequest, cuts: Cuts = DEFAULT_CUTS, rules: Conversatio
     """Return every tag of a request, with the features that led to it."""
     prompt, sender = _read(request, rules)
     judgement = _judgement(prompt, sender, request.sensitivity, request.lane, cuts, rules)
-    tags, origin, judge = judgement.tags, judgement.origin, _judge_of(sender)
+    tags, origin, own_judge = judgement.tags, judgement.origin, _judge_of(sender)
     texts = _texts(prompt, origin.turn)
-    probabilities = judge.probabilities(*((text, share) for text, _, share in texts))
-    alone = judge.probabilities((_text_of(prompt, origin.turns), 1.0))
+    probabilities = own_judge.probabilities(*((text, share) for text, _, share in texts))
+    alone = own_judge.probabilities((_text_of(prompt, origin.turns), 1.0))
     others = sorted((task for task in probabilities if task != tags.task), key=lambda task: -probabilities[task])
     hard = _text_of(prompt, origin.difficulty_turn)
     return Evidence(
@@ -97,21 +98,20 @@ def _read(request: ChatRequest, rules: ConversationRules) -> tuple[Prompt, Sende
 def _judgement(
     prompt: Prompt, sender: Sender, sensitivity: Sensitivity, lane: Lane, cuts: Cuts, rules: ConversationRules
 ) -> Judgement:
-    purpose = tag_purpose(sender, lane)
     standing = fold(prompt.turns, prompt.system, _judge_of(sender), cuts, hold=rules.hold == "task")
-    modality = tag_modality(prompt)
+    modality, hardness = tag_modality(prompt), tag_difficulty(standing, sender)
     tags = Classification(
         task=standing.task,
-        complexity=tag_complexity(standing.difficulty, prompt.tokens, cuts, purpose),
+        complexity=tag_complexity(hardness, prompt.tokens, cuts),
         sensitivity=sensitivity,
         modality=modality,
         family=tag_family(standing.task, modality),
         tokens=prompt.tokens,
-        difficulty=standing.difficulty,
+        difficulty=hardness,
         confidence=standing.confidence,
         client=sender.client,
         tools=sender.tools,
-        purpose=purpose,
+        purpose=tag_purpose(sender, lane),
     )
     return Judgement(tags, Origin(standing.since, standing.hardest, len(prompt.turns), standing.reading))
 
@@ -136,14 +136,18 @@ def tag_family(task: str, modality: str) -> str:
     return "gemma" if modality == "image" else _FAMILIES.get(task, "any")
 
 
-def tag_complexity(hardness: float, tokens: int, cuts: Cuts, purpose: Lane) -> str:
-    """Return `low`, `medium` or `high` by the difficulty and the size.  A small model is enough for what a program asks
-    by itself."""
-    if purpose == Lane.BACKGROUND:
-        return "low"
+def tag_difficulty(standing: Standing, sender: Sender) -> float:
+    """Return the difficulty that stands, or NONE for a prompt that a program sends by itself: a small model is enough
+    for it.  What the client wants for the queue does not make a request easy."""
+    return NONE if sender.purpose == Lane.BACKGROUND else standing.difficulty
+
+
+def tag_complexity(hardness: float, tokens: int, cuts: Cuts) -> str:
+    """Return `low`, `medium` or `high` by the difficulty and the size."""
     if hardness >= cuts.high:
         return "high"
-    return "medium" if hardness >= cuts.medium or tokens > LARGE_TOKENS else "low"
+    is_large = tokens > LARGE_TOKENS and hardness != NONE
+    return "medium" if hardness >= cuts.medium or is_large else "low"
 
 
 def _texts(prompt: Prompt, number: int) -> list[tuple[str, str, float]]:

@@ -24,7 +24,7 @@ def route(environ: Environ, services: Services) -> Response:
     surface = chat.SURFACE if is_chat else responses.SURFACE
     request = surface.read(environ, body, services).request
     evidence, decision, calls = dry_run(request, services)
-    response = json_response({"lane": request.lane, **explanation(evidence, decision, calls)})
+    response = json_response({"lane": evidence.tags.purpose, **explanation(evidence, decision, calls)})
     reasons = headers.reason_headers(decision.private_because, pin_refused=decision.pin_refused)
     response.headers += {"X-LLR-Request-Id": request.request_id, **returned(environ), **reasons}.items()
     return response

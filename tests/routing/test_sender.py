@@ -159,6 +159,15 @@ def test_a_lower_lane_does_not_change_the_task() -> None:
     assert (tags.task, tags.purpose) == ("code", Lane.BACKGROUND)
 
 
+def test_a_lane_makes_no_request_easy() -> None:
+    hard = "Prove that the scheduler is linearizable, derive its complexity and give a rigorous counterexample."
+    chat = request({"messages": [{"role": "user", "content": hard}]})
+    lowered = judge(replace(chat, lane=Lane.BACKGROUND)).tags
+    assert lowered.purpose == Lane.BACKGROUND
+    assert (lowered.complexity, lowered.difficulty) == (judge(chat).tags.complexity, judge(chat).tags.difficulty)
+    assert lowered.complexity == "high"
+
+
 @pytest.mark.parametrize(
     "name", ["read_file", "fs.write", "mcp__git__commit", "runShell", "BASH", "edit-lines", "x_1_exec"]
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -487,3 +488,36 @@ def test_reports_say_how_far_an_upgraded_database_is_summed_up(
     assert summary.json["total"]["calls"] == 100 and "summed" not in summary.json
     assert "of the calls in the last 24 hours: those since" not in page.text
     assert "llr_rows_unsummed 0.0" in text.text and 'llr_backend_calls_total{backend="old"} 100.0' in text.text
+
+
+@pytest.mark.parametrize(("path", "stream"), [("/v1/chat/completions", False), ("/v1/responses", True)])
+def test_the_program_that_asks_is_told_by_its_headers_and_stored(
+    client: Client, tmp_path: Path, path: str, stream: bool
+) -> None:
+    made = client()
+    headers = {"User-Agent": "codex_cli_rs/0.171.0 (Debian 12; x86_64) xterm", "originator": "codex_cli_rs"}
+    tool = {"name": "exec_command", "parameters": {"type": "object", "properties": {}}}
+    chat = {"messages": [{"role": "user", "content": "hi"}], "tools": [{"type": "function", "function": tool}]}
+    responses = {"input": "hi", "tools": [{"type": "function", **tool}]}
+    body = {**(responses if path == "/v1/responses" else chat), "stream": stream}
+    shown = made.post("/v1/route", json=body, headers=headers).json
+    tags = shown["classification"]
+    assert (tags["client"], tags["tools"], tags["purpose"], shown["lane"]) == ("codex", True, "agent", "agent")
+    assert made.post(path, json=body, headers=headers).data
+    with closing(sqlite3.connect(tmp_path / "metrics.db")) as database:
+        rows = database.execute("SELECT client, tools, purpose, lane FROM metrics").fetchall()
+    assert rows == [("codex", 1, "agent", "agent")]
+
+
+def test_a_conversation_stays_where_it_is(client: Client) -> None:
+    turns = ["Write a Python function that merges two lists.", "Done.", "thanks"]
+    roles = ("user", "assistant", "user")
+    body = {"messages": [{"role": role, "content": text} for role, text in zip(roles, turns, strict=True)]}
+    shown = client().post("/v1/route", json=body).json
+    assert shown["classification"]["task"] == "code"
+    assert shown["trace"][0] == {
+        "stage": "tags", "outcome": "code stands since turn 1: turn 2 is short and continues it",
+    }  # fmt: skip
+    assert shown["conversation"]["alone"]["task"] == "general"
+    kept = client().post("/v1/chat/completions", json=body, headers={"X-LLR-Explain": "1"})
+    assert kept.headers["X-LLR-Trace"].startswith("tags: code stands since turn 1")
