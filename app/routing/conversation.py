@@ -16,10 +16,10 @@ from app.types import Cuts, Judgement, Step
 
 SYSTEM_SHARE = 0.7  # of the points of a short system prompt
 _ASIDE_CHARS = 200  # a longer turn of another task is no aside
-_SURE = 0.7  # probability of another task from which on a turn asks for it …
+_SURE = 0.8  # probability of another task from which on a turn asks for it …
 _SURE_IF_SWITCHED = 0.5  # … when the user says that another subject follows
 _STILL = 0.25  # probability of what stands from which on a turn may belong to it
-_LIKELY, _BACK, _VERY_LIKELY = 0.75, 0.8, 0.88  # probability of `general`
+_LIKELY, _VERY_LIKELY = 0.75, 0.88  # probability of `general`
 _POINTS_FOR_GENERAL = 3  # no words show this task, so a change to it needs other signs
 _EASIER_TURNS = 3
 _CLEARLY = 0.15  # difficulty
@@ -80,7 +80,7 @@ def _leaves_aside(signs: TurnSigns, aside: Standing, earlier: Standing) -> bool:
     """Return True for a turn that does not go on with an aside."""
     if signs.is_short or signs.task == aside.task != "general":
         return False
-    enough = _BACK if earlier.task == "general" else _STILL
+    enough = _LIKELY if earlier.task == "general" else _STILL
     is_earlier = signs.probabilities.get(earlier.task, 0.0) >= enough and not signs.refers
     return signs.asks or signs.switches or is_earlier
 
@@ -131,7 +131,7 @@ def _points_for_general(turn: UserTurn, signs: TurnSigns, stands: str) -> int:
         return points + 3
     points += 1 if signs.asks else -2
     subjects_before = frozenset().union(*map(subjects, turn.before))
-    return points - 2 * signs.refers - 2 * signs.definite - min(2, len(signs.subjects & subjects_before))
+    return points - 2 * signs.refers - signs.definite - min(2, len(signs.subjects & subjects_before))
 
 
 def origin_step(judgement: Judgement) -> Step:
