@@ -21,6 +21,15 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("house")
 
 
+_SLOW = ("test_recipes.py", "e2e/", "places/", "faults/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that no process has one of them left when the others are idle."""
+    folder = Path(__file__).parent
+    items.sort(key=lambda item: not item.path.relative_to(folder).as_posix().startswith(_SLOW))
+
+
 @pytest.fixture(autouse=True)
 def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands fold their lines to a terminal; pytest-xdist pretends that there is one."""
