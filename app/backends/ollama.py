@@ -118,8 +118,8 @@ class OllamaBackend(Backend):
         self._wants_native = config.own.get("api", "native") == "native"
         self._version: tuple[int, ...] | None = None  # None = the server has not answered yet
         self._without_native: tuple[int, ...] | None = None  # the version that turned out to have no /api/chat
-        self._without_thinking: frozenset[str] = frozenset()  # models (model_key) that the server lists as such
         self._dialects: dict[str, Dialect] = {}
+        self._dialects_by: Mapping[str, ModelFacts] = {}  # the facts that they were made from
         self._facts = OllamaFacts(self._wanted_window, lambda: self._is_native)
         self._changes = Event()
         self._loads = Loads(self._load)
@@ -148,10 +148,11 @@ class OllamaBackend(Backend):
                 self.look()
 
     def dialect_for(self, model: str) -> Dialect:
+        facts = self.facts
+        if facts is not self._dialects_by or len(self._dialects) >= _MOST_DIALECTS:
+            self._dialects, self._dialects_by = {}, facts
         dialect = self._dialects.get(model)
         if dialect is None:
-            if len(self._dialects) >= _MOST_DIALECTS:
-                self._dialects.clear()
             dialect = self._dialects[model] = dataclasses.replace(self.dialect, loading=self._loading(model))
         return dialect
 
@@ -205,7 +206,6 @@ class OllamaBackend(Backend):
         return tuple(sorted(names, key=lambda name: is_cloud_model(name) or bool(hosts[model_key(name)])))
 
     def learn_list(self, document: JsonObject) -> None:
-        self._learn_thinking(document)
         self._hosts.learn({model_key(str(entry["name"])): host_said(entry) for entry in named(document)})
         self._facts.learn_list(document)
 
@@ -329,17 +329,6 @@ class OllamaBackend(Backend):
             return None
         return tuple(map(int, match.groups())) if match else _UNKNOWN
 
-    def _learn_thinking(self, document: JsonObject) -> None:
-        """Note the models that the server lists without the capability; older versions list none."""
-        without = frozenset(
-            model_key(str(entry["name"]))
-            for entry in named(document)
-            if (listed := entry.get("capabilities")) and isinstance(listed, list) and "thinking" not in listed
-        )
-        if without != self._without_thinking:
-            self._without_thinking = without
-            self._dialects = {}
-
     def _loading(self, model: str) -> Loading:
         """Return the policy's options for a model."""
         own = self.config.own
@@ -348,8 +337,13 @@ class OllamaBackend(Backend):
             num_ctx=self._sizes.get(model_key(model)) or self._sizes.get("*"),
             keep_alive=own.get("keep_alive"),
             think=think if isinstance(think, bool) else None,
-            thinks=model_key(model) not in self._without_thinking,
+            thinks=self._thinks(model),
         )
+
+    def _thinks(self, model: str) -> bool:
+        """Return False for a model that is known to have no reasoning; older versions do not tell."""
+        facts = self.facts.get(model_key(model))
+        return facts is None or not facts.capabilities or "thinking" in facts.capabilities
 
     def _wanted_window(self, model: str) -> int | None:
         """Return the window that requests for a model ask for.  Other APIs than Ollama's own ask for none."""
