@@ -13,7 +13,8 @@ import gevent
 import pytest
 
 from app.backends.reply import StoredDocument
-from app.dispatch import Call, dispatch
+from app.call import Call
+from app.dispatch import dispatch
 from app.errors import (
     AllBackendsFailed,
     BackendDenied,

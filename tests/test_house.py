@@ -509,16 +509,20 @@ def test_the_architecture_page_names_every_module():
 def test_there_is_one_flow():
     """Only the pipeline dispatches live calls; shadow calls go through the same door."""
     importers = {
-        str(source.relative_to(ROOT / "app"))
+        (str(source.relative_to(ROOT / "app")), node.module)
         for source, tree in trees()
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module == "app.dispatch"
+        if isinstance(node, ast.ImportFrom) and node.module in ("app.dispatch", "app.call")
     }
-    assert importers == {"pipeline.py", "background/shadows.py"}
+    assert importers == {
+        ("pipeline.py", "app.dispatch"),
+        ("dispatch.py", "app.call"),
+        ("background/shadows.py", "app.call"),
+    }
 
 
 GENERIC = ("access", "door", "errors", "headers", "reply", "request_log", "response", "stream", "surface", "views")
-# Methods of a Backend that send something, and who may call them: dispatch alone for a request; what asks a server for
+# Methods of a Backend that send something, and who may call them: Call alone for a request; what asks a server for
 # its models and windows, in the background and from the command line, is no request.
 ASKERS = {
     "background/discovery.py",
@@ -528,11 +532,11 @@ ASKERS = {
     "cli/surroundings.py",
 }
 DOORS = {
-    "open": ({"private"}, {"dispatch.py"}),
+    "open": ({"private"}, {"call.py"}),
     "_open": ({"private"}, set()),
     "_send": (set(), set()),
-    "host_of_model": (set(), {"dispatch.py"}),
-    "prepare": ({"stream"}, {"dispatch.py", "dry_run.py"}),  # the dry run shows what would be sent
+    "host_of_model": (set(), {"call.py"}),
+    "prepare": ({"stream"}, {"call.py", "dry_run.py"}),  # the dry run shows what would be sent
     **{method: (set(), ASKERS) for method in ("ask", "discover", "ask_for_facts", "learn_list")},
     "look": (set(), {*ASKERS, "background/shadows.py", "places/__init__.py"}),  # a call that waits looks at the queue
 }
@@ -563,10 +567,10 @@ def readers(pattern: str) -> set[str]:
 @pytest.mark.parametrize(
     ("pattern", "modules"),
     [
-        (r"\bCallRecord\(", {"dispatch.py"}),  # every call makes its one record there
+        (r"\bCallRecord\(", {"call.py"}),  # every call makes its one record there
         (r"\.p50_ms\b", {"routing/expected.py"}),  # the one estimate of a call's time
-        (r"\.places\.(take|wait|release)\(", {"dispatch.py"}),
-        (r"circuits\.(admit|answered)\(", {"dispatch.py"}),
+        (r"\.places\.(take|wait|release)\(", {"call.py"}),
+        (r"circuits\.(admit|answered)\(", {"call.py"}),
     ],
 )
 def test_what_has_one_place_is_nowhere_else(pattern: str, modules: set[str]):

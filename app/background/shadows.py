@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import gevent.pool
 
-from app.dispatch import Call
+from app.call import Call
 from app.errors import BackendError
 from app.routing.capabilities import lacking
 from app.routing.expected import expected_time

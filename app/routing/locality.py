@@ -79,7 +79,7 @@ def judge_config(config: BackendConfig, addresses: Sequence[str] | None) -> Verd
 
 def judge_target(target: Target, observations: Observations) -> Verdict:
     """Return whether a target is local for a private request.  A model is unknown until its server has named the host
-    that runs it: the gate in dispatch.py asks the server just before the call."""
+    that runs it: the gate in call.py asks the server just before the call."""
     if target.backend not in observations.local:
         return Verdict(False, "is not local")
     host = remote_host(target, observations)

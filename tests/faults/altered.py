@@ -12,9 +12,9 @@ _NEEDED = ("app", "gunicorn.conf.py", "wsgi.py")
 
 Edits = Mapping[str, Sequence[tuple[str, str]]]  # file -> pairs of a text that stands there once and its replacement
 
-NO_GATE: Edits = {"app/dispatch.py": [("if private and not is_local:", "if not target:")]}
+NO_GATE: Edits = {"app/call.py": [("if private and not is_local:", "if not target:")]}
 NO_QUESTION: Edits = {
-    "app/dispatch.py": [("if private and (host := backend.host_of_model(target.model)):", "if host := '':")]
+    "app/call.py": [("if private and (host := backend.host_of_model(target.model)):", "if host := '':")]
 }
 NO_STAGE: Edits = {
     "app/routing/decide.py": [("        privacy,", "        fit,")],
