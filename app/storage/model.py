@@ -63,7 +63,7 @@ class Metric(Model):
     cost_usd = DoubleField(null=True)
     outcome = TextField(null=True)  # ok | error | cancelled
     request_id = TextField(null=True)
-    kind = TextField(null=True)  # live | shadow | probe
+    kind = TextField(null=True)  # live | shadow | probe | verify
     reason = TextField(null=True)  # why this target: route | pin | spill | fallback | …
     destination = TextField(null=True)  # host:port, of calls to targets that are not local: the egress ledger
     sent_bytes = IntegerField(null=True)
@@ -89,6 +89,13 @@ class Metric(Model):
     load_ms = IntegerField(null=True)
     lane = TextField(null=True)  # interactive | agent | background
     pool = TextField(null=True)  # the pool that the backend was chosen from
+    verified = TextField(null=True)  # kept | escalated | released | observed
+    doubt = DoubleField(null=True)  # of the answer
+    fault = TextField(null=True)
+    verified_reason = TextField(null=True)
+    agreement = DoubleField(null=True)
+    held_ms = IntegerField(null=True)
+    live_doubt = DoubleField(null=True)
 
     class Meta:
         table_name = "metrics"
@@ -292,6 +299,12 @@ def _v7_clients(database: Database) -> None:
     _add_missing_columns(database)
 
 
+def _v9_verdicts(database: Database) -> None:
+    """Add the columns of judged answers, and an index of the few rows that have them."""
+    _add_missing_columns(database)
+    database.execute_sql("CREATE INDEX IF NOT EXISTS llr_metrics_verified ON metrics (ts) WHERE verified IS NOT NULL")
+
+
 MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _v1_tables,
     _v2_refusals,
@@ -301,6 +314,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _v6_waits,
     _v7_summed_waits,
     _v7_clients,
+    _v9_verdicts,
 )
 """Numbered by position, from 1.  A change of the tables is a new function at the end; none is ever edited."""
 

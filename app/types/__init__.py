@@ -21,6 +21,7 @@ from app.types.policy import (
     HOLDS,
     PINS,
     UNKNOWN_MODELS,
+    VERIFY_BY,
     ABTest,
     BackendConfig,
     Condition,
@@ -34,11 +35,12 @@ from app.types.policy import (
     Route,
     SensitivityRules,
     Timeouts,
+    Verification,
 )
-from app.types.record import CallRecord, Egress, Ending, Times, Usage, Why
+from app.types.record import CallRecord, Egress, Ending, Times, Usage, Verdict, Why
 from app.types.reply import Buffered, Chunks, Outgoing, Reply, Streamed
 from app.types.request import Body, ChatRequest, Dialect, Loading, Request, StoredRequest, Target
-from app.types.states import CircuitState, Kind, Lane, Operation, Outcome, Reason, Sensitivity, Wire
+from app.types.states import CircuitState, Kind, Lane, Operation, Outcome, Reason, Sensitivity, Verified, Wire
 from app.types.tags import (
     COMPLEXITIES,
     FAMILIES,
@@ -67,6 +69,7 @@ __all__ = [
     "SLOW_BELOW",
     "TASKS",
     "UNKNOWN_MODELS",
+    "VERIFY_BY",
     "ABTest",
     "BackendConfig",
     "Basis",
@@ -127,6 +130,9 @@ __all__ = [
     "Timings",
     "Turnover",
     "Usage",
+    "Verdict",
+    "Verification",
+    "Verified",
     "Why",
     "Wire",
     "model_key",

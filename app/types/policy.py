@@ -10,6 +10,7 @@ from app.types.facts import model_key
 from app.types.states import Wire
 
 PINS = ("any", "declared", "local", "none")  # `pins:`; the first is the default
+VERIFY_BY = ("structure", "confidence", "agreement")  # `verify.by`
 HOLDS = ("turns", "task")  # `conversations.hold`; the first is the default
 UNKNOWN_MODELS = ("auto", "refuse")  # `unknownModel:`; the first is the default
 
@@ -111,6 +112,21 @@ Condition = frozenset[str | bool] | Range
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """`verify:` of a route; how its first answer is judged, and where a request goes whose answer does not hold."""
+
+    by: frozenset[str] = frozenset(VERIFY_BY)
+    second: str | None = None  # the local backend of the second opinion
+    second_model: str | None = None  # None = the one for the family of the request
+    samples: int = 1  # 2: the second opinion is another sample of the same model
+    escalate: str | None = None  # a backend or a pool; None = the first fallback of the route
+    doubt: float = 0.5  # an answer with more doubt is not sent
+    max_hold_ms: float = 8000.0  # a stream is held no longer
+    max_hold_tokens: int = 400
+    daily_share: float = 0.3  # of the route's requests in the last 24 h that may be escalated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One rule.  An empty match is the default route."""
 
@@ -120,6 +136,7 @@ class Route:
     model: str | None = None  # of `backend`; None = the one for the family of the request
     fallbacks: tuple[str, ...] = ()
     latency_budget_ms: float | None = None
+    verify: Verification | None = None
     reason: str = ""
 
     def words(self, tag: str) -> frozenset[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from app.types.decision import Basis
 from app.types.request import Target
-from app.types.states import Kind, Lane, Outcome, Reason
+from app.types.states import Kind, Lane, Outcome, Reason, Verified
 from app.types.tags import Classification
 
 
@@ -56,6 +56,19 @@ class Usage:
     cost_usd: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The judgement of the answer of a call; None = it was not judged so."""
+
+    verified: Verified | None = None
+    doubt: float | None = None  # 0 to 1: how likely the answer is wrong
+    fault: str | None = None  # of its structure: json, schema, tool, empty, cut, refusal, loop
+    verified_reason: str | None = None  # the part of the judgement that decided: structure, confidence, agreement …
+    agreement: float | None = None  # 0 to 1, with the second opinion; of a shadow call: with the live answer
+    held_ms: int | None = None  # how much later the client got the answer, because it was held and judged
+    live_doubt: float | None = None  # of a shadow call: the doubt of the live answer
+
+
 @dataclass(frozen=True, slots=True)
 class Egress:
     """The bytes that a call sent, and their destination."""
@@ -79,5 +92,6 @@ class CallRecord:
     lane: Lane = Lane.INTERACTIVE
     usage: Usage = Usage()
     egress: Egress = Egress()
+    verdict: Verdict = Verdict()
     tags: Classification | None = None  # None: nothing was asked of a model
     basis: Basis | None = None  # of the decision, on the first call of a request

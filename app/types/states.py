@@ -25,6 +25,7 @@ class Kind(StrEnum):
     SHADOW = "shadow"  # a sample for the A/B trial
     PROBE = "probe"  # to measure a local backend that was passed over
     STORED = "stored"  # a client waits for a response that the backend keeps
+    VERIFY = "verify"  # a second opinion, to judge the answer of a live call
 
 
 class Lane(StrEnum):
@@ -57,6 +58,17 @@ class Reason(StrEnum):
     FALLBACK = "fallback"  # an earlier target failed
     SHADOW = "shadow"
     PROBE = "probe"
+    VERIFY = "verify"  # a second opinion
+    ESCALATED = "escalated"  # the answer of an earlier target did not hold
+
+
+class Verified(StrEnum):
+    """The result of the judgement of an answer that a route with `verify` held."""
+
+    KEPT = "kept"
+    ESCALATED = "escalated"  # it was not sent; another target was asked
+    RELEASED = "released"  # it was sent before it was complete, because it could be held no longer
+    OBSERVED = "observed"  # it was sent as it came, and only its structure was judged
 
 
 class CircuitState(StrEnum):
