@@ -145,6 +145,20 @@ class Choice(CheckedField[str]):
         return check_choice(value, self.choices)
 
 
+class Choices(CheckedField[frozenset[str]]):
+    """Accept one of several words, or a list of them that is not empty."""
+
+    def __init__(self, choices: Iterable[str], **options: Unpack[Options]) -> None:
+        super().__init__(**options)
+        self.choices = tuple(choices)
+
+    def check(self, value: object) -> frozenset[str]:
+        words = value if isinstance(value, list) else [value]
+        if not words:
+            raise ValidationError(f"must not be empty; name some of {', '.join(self.choices)}")
+        return frozenset(check_items(words, lambda word: check_choice(word, self.choices)))
+
+
 class Endpoint(CheckedField[str]):
     """Accept an http(s) address without credentials, query or fragment."""
 

@@ -228,6 +228,7 @@ class Replay:
             lane=_lane(past.first),
             continues=keeper,
             conversation=basis.conversation or conversation_of_id(past.first.request_id),
+            escalated=basis.escalated,
         )
         return decide(request, tags, self._policy, observations, lambda _: basis.measured)
 

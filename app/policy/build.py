@@ -22,6 +22,7 @@ from app.types import (
     Route,
     SensitivityRules,
     Timeouts,
+    Verification,
     model_key,
 )
 
@@ -97,8 +98,20 @@ def _route(entry: JsonObject) -> Route:
         model=entry.get("model"),
         fallbacks=entry.get("fallback") or (),
         latency_budget_ms=entry.get("latency_budget_ms"),
+        verify=_verification(entry),
         reason=entry.get("reason") or "",
     )
+
+
+def _verification(route: JsonObject) -> Verification | None:
+    """Return the rules of `verify`, with the backend or pool that is asked when an answer does not hold."""
+    entry = route.get("verify")
+    if entry is None:
+        return None
+    second, _, model = entry.get("second", "").partition("/")
+    escalate = entry.get("escalate") or route["fallback"][0]
+    own = {"second": second or None, "second_model": model or None, "escalate": escalate}
+    return Verification(**{**entry, **own})
 
 
 def _ab(entry: JsonObject, pools: JsonObject) -> ABTest:

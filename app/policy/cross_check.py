@@ -9,6 +9,7 @@ from app.fields.values import MOST_PROBLEMS, name_list, nearest, quote
 from app.policy import yaml_source
 from app.policy.build import Resolve, verdict
 from app.policy.pools import PoolCheck
+from app.policy.verify import VerifyCheck
 from app.redaction import redact
 from app.routing.locality import is_cloud_model
 from app.routing.names import AUTO, fold, spellings_of
@@ -105,6 +106,12 @@ class CrossCheck:
             yield from self._check_backend(place, name)
             if is_private and isinstance(name, str):
                 yield from self._check_local(place, name.strip())
+        if isinstance(route.get("verify"), dict):
+            check = VerifyCheck(path, route, self._entries, self._pools, self._resolve)
+            for place, name in check.names():
+                yield from self._check_backend(place, name)
+            yield from check.problems()
+            self.warnings += [self._source.problem(place, text) for place, text in check.warnings()]
 
     def _check_local(self, path: yaml_source.Path, name: str) -> Problems:
         """Yield a problem when a backend of a private route is not local, or no member of its pool; warn when that is
@@ -215,3 +222,6 @@ def _backends_of(path: yaml_source.Path, route: JsonObject) -> Iterator[tuple[ya
             yield (*path, "fallback", index), name
     elif fallback:
         yield (*path, "fallback"), fallback
+    verify = route.get("verify")
+    if isinstance(verify, dict) and "escalate" in verify:
+        yield (*path, "verify", "escalate"), verify["escalate"]

@@ -9,6 +9,7 @@ from marshmallow import Schema, fields
 from app.backends import BACKEND_TYPES
 from app.fields import (
     Choice,
+    Choices,
     Condition,
     Duration,
     Endpoint,
@@ -25,7 +26,7 @@ from app.fields import (
     Windows,
 )
 from app.policy.detector_fields import DetectorNames, Patterns
-from app.policy.schema import BackendSchema, MatchSchema, PolicySchema, PoolSchema, RouteSchema
+from app.policy.schema import BackendSchema, MatchSchema, PolicySchema, PoolSchema, RouteSchema, VerifySchema
 from app.routing.detect import DETECTORS, RECOMMENDED
 from app.routing.private import national_ids
 
@@ -101,6 +102,26 @@ All conditions must hold. A condition is a word, or a list of words, of which an
 `difficulty` and `confidence` it is `{min, max}`; both limits are included, and one of them may be absent.
 `flask route explain "some prompt"` prints the tags of a prompt and the evidence for them.
 [classifier.md](classifier.md) describes how the router computes the tags.
+"""
+_VERIFY = """\
+`verify` of a route asks its backend first, judges the answer, and asks a stronger backend when the answer does not
+hold. The client gets one answer: that of the first backend, or that of `escalate`. [verify.md](verify.md) describes how
+an answer is judged.
+
+- `by: [structure]` judges the form: JSON that was asked for, arguments of tools, empty and cut answers, refusals,
+  loops. `confidence` reads the probabilities of the tokens, from servers that give them. `agreement` compares the
+  answer with a second opinion, which is local and costs nothing: of the backend `second`, or with `samples: 2` of the
+  same model. Only answers that can be compared get one.
+- `escalate` names the stronger backend or pool; without it, the first of `fallback` is asked. When it is not among the
+  fallbacks, it is also the last of them, so it gets the request when all others fail.
+- A stream is held for `maxHoldMs` and `maxHoldTokens` at most, and then sent as it is. Calls of tools and answers in a
+  `response_format` are always held as a whole.
+- `dailyShare` limits the escalations of the last 24 hours, over all workers, from the 20th request on. Workers learn of
+  each other's escalations from the database, a second later.
+
+A private request is never escalated and gets no second opinion: its answer is sent as it comes, and its form is
+judged for the record only. A request with `purpose: background`, a request that names a backend or model, and one that
+continues a response of a backend are not judged.
 """
 _NAMES = """\
 ## Names
@@ -215,6 +236,7 @@ def keys() -> list[dict[str, str]]:
         "pools.NAME": PoolSchema().fields,
         "routes[n]": RouteSchema().fields,
         "routes[n].match": MatchSchema().fields,
+        "routes[n].verify": VerifySchema().fields,
     }
     for name, field in PolicySchema().fields.items():
         if isinstance(field, fields.Nested):
@@ -237,6 +259,7 @@ def reference() -> str:
         _section("pools.NAME", PoolSchema().fields, _POOLS),
         _section("routes[n]", RouteSchema().fields, _ROUTES),
         _section("routes[n].match", MatchSchema().fields, _MATCH),
+        _section("routes[n].verify", VerifySchema().fields, _VERIFY),
         _NAMES,
     ]
     for name, field in PolicySchema().fields.items():
@@ -303,6 +326,8 @@ def _kind(field: object) -> str:
     """Return the legal values of a field, in words."""
     if isinstance(field, Choice):
         return "one of " + " ".join(f"`{choice}`" for choice in field.choices)
+    if isinstance(field, Choices):
+        return "some of " + " ".join(f"`{choice}`" for choice in field.choices)
     if isinstance(field, DetectorNames):
         return "`recommended`, or a list of detectors (see below)"
     if isinstance(field, Condition):

@@ -14,6 +14,7 @@ from app.backends.base import Backend
 from app.fields import (
     CheckedField,
     Choice,
+    Choices,
     Condition,
     Endpoint,
     EnvName,
@@ -40,12 +41,16 @@ from app.types import (
     SENSITIVITIES,
     TASKS,
     UNKNOWN_MODELS,
+    VERIFY_BY,
     ABTest,
     Cuts,
+    Verification,
 )
 
 _AB = ABTest()
 _CUTS = Cuts()
+_VERIFY = Verification()
+_MOST_SAMPLES = 2
 
 
 def _help(text: str, default: str = "") -> dict[str, str]:
@@ -156,6 +161,63 @@ class PoolSchema(StrictSchema):
     )
 
 
+class VerifySchema(StrictSchema):
+    by = Choices(
+        VERIFY_BY,
+        load_default=_VERIFY.by,
+        metadata=_help(
+            "how the answer is judged: by its form, by the probabilities of its tokens, by a second opinion",
+            "all three",
+        ),
+    )
+    second = Text(metadata=_help("the local backend of the second opinion, as `backend` or `backend/model`"))
+    samples = Number(
+        1,
+        _MOST_SAMPLES,
+        whole=True,
+        load_default=_VERIFY.samples,
+        metadata=_help(
+            "2: the second opinion is another sample of the same model, when that is local", f"{_VERIFY.samples}"
+        ),
+    )
+    escalate = Text(
+        metadata=_help("the backend or pool for a request whose answer does not hold", "the first of `fallback`")
+    )
+    doubt = Number(
+        0,
+        1,
+        load_default=_VERIFY.doubt,
+        metadata=_help("0 to 1; an answer with more doubt is not sent", f"{_VERIFY.doubt:g}"),
+    )
+    max_hold_ms = Number(
+        above=True,
+        load_default=_VERIFY.max_hold_ms,
+        data_key="maxHoldMs",
+        metadata=_help("in ms; a stream is held no longer, then it is sent as it is", f"{_VERIFY.max_hold_ms:g}"),
+    )
+    max_hold_tokens = Number(
+        1,
+        whole=True,
+        load_default=_VERIFY.max_hold_tokens,
+        data_key="maxHoldTokens",
+        metadata=_help("a stream with more tokens is sent as it is", f"{_VERIFY.max_hold_tokens}"),
+    )
+    daily_share = Number(
+        0,
+        1,
+        load_default=_VERIFY.daily_share,
+        data_key="dailyShare",
+        metadata=_help(
+            "the share of the route's requests of the last 24 hours that may be escalated", f"{_VERIFY.daily_share:g}"
+        ),
+    )
+
+    @validates_schema(pass_original=True)
+    def _check_second(self, data: object, original: object, **_: object) -> None:  # noqa: ARG002
+        if isinstance(original, Mapping) and "second" in original and original.get("samples", 1) != 1:
+            raise ValidationError({"samples": ["cannot stand beside `second`; remove one of them"]})
+
+
 class MatchSchema(StrictSchema):
     task = Condition(TASKS, metadata=_help("the kind of work that the prompt asks for"))
     complexity = Condition(COMPLEXITIES, metadata=_help("how strong a model the prompt needs"))
@@ -193,6 +255,9 @@ class RouteSchema(StrictSchema):
         above=True,
         data_key="latencyBudgetMs",
         metadata=_help("in ms; when the backend is expected to take longer, a faster fallback is tried before it"),
+    )
+    verify = fields.Nested(
+        VerifySchema, metadata=_help("how the answer of the backend is judged before the client gets it")
     )
     reason = Text(metadata=_help("a note for people; the trace shows it"))
 

@@ -38,6 +38,8 @@ def dump(basis: Basis) -> str:
         own["needs"] = needs
     if basis.measured:
         own["measured"] = True
+    if basis.escalated:
+        own["escalated"] = True
     if basis.conversation:
         own["begins" if basis.conversation.is_first else "goes_on"] = basis.conversation.key
     if basis.moment is not None:
@@ -66,6 +68,7 @@ def _dump_observations(observations: Observations) -> str:
                 [route, f"{backend}/{model}", is_slow] for (route, backend, model), is_slow in observations.slow.items()
             ],
             "cooling": sorted(observations.unhealthy),
+            "spent": sorted(observations.spent),
             "local": sorted(observations.local),
             "models": observations.models,
             "hosts": observations.model_hosts,
@@ -118,6 +121,7 @@ def load(policy: str, asked_model: str | None, text: str) -> Basis:
             load_ms=_load_pairs(document, "load"),
             slow={(route, *_pair(name)): is_slow for route, name, is_slow in document.get("slow", ())},
             unhealthy=frozenset(document.get("cooling", ())),
+            spent=frozenset(document.get("spent", ())),
             local=frozenset(document.get("local", ())),
             models={backend: tuple(models) for backend, models in document.get("models", {}).items()},
             model_hosts=document.get("hosts", {}),
@@ -130,6 +134,7 @@ def load(policy: str, asked_model: str | None, text: str) -> Basis:
         measured=document.get("measured", False),
         targets=tuple(Target(*_pair(name)) for name in document["targets"]),
         conversation=_conversation(document),
+        escalated=document.get("escalated", False),
     )
 
 

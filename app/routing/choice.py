@@ -22,8 +22,10 @@ from app.types import (
     Observations,
     Policy,
     Reason,
+    Route,
     Step,
     Target,
+    VerificationPlan,
 )
 
 MayMeasure = Callable[[Target], bool]
@@ -56,7 +58,9 @@ class Choice:
     route: str = ""
     reason: Reason = Reason.ROUTE
     primary: str = ""
+    rule: Route | None = None  # the route that matched; None: a pin or a continuation
     budget_ms: float | None = None
+    verification: VerificationPlan | None = None
     skipped: Target | None = None
     measured: bool = False
     conversation: Conversation | None = None  # set by the stage `pool`
@@ -109,6 +113,7 @@ class Choice:
             private_because=request.sensitivity_reason if self.private else None,
             pin_refused=self.pin_refused,
             dropped=self.dropped,
+            verification=self.verification,
             basis=Basis(
                 policy=policy.version,
                 asked_model=storable_name(request.model, is_known=meaning.is_known, private=self.private),
@@ -119,6 +124,7 @@ class Choice:
                 measured=self.measured,
                 targets=self.targets,
                 conversation=self.conversation,
+                escalated=request.escalated,
             ),
         )
 

@@ -1,6 +1,6 @@
 """Decide where a request goes: a row of stages over an ordered list of targets.
 
-match -> privacy -> capabilities -> fit -> pool -> health -> queue -> budget -> model.
+match -> privacy -> capabilities -> fit -> pool -> health -> queue -> budget -> model -> verify.
 
 Only `match` adds targets.  The other stages drop or reorder targets and give the reason in the trace, so no stage after
 `privacy` can bring back a target that it dropped.
@@ -17,6 +17,7 @@ from app.routing.names import resolve
 from app.routing.order import budget, health, queue
 from app.routing.pools import pool
 from app.routing.privacy import privacy
+from app.routing.verify import verify
 from app.types import ChatRequest, Classification, Decision, Observations, Policy, Sensitivity, Target
 
 
@@ -64,6 +65,7 @@ def decide(
         queue,  # moves the targets with a long queue, and busy ones, behind the others
         budget,  # moves a faster fallback to the front when the primary exceeds the latency budget
         model,  # drops the targets for which no model is known
+        verify,  # plans how the first answer is judged; moves the stronger target to the front where it has begun
     ):
         stage(choice)
     return choice.decision()

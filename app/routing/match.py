@@ -81,7 +81,8 @@ def _match_route(choice: Choice) -> None:
         if choice.private and not any_local(targets, choice):
             choice.note("match", f"{route.label}: passed over, it has no local target for a private request")
             continue
-        choice.route, choice.budget_ms, choice.targets = route.label, route.latency_budget_ms, targets
+        choice.route, choice.rule, choice.targets = route.label, route, targets
+        choice.budget_ms = route.latency_budget_ms
         choice.note("match", f"{route.label}: yes" + (f" ({route.reason})" if route.reason else ""))
         return
 
@@ -96,10 +97,12 @@ def _mismatch(route: Route, tags: Classification) -> str:
 
 
 def _route_targets(route: Route, choice: Choice) -> tuple[Target, ...]:
-    """Return the backends of a route, each once; those of a pool stand side by side."""
+    """Return the backends of a route, each once; those of a pool stand side by side.  The last one is the backend for
+    answers that do not hold, unless it stands among the fallbacks."""
     policy, family = choice.policy, choice.tags.family
+    escalate = (route.verify.escalate,) if route.verify and route.verify.escalate else ()
     pools: dict[str, str | None] = {}  # a backend -> the pool that it is a member of here
-    for name in (route.backend, *route.fallbacks):
+    for name in (route.backend, *route.fallbacks, *escalate):
         for member in policy.members(name):
             pools.setdefault(member, None if member == name else name)
     own_model = set(policy.members(route.backend)) if route.model else ()

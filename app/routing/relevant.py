@@ -25,7 +25,7 @@ def relevant_observations(observations: Observations, policy: Policy, model: str
     global _latest
     parts = (
         *(observations.latency_ms, observations.load_ms, observations.slow, observations.facts, observations.unhealthy),
-        *(observations.local, observations.models, observations.model_hosts),
+        *(observations.local, observations.models, observations.model_hosts, observations.spent),
     )
     if _latest[1] is not policy or _latest[2] != model or _latest[0] != parts:  # equal objects are compared by identity
         _latest = (parts, policy, model, _relevant(observations, policy, model, meaning))
@@ -87,6 +87,7 @@ def _relevant(observations: Observations, policy: Policy, model: str, meaning: M
         slow={key: is_slow for key, is_slow in observations.slow.items() if key[1:] in keys},
         facts=facts,
         unhealthy=observations.unhealthy,
+        spent=observations.spent,
         local=observations.local,
         models=models,
         model_hosts=hosts,

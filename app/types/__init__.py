@@ -5,7 +5,18 @@ milliseconds.  Nothing here does I/O, and nothing here imports another package o
 """
 
 from app.types.aliases import Environ, JsonDict, JsonObject
-from app.types.decision import Basis, Decision, DryRun, Estimate, ExpectedTime, Observations, Plan, PlannedCall, Step
+from app.types.decision import (
+    Basis,
+    Decision,
+    DryRun,
+    Estimate,
+    ExpectedTime,
+    Observations,
+    Plan,
+    PlannedCall,
+    Step,
+    VerificationPlan,
+)
 from app.types.facts import (
     CAPABILITIES,
     SLOW_ABOVE,
@@ -132,6 +143,7 @@ __all__ = [
     "Usage",
     "Verdict",
     "Verification",
+    "VerificationPlan",
     "Verified",
     "Why",
     "Wire",

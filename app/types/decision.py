@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from app.types.facts import ModelFacts, Queue
-from app.types.policy import Price
+from app.types.policy import Price, Verification
 from app.types.request import Request, Target
 from app.types.states import CircuitState, Kind, Reason
 from app.types.tags import Classification, Conversation
@@ -33,6 +33,7 @@ class Observations:
     in_flight: Mapping[str, int] = field(default_factory=dict)  # calls of all workers now, of members of pools only
     busy: frozenset[str] = frozenset()  # backends that asked for no calls for a while: they are healthy
     unhealthy: frozenset[str] = frozenset()  # backends whose circuit is open or half-open
+    spent: frozenset[str] = frozenset()  # routes that have used up the `dailyShare` of their `verify`
     local: frozenset[str] = frozenset()  # backends that count as local
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # backend -> discovered models
     # backend -> model (locality.model_key) -> host:port that runs it, "" = the server itself.  A backend that is absent
@@ -54,6 +55,18 @@ class Basis:
     measured: bool  # the primary was tried first although it is too slow, to measure it
     targets: tuple[Target, ...]
     conversation: Conversation | None = None  # None: no member of a pool was chosen
+    escalated: bool = False  # ChatRequest.escalated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerificationPlan:
+    """A plan to judge the answer of the first target.  When the answer does not hold, the request goes elsewhere."""
+
+    rules: Verification
+    holds: bool  # False: the answer is sent as it comes, and its structure is judged for the record
+    escalation: tuple[Target, ...]  # one target, or the members of a pool
+    second: Target | None = None  # the local target of the second opinion; None = there is none
+    is_sample: bool = False  # `second` is the first target: it must be asked so that it may answer otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +83,7 @@ class Decision:
     private_because: str | None = None  # ChatRequest.private_because
     pin_refused: bool = False  # a private request named a target that is not local; a route was used instead
     dropped: Mapping[str, str] = field(default_factory=dict)  # backend of the route or pin, not usable -> the reason
+    verification: VerificationPlan | None = None  # None: the answer is not judged
     basis: Basis | None = None
 
 

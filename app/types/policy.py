@@ -217,6 +217,8 @@ class Policy:
         for route in self.routes:
             if route.model and backend in self.members(route.backend):
                 yield route.model
+            if route.verify and route.verify.second == backend and route.verify.second_model:
+                yield route.verify.second_model
 
     @property
     def echoes(self) -> frozenset[str]:

@@ -30,6 +30,7 @@ def test_every_section_is_there_once_and_in_order() -> None:
         "## pools.NAME",
         "## routes[n]",
         "## routes[n].match",
+        "## routes[n].verify",
         "## Names",
         "## complexity",
         "## conversations",

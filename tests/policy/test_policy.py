@@ -276,7 +276,7 @@ def test_plain_shows_a_policy_as_json_can_say_it() -> None:
     shown = policy.as_document(load(GOOD).policy)
     assert shown["routes"][0] == {
         "label": "task=code", "match": {"task": ["code"]}, "backend": "local", "model": None, "fallbacks": ["cloud"],
-        "latency_budget_ms": 2500, "reason": "",
+        "latency_budget_ms": 2500, "verify": None, "reason": "",
     }  # fmt: skip
     assert shown["backends"]["cloud"]["api_key_env"] == "OPENAI_API_KEY"
 
