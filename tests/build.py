@@ -19,6 +19,7 @@ from app.types import (
     Target,
     Times,
     Usage,
+    Verdict,
     Why,
 )
 from app.wire.chat import request as chat
@@ -79,7 +80,7 @@ def worker_report(backend: str = "local", *, asked_ms: int = 1_700_000_000_000, 
 
 PARTS = {
     "target": Target, "why": Why, "times": Times, "ending": Ending, "usage": Usage, "egress": Egress,
-    "tags": Classification,
+    "tags": Classification, "verdict": Verdict,
 }  # fmt: skip
 
 

@@ -80,11 +80,12 @@ ALERTS = yaml.safe_load((DEPLOY / "prometheus-alerts.yaml").read_text(encoding="
 
 def exported() -> dict[str, set[str]]:
     """Every sample name of /metrics with its labels, and those that a recording of it goes by."""
-    some = Aggregate(1, latency=spread(50), ttfb=spread(5), wait=spread(5), load=spread(5))
+    some = Aggregate(1, latency=spread(50), ttfb=spread(5), wait=spread(5), load=spread(5), held=spread(5))
     workers = {"w": build.worker_report("e", expires_ms=0)}
-    live, shadow = Key("e", "m", "default", "live"), Key("e", "m", "default", "shadow")
+    live, *others = (Key("e", "m", "default", kind, verified="kept") for kind in ("live", "shadow", "verify"))
     now = servers(["e"], list(workers.values()), 0)
-    text = exposition(Snapshot({live: some, shadow: some}, {live: some}, workers, 0, {"not_found": 1}, servers=now))
+    totals = dict.fromkeys((live, *others), some)
+    text = exposition(Snapshot(totals, {live: some}, workers, 0, {"not_found": 1}, servers=now))
     samples = (sample for family in text_string_to_metric_families(text.decode()) for sample in family.samples)
     found: dict[str, set[str]] = {}
     for sample in samples:

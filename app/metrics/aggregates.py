@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from itertools import accumulate, compress
 from typing import NamedTuple
 
-from app.types import Kind, Outcome, Reason
+from app.types import Kind, Outcome, Reason, Verified
 
 _R20 = (1.0, 1.12, 1.25, 1.4, 1.6, 1.8, 2.0, 2.24, 2.5, 2.8, 3.15, 3.55, 4.0, 4.5, 5.0, 5.6, 6.3, 7.1, 8.0, 9.0)
 # 1 ms to 15 min
@@ -33,6 +33,13 @@ class Key(NamedTuple):
     model: str
     route: str
     kind: str
+    verified: str = ""  # the result of the judgement of their answers; "" = they were not judged
+    verified_reason: str = ""
+
+    @property
+    def is_set_aside(self) -> bool:
+        """Return True for answers that clients did not get, because the requests were escalated."""
+        return self.verified == Verified.ESCALATED
 
 
 class CallRow(NamedTuple):
@@ -57,13 +64,26 @@ class CallRow(NamedTuple):
     cost_usd: float | None
     wait_ms: int | None
     load_ms: int | None
+    policy: str | None  # only the first call of a request has it, in rows that are not very old
+    verified: str | None
+    verified_reason: str | None
+    held_ms: int | None
 
     @property
     def key(self) -> Key:
         """Return the key of its aggregate.  A model that does not exist has no aggregate of its own, because clients
         can name any model."""
         model = "" if self.error == "http_404" else self.model or ""
-        return Key(self.backend, model, self.route or "", self.kind or (Kind.SHADOW if self.shadow else Kind.LIVE))
+        kind = self.kind or (Kind.SHADOW if self.shadow else Kind.LIVE)
+        return Key(self.backend, model, self.route or "", kind, self.verified or "", self.verified_reason or "")
+
+    @property
+    def is_first(self) -> bool:
+        """Return True for the first call of a request.  An escalated call is the second one, except in a tool loop
+        that was escalated before."""
+        if self.reason == Reason.ESCALATED:
+            return self.policy is not None
+        return self.reason != Reason.FALLBACK if self.reason else self.fallback_for is None
 
 
 class Dump(NamedTuple):
@@ -141,7 +161,7 @@ def _middle(index: int) -> float:
 
 @dataclass(slots=True)
 class Aggregate:
-    """Add up calls of one backend, model, route and kind."""
+    """Add up the calls of one key."""
 
     calls: int = 0
     requests: int = 0  # calls that were the first of their request
@@ -160,6 +180,7 @@ class Aggregate:
     ttfb: Spread = field(default_factory=Spread)  # streams only
     wait: Spread = field(default_factory=Spread)  # calls that waited for a place
     load: Spread = field(default_factory=Spread)  # calls that waited for a load of known time
+    held: Spread = field(default_factory=Spread)  # the time for which the client waited for the judgement
 
     def add(self, call: CallRow) -> None:
         outcome = call.outcome or (Outcome.OK if call.ok else Outcome.ERROR)
@@ -167,7 +188,7 @@ class Aggregate:
         self.successes += outcome == Outcome.OK
         self.cancelled += outcome == Outcome.CANCELLED
         self.fallbacks += call.fallback_for is not None
-        self.requests += call.reason != Reason.FALLBACK if call.reason else call.fallback_for is None
+        self.requests += call.is_first
         self.spills += call.reason in (Reason.SPILL, Reason.QUEUE, Reason.COOLING)
         self.input_tokens += call.input_tokens or 0
         self.output_tokens += call.output_tokens or 0
@@ -181,6 +202,7 @@ class Aggregate:
             (self.ttfb, call.ttfb_ms),
             (self.wait, call.wait_ms),
             (self.load, call.load_ms or None),
+            (self.held, call.held_ms),
         ):
             if value_ms is not None:
                 spread.add(value_ms)
@@ -207,8 +229,8 @@ class Aggregate:
         )  # fmt: skip
 
     @property
-    def _spreads(self) -> tuple[Spread, Spread, Spread, Spread]:
-        return self.latency, self.ttfb, self.wait, self.load
+    def _spreads(self) -> tuple[Spread, Spread, Spread, Spread, Spread]:
+        return self.latency, self.ttfb, self.wait, self.load, self.held
 
     def _counts(self) -> Counts:
         return (
@@ -232,7 +254,7 @@ class Aggregate:
         self.cost_usd += usd
 
 
-SPREADS = ("latency", "ttfb", "wait", "load")
+SPREADS = ("latency", "ttfb", "wait", "load", "held")
 COUNTS = tuple(column.name for column in fields(Aggregate) if column.name not in SPREADS)
 
 

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from app.metrics.aggregates import BOUNDS_MS, Aggregate, Key, Spread, merged
-from app.metrics.summary import live_backends
+from app.metrics.summary import PAID, by_backend
 from app.types import JsonObject, Kind
 
 _LE_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000)
@@ -45,7 +45,6 @@ _COUNTERS: tuple[tuple[str, str, Callable[[Aggregate], float]], ...] = (
     ),
     ("llr_backend_input_tokens", "Input tokens, where the backend reports them.", lambda calls: calls.input_tokens),
     ("llr_backend_output_tokens", "Output tokens, where the backend reports them.", lambda calls: calls.output_tokens),
-    ("llr_backend_cost_usd", "USD, where price and tokens are known.", lambda calls: calls.cost_usd),
 )
 _GAUGES: tuple[tuple[str, str, Callable[[Aggregate], float | None]], ...] = (
     (
@@ -104,7 +103,7 @@ class _Collector:
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        totals, last_day = live_backends(self._snapshot.totals), live_backends(self._snapshot.last_day)
+        totals, last_day = by_backend(self._snapshot.totals, Kind.LIVE), by_backend(self._snapshot.last_day, Kind.LIVE)
         for name, text, read in _COUNTERS:
             counter = CounterMetricFamily(name, text, labels=["backend"])
             for backend, aggregate in sorted(totals.items()):
@@ -121,21 +120,49 @@ class _Collector:
             for backend, aggregate in sorted(totals.items()):
                 histogram.add_metric([backend], *_buckets(spread(aggregate)))
             yield histogram
+        yield from self._costs()
+        yield from self._judged()
         yield from self._others()
 
-    def _others(self) -> Iterable[Metric]:
-        shadows = CounterMetricFamily("llr_backend_shadow_calls", "Shadow calls to a backend.", labels=["backend"])
+    def _costs(self) -> Iterator[Metric]:
+        """Yield the cost of live calls and second opinions, and the calls that are not live."""
+        totals = self._snapshot.totals
+        paid, shadows, opinions = (by_backend(totals, *kinds) for kinds in (PAID, (Kind.SHADOW,), (Kind.VERIFY,)))
+        for name, text, backends, read in (
+            ("llr_backend_cost_usd", "USD, where price and tokens are known.", paid, lambda calls: calls.cost_usd),
+            ("llr_backend_shadow_calls", "Shadow calls to a backend.", shadows, lambda calls: calls.calls),
+            ("llr_backend_verify_calls", "Second opinions of a backend.", opinions, lambda calls: calls.calls),
+        ):
+            counter = CounterMetricFamily(name, text, labels=["backend"])
+            for backend, aggregate in sorted(backends.items()):
+                counter.add_metric([backend], read(aggregate))
+            yield counter
+
+    def _judged(self) -> Iterator[Metric]:
         routes = CounterMetricFamily("llr_route_calls", "Live calls by route.", labels=["route"])
-        by_shadow, by_route = defaultdict(list), defaultdict(list)
-        for (backend, _, route, kind), aggregate in self._snapshot.totals.items():
-            if kind == Kind.LIVE:
-                by_route[route or "unknown"].append(aggregate)
-            elif kind == Kind.SHADOW:
-                by_shadow[backend].append(aggregate)
-        for family, groups in ((shadows, by_shadow), (routes, by_route)):
-            for label, aggregates in sorted(groups.items()):
-                family.add_metric([label], merged(aggregates).calls)
-            yield family
+        verified = CounterMetricFamily(
+            "llr_verified", "Answers that were judged.", labels=["route", "verdict", "reason"]
+        )
+        held = HistogramMetricFamily(
+            "llr_verified_held_seconds", "Time for which judged answers were held.", labels=["route"]
+        )
+        by_route, by_verdict, by_held = defaultdict(list), defaultdict(list), defaultdict(list)
+        for key, aggregate in self._snapshot.totals.items():
+            if key.kind == Kind.LIVE:
+                route = key.route or "unknown"
+                by_route[route].append(aggregate)
+                if key.verified:
+                    by_verdict[route, key.verified, key.verified_reason].append(aggregate)
+                    by_held[route].append(aggregate)
+        for route, aggregates in sorted(by_route.items()):
+            routes.add_metric([route], merged(aggregates).calls)
+        for labels, aggregates in sorted(by_verdict.items()):
+            verified.add_metric(labels, merged(aggregates).calls)
+        for route, aggregates in sorted(by_held.items()):
+            held.add_metric([route], *_buckets(merged(aggregates).held))
+        yield from (routes, verified, held)
+
+    def _others(self) -> Iterable[Metric]:
         workers = self._snapshot.workers.values()
         for name, text, member in _WORKER_GAUGES:
             gauge = GaugeMetricFamily(name, text, labels=["backend"])

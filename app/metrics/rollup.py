@@ -21,7 +21,9 @@ _FRESH_ROWS = 5_000  # rows folded with the next write, and read one by one unti
 _STEP_ROWS = 1_000  # rows of the backlog folded in one transaction, some 20 ms: other writers and reports wait for it
 _MOST_MODELS = 1000  # of a backend with aggregates of their own: some backends accept any name that a client sends
 
-_COLUMNS = ("span", "bucket", "backend", "model", "route", "kind", *COUNTS, *SPREADS)
+_KEYS = ("span", "bucket", *Key._fields)
+_COLUMNS = (*_KEYS, *COUNTS, *SPREADS)
+_COUNTS_AT = len(_KEYS)
 _SPREADS_AT = -len(SPREADS)
 
 
@@ -76,7 +78,7 @@ def stored(database: peewee.Database, where: str, *values: int | str) -> Iterato
     sql = f"SELECT {', '.join(_COLUMNS)} FROM llr_sums WHERE {where}".replace("?", database.param)
     for row in database.execute_sql(sql, values):
         spreads = tuple(text and Dump.parse(text) for text in row[_SPREADS_AT:])
-        yield Stored(Bucket(*row[:2]), Key(*row[2:6]), row[6:_SPREADS_AT], spreads)
+        yield Stored(Bucket(*row[:2]), Key(*row[2:_COUNTS_AT]), row[_COUNTS_AT:_SPREADS_AT], spreads)
 
 
 def progress(database: peewee.Database) -> Progress:
@@ -163,8 +165,8 @@ def _by_ten_minutes(database: peewee.Database, rows: Iterable[CallRow]) -> dict[
 def _put(database: peewee.Database, values: Sequence[Sequence[float | str | None]]) -> None:
     """Write aggregates, in place of the old ones."""
     row = f"({', '.join([database.param] * len(_COLUMNS))})"
-    update = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[6:])
+    update = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[_COUNTS_AT:])
     for some in portions(values):
         sql = f"INSERT INTO llr_sums ({', '.join(_COLUMNS)}) VALUES {', '.join([row] * len(some))}"
-        conflict = f"ON CONFLICT ({', '.join(_COLUMNS[:6])}) DO UPDATE SET {update}"
+        conflict = f"ON CONFLICT ({', '.join(_KEYS)}) DO UPDATE SET {update}"
         database.execute_sql(f"{sql} {conflict}", [value for columns in some for value in columns])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import TypeVar
 
 from app.metrics.aggregates import Aggregate, Key, Spread, merged
+from app.metrics.judged import judged_report
 from app.metrics.queries import Pair
 from app.metrics.trial import compared
 from app.routing.locality import is_local
@@ -15,6 +16,10 @@ from app.types import ABTest, JsonDict, JsonObject, Kind, Observations, Policy, 
 from app.words import plain_number, rounded
 
 Name = TypeVar("Name", bound=Hashable)
+PAID = (
+    Kind.LIVE,
+    Kind.VERIFY,
+)  # the calls whose cost belongs to requests: a judged answer costs its second opinion too
 
 
 def window_hours(raw: str | None) -> float:
@@ -28,43 +33,57 @@ def window_hours(raw: str | None) -> float:
 
 def metrics_summary(aggregates: Mapping[Key, Aggregate], hours: float, extra: JsonObject) -> JsonDict:
     """Return the document of `/v1/metrics`.  Latencies in ms, cost in USD; null = unknown.  Only live calls count,
-    except in `shadow_calls`."""
-    live = _of_kind(aggregates, Kind.LIVE)
-    backends = _merged_by(live, lambda key: key.backend)
-    shadows = _merged_by(_of_kind(aggregates, Kind.SHADOW), lambda key: key.backend)
-    routes = _merged_by(live, lambda key: key.route)
-    models = _merged_by(live, lambda key: (key.backend, key.model))
+    except in `shadow_calls` and `second_opinions`.  The cost is that of live calls and of second opinions."""
+    live, paid = _of_kind(aggregates, Kind.LIVE), _of_kind(aggregates, *PAID)
+    of_backends, of_routes = _merged_by(live, _backend), _merged_by(live, _route)
+    costs, route_costs = _merged_by(paid, _backend), _merged_by(paid, _route)
+    models, model_costs = _merged_by(live, _model), _merged_by(paid, _model)
+    shadows = by_backend(aggregates, Kind.SHADOW)
+    opinions = by_backend(aggregates, Kind.VERIFY)
+    aside = _merged_by(_set_aside(live), _route)
     return {
         "window_hours": plain_number(hours),
         "backends": [
-            {"backend": name, **_entry(backends.get(name, Aggregate())), "shadow_calls": _calls(shadows.get(name))}
-            for name in sorted({*backends, *shadows})
+            {
+                "backend": name,
+                **_entry(of_backends.get(name, Aggregate()), costs.get(name, Aggregate())),
+                "shadow_calls": _calls(shadows.get(name)),
+                "second_opinions": _calls(opinions.get(name)),
+            }
+            for name in sorted({*of_backends, *shadows, *opinions})
         ],
-        "routes": [{"route": name, **_entry(calls)} for name, calls in sorted(routes.items()) if name],
+        "routes": [
+            {"route": name, **_answers_entry(calls, route_costs[name], aside.get(name, Aggregate()))}
+            for name, calls in sorted(of_routes.items())
+            if name
+        ],
         "models": [
-            {"backend": backend, "model": model, **_entry(calls)}
-            for (backend, model), calls in sorted(models.items())
-            if model
+            {"backend": name[0], "model": name[1], **_entry(calls, model_costs[name])}
+            for name, calls in sorted(models.items())
+            if name[1]
         ],
         **extra,
     }
 
 
 def overview(aggregates: Mapping[Key, Aggregate], policy: Policy, observations: Observations) -> JsonDict:
-    """Return `total` and `savings` of `/v1/metrics`: the figures over all backends."""
-    live = _of_kind(aggregates, Kind.LIVE)
-    backends, total = _merged_by(live, lambda key: key.backend), merged(live.values())
-    local = merged(calls for key, calls in live.items() if is_local(Target(key.backend, key.model), observations))
+    """Return `total`, `savings` and `verify` of `/v1/metrics`: the figures over all backends."""
+    live, costs = _of_kind(aggregates, Kind.LIVE), by_backend(aggregates, *PAID)
+    total, aside, paid = merged(live.values()), merged(_set_aside(live).values()), merged(costs.values())
+    answers = {key: calls for key, calls in live.items() if not key.is_set_aside}
+    local = merged(calls for key, calls in answers.items() if is_local(Target(key.backend, key.model), observations))
+    successes = total.successes - aside.successes
     return {
         "total": {
-            **_entry(total),
+            **_answers_entry(total, paid, aside),
             "requests": total.requests,
             "spill_rate": round(total.spills / total.requests, 4) if total.requests else None,
-            "local_share": round(local.successes / total.successes, 4) if total.successes else None,
+            "local_share": round(local.successes / successes, 4) if successes else None,
             "counted_calls": total.counted,
-            "unpriced": unpriced(backends),
+            "unpriced": unpriced(costs),
         },
-        "savings": savings(backends, policy),
+        "savings": savings(merged(answers.values()), costs, policy),
+        "verify": judged_report(aggregates, policy),
     }
 
 
@@ -73,23 +92,23 @@ def unpriced(backends: Mapping[str, Aggregate]) -> list[str]:
     return sorted(name for name, calls in backends.items() if calls.counted > calls.priced)
 
 
-def savings(backends: Mapping[str, Aggregate], policy: Policy) -> JsonDict | None:
-    """Return the cost of the same tokens at the backend that the policy compares with; None without one.
+def savings(answers: Aggregate, costs: Mapping[str, Aggregate], policy: Policy) -> JsonDict | None:
+    """Return the cost of the same answers at the backend that the policy compares with; None without one.
 
-    Only calls whose tokens are known count.  `saved_usd` is null while a price that it needs is unknown."""
+    `costs` has the paid calls of each backend: also those whose answers were not sent, and second opinions.  Only
+    calls whose tokens are known count.  `saved_usd` is null while a price that it needs is unknown."""
     if policy.savings_against is None:
         return None
     price = policy.backends[policy.savings_against].price
-    total = merged(backends.values())
-    without = unpriced(backends)
-    cost = None if without else total.cost_usd
+    without = unpriced(costs)
+    cost = None if without else sum(paid.cost_usd for paid in costs.values())
     there = None
     if price is not None:
-        there = (total.input_tokens * price.input + total.output_tokens * price.output) / 1_000_000
+        there = (answers.input_tokens * price.input + answers.output_tokens * price.output) / 1_000_000
     return {
         "against": policy.savings_against,
-        "calls": total.calls,
-        "counted_calls": total.counted,
+        "calls": answers.calls,
+        "counted_calls": answers.counted,
         "there_usd": None if there is None else round(there, 6),
         "here_usd": None if cost is None else round(cost, 6),
         "saved_usd": None if there is None or cost is None else round(there - cost, 6),
@@ -110,7 +129,16 @@ def ab_report(pairs: Iterable[Pair], ab: ABTest, hours: float, echoes: Collectio
     }
 
 
-def _entry(aggregate: Aggregate) -> JsonDict:
+def _answers_entry(calls: Aggregate, paid: Aggregate, aside: Aggregate) -> JsonDict:
+    """Return the entry of a route, or of all: an escalated request has one answer, although two calls succeeded.
+    `aside` has the calls whose answers were not sent."""
+    ended = (calls.calls - calls.cancelled) - (aside.calls - aside.cancelled)
+    rate = round((calls.successes - aside.successes) / ended, 4) if ended else None
+    return {**_entry(calls, paid), "success_rate": rate, "escalated": aside.calls}
+
+
+def _entry(aggregate: Aggregate, paid: Aggregate) -> JsonDict:
+    """Return the numbers of some live calls; `paid` has second opinions too."""
     answered = aggregate.calls - aggregate.cancelled
     return {
         "calls": aggregate.calls,
@@ -131,7 +159,7 @@ def _entry(aggregate: Aggregate) -> JsonDict:
         **_percentiles("load", aggregate.load),
         "input_tokens": aggregate.input_tokens,
         "output_tokens": aggregate.output_tokens,
-        "cost_usd": _cost(aggregate),
+        "cost_usd": _cost(paid),
     }
 
 
@@ -153,8 +181,24 @@ def _success_rate(aggregate: Aggregate) -> float | None:
     return round(aggregate.successes / answered, 4) if answered else None
 
 
-def _of_kind(aggregates: Mapping[Key, Aggregate], kind: Kind) -> dict[Key, Aggregate]:
-    return {key: calls for key, calls in aggregates.items() if key.kind == kind}
+def _of_kind(aggregates: Mapping[Key, Aggregate], *kinds: Kind) -> dict[Key, Aggregate]:
+    return {key: calls for key, calls in aggregates.items() if key.kind in kinds}
+
+
+def _set_aside(live: Mapping[Key, Aggregate]) -> dict[Key, Aggregate]:
+    return {key: calls for key, calls in live.items() if key.is_set_aside}
+
+
+def _backend(key: Key) -> str:
+    return key.backend
+
+
+def _route(key: Key) -> str:
+    return key.route
+
+
+def _model(key: Key) -> tuple[str, str]:
+    return key.backend, key.model
 
 
 def _merged_by(aggregates: Mapping[Key, Aggregate], name: Callable[[Key], Name]) -> dict[Name, Aggregate]:
@@ -165,9 +209,9 @@ def _merged_by(aggregates: Mapping[Key, Aggregate], name: Callable[[Key], Name])
     return {name: merged(group) for name, group in groups.items()}
 
 
-def live_backends(aggregates: Mapping[Key, Aggregate]) -> dict[str, Aggregate]:
-    """Add up the live calls of each backend."""
-    return _merged_by(_of_kind(aggregates, Kind.LIVE), lambda key: key.backend)
+def by_backend(aggregates: Mapping[Key, Aggregate], *kinds: Kind) -> dict[str, Aggregate]:
+    """Add up the calls of these kinds of each backend."""
+    return _merged_by(_of_kind(aggregates, *kinds), _backend)
 
 
 def _calls(aggregate: Aggregate | None) -> int:

@@ -125,10 +125,13 @@ class StoredAggregate(Model):
     ttfb = TextField()
     wait = TextField(null=True)  # None = no call waited
     load = TextField(null=True)
+    verified = TextField(default="")  # "" = the answers were not judged
+    verified_reason = TextField(default="")
+    held = TextField(null=True)
 
     class Meta:
         table_name = "llr_sums"
-        primary_key = CompositeKey("span", "bucket", "backend", "model", "route", "kind")
+        primary_key = CompositeKey("span", "bucket", "backend", "model", "route", "kind", "verified", "verified_reason")
 
 
 class Refusals(Model):
@@ -252,8 +255,8 @@ def _v4_owners(database: Database) -> None:
     """Give stored responses and their items an owner, which is part of their key, and a size.  Older ones belong to no
     key."""
     with database.bind_ctx(_TABLES):
-        _rebuild(database, StoredResponse, {"size_bytes": "length(input) + length(response)"})
-        _rebuild(database, StoredItem, {})
+        _rebuild(database, StoredResponse, {"owner": "''", "size_bytes": "length(input) + length(response)"})
+        _rebuild(database, StoredItem, {"owner": "''"})
         rows, size = StoredResponse.select(fn.COUNT(StoredResponse.id), fn.SUM(StoredResponse.size_bytes)).scalar(
             as_tuple=True
         )
@@ -262,18 +265,18 @@ def _v4_owners(database: Database) -> None:
 
 
 def _rebuild(database: Database, model: type[Model], values: Mapping[str, str]) -> None:
-    """Copy a table without owners into a table with the columns and the key of `model`, because SQLite cannot change
-    a key in place.  `values` has SQL for columns that the old table lacks; the other columns get their default."""
+    """Copy a table into a table with the columns and the key of `model`, because SQLite cannot change a key in place.
+    `values` has SQL for columns that the old table lacks; the other columns get their default."""
     table = model._meta.table_name
-    columns = [column.name for column in database.get_columns(table)]
-    if "owner" in columns:
+    if {*database.get_primary_keys(table)} == {field.column_name for field in model._meta.get_primary_keys()}:
         return
+    columns = [column.name for column in database.get_columns(table)]
     for index in database.get_indexes(table):
         if not index.unique:  # the new table needs an index with the same name
             database.execute_sql(f'DROP INDEX "{index.name}"')
     database.execute_sql(f"ALTER TABLE {table} RENAME TO {table}_old")
     model.create_table()
-    sources = {**{name: name for name in columns}, "owner": "''", **values}
+    sources = {**{name: name for name in columns}, **values}
     select = f"SELECT {', '.join(sources.values())} FROM {table}_old"
     database.execute_sql(f"INSERT INTO {table} ({', '.join(sources)}) {select}")
     database.execute_sql(f"DROP TABLE {table}_old")
@@ -305,6 +308,13 @@ def _v9_verdicts(database: Database) -> None:
     database.execute_sql("CREATE INDEX IF NOT EXISTS llr_metrics_verified ON metrics (ts) WHERE verified IS NOT NULL")
 
 
+def _v10_judged_sums(database: Database) -> None:
+    """Give the aggregates the result of the judgement, which is part of their key, and the time for which answers were
+    held."""
+    with database.bind_ctx((StoredAggregate,)):
+        _rebuild(database, StoredAggregate, {"verified": "''", "verified_reason": "''"})
+
+
 MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _v1_tables,
     _v2_refusals,
@@ -315,6 +325,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _v7_summed_waits,
     _v7_clients,
     _v9_verdicts,
+    _v10_judged_sums,
 )
 """Numbered by position, from 1.  A change of the tables is a new function at the end; none is ever edited."""
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.metrics.aggregates import BOUNDS_MS, COUNTS, Aggregate, Dump, Spread, merged
+from app.metrics.aggregates import BOUNDS_MS, COUNTS, Aggregate, CallRow, Dump, Spread, merged
 
 
 def spread(*values: float) -> Spread:
@@ -32,13 +31,9 @@ def nearest_rank(values: list[float], share: float) -> float:
     return sorted(values)[max(1, math.ceil(len(values) * share)) - 1]
 
 
-def row(**fields: Any) -> Any:
-    known = {
-        "outcome": "ok", "ok": True, "fallback_for": None, "reason": "route", "input_tokens": None,
-        "output_tokens": None, "cost_usd": None, "latency_ms": 100, "ttfb_ms": None,
-        "wait_ms": None, "load_ms": None,
-    }  # fmt: skip
-    return SimpleNamespace(**{**known, **fields})
+def row(**fields: Any) -> CallRow:
+    known = {"backend": "local", "outcome": "ok", "ok": True, "shadow": False, "reason": "route", "latency_ms": 100}
+    return CallRow(**{**dict.fromkeys(CallRow._fields), **known, **fields})
 
 
 def aggregate(*rows: Any) -> Aggregate:
@@ -144,15 +139,22 @@ def test_every_count() -> None:
 
 
 @pytest.mark.parametrize(
-    "reason, fallback_for, requests, spills",
+    "reason, fallback_for, policy, requests, spills",
     [
-        ("route", None, 1, 0), ("pin", None, 1, 0), ("continuation", None, 1, 0), ("fit", None, 1, 0),
-        ("spill", None, 1, 1), ("queue", None, 1, 1), ("cooling", "a", 1, 1), ("fallback", "a", 0, 0),
-        (None, None, 1, 0), (None, "a", 0, 0),  # rows of the original have no reason
+        ("route", None, "v1", 1, 0), ("pin", None, "v1", 1, 0), ("continuation", None, "v1", 1, 0),
+        ("fit", None, "v1", 1, 0), ("spill", None, "v1", 1, 1), ("queue", None, "v1", 1, 1),
+        ("cooling", "a", "v1", 1, 1), ("fallback", "a", None, 0, 0),
+        ("fallback", "a", "v1", 0, 0),
+        ("route", None, None, 1, 0),  # of an older version
+        ("escalated", None, None, 0, 0),  # the second call of its request
+        ("escalated", None, "v1", 1, 0),  # the first one, in a tool loop that was escalated before
+        (None, None, None, 1, 0), (None, "a", None, 0, 0),  # rows of the original have no reason
     ],
 )  # fmt: skip
-def test_requests_and_spills(reason: str | None, fallback_for: str | None, requests: int, spills: int) -> None:
-    made = aggregate(row(reason=reason, fallback_for=fallback_for))
+def test_requests_and_spills(
+    reason: str | None, fallback_for: str | None, policy: str | None, requests: int, spills: int
+) -> None:
+    made = aggregate(row(reason=reason, fallback_for=fallback_for, policy=policy))
     assert (made.requests, made.spills) == (requests, spills)
 
 
@@ -160,6 +162,10 @@ def test_only_calls_that_waited_count_as_waits() -> None:
     """A load of unknown time is 0 in its row."""
     made = aggregate(row(), row(wait_ms=40), row(wait_ms=60, load_ms=5800), row(load_ms=0))
     assert (made.wait, made.load) == (spread(40, 60), spread(5800))
+
+
+def test_only_answers_that_were_held_count_as_held() -> None:
+    assert aggregate(row(), row(held_ms=0), row(held_ms=700)).held == spread(0, 700)
 
 
 @pytest.mark.parametrize("ok, successes", [(True, 1), (1, 1), (False, 0), (0, 0)])
@@ -181,6 +187,7 @@ _ROWS = st.lists(
         ttfb_ms=st.none() | st.integers(0, 10**6),
         wait_ms=st.none() | st.integers(0, 10**6),
         load_ms=st.none() | st.integers(0, 10**6),
+        held_ms=st.none() | st.integers(0, 10**6),
     ),
     max_size=12,
 )
@@ -196,9 +203,9 @@ def test_the_sum_of_aggregates_is_the_aggregate_of_all_rows(groups: list[list[An
 def test_every_count_is_dumped_and_added_in_its_place() -> None:
     numbers = {name: place for place, name in enumerate(COUNTS, 1)}
     total = Aggregate(**numbers)
-    *counts, latency, ttfb, wait, load = Aggregate(**numbers).dump()
+    *counts, latency, ttfb, wait, load, held = Aggregate(**numbers).dump()
     assert dict(zip(COUNTS, counts, strict=True)) == numbers
-    assert (wait, load) == (None, None)
-    total.merge_dump(tuple(counts), (Dump.parse(latency), Dump.parse(ttfb), None, None))
+    assert (wait, load, held) == (None, None, None)
+    total.merge_dump(tuple(counts), (Dump.parse(latency), Dump.parse(ttfb), None, None, None))
     total.merge(Aggregate(**numbers))
     assert {name: getattr(total, name) for name in COUNTS} == {name: 3 * number for name, number in numbers.items()}

@@ -11,6 +11,7 @@ from app.metrics.prometheus import Snapshot, exposition
 from app.metrics.servers import servers
 from app.metrics.store import Store
 from tests import build
+from tests.metrics.judged_rows import OPINION, escalated, kept, later
 
 NOW = 1_700_000_000_000
 ROW = build.worker_report()["models"]["local"]["rows"][0]
@@ -120,6 +121,34 @@ def test_the_numbers(tmp_path: Path) -> None:
     assert of(found, "llr_rows_queued") == 7
     assert of(found, "llr_workers") == 2
     assert of(found, "llr_rows_dropped_total") == 2
+    store.close()
+
+
+def test_judged_answers(tmp_path: Path) -> None:
+    """By route, verdict and reason; the cost of second opinions is in the cost of their backend."""
+    store = Store(str(tmp_path / "m.db"))
+    store.write([*kept(1), *kept(2), *escalated(1), *escalated(1, "structure"), later(**OPINION, cost_usd=0.5)])
+    found = parsed(snapshot(store))
+    verdicts = {
+        (dict(labels)["route"], dict(labels)["verdict"], dict(labels)["reason"]): value
+        for (name, labels), value in found.items()
+        if name == "llr_verified_total"
+    }
+    assert verdicts == {
+        ("default", "kept", ""): 2,
+        ("default", "escalated", "agreement"): 1,
+        ("default", "escalated", "structure"): 1,
+    }
+    for name, small, peer, strong in (
+        ("llr_backend_calls_total", 4, None, 2),
+        ("llr_backend_success_total", 4, None, 2),
+        ("llr_backend_verify_calls_total", None, 3, None),
+        ("llr_backend_cost_usd_total", 0, 0.5, 0.0028),
+    ):
+        assert [of(found, name, backend=backend) for backend in ("small", "peer", "strong")] == [small, peer, strong]
+    assert of(found, "llr_route_calls_total", route="default") == 6
+    assert of(found, "llr_verified_held_seconds_count", route="default") == 4
+    assert of(found, "llr_verified_held_seconds_sum", route="default") == 1.2
     store.close()
 
 

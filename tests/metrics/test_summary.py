@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from app.metrics.aggregates import Aggregate, Key
-from app.metrics.summary import live_backends, metrics_summary, unpriced, window_hours
+from app.metrics.summary import by_backend, metrics_summary, unpriced, window_hours
+from app.types import Kind
 
 
 @pytest.mark.parametrize(
@@ -124,11 +125,14 @@ def test_a_summary_as_it_is_read() -> None:
     assert summary["rows_dropped"] == 3
     names = [entry["backend"] for entry in summary["backends"]]
     assert names == ["cloud", "idle", "local"]
-    assert summary["backends"][0] == {"backend": "cloud", **of_cloud, "shadow_calls": 7}
-    assert summary["backends"][2] == {"backend": "local", **of_local, "shadow_calls": 0}
+    assert summary["backends"][0] == {"backend": "cloud", **of_cloud, "shadow_calls": 7, "second_opinions": 0}
+    assert summary["backends"][2] == {"backend": "local", **of_local, "shadow_calls": 0, "second_opinions": 0}
     idle = summary["backends"][1]
     assert (idle["calls"], idle["success_rate"], idle["avg_latency"], idle["shadow_calls"]) == (0, None, None, 1)
-    assert summary["routes"] == [{"route": "default", **of_local}, {"route": "task=code", **of_cloud}]
+    assert summary["routes"] == [
+        {"route": "default", **of_local, "escalated": 0},
+        {"route": "task=code", **of_cloud, "escalated": 0},
+    ]
     assert summary["models"] == [
         {"backend": "cloud", "model": "gpt", **of_cloud},
         {"backend": "local", "model": "m", **of_local},
@@ -157,7 +161,7 @@ def test_models_and_routes_of_a_backend_are_added_up() -> None:
         key("a", "n", "s"): aggregate([3]),
         key("a", kind="shadow"): aggregate([9]),
     }
-    assert {name: found.calls for name, found in live_backends(aggregates).items()} == {"a": 3}
+    assert {name: found.calls for name, found in by_backend(aggregates, Kind.LIVE).items()} == {"a": 3}
     (entry,) = metrics_summary(aggregates, 1, {})["backends"]
     assert (entry["calls"], entry["avg_latency"]) == (3, 2)
 

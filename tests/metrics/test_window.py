@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.metrics import window as windows
-from app.metrics.aggregates import Dump, merged
+from app.metrics.aggregates import Dump, Key, merged
 from app.metrics.store import Store
 from app.metrics.window import Steps
 from tests import build
@@ -48,7 +48,7 @@ def test_steps_and_totals_agree(
     live = {key: aggregate for key, aggregate in aggregates.items() if key[3] == "live"}
     assert sum(aggregate.calls for aggregate in live.values()) == hours * 12 + 1
     assert {key[:2] for key in live} == {("local", "m"), ("local", "n")}
-    assert aggregates["b", "m", "default", "shadow"].calls == hours * 12 + 1
+    assert aggregates[Key("b", "m", "default", "shadow")].calls == hours * 12 + 1
     assert sum(calls(steps).values()) == hours * 12 + 1
     assert all(step % step_s == 0 for step in steps)
     assert set(list(calls(steps).values())[1:-1]) == {step_s // 300}, "every whole step has its calls"

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app.conversations import Conversations, Turn
-from app.metrics.aggregates import Aggregate
+from app.metrics.aggregates import Aggregate, Key
 from app.metrics.store import Store
 from app.storage import Storage, StoreError
 from app.types import CallRecord, ResponsesRules
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.postgres
 
 NOW = 1_700_000_000_000 // 86_400_000 * 86_400_000  # a day begins
 HOUR_MS = 3_600_000
-KEY = ("local", "m", "default", "live")
+KEY = Key("local", "m", "default", "live")
 
 
 @pytest.fixture(scope="module")
