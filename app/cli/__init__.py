@@ -13,6 +13,7 @@ from app.cli.init import init
 from app.cli.metrics import metrics_group
 from app.cli.policy import policy_group
 from app.cli.route import route_group
+from app.cli.verify import verify_group
 
 __all__ = ["PROBLEM", "register"]
 
@@ -25,6 +26,7 @@ COMMANDS = (
     metrics_group,
     ab_group,
     egress,
+    verify_group,
 )
 
 

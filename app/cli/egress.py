@@ -42,6 +42,7 @@ def egress(since: Span, every: bool, as_json: bool) -> None:
       capability    the model of the route's first backend lacks tools or vision
       fallback      an earlier backend failed
       cooling       the circuit of the route's first backend was open
+      escalated     an earlier answer did not hold
       shadow        it is a shadow call of the A/B trial
       continuation  the backend keeps the conversation
     """

@@ -114,6 +114,8 @@ def _total(summary: JsonObject) -> Iterator[str]:
     ):
         if number:
             yield f"{counted(number, 'call')} waited for {what}, in the median {duration(median)}"
+    if total["escalated"]:
+        yield f"{counted(total['escalated'], 'request')} escalated: `flask verify report` has the reasons"
     if savings:
         saved = "an unknown amount" if savings["saved_usd"] is None else f"{usd(savings['saved_usd'])} USD"
         unpriced = f" ({', '.join(savings['unpriced'])}: no price)" if savings["unpriced"] else ""

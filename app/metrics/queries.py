@@ -64,6 +64,8 @@ class ShownCall(NamedTuple):
     output_tokens: int | None
     reason: str | None
     fallback_for: str | None
+    verified: str | None
+    verified_reason: str | None
 
 
 class SentCall(NamedTuple):

@@ -320,6 +320,7 @@ NEED_A_POLICY = [
     ["metrics", "prune"],
     ["ab", "report"],
     ["egress"],
+    ["verify", "report"],
 ]
 
 
@@ -787,7 +788,9 @@ def test_a_long_ledger_is_summed_up_and_its_latest_calls_are_listed(good: Run, t
 
 
 @pytest.mark.parametrize("since", ["0h", "soon", "24", "-1h", "1w", "1.5h", "", "9999999d"])
-@pytest.mark.parametrize("command", [["egress"], ["metrics", "summary"], ["ab", "report"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [["egress"], ["metrics", "summary"], ["ab", "report"], ["verify", "report"]], ids=" ".join
+)
 def test_since_what_is_no_time(good: Run, command: list[str], since: str) -> None:
     result = good(*command, "--since", since)
     assert result.exit_code == 2
@@ -795,7 +798,9 @@ def test_since_what_is_no_time(good: Run, command: list[str], since: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "command", [["metrics", "summary"], ["metrics", "prune"], ["ab", "report"], ["egress"]], ids=" ".join
+    "command",
+    [["metrics", "summary"], ["metrics", "prune"], ["ab", "report"], ["egress"], ["verify", "report"]],
+    ids=" ".join,
 )
 def test_a_file_that_is_no_database_is_told_and_left_as_it_is(good: Run, tmp_path: Path, command: list[str]) -> None:
     file = tmp_path / "metrics.db"
@@ -806,7 +811,13 @@ def test_a_file_that_is_no_database_is_told_and_left_as_it_is(good: Run, tmp_pat
     assert file.read_bytes() == b"no database " * 100
 
 
-REPORTS = (["metrics", "summary"], ["ab", "report"], ["egress"], ["policy", "replay", "policy.yaml"])
+REPORTS = (
+    ["metrics", "summary"],
+    ["ab", "report"],
+    ["egress"],
+    ["verify", "report"],
+    ["policy", "replay", "policy.yaml"],
+)
 ON_ROWS = (*REPORTS, ["metrics", "prune"])
 
 

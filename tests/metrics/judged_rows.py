@@ -10,8 +10,8 @@ from tests import build
 NOW = 1_700_000_000_000
 POLICY = """\
 backends:
-  small: {type: ollama, models: [s], price: {input: 0, output: 0}}
-  peer: {type: llamacpp, models: [p], price: {input: 0, output: 0}}
+  small: {type: ollama, models: [s], local: true, price: {input: 0, output: 0}}
+  peer: {type: llamacpp, models: [p], local: true, price: {input: 0, output: 0}}
   strong: {type: openai, model: gpt, price: {input: 10, output: 20}}
 routes:
   - match: {complexity: high}

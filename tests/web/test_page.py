@@ -21,6 +21,8 @@ from app.web.dashboard import formats
 from app.web.dashboard.charts import count
 from app.web.dashboard.tables import Health, state
 from tests import build
+from tests.metrics.judged_rows import POLICY as JUDGED
+from tests.metrics.judged_rows import escalated, first, kept
 from tests.web.conftest import Client
 
 KEYS = "first-key, zweiter-schlüssel"
@@ -356,6 +358,21 @@ def test_page_json_prometheus_and_terminal_agree(client: Client, hours: int, mon
     for entry in whole["backends"]:
         for sample, member in EXPORTED.items():
             assert samples[sample, entry["backend"]] == pytest.approx(entry[member]), sample
+
+
+def test_answers_judged(client: Client) -> None:
+    browser, now = client(JUDGED), now_ms()
+    assert "No route judges answers" in page(browser).said
+    calls = [*kept(1), *kept(2), *kept(3), *escalated(1), first(verified="observed")]
+    fill(browser, *[build.changed(call, ts_ms=now) for call in calls])
+    shown = page(browser)
+    row = cells(shown.text.replace("\u00a0", " "), "judged")["default"]
+    assert row == ["5", "4", "3 75 %", "1 25 %", "0", "1", "250 ms", "400 ms", "3 $0", "unknown"]
+    assert "default: escalated because of 1 agreement." in shown.said
+    assert shown.tile("Requests") == "5" and shown.tile("Local") == "80 %"
+    for reason in ("its answer was kept", "its answer was not sent (agreement)", "second opinion", "did not hold"):
+        assert reason in shown.said.partition("Latest calls")[2]
+    assert "(agreement)" in shown.said and "observed" not in shown.said.partition("Latest calls")[2]
 
 
 def test_savings(client: Client) -> None:

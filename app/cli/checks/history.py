@@ -113,7 +113,8 @@ _SPILL_FIXES: dict[str, str] = {
 
 def spilling(facts: Facts) -> Iterator[Finding]:
     for route in facts.policy.routes:
-        requests = [group for group in facts.calls if group.route == route.label and group.reason != Reason.FALLBACK]
+        calls = [group for group in facts.calls if group.route == route.label]
+        requests = [group for group in calls if group.reason not in (Reason.FALLBACK, Reason.ESCALATED)]
         spills = [group for group in requests if group.reason in _CAUSES]
         if _number(spills) < _FEW or _number(spills) < _SPILLING * _number(requests):
             continue

@@ -147,6 +147,7 @@ def _page(preview: JsonObject) -> Response:
         ),
         model_groups=list(tables.model_groups(read.summary["servers"])),
         routes=list(tables.route_rows(services.policy, read.summary)),
+        judged=list(tables.judged_rows(read.summary["verify"])),
         charts=figures.charts(moments), moments=moments, zone=time.strftime("%Z"),
         calls=[tables.call_row(call, now) for call in read.latest],
         only_echo=services.policy.echoes == services.policy.backends.keys(),

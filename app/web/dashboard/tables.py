@@ -12,7 +12,7 @@ from app.metrics.summary import metrics_summary
 from app.routing.expected import expected_ms
 from app.routing.locality import is_local
 from app.routing.names import model_for
-from app.types import JsonDict, JsonObject, Kind, Observations, Outcome, Policy, Reason, Target
+from app.types import JsonDict, JsonObject, Kind, Observations, Outcome, Policy, Reason, Target, Verified
 from app.web.dashboard.charts import count
 from app.web.dashboard.formats import NO_BREAK, ms, percent, size, usd
 from app.words import age
@@ -244,6 +244,42 @@ def route_rows(policy: Policy, summary: JsonObject) -> Iterator[JsonDict]:
         yield {"name": name, "targets": _OTHER_ROUTES.get(name, "no longer in the policy"), "sums": entry}
 
 
+# --- answers judged -----------------------------------------------------------------------------
+
+
+def judged_rows(report: JsonObject) -> Iterator[JsonDict]:
+    """Yield the routes that judge answers, and their sum when there are several."""
+    routes = report["routes"]
+    for row in routes:
+        yield _judged_row(row["route"], row)
+    if len(routes) > 1:
+        yield _judged_row("all", report["total"])
+
+
+def _judged_row(name: str, row: JsonObject) -> JsonDict:
+    limit, first = row.get("daily_share"), row["asked_first"]
+    return {
+        "name": name,
+        "requests": row["requests"],
+        "asked_first": first,
+        "kept": f"{row['kept']:,}",
+        "kept_share": percent(row["kept"] / first) if first else "",
+        "escalated": f"{row['escalated']:,}",
+        "escalated_share": percent(row["escalated_share"]) if first else "",
+        "reasons": ", ".join(f"{number:,} {reason}" for reason, number in row["reasons"].items()),
+        "released": row["released"],
+        "observed": row["observed"],
+        "average": row["avg_added_ms"],
+        "p95": row["p95_added_ms"],
+        "opinions": row["second_opinions"],
+        "opinion_cost": usd(row["second_opinion_usd"]) if row["second_opinions"] else "",
+        "saved": usd(row["saved_usd"]) if first else "–",
+        "against": row.get("against") or "",
+        "unpriced": ", ".join(row["unpriced"]),
+        "limit": "" if limit is None else f"at most {percent(limit)} of a day’s requests",
+    }
+
+
 # --- calls --------------------------------------------------------------------------------------
 
 _REASONS: Mapping[str, str] = {
@@ -257,6 +293,13 @@ _REASONS: Mapping[str, str] = {
     Reason.FALLBACK: "{} failed",
     Reason.SHADOW: "shadow call of the A/B trial",
     Reason.PROBE: "probe, to measure it",
+    Reason.VERIFY: "second opinion",
+    Reason.ESCALATED: "an earlier answer did not hold",
+}
+_VERDICTS: Mapping[str, str] = {
+    Verified.KEPT: "its answer was kept",
+    Verified.ESCALATED: "its answer was not sent",
+    Verified.RELEASED: "its answer was sent before it was judged",
 }
 _LOOKS: Mapping[str, str] = {Outcome.OK: "good", Outcome.ERROR: "bad"}
 
@@ -265,6 +308,7 @@ def call_row(call: ShownCall, now_ms: int) -> JsonDict:
     """Return a call as the page shows it.  The row holds no text of a prompt, and so the page has none."""
     outcome = call.outcome or (Outcome.OK if call.ok else Outcome.ERROR)
     tokens = (call.input_tokens, call.output_tokens)
+    reason = _REASONS.get(call.reason or "", "").format(call.fallback_for or "the first backend")
     return {
         "ago": age(now_ms - call.ts),
         "backend": call.backend,
@@ -276,5 +320,11 @@ def call_row(call: ShownCall, now_ms: int) -> JsonDict:
         "latency": call.latency_ms,
         "ttfb": call.ttfb_ms,
         "tokens": "–" if tokens == (None, None) else " / ".join("–" if n is None else f"{n:,}" for n in tokens),
-        "reason": _REASONS.get(call.reason or "", "").format(call.fallback_for or "the first backend"),
+        "reason": "; ".join(filter(None, (reason, _verdict(call)))),
     }
+
+
+def _verdict(call: ShownCall) -> str:
+    """Return the result of the judgement of a call's answer, and what decided it; "" when it was not held."""
+    verdict = _VERDICTS.get(call.verified or "", "")
+    return f"{verdict} ({call.verified_reason})" if verdict and call.verified_reason else verdict
