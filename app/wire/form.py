@@ -8,6 +8,7 @@ from typing import Protocol
 
 from app.types import JsonObject
 from app.wire import sse
+from app.wire.answer import Answer, Collector
 from app.wire.reply_facts import ReplyFacts, ReplyReading
 
 
@@ -61,5 +62,7 @@ class WireForm:
 
     read: Callable[[JsonObject], ReplyReading]  # a whole reply
     watch: Callable[[], Watch]
+    answer: Callable[[JsonObject], Answer]  # in a whole reply
+    collect: Callable[[], Collector]  # the answer in a stream
     is_document: Callable[[bytes, str], bool] = sse.is_document  # (first bytes, Content-Type) of what is no stream
     other_body: Callable[[Refusal, bytes], bytes | None] = _no_other_body  # the body for a second try after a refusal

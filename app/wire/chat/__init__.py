@@ -1,5 +1,6 @@
 """OpenAI's chat completions API: POST /v1/chat/completions."""
 
+from app.wire.chat.answer import EventCollector, read_answer
 from app.wire.chat.errors import other_body
 from app.wire.chat.reply import read_reply
 from app.wire.chat.stream import StreamWatch
@@ -10,6 +11,8 @@ __all__ = ["FORM", "ChatToChat"]
 
 FORM = WireForm(
     read=read_reply,
+    answer=read_answer,
+    collect=EventCollector,
     watch=StreamWatch,
     other_body=other_body,
 )
