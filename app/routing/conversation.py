@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
+from app.routing.memo import Recent
 from app.routing.reading import UserTurn
 from app.routing.turns import Judge, TurnSigns, difficulty_of, subjects
 from app.types import Cuts, Judgement, Step
@@ -18,11 +20,14 @@ SYSTEM_SHARE = 0.7  # of the points of a short system prompt
 _ASIDE_CHARS = 200  # a longer turn of another task is no aside
 _SURE = 0.8  # probability of another task from which on a turn asks for it …
 _SURE_IF_SWITCHED = 0.5  # … when the user says that another subject follows
+_SURE_IF_STATED = 0.9  # … when the turn holds no request
 _STILL = 0.25  # probability of what stands from which on a turn may belong to it
 _LIKELY, _VERY_LIKELY = 0.75, 0.88  # probability of `general`
+_ENOUGH = 2  # points for leaving an aside
 _POINTS_FOR_GENERAL = 3  # no words show this task, so a change to it needs other signs
 _EASIER_TURNS = 3
 _CLEARLY = 0.15  # difficulty
+_LONG = 8  # turns, from which on looking up a state costs less than finding it anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,29 +46,67 @@ class Standing:
 _NOTHING = Standing("general", 1.0, 0.0, 1, 1)
 
 
+@dataclass(frozen=True, slots=True)
+class _State:
+    """Hold what the fold knows after a turn."""
+
+    standing: Standing
+    before_aside: Standing | None = None  # what stood before the latest turn, when that may be an aside
+
+
+_states: Recent[_State] = Recent()  # by the hash of all turns up to the one that the state comes after
+
+
 def fold(turns: Sequence[UserTurn], system: str, judge: Judge, cuts: Cuts, *, hold: bool = False) -> Standing:
-    """Return what stands after the turns.  With `hold`, difficulty falls with a new task only."""
+    """Return what stands after the turns.  With `hold`, difficulty falls with a new task only.
+
+    A client sends a long conversation again with each turn, so the state after its latest turns is cached.
+    """
     if not turns:
         return _NOTHING
-    opening = ((turns[0].text, 1.0), (system, SYSTEM_SHARE)) if system else ((turns[0].text, 1.0),)
-    standing = _begun(turns[0], 1, "first", judge.probabilities(*opening))
-    before_aside: Standing | None = None  # what stood before the latest turn, when that may be an aside
-    for number, turn in enumerate(turns[1:], 2):
-        signs, earlier, before_aside = judge.signs(turn.text), before_aside, None
-        if turn.has_image:
-            standing = _begun(turn, number, "image", signs.probabilities)
-            continue
-        if earlier is not None and _leaves_aside(signs, standing, earlier):
-            back = _continued(earlier, turn, signs, number, cuts, hold=hold)
-            if back.reading != "new":
-                standing = replace(back, reading="back")
-                continue
-            standing = earlier
-        after = _continued(standing, turn, signs, number, cuts, hold=hold)
-        if after.reading == "new" and len(turn.text) <= _ASIDE_CHARS:
-            before_aside = standing
-        standing = after
-    return standing
+    keys = list(accumulate(turns, _key_after, initial=hash((judge, system, cuts, hold)))) if len(turns) >= _LONG else []
+    latest, state = _latest_state(keys)
+    if not state:
+        latest, state = 1, _first(turns[0], system, judge)
+    for number in range(latest + 1, len(turns) + 1):
+        state = _after(turns, number, judge, cuts, state, hold=hold)
+    if keys:
+        _states.put(keys[-1], state)
+    return state.standing
+
+
+def _key_after(key: int, turn: UserTurn) -> int:
+    return hash((key, turn))
+
+
+def _latest_state(keys: Sequence[int]) -> tuple[int, _State | None]:
+    """Return the latest turn whose state is cached, and this state."""
+    for number in range(len(keys) - 1, 0, -1):
+        if state := _states.get(keys[number]):
+            return number, state
+    return 0, None
+
+
+def _first(turn: UserTurn, system: str, judge: Judge) -> _State:
+    """Return the state after the first turn."""
+    opening = ((turn.text, 1.0), (system, SYSTEM_SHARE)) if system else ((turn.text, 1.0),)
+    return _State(_begun(turn, 1, "first", judge.probabilities(*opening)))
+
+
+def _after(turns: Sequence[UserTurn], number: int, judge: Judge, cuts: Cuts, state: _State, *, hold: bool) -> _State:
+    """Return the state after the turn of a number, from the state before it."""
+    turn = turns[number - 1]
+    signs, standing = judge.signs(turn.text), state.standing
+    if turn.has_image:
+        return _State(_begun(turn, number, "image", signs.probabilities))
+    if state.before_aside and _leaves_aside(turn, turns[number - 2], judge, standing, state.before_aside):
+        standing = state.before_aside
+        back = _continued(standing, turn, signs, number, cuts, hold=hold)
+        if back.reading != "new":
+            return _State(replace(back, reading="back"))
+    after = _continued(standing, turn, signs, number, cuts, hold=hold)
+    is_aside = after.reading == "new" and len(turn.text) <= _ASIDE_CHARS
+    return _State(after, standing if is_aside else None)
 
 
 def _begun(turn: UserTurn, number: int, reading: str, probabilities: Mapping[str, float], task: str = "") -> Standing:
@@ -76,13 +119,34 @@ def _begun(turn: UserTurn, number: int, reading: str, probabilities: Mapping[str
     return Standing(task, confidence, difficulty_of(turn.text, task, probabilities), number, number, reading)
 
 
-def _leaves_aside(signs: TurnSigns, aside: Standing, earlier: Standing) -> bool:
-    """Return True for a turn that does not go on with an aside."""
+def _leaves_aside(turn: UserTurn, opening: UserTurn, judge: Judge, aside: Standing, earlier: Standing) -> bool:
+    """Return True for a turn that goes back from an aside, which another turn opened."""
+    signs = judge.signs(turn.text)
     if signs.is_short or signs.task == aside.task != "general":
         return False
-    enough = _LIKELY if earlier.task == "general" else _STILL
-    is_earlier = signs.probabilities.get(earlier.task, 0.0) >= enough and not signs.refers
-    return signs.asks or signs.switches or is_earlier
+    return signs.switches or signs.returns or _points_for_leaving(turn, opening, judge, aside, earlier) >= _ENOUGH
+
+
+def _points_for_leaving(turn: UserTurn, opening: UserTurn, judge: Judge, aside: Standing, earlier: Standing) -> int:
+    """Return the points for a turn that belongs to what stood before an aside."""
+    signs, opened = judge.signs(turn.text), judge.signs(opening.text)
+    points = opened.interrupts + signs.acknowledges + (signs.asks and aside.task != "general") - signs.refers
+    points -= 2 * (opened.switches and not opened.interrupts)
+    probability = signs.probabilities.get(earlier.task, 0.0)
+    if earlier.task == "general":
+        points += probability >= _LIKELY and not signs.refers
+    else:
+        points += 2 * (probability >= _STILL)
+    if "code" in (earlier.task, aside.task):
+        points += 2 * signs.technical * (1 if earlier.task == "code" else -1)
+    begin = len(turn.before) - 1 - turn.before[::-1].index(opening.text) if opening.text in turn.before else 0
+    before, since = turn.before[:begin], turn.before[begin:]
+    points += min(2, len(signs.subjects & _subjects(before)))
+    return points - 2 * (not signs.subjects.isdisjoint(_subjects(since)))
+
+
+def _subjects(texts: Sequence[str]) -> frozenset[str]:
+    return frozenset().union(*map(subjects, texts))
 
 
 def _continued(
@@ -99,6 +163,8 @@ def _continued(
         if difficulty > standing.difficulty:
             standing = replace(standing, difficulty=difficulty, hardest=number)
         return replace(standing, reading="same", easier=())
+    if not (signs.asks or signs.edits):
+        return replace(standing, reading="same")
     easier = (*standing.easier, difficulty)
     if len(easier) < _EASIER_TURNS:
         return replace(standing, reading="same", easier=easier)
@@ -117,7 +183,7 @@ def _new_task(standing: Standing, turn: UserTurn, signs: TurnSigns) -> str:
     if signs.is_short or task == stands:
         return ""
     if task != "general":
-        sure = _SURE_IF_SWITCHED if signs.switches else _SURE
+        sure = _SURE_IF_SWITCHED if signs.switches else _SURE if signs.asks else _SURE_IF_STATED
         return task if signs.probabilities[task] >= sure and signs.probabilities[stands] < _STILL else ""
     return task if _points_for_general(turn, signs, stands) >= _POINTS_FOR_GENERAL else ""
 
@@ -129,9 +195,9 @@ def _points_for_general(turn: UserTurn, signs: TurnSigns, stands: str) -> int:
     points -= 2 * (signs.probabilities[stands] >= _STILL)
     if signs.switches:
         return points + 3
-    points += 1 if signs.asks else -2
-    subjects_before = frozenset().union(*map(subjects, turn.before))
-    return points - 2 * signs.refers - signs.definite - min(2, len(signs.subjects & subjects_before))
+    points += (1 if signs.asks else -2) - signs.edits
+    points -= 2 * (signs.technical and stands == "code")
+    return points - 2 * signs.refers - signs.definite - min(2, len(signs.subjects & _subjects(turn.before)))
 
 
 def origin_step(judgement: Judgement) -> Step:

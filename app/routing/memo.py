@@ -36,3 +36,23 @@ class Memo(Generic[T]):
     def clear(self) -> None:
         """Drop all results."""
         self._results.clear()
+
+
+class Recent(Generic[T]):
+    """Hold the values that were used last, by a hash."""
+
+    def __init__(self) -> None:
+        self._values: OrderedDict[int, T] = OrderedDict()  # the last entry is the one that was used last
+
+    def get(self, key: int) -> T | None:
+        """Return the value of a key, if it is held."""
+        if key not in self._values:
+            return None
+        self._values.move_to_end(key)
+        return self._values[key]
+
+    def put(self, key: int, value: T) -> None:
+        """Hold a value, and drop the one that was used longest ago when there are too many."""
+        self._values[key] = value
+        if len(self._values) > MAX_TEXTS:
+            self._values.popitem(last=False)

@@ -36,8 +36,8 @@ _STRICT_FORMS = frozenset({"machine", "only"})
 _CONVERSATION = frozenset({"conversation", "parties"})
 
 _SPEAKER_LINE = re.compile(
-    r"(?m)^[ \t>*#\[\-]{0,8}(?:user|human|assistant|ai|bot|model|chatbot|nutzer|benutzer|assistent|utilisateur|usuario"
-    r"|usuário|asistente|utente|assistente|gebruiker|użytkownik|asystent|пользователь|ассистент|用户|用戶|助手|助理"
+    r"(?m)^[ \t>*#\[\-]{0,8}(?:user|human|assistant|ai|bot|model|chatbot|q|a|nutzer|benutzer|assistent|utilisateur"
+    r"|usuario|usuário|asistente|utente|assistente|gebruiker|użytkownik|asystent|пользователь|ассистент|用户|用戶|助手|助理"
     r"|ユーザー|アシスタント|사용자|어시스턴트)[\]*_]{0,4} ?(?:[:：].*|$)"
 )
 _OPEN_LINE = re.compile(r"\n[ \t>*#\[]{0,8}(?:assistant|ai|bot|model)[\]*_]{0,4} ?:\s*+\Z")  # wants the next answer
@@ -47,6 +47,7 @@ _PERSONA = re.compile(r"\b(?:chat|conversation(?:al)?) (?:assistant|bot|agent|pa
 _SENTENCE_END = re.compile(r"[.!?\n。！？]+")
 _WORD_BREAK = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z])(?=[A-Z])")
 _GAP_BEGINNINGS = ("<|fim_", "<fim_", "<｜fim", "<pre>")
+_GAP_SIGNS = ("<", "█", "{{")  # one of them is in each mark of a gap
 _GAP_ENDS = ("middle|>", "middle>", "<mid>")
 
 Hits = Mapping[str, int]  # list of lexicon_purpose.txt -> number of its entries
@@ -64,6 +65,8 @@ def acts(names: str) -> bool:
 def _acts(name: str) -> bool:
     words = [word.lower() for word in _WORD_BREAK.split(name[:_NAME_CHARS]) if word and not word.isdigit()]
     if any("".join(words[at:]) in SIGNATURES.acting_tools for at in range(len(words))):  # `mcp__files__read_file`
+        return True
+    if not SIGNATURES.programs.isdisjoint(words):
         return True
     return not SIGNATURES.tool_verbs.isdisjoint(words) and not SIGNATURES.tool_things.isdisjoint(words)
 
@@ -202,7 +205,7 @@ def _is_of_person(text: str) -> bool:
 
 def fills_gap(system: str, text: str) -> bool:
     """Return True for a prompt that wants a gap in a program to be filled."""
-    return any(mark in text for mark in ("<", "█", "{{")) and _fills_gap(f"{system}\0{text[:_GAP_CHARS]}")
+    return any(mark in text for mark in _GAP_SIGNS) and _fills_gap(f"{system}\0{text[:_GAP_CHARS]}")
 
 
 @Memo

@@ -7,7 +7,7 @@ every turn.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,18 +23,35 @@ LEXICON = Lexicon(Path(__file__).with_name("lexicon_turns.txt"))
 
 SHORT_WORDS = 4  # a turn up to this length continues what stands, unless it says that another subject follows
 _WORDS_OF_TASK, _CLEAR = 3, 0.95  # a few words can name a task: "summarise our conversation"
-_OPENING_WORDS = 12  # in which a user says that another subject follows
+_OPENING_WORDS, _OPENING_CHARS = 12, 96  # in which a user says that another subject follows
 _REFERRING_WORDS = 14
 _SENTENCE_WORDS = 2
 _SENTENCE_CHARS = 80
 _SUBJECT_WORDS = 24  # of one text, that are compared with those of other texts
 _SUBJECT_CHARS = 1_500
 _STEM = 5  # letters of a word that are compared: `section` and `sections` are one subject
+_WIDE_CHARS = 8  # of a word about an answer, in such a script
 _WIDE_LETTERS = 2  # of Chinese and Japanese stand for about one word
+_DEVANAGARI = re.compile("[\u0900-\u097f]")  # its vowel signs divide a word into several tokens
+_KNOWN_THING = re.compile(r"\b[Tt]he ([a-z][\w-]{0,30}+)(?: (of|for|between|that|who|which)\b)?")
+_TECHNICAL = re.compile(  # `x`, foo.bar, snake_case, camelCase, call(), --option
+    r"`|\b[a-z]\w{0,30}[._][a-z]\w{0,30}[a-z]\b|\b[A-Z]?[a-z]{2,30}[A-Z]\w{0,30}[a-z]\b|\w\(\w{0,30}\)|(?:^|\s)--?[a-z]"
+)
 _MOST_SENTENCES = 8
-_SENTENCE_END = re.compile(r"[.!?:;,\n。！？、]")
+_SENTENCE_END = re.compile(r"[.!?:;,\n。！？、，：।؟،]")
+_QUESTION_MARKS = ("?", "？", "؟")
+_QUESTION = re.compile(r"[?？؟](?:\s|$)")
 _CODE = MODEL.labels.index("code")
-_COMMON = frozenset(word[:_STEM] for word in LEXICON.words("common"))
+_TALK = (MODEL.labels.index("general"), MODEL.labels.index("classification"))
+_ELSEWHERE, _ELSEWHERE_WITHOUT_WORDS = 0.5, 0.68  # probability of the tasks of _TALK
+_UNIQUE = LEXICON.words("unique")
+_SWITCHES = frozenset({"switch", "aside"})
+_REQUESTS = frozenset({"ask", "edit"})
+_CLOSING = _SWITCHES | {"closing"}
+_LEAVING = _CLOSING | {"ended"}
+_ASK, _EDIT, _OPENER, _ENDED = map(LEXICON.words, ("ask", "edit", "opener", "ended"))
+_FOLLOWING_CHARS = 8  # behind the sentence that leaves a subject
+_COMMON = frozenset(word.removesuffix("s")[:_STEM] for word in LEXICON.words("common"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +61,14 @@ class TurnSigns:
     probabilities: Mapping[str, float]  # task -> its probability by this text alone
     words: int
     switches: bool  # it says that another subject follows
+    interrupts: bool  # it says that this subject is an aside
+    returns: bool  # it says that an earlier subject goes on
+    acknowledges: bool  # it begins with a word about the answer before it
     asks: bool  # it holds a request or a question
+    edits: bool  # it begins as a request to change something
     refers: bool  # it refers to something that was said before
     definite: bool  # it names a thing as a known one
+    technical: bool  # it names a thing of a program
     subjects: frozenset[str]  # stems of its rare words
     hard: float  # difficulty, 0 to 1
     easy_to_sum_up: float  # difficulty when the task is summarisation
@@ -63,7 +85,7 @@ class TurnSigns:
     @property
     def is_short(self) -> bool:
         """Return True for a turn of a few words that can only be understood with the turns before it."""
-        if self.words > SHORT_WORDS or self.switches:
+        if self.words > SHORT_WORDS or self.switches or self.returns:
             return False
         task = self.task
         return self.words < _WORDS_OF_TASK or task == "general" or self.probabilities[task] < _CLEAR
@@ -73,18 +95,34 @@ points = Memo(lambda text: MODEL.points(signals(text)))  # the points of each ta
 
 
 @Memo
-def is_elsewhere(text: str) -> bool:
-    """Return True when the subject of a text has nothing to do with a project."""
-    return "elsewhere" in LEXICON.count(tokens(text[:_SUBJECT_CHARS]))
+def project_share(text: str) -> int:
+    """Return 1 for a text that names a part of a project, -1 for a request that has nothing to do with one, else 0.
+
+    What users say about a project names parts of it or things that are known, it wants them changed, or it states what
+    is wrong.  Other requests ask, and their words are those of no task.
+    """
+    beginning = text[:_SUBJECT_CHARS]
+    lists = LEXICON.count(tokens(beginning), beginning)
+    if "project" in lists or _TECHNICAL.search(beginning):
+        return 1
+    requests = _requests(text)
+    if "edit" in requests:
+        return 0
+    probabilities = softmax([bias + point for bias, point in zip(MODEL.bias, points(text), strict=True)])
+    is_elsewhere, asks, is_known = "elsewhere" in lists, "ask" in requests, _names_known_thing(beginning)
+    if is_known and not (is_elsewhere and asks):
+        return 0
+    enough = _ELSEWHERE if is_elsewhere and asks and not is_known else _ELSEWHERE_WITHOUT_WORDS
+    return -((asks or is_elsewhere) and sum(probabilities[at] for at in _TALK) >= enough)
 
 
 class Judge:
     """Judge the texts of one kind of sender."""
 
-    def __init__(self, *, elsewhere: float = 0.0, **extra: float) -> None:
-        """`extra` holds the points that this kind of sender adds to a task.  `elsewhere` is taken from `code` when the
-        subject of a text has nothing to do with a project."""
-        self._elsewhere = elsewhere
+    def __init__(self, *, project: float = 0.0, **extra: float) -> None:
+        """`extra` holds the points that this kind of sender adds to a task.  `project` is added to `code` when a text
+        names a part of a project, and taken from it when the text has nothing to do with one."""
+        self._project = project
         self._bias = [bias + extra.get(label, 0.0) for bias, label in zip(MODEL.bias, MODEL.labels, strict=True)]
         self.signs = Memo(self._signs)
 
@@ -93,30 +131,38 @@ class Judge:
         total = list(self._bias)
         for text, share in texts:
             total = [one + point * share for one, point in zip(total, points(text), strict=True)]
-        if self._elsewhere and is_elsewhere(texts[0][0]):
-            total[_CODE] -= self._elsewhere
+        if self._project:
+            total[_CODE] += self._project * project_share(texts[0][0])
         return dict(zip(MODEL.labels, softmax(total), strict=True))
 
     def _signs(self, text: str) -> TurnSigns:
-        words = tokens(text[:_SUBJECT_CHARS])
-        probabilities = self.probabilities((text, 1.0))
-        opening = LEXICON.count(words[:_OPENING_WORDS], text[: 8 * _OPENING_WORDS])
+        words = tokens(text[:_OPENING_CHARS])[:_OPENING_WORDS]
+        opening = LEXICON.count(words, text[:_OPENING_CHARS])
+        own = text if opening.keys().isdisjoint(_LEAVING) else _new_subject(text)
+        words = tokens(own[:_SUBJECT_CHARS])
+        probabilities, requests = self.probabilities((own, 1.0)), _requests(own)
+        start = LEXICON.count(words[:_REFERRING_WORDS], own[: 8 * _REFERRING_WORDS])
         return TurnSigns(
             probabilities=probabilities,
-            words=max(len(words), _letters(text) // _WIDE_LETTERS),
-            switches="switch" in opening,
-            asks=_asks(text),
-            refers="refer" in LEXICON.count(words[:_REFERRING_WORDS], text[: 8 * _REFERRING_WORDS]),
-            definite="the" in words,
-            subjects=subjects(text),
-            hard=difficulty_of(text, "", probabilities),
-            easy_to_sum_up=difficulty_of(text, "summarisation", probabilities),
+            words=_number_of_words(own, words),
+            switches=own is not text or not opening.keys().isdisjoint(_SWITCHES),
+            interrupts="aside" in opening,
+            returns="back" in opening,
+            acknowledges=_acknowledges(text),
+            asks="ask" in requests,
+            edits="edit" in requests,
+            refers="refer" in start or "going_on" in LEXICON.count(words[:_SENTENCE_WORDS], own[: 4 * _SENTENCE_WORDS]),
+            definite=_names_known_thing(own[:_SUBJECT_CHARS]),
+            technical=_TECHNICAL.search(own[:_SUBJECT_CHARS]) is not None,
+            subjects=subjects(own),
+            hard=difficulty_of(own, "", probabilities),
+            easy_to_sum_up=difficulty_of(own, "summarisation", probabilities),
         )
 
 
 JUDGES: Mapping[Lane, Judge] = {
     Lane.INTERACTIVE: Judge(),
-    Lane.AGENT: Judge(code=4.0, web_search=-1.5, elsewhere=4.0),  # what agents are asked is about code, as a rule
+    Lane.AGENT: Judge(code=4.0, web_search=-2.0, project=4.0),  # what agents are asked is about code, as a rule
     Lane.BACKGROUND: Judge(code=-99.0, web_search=-99.0),  # a title for a conversation about code is no code
 }
 CODE_JUDGE = Judge(code=99.0)  # a gap in a program
@@ -133,28 +179,64 @@ def difficulty_of(text: str, task: str, probabilities: Mapping[str, float]) -> f
     return round(difficulty(sum(difficulty_points(text, task, probabilities).values())), 4)
 
 
-def _letters(text: str) -> int:
-    """Return the number of letters of scripts without spaces."""
-    return sum("\u3040" <= letter <= "\u9fff" for letter in text[:_SUBJECT_CHARS]) if is_wide(text) else 0
+def _new_subject(text: str) -> str:
+    """Return what stands behind the sentence that says that another subject follows; the text when none says so."""
+    for end in _SENTENCE_END.finditer(text[:_OPENING_CHARS]):
+        if len(text) - end.end() < _FOLLOWING_CHARS:
+            break
+        sentence = text[: end.start()]
+        words = tokens(sentence)
+        lists = LEXICON.count(words, sentence)
+        if not lists.keys().isdisjoint(_CLOSING) or not _ENDED.isdisjoint(_without_openers(words)[:1]):
+            return text[end.end() :]
+    return text
 
 
-def _asks(text: str) -> bool:
-    """Return True when a sentence of the text is a question, or begins as a request does."""
-    if text.rstrip().endswith(("?", "？", "؟")):
-        return True
+def _without_openers(words: list[str]) -> list[str]:
+    """Return the words behind those that may stand before a request."""
+    return words[next((at for at, word in enumerate(words) if word not in _OPENER), len(words)) :]
+
+
+def _acknowledges(text: str) -> bool:
+    """Return True for a text that begins with a word about the answer before it: "Fine." or "Thanks, …"."""
+    end = _SENTENCE_END.search(text[:_SENTENCE_CHARS])
+    sentence = text[: end.start()] if end else ""
+    if len(sentence) <= _WIDE_CHARS and is_wide(sentence):
+        return "opener" in LEXICON.count((), sentence)
+    return bool(sentence) and not _without_openers(tokens(sentence))
+
+
+def _names_known_thing(text: str) -> bool:
+    """Return True when a text names a thing as a known one.  "The name of" something and "the sun" are not known by
+    what was said before."""
+    return any(not defined and noun not in _UNIQUE for noun, defined in _KNOWN_THING.findall(text))
+
+
+def _number_of_words(text: str, words: Sequence[str]) -> int:
+    """Return the number of words.  Scripts without spaces have about one for each two letters."""
+    if text.isascii():
+        return len(words)
     beginning = text[:_SUBJECT_CHARS]
-    sentences = _SENTENCE_END.split(beginning)[:_MOST_SENTENCES]
-    return any(map(_begins_as_request, sentences)) or (is_wide(beginning) and "ask" in LEXICON.count((), beginning))
+    if _DEVANAGARI.search(beginning):
+        return len(beginning.split())
+    letters = sum("\u3040" <= letter <= "\u9fff" for letter in beginning) if is_wide(beginning) else 0
+    return max(len(words), letters // _WIDE_LETTERS)
 
 
-def _begins_as_request(sentence: str) -> bool:
-    words = tokens(sentence[:_SENTENCE_CHARS])[:_SENTENCE_WORDS]
-    if words and "opener" in LEXICON.count(words[:1]):
-        words = words[1:]
-    return "ask" in LEXICON.count(words[:1])
+def _requests(text: str) -> frozenset[str]:
+    """Return `ask` when a text holds a question or a request, and `edit` when it wants something changed."""
+    beginning = text[:_SUBJECT_CHARS]
+    names = {"ask"} if text.rstrip().endswith(_QUESTION_MARKS) or _QUESTION.search(beginning) else set()
+    for sentence in _SENTENCE_END.split(beginning)[:_MOST_SENTENCES]:
+        words = tokens(sentence[:_SENTENCE_CHARS])[:_SENTENCE_WORDS]
+        first = words[-1] if words and words[0] in _OPENER else "".join(words[:1])
+        names |= {"ask"} if first in _ASK else {"edit"} if first in _EDIT else set()
+    if is_wide(beginning):
+        names |= LEXICON.count((), beginning).keys()
+    return _REQUESTS & names
 
 
 def subjects(text: str) -> frozenset[str]:
     """Return the stems of the rare words at the beginning of a text."""
-    stems = (word[:_STEM] for word in tokens(text[:_SUBJECT_CHARS]) if len(word) >= _STEM - 1)
+    stems = (word.removesuffix("s")[:_STEM] for word in tokens(text[:_SUBJECT_CHARS]) if len(word) >= _STEM - 1)
     return frozenset(islice((stem for stem in stems if stem not in _COMMON), _SUBJECT_WORDS))

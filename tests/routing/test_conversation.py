@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from app.routing import conversation
 from app.routing.classify import evidence, judge
 from app.routing.conversation import origin_step
 from app.types import COMPLEXITIES, ConversationRules, Cuts, JsonDict, Judgement
@@ -147,6 +148,49 @@ def test_the_trace_and_the_evidence_name_the_turn() -> None:
     assert (found.origin.turn, found.origin.turns) == (1, 3)
     assert found.alone[0] == "general"
     assert found.tags == judged(*turns).tags
+
+
+@pytest.mark.parametrize(
+    ("turns", "task"),
+    [
+        # A subject that follows for good is no aside, whatever is asked about it.
+        ([CODE, "Now something else entirely. Where should I spend a long weekend?", "Is there a museum?"], "general"),
+        (["What is rye?", "New topic: how do I undo a git commit?", "Does that work for a merge too?"], "code"),
+        # An aside ends with a turn that names what stood before, goes back to it, or acknowledges the answer.
+        ([CODE, "btw do penguins have knees?", "OK, back to my lists. It must be stable."], "code"),
+        ([CODE, "btw do penguins have knees?", "Nice. The second list may be empty."], "code"),
+        ([CODE, "btw do penguins have knees?", "And do penguins have ears too?"], "general"),
+        # A sentence that ends a subject, and the subject that follows it, are judged apart.
+        ([CODE, "Enough lists. Tell me a story about a lighthouse that moves."], "general"),
+        ([CODE, "That's not fast enough. Can you use a heap?"], "code"),
+        # What goes on with a subject does not ask for another one.
+        ([CODE, "But I thought a list is sorted anyway?"], "code"),
+        ([CODE, "When would I call heapq.merge then?"], "code"),
+        ([CODE, "What are good hiking trails for beginners in the Black Forest?"], "general"),
+    ],
+)
+def test_what_a_turn_goes_on_with(turns: list[str], task: str) -> None:
+    assert judged(*turns).tags.task == task
+
+
+def test_statements_do_not_make_a_conversation_easier() -> None:
+    statements = ("The lists are short.", "I read them from a file.", "They hold names.", "My laptop is old.")
+    assert judged(CODE, HARD, *statements).tags.complexity == "high"
+
+
+def test_a_long_conversation_is_folded_from_its_latest_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = [turn for rows in CONVERSATIONS.values() for row in rows for turn in row.values()][:60]
+    monkeypatch.setattr(conversation, "_LONG", 1_000)
+    folded = [judged(*turns[:number]) for number in range(1, len(turns))]
+    monkeypatch.setattr(conversation, "_LONG", 8)
+    work: list[int] = []
+    after = conversation._after
+    monkeypatch.setattr(conversation, "_after", lambda *args, **rules: work.append(args[1]) or after(*args, **rules))
+    assert [judged(*turns[:number]) for number in range(1, len(turns))] == folded
+    assert work[-3:] == [57, 58, 59], "one turn for each request"
+    assert judged(*turns[:58], rules=ConversationRules(hold="task")).origin.turns == 58
+    assert len(work) > 59 + 50, "other rules have states of their own"
+    assert judged("Another beginning.", *turns[1:59]) != folded[-1], "so have other turns"
 
 
 def test_a_conversation_of_200_turns_is_read_as_one_of_2() -> None:

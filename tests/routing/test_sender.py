@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
 RECORDED = yaml.safe_load((HERE / "clients.yaml").read_text(encoding="utf-8"))
 SHAPES = yaml.safe_load((HERE / "shapes.yaml").read_text(encoding="utf-8"))
 CHATS = SHAPES["chats"]
+PROJECT_ASKS: dict[str, list[str]] = yaml.safe_load((HERE / "asks.yaml").read_text(encoding="utf-8"))
 
 
 def message(entry: Any) -> dict[str, Any]:
@@ -119,6 +120,19 @@ AGENTS: dict[str, dict[str, Any]] = {
 def test_an_agent_is_one_whatever_it_is_asked(shape: str, ask: str) -> None:
     (body,) = bodies({**AGENTS[shape], "text": ask}, 0)
     assert sender_of(body, {}).purpose == Lane.AGENT
+
+
+def share(kind: str, tasks: set[str]) -> float:
+    """Return the share of the asks of a kind that an agent sends whose task is one of `tasks`."""
+    shapes = [AGENTS["tools and a long prompt"], AGENTS["tools alone"], AGENTS["a short prompt alone"]]
+    asks = [bodies({**shape, "text": ask}, 0)[0] for shape in shapes for ask in PROJECT_ASKS[kind]]
+    return sum(classify(request(ask)).task in tasks for ask in asks) / len(asks)
+
+
+def test_what_agents_are_asked_is_about_the_project() -> None:
+    assert share("project", {"code"}) >= 0.95
+    assert share("project", {"web_search"}) <= 0.01
+    assert share("elsewhere", {"code"}) <= 0.45
 
 
 # --- what does not change ---------------------------------------------------------------------------
