@@ -91,6 +91,10 @@ bench: $(VENV)/dev.stamp   ## latency, throughput, streams, a million rows; need
 measure: $(VENV)/dev.stamp ## how the code reads, in figures: lengths, docstrings, what a buffered chat passes
 	$(BIN)/python -m benchmarks.measure
 
+.PHONY: bench-trials
+bench-trials: $(VENV)/dev.stamp   ## 1,000 simulated A/B trials of each kind: how often and how soon they end in `promote`
+	$(BIN)/python -m benchmarks.trials
+
 .PHONY: test-clients
 test-clients: $(VENV)/dev.stamp .venv-clients/stamp   ## real clients: openai for Python (newest, 1.x) and Node, the AI SDK, Codex
 	$(BIN)/python -m pytest -m e2e tests/clients

@@ -29,19 +29,25 @@ def ab_show(since: Span, as_json: bool) -> None:
     """Compare each primary with its candidate on the same requests.
 
     \b
-    success            share of the calls that succeeded
-    avg, p95           whole calls, of requests on which both succeeded
-    empty, cut         replies without text, and replies that reached the token
-                       limit
-    refused            replies that a content filter stopped, or that are marked
-                       as a refusal
+    success             share of the calls that succeeded
+    avg, p95            whole calls, of requests on which both succeeded
+    empty, cut          replies without text, and replies that reached the token
+                        limit
+    refused             replies that a content filter stopped, or that are marked
+                        as a refusal
+    doubt               the probability that an answer is wrong, on average
+    agreement           how far the two answers to one request say the same,
+                        0 to 1
 
     \b
-    faster             the candidate is faster on average, and not slower at p95
-    slower             the candidate is slower on average
-    quality not judged  no report judges which replies are better
-    hold               a reason against the candidate follows
-    insufficient-data  the candidate got fewer than 20 requests
+    promote             nothing is against the candidate; its answers are no
+                        worse, and it is faster or cheaper
+    hold                a reason against the candidate follows
+    faster, slower      the candidate's calls on average
+    quality no worse    the candidate's mean doubt is at most 0.02 higher
+    quality undecided   the bounds of the difference are too far apart
+    quality not judged  no pair of answers was judged
+    insufficient-data   the candidate got fewer than 20 requests
     """
     services, begin_ms = get_services(), now_ms() - since.ms
     with database_errors():
@@ -67,9 +73,21 @@ def _lines(report: JsonObject) -> Iterator[str]:
         yield f"the candidate got {samples}; both backends succeeded on {pair['pairs']}"
         if pair["lengthRatio"] is not None:
             yield f"the candidate's replies are {pair['lengthRatio']:g} times as long"
+        yield from _quality(pair["quality"])
         yield f"recommendation: {pair['recommendation']}{_missing_samples(pair)}"
         for reason in pair["reasons"]:
             yield folded("-", reason, 2)
+
+
+def _quality(quality: JsonObject) -> Iterator[str]:
+    """Yield what the doubts of the judged answers say."""
+    if not quality["n"]:
+        return
+    requests = counted(quality["n"], "request")
+    agreement = "" if quality["agreement"] is None else f", agreement {quality['agreement']:.2f}"
+    yield f"judged on {requests}: doubt {quality['doubt']:.2f}, primary {quality['primaryDoubt']:.2f}{agreement}"
+    low, high = quality["difference"]
+    yield f"difference of the doubts: {low:+.3f} to {high:+.3f}; at most {quality['margin']:+g} is no worse"
 
 
 def _side(pair: JsonObject, side: str) -> tuple[object, ...]:

@@ -155,6 +155,10 @@ class SampledCall(NamedTuple):
     output_tokens: int | None
     finish: str | None
     answer_chars: int | None
+    cost_usd: float | None = None
+    doubt: float | None = None
+    agreement: float | None = None  # of a shadow call, as the next one
+    live_doubt: float | None = None
 
 
 class Pair(NamedTuple):

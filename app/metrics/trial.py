@@ -1,7 +1,8 @@
 """Compare a primary with its candidate on the same requests.  Pure.
 
-The quality of replies is not judged.  The counts (failures, empty, cut and refused replies, length) can be reasons
-against a candidate.  The only reason for a candidate is that it is faster.
+The counts (failures, empty, cut and refused replies, length) and the doubt of its answers can be reasons against a
+candidate.  It is promoted when there is none, when its answers are no worse, and when it is faster or cheaper.  This is
+read from intervals that hold however often a report is made.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from dataclasses import dataclass
 from statistics import median
 
 from app.metrics.aggregates import Spread
+from app.metrics.interval import interval
+from app.metrics.quality import NO_WORSE, Quality, quality
 from app.metrics.queries import Pair, SampledCall
 from app.types import JsonDict, Outcome
 from app.wire.finish import cut_of
 from app.words import rounded
 
 ENOUGH_SAMPLES = 20
-INSUFFICIENT, HOLD = "insufficient-data", "hold"
-FASTER, SLOWER = "faster; quality not judged", "slower; quality not judged"
+INSUFFICIENT, HOLD, PROMOTE = "insufficient-data", "hold", "promote"
 
 _CUT, _REFUSED = "max_output_tokens", "content_filter"  # as in app/wire/finish.py
 _TOOL_CALLS = frozenset(("tool_calls", "function_call"))
@@ -72,8 +74,8 @@ def compared(primary: str, candidate: str, sampled: Sequence[Pair], echoes: Coll
     both = [pair for pair in sampled if pair.live.outcome == pair.shadow.outcome == Outcome.OK]
     first = _Side([pair.live for pair in sampled], [pair.live for pair in both])
     second = _Side([pair.shadow for pair in sampled], [pair.shadow for pair in both])
-    ratio = _length_ratio(both)
-    advice = _advice(first, second, ratio, [name for name in (primary, candidate) if name in echoes])
+    ratio, answers = _length_ratio(both), quality(pair.shadow for pair in both)
+    advice = _advice(first, second, ratio, answers, [name for name in (primary, candidate) if name in echoes])
     return {
         "primary": primary,
         "candidate": candidate,
@@ -82,6 +84,7 @@ def compared(primary: str, candidate: str, sampled: Sequence[Pair], echoes: Coll
         **_columns("primary", first),
         **_columns("candidate", second),
         "lengthRatio": rounded(ratio, 2),
+        "quality": answers.document(),
         "recommendation": advice.recommendation,
         "reasons": list(advice.reasons),
     }
@@ -98,7 +101,7 @@ def _columns(side: str, calls: _Side) -> JsonDict:
     }
 
 
-def _advice(primary: _Side, candidate: _Side, ratio: float | None, echoes: Sequence[str]) -> _Advice:
+def _advice(primary: _Side, candidate: _Side, ratio: float | None, answers: Quality, echoes: Sequence[str]) -> _Advice:
     """Return the recommendation that follows from the samples, with the reasons against the candidate."""
     against = [f"{name} is type echo, which is no model: it repeats what it is told" for name in echoes]
     if len(candidate.sampled) < ENOUGH_SAMPLES:
@@ -117,15 +120,42 @@ def _advice(primary: _Side, candidate: _Side, ratio: float | None, echoes: Seque
         against.append(
             f"the candidate's answers are short: {ratio:.2f} times the primary's, so the times do not compare"
         )
+    if answers.is_worse:
+        against.append(
+            f"the candidate's answers are worse: their mean doubt is {answers.doubt:.2f}, that of the primary's "
+            f"{answers.primary_doubt:.2f}"
+        )
     first, second = primary.latency, candidate.latency
     if first.average is None or second.average is None:
         return _Advice(HOLD, against)
     faster = second.average < first.average
+    speed = "faster" if faster else "slower" if second.average > first.average else "as fast"
     if faster and (second.percentile(0.95) or 0) > (first.percentile(0.95) or 0):
         against.append("the candidate is faster on average, but slower at p95")
-    if second.average == first.average:
+    is_cheaper = _is_less(_costs(candidate), _costs(primary))
+    if second.average == first.average and not is_cheaper:
         against.append("the candidate is as fast as the primary")
-    return _Advice(HOLD if against else FASTER if faster else SLOWER, against)
+    if against:
+        return _Advice(HOLD, against)
+    is_faster = faster and _is_less(_latencies(candidate), _latencies(primary))
+    if answers.word == NO_WORSE and (is_faster or is_cheaper):
+        return _Advice(PROMOTE)
+    return _Advice(f"{speed}; quality {answers.word}")
+
+
+def _latencies(side: _Side) -> list[int]:
+    return [call.latency_ms for call in side.paired]
+
+
+def _costs(side: _Side) -> list[float | None]:
+    return [call.cost_usd for call in side.paired]
+
+
+def _is_less(ours: Iterable[float | None], theirs: Iterable[float | None]) -> bool:
+    """Return True when our value is the smaller one of its pair more often than the larger one, and that is no chance.
+    Unknown values do not count."""
+    pairs = [(our, their) for our, their in zip(ours, theirs, strict=True) if our is not None and their is not None]
+    return interval([(our > their) - (our < their) for our, their in pairs])[1] < 0
 
 
 def _failed(side: _Side) -> float:

@@ -170,7 +170,8 @@ than 8,000 tokens is never `low`.
 After the primary backend succeeded, the router sends a sample of the requests to its candidate too. These shadow calls
 are buffered and run in the background, at most four at a time in each worker. The client never gets their replies. A
 private request is never sent to a candidate that is not local. `GET /v1/ab` and `flask ab report` compare the two
-backends on the same requests. They do not judge the quality of the replies.
+backends on the same requests. Both answers are judged by the function that judges those of routes with `verify`; only
+numbers are stored. A candidate with no worse answers that is faster or cheaper is promoted.
 """,
     "sensitivity": """\
 A request is private when its header `X-LLR-Sensitivity` is `high`, or when a detector or pattern matches in any text of

@@ -592,15 +592,15 @@ def test_a_mirrored_call_stands_beside_the_live_call_of_its_request(store: Store
             build.record(request_id="r1", ts_ms=now - 500, kind="probe"),
             build.record(request_id="r2", ts_ms=now - 500),
             build.record(request_id="r3", ts_ms=now - 500),
-            mirrored(1, now, now - 500, finish="length", answer_chars=2),
+            mirrored(1, now, now - 500, finish="length", answer_chars=2, doubt=0.25, agreement=0.5, live_doubt=0.75),
             mirrored(2, now, now - 500, outcome="cancelled"),
             mirrored(3, now, now - 501),  # another request of that name
             mirrored(4, now, now - 500),
         ]
     )
     (pair,) = store.pairs(now - 10_000)
-    assert pair.live == ("local", "m", 100, "ok", 3, "stop", 7)
-    assert pair.shadow == ("cloud", "m", 50, "ok", None, "length", 2)
+    assert pair.live == ("local", "m", 100, "ok", 3, "stop", 7, None, None, None, None)
+    assert pair.shadow == ("cloud", "m", 50, "ok", None, "length", 2, None, 0.25, 0.5, 0.75)
     assert store.pairs(now + 1) == []
 
 

@@ -1,8 +1,10 @@
-"""A candidate beside its primary, on the same requests: what speaks against it, and the best that is said of it."""
+"""A candidate beside its primary, on the same requests: what speaks against it, and when it is promoted."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from app.metrics.queries import Pair, SampledCall
 from app.metrics.summary import ab_report
 from app.metrics.trial import compared
 from app.types import ABTest
+from tests.metrics.trials import Trial, first_promotion
 
 
 def call(**facts: Any) -> SampledCall:
@@ -20,6 +23,12 @@ def call(**facts: Any) -> SampledCall:
 
 def pairs(number: int = 20, live: dict[str, Any] | None = None, **mirrored: Any) -> list[Pair]:
     return [Pair(call(**(live or {})), call(**{"backend": "cloud", "latency_ms": 50, **mirrored}))] * number
+
+
+def judged(doubt: float, live_doubt: float, number: int = 100, **facts: Any) -> list[Pair]:
+    """Return pairs whose candidate's doubt is alternately higher and lower by 0.1."""
+    halves = [{"doubt": doubt + 0.1}, {"doubt": doubt - 0.1}]
+    return [pairs(1, **half, live_doubt=live_doubt, agreement=0.5, **facts)[0] for half in halves * (number // 2)]
 
 
 ONE_LATE = [*pairs(18, latency_ms=10), *pairs(2, latency_ms=200)]
@@ -56,6 +65,41 @@ CASES: dict[str, tuple[Sequence[Pair], str, str]] = {
         "faster; quality not judged",
         "",
     ),
+    "no worse": (judged(0.3, 0.3), "faster; quality undecided", ""),
+    "no worse, on more requests": (judged(0.3, 0.3, 600), "promote", ""),
+    "as good in each pair": (judged(0.3, 0.3, 400, live={"latency_ms": 51}), "promote", ""),
+    "better": (judged(0.2, 0.3), "promote", ""),
+    "better, on too few requests": (judged(0.2, 0.3, 20), "faster; quality undecided", ""),
+    "better, on one request in two": ([*judged(0.2, 0.3), *pairs(100)], "promote", ""),
+    "better and slower": (judged(0.2, 0.3, latency_ms=101), "slower; quality no worse", ""),
+    "better and as fast": (judged(0.2, 0.3, latency_ms=100), "hold", "as fast"),
+    "better, slower and cheaper": (
+        judged(0.2, 0.3, latency_ms=101, cost_usd=0.1, live={"cost_usd": 0.2}), "promote", "",
+    ),
+    "better, as fast and cheaper": (
+        judged(0.2, 0.3, latency_ms=100, cost_usd=0.1, live={"cost_usd": 0.2}), "promote", "",
+    ),
+    "better and dearer": (judged(0.2, 0.3, cost_usd=0.2, live={"cost_usd": 0.1}), "promote", ""),
+    "better, slower and of unknown price": (
+        judged(0.2, 0.3, latency_ms=101, live={"cost_usd": 0.2}), "slower; quality no worse", "",
+    ),
+    "better, and faster half of the time": (
+        [*judged(0.2, 0.3, latency_ms=50), *judged(0.2, 0.3, latency_ms=120, live={"latency_ms": 119}),
+         *pairs(20, {"latency_ms": 300}, latency_ms=120)],
+        "faster; quality no worse", "",
+    ),
+    "better, but cut": (judged(0.2, 0.3, finish="length"), "hold", "cut"),
+    "better, but it fails": ([*judged(0.2, 0.3), *pairs(1, outcome="error")], "hold", "fails more often"),
+    "worse": (judged(0.5, 0.3), "hold", "answers are worse: their mean doubt is 0.50, that of the primary's 0.30"),
+    "worse, on too few requests": (judged(0.4, 0.3, 20), "faster; quality undecided", ""),
+    "a little worse": (judged(0.33, 0.3), "faster; quality undecided", ""),
+    "worse by less than the margin": (
+        pairs(1000, doubt=0.31, live_doubt=0.3), "promote", "",
+    ),
+    "worse by the margin": (pairs(2000, doubt=0.32, live_doubt=0.3), "hold", "worse"),
+    "one side of each pair is judged": (
+        [*pairs(100, doubt=0.1), *pairs(100, live_doubt=0.3)], "faster; quality not judged", "",
+    ),
     "its failures take long": ([*pairs(19, LONG), *pairs(1, LONG, outcome="error", latency_ms=9)], "hold", "fails"),
 }  # fmt: skip
 
@@ -85,6 +129,44 @@ def test_only_requests_that_both_answered_are_timed() -> None:
     assert (entry["primarySuccessRate"], entry["candidateSuccessRate"]) == (1, 0.6667)
 
 
+NOT_JUDGED = {
+    "n": 0, "agreement": None, "doubt": None, "primaryDoubt": None, "difference": None, "margin": 0.02,
+}  # fmt: skip
+
+
+def test_the_quality_of_answers() -> None:
+    sampled = [*judged(0.2, 0.3), *pairs(3, agreement=1.0), *pairs(50), *pairs(1, doubt=0.9, outcome="error")]
+    quality = compared("local", "cloud", sampled, ())["quality"]
+    low, high = quality.pop("difference")
+    assert low < -0.1 < high
+    assert quality == {"n": 100, "agreement": 0.515, "doubt": 0.2, "primaryDoubt": 0.3, "margin": 0.02}
+
+
+def test_the_simulation_finds_the_first_report_that_promotes() -> None:
+    for seed in range(3):
+        sampled = list(islice(Trial(-0.1, 0.5).pairs(Random(seed)), 150))
+        advice = [compared("a", "b", sampled[:end], ())["recommendation"] for end in range(1, 151)]
+        assert first_promotion(iter(sampled), 150) == advice.index("promote") + 1
+
+
+@pytest.mark.parametrize(
+    "trial, fewest, most",
+    [
+        (Trial(), 0, 2),  # A = A
+        (Trial(cost=1.0), 0, 2),
+        (Trial(0.02, 0.5), 0, 2),  # worse by the margin
+        (Trial(0.03, 0.5), 0, 0),  # 10 % more doubt
+        (Trial(0.1, 0.5), 0, 0),
+        (Trial(-0.1, 0.5), 40, 40),
+    ],
+    ids=str,
+)
+def test_a_report_after_every_pair_promotes_no_candidate_by_chance(trial: Trial, fewest: int, most: int) -> None:
+    """At most 5 % of the trials; `make bench-trials` makes 1,000 of 2,000 pairs."""
+    promoted = [seed for seed in range(40) if first_promotion(trial.pairs(Random(seed)), 600)]
+    assert fewest <= len(promoted) <= most
+
+
 def test_the_report() -> None:
     other = Pair(call(backend="spare"), call(backend="cloud"))  # failed before the primary answered
     trial = ABTest(enabled=True, sample_rate=0.1, candidates={"local": "cloud", "cloud": "third"})
@@ -99,14 +181,14 @@ def test_the_report() -> None:
                 "primaryEmptyShare": 0, "primaryCutShare": 0, "primaryRefusedShare": 0,
                 "candidateAvgLatency": 50, "candidateP95Latency": 50, "candidateSuccessRate": 1.0,
                 "candidateEmptyShare": 0.25, "candidateCutShare": 0.25, "candidateRefusedShare": 0,
-                "lengthRatio": 1.5, "recommendation": "insufficient-data", "reasons": [],
+                "lengthRatio": 1.5, "quality": NOT_JUDGED, "recommendation": "insufficient-data", "reasons": [],
             },
             {
                 "primary": "cloud", "candidate": "third", "candidateSamples": 0, "pairs": 0,
                 **{f"{side}{column}": None for side in ("primary", "candidate") for column in (
                     "AvgLatency", "P95Latency", "SuccessRate", "EmptyShare", "CutShare", "RefusedShare",
                 )},
-                "lengthRatio": None, "recommendation": "insufficient-data", "reasons": [],
+                "lengthRatio": None, "quality": NOT_JUDGED, "recommendation": "insufficient-data", "reasons": [],
             },
         ],
     }  # fmt: skip

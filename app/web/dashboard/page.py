@@ -20,7 +20,7 @@ from werkzeug import Response as AnyResponse
 from app.dry_run import dry_run
 from app.errors import NotAllowed, RequestError, RouterError
 from app.metrics.summary import window_hours
-from app.metrics.trial import ENOUGH_SAMPLES, FASTER
+from app.metrics.trial import ENOUGH_SAMPLES, PROMOTE
 from app.routing.explain import describe_calls, explanation
 from app.storage import StoreError, now_ms
 from app.types import ChatRequest, JsonDict, JsonObject, Sensitivity
@@ -153,7 +153,7 @@ def _page(preview: JsonObject) -> Response:
         only_echo=services.policy.echoes == services.policy.backends.keys(),
         models=list(listed(services)), preview={"model": "auto", **preview},
         base_url=f"{http.host_url}v1", wants_key=_access().wants_key,
-        enough=ENOUGH_SAMPLES, faster=FASTER,
+        enough=ENOUGH_SAMPLES, promote=PROMOTE, quality_note=tables.quality_note,
         version=VERSION, policy_version=services.policy.version, workers=max(1, len(workers)),
         queued=sum(worker.get("queued", 0) for worker in workers.values()),
     )  # fmt: skip

@@ -280,6 +280,18 @@ def _judged_row(name: str, row: JsonObject) -> JsonDict:
     }
 
 
+# --- A/B trial ----------------------------------------------------------------------------------
+
+
+def quality_note(quality: JsonObject) -> str:
+    """Return the end of a sentence about the answers of both backends; "" when none was judged."""
+    if not quality["n"]:
+        return ""
+    agreement = "" if quality["agreement"] is None else f", agreement {quality['agreement']:.2f}"
+    doubts = f"mean doubt {quality['doubt']:.2f}, that of the primary {quality['primaryDoubt']:.2f}"
+    return f"; {quality['n']:,} answers were judged: {doubts}{agreement}"
+
+
 # --- calls --------------------------------------------------------------------------------------
 
 _REASONS: Mapping[str, str] = {
