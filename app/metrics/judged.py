@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from app.metrics.aggregates import Aggregate, Key, merged
+from app.metrics.aggregates import Aggregate, Key, Spread, counted
 from app.types import JsonDict, JsonObject, Kind, Policy, Price, Route, Verified
 from app.words import rounded
 
@@ -22,8 +22,8 @@ _SENT = (Verified.KEPT, Verified.RELEASED)
 class _Judged:
     """Hold the aggregates of one route, or of several."""
 
-    live: Aggregate = field(default_factory=Aggregate)
-    opinions: Aggregate = field(default_factory=Aggregate)
+    requests: int = 0
+    opinions: Aggregate = field(default_factory=Aggregate)  # without distributions, as the next ones except `held`
     by_result: dict[str, Aggregate] = field(default_factory=dict)  # `verified` -> calls
     reasons: Counter[str] = field(default_factory=Counter)  # of the escalated ones
     unpriced: set[str] = field(default_factory=set)  # backends that were asked first, or for a second opinion
@@ -31,19 +31,30 @@ class _Judged:
     def add(self, key: Key, calls: Aggregate) -> None:
         """Add live calls or second opinions."""
         if key.kind == Kind.VERIFY:
-            self.opinions.merge(calls)
+            self.opinions.merge_counts(calls)
         else:
-            self.live.merge(calls)
+            self.requests += calls.requests
             if key.verified:
-                self.by_result.setdefault(key.verified, Aggregate()).merge(calls)
+                result = self.by_result.setdefault(key.verified, Aggregate())
+                result.merge_counts(calls)
+                result.held.merge(calls.held)
             if key.is_set_aside:
                 self.reasons[key.verified_reason or "unknown"] += calls.calls
         if (key.kind == Kind.VERIFY or key.verified in _ASKED_FIRST) and calls.counted > calls.priced:
             self.unpriced.add(key.backend)
 
     def of(self, *results: Verified) -> Aggregate:
-        """Return the sum of the calls whose judgement had one of these results."""
-        return merged(self.by_result[result] for result in results if result in self.by_result)
+        """Return the counts of the calls whose judgement had one of these results."""
+        return counted(self.by_result[result] for result in results if result in self.by_result)
+
+    @property
+    def held(self) -> Spread:
+        """Return the time for which answers were held."""
+        held = Spread()
+        for result in _ASKED_FIRST:
+            if result in self.by_result:
+                held.merge(self.by_result[result].held)
+        return held
 
 
 def judged_report(aggregates: Mapping[Key, Aggregate], policy: Policy) -> JsonDict:
@@ -78,16 +89,16 @@ def _row(name: str, judged: _Judged, route: Route | None, policy: Policy) -> Jso
 
 
 def _numbers(judged: _Judged) -> JsonDict:
-    first, opinions = judged.of(*_ASKED_FIRST), judged.opinions
+    first, held, opinions = judged.of(*_ASKED_FIRST), judged.held, judged.opinions
     escalated = judged.of(Verified.ESCALATED).calls
     return {
-        "requests": judged.live.requests,
+        "requests": judged.requests,
         "asked_first": first.calls,
         **{result.value: judged.of(result).calls for result in Verified},
         "escalated_share": round(escalated / first.calls, 4) if first.calls else None,
         "reasons": dict(sorted(judged.reasons.items())),
-        "avg_added_ms": rounded(first.held.average),
-        "p95_added_ms": rounded(first.held.percentile(0.95)),
+        "avg_added_ms": rounded(held.average),
+        "p95_added_ms": rounded(held.percentile(0.95)),
         "second_opinions": opinions.calls,
         "second_opinion_usd": None if opinions.counted > opinions.priced else round(opinions.cost_usd, 6),
     }

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import TypeVar
 
-from app.metrics.aggregates import Aggregate, Key, Spread, merged
+from app.metrics.aggregates import Aggregate, Key, Spread, counted, merged
 from app.metrics.judged import judged_report
 from app.metrics.queries import Pair
 from app.metrics.trial import compared
@@ -36,11 +36,11 @@ def metrics_summary(aggregates: Mapping[Key, Aggregate], hours: float, extra: Js
     except in `shadow_calls` and `second_opinions`.  The cost is that of live calls and of second opinions."""
     live, paid = _of_kind(aggregates, Kind.LIVE), _of_kind(aggregates, *PAID)
     of_backends, of_routes = _merged_by(live, _backend), _merged_by(live, _route)
-    costs, route_costs = _merged_by(paid, _backend), _merged_by(paid, _route)
-    models, model_costs = _merged_by(live, _model), _merged_by(paid, _model)
-    shadows = by_backend(aggregates, Kind.SHADOW)
-    opinions = by_backend(aggregates, Kind.VERIFY)
-    aside = _merged_by(_set_aside(live), _route)
+    costs, route_costs = _counted_by(paid, _backend), _counted_by(paid, _route)
+    models, model_costs = _merged_by(live, _model), _counted_by(paid, _model)
+    shadows = _counted_by(_of_kind(aggregates, Kind.SHADOW), _backend)
+    opinions = _counted_by(_of_kind(aggregates, Kind.VERIFY), _backend)
+    aside = _counted_by(_set_aside(live), _route)
     return {
         "window_hours": plain_number(hours),
         "backends": [
@@ -68,10 +68,10 @@ def metrics_summary(aggregates: Mapping[Key, Aggregate], hours: float, extra: Js
 
 def overview(aggregates: Mapping[Key, Aggregate], policy: Policy, observations: Observations) -> JsonDict:
     """Return `total`, `savings` and `verify` of `/v1/metrics`: the figures over all backends."""
-    live, costs = _of_kind(aggregates, Kind.LIVE), by_backend(aggregates, *PAID)
-    total, aside, paid = merged(live.values()), merged(_set_aside(live).values()), merged(costs.values())
+    live, costs = _of_kind(aggregates, Kind.LIVE), _counted_by(_of_kind(aggregates, *PAID), _backend)
+    total, aside, paid = merged(live.values()), counted(_set_aside(live).values()), counted(costs.values())
     answers = {key: calls for key, calls in live.items() if not key.is_set_aside}
-    local = merged(calls for key, calls in answers.items() if is_local(Target(key.backend, key.model), observations))
+    local = counted(calls for key, calls in answers.items() if is_local(Target(key.backend, key.model), observations))
     successes = total.successes - aside.successes
     return {
         "total": {
@@ -82,7 +82,7 @@ def overview(aggregates: Mapping[Key, Aggregate], policy: Policy, observations: 
             "counted_calls": total.counted,
             "unpriced": unpriced(costs),
         },
-        "savings": savings(merged(answers.values()), costs, policy),
+        "savings": savings(counted(answers.values()), costs, policy),
         "verify": judged_report(aggregates, policy),
     }
 
@@ -203,10 +203,18 @@ def _model(key: Key) -> tuple[str, str]:
 
 def _merged_by(aggregates: Mapping[Key, Aggregate], name: Callable[[Key], Name]) -> dict[Name, Aggregate]:
     """Add up aggregates whose keys have the same name."""
-    groups: dict[Name, list[Aggregate]] = defaultdict(list)
+    groups: dict[Name, Aggregate] = defaultdict(Aggregate)
     for key, aggregate in aggregates.items():
-        groups[name(key)].append(aggregate)
-    return {name: merged(group) for name, group in groups.items()}
+        groups[name(key)].merge(aggregate)
+    return groups
+
+
+def _counted_by(aggregates: Mapping[Key, Aggregate], name: Callable[[Key], Name]) -> dict[Name, Aggregate]:
+    """Add up the counts of aggregates whose keys have the same name."""
+    groups: dict[Name, Aggregate] = defaultdict(Aggregate)
+    for key, aggregate in aggregates.items():
+        groups[name(key)].merge_counts(aggregate)
+    return groups
 
 
 def by_backend(aggregates: Mapping[Key, Aggregate], *kinds: Kind) -> dict[str, Aggregate]:
