@@ -99,11 +99,40 @@ def _lines(report: JsonObject) -> Iterator[str]:
     for change, meaning in _MEANING.items():
         if report[change]:
             yield f"{change:10} {report[change]:8}  {report[change] / total:7.2%}  {meaning}"
+    yield from _judged(report["verify"])
     if not report["changed"]:
         return
     rows = [row for entry in report["changes"] for row in _then_and_now(entry)]
     yield "\n" + table(("requests", "", "route", "target", "USD", "ms"), rows) + "\n"
     yield from _effects(report)
+
+
+_UNKNOWN = {
+    "other_target": "another model is asked first, and its answer is not known",
+    "no_doubt": "the answer was not judged then, so it has no doubt",
+    "other_parts": "the stored doubt has a second opinion, by which this policy does not judge",
+}
+
+
+def _judged(judged: JsonObject) -> Iterator[str]:
+    """Yield the answers that were judged then, or would be judged now; nothing when there are none."""
+    if not judged["requests"]:
+        return
+    then, now, cost = judged["then"], judged["now"], judged["cost_usd"]
+    rows = [(name.replace("_", " "), then.get(name, 0), number) for name, number in now.items()]
+    yield "\n" + table(("answers judged", "then", "now"), [row for row in rows if row[1] or row[2]])
+    for reason, number in judged["unknown"].items():
+        if number:
+            yield folded("unknown", f"{number}: {_UNKNOWN[reason]}", 9)
+    if judged["without_opinion"]:
+        yield folded(
+            "doubt",
+            f"{judged['without_opinion']} were judged without a second opinion; whether one would change the result is "
+            "not known",
+            9,
+        )
+    costs = ", ".join(f"{time} {_number(cost[time], '.4f')} USD" for time in ("then", "now"))
+    yield folded("cost", f"{costs} (known for {cost['known']} of {judged['requests']})", 9)
 
 
 def _then_and_now(entry: JsonObject) -> Iterator[tuple[object, ...]]:

@@ -11,7 +11,7 @@ import peewee
 from app.metrics.window import AHEAD_MS
 from app.storage import Storage, columns, fetch, now_ms
 from app.storage.model import Metric
-from app.types import Classification, JsonDict
+from app.types import Classification, JsonDict, Kind
 from app.words import utc
 
 _PAGE_ROWS = 500  # of a long read: small pages need little memory and no long transaction; larger ones are no faster
@@ -86,11 +86,14 @@ class SentCall(NamedTuple):
 
 
 class PastCall(NamedTuple):
-    """Hold the columns of one live call that a replay reads."""
+    """Hold the columns of one live call, or of a second opinion, that a replay reads."""
 
     id: int
     ts: int
     request_id: str
+    kind: str | None
+    backend: str
+    reason: str | None
     surface: str
     route: str
     stream: bool
@@ -102,6 +105,10 @@ class PastCall(NamedTuple):
     input_tokens: int | None
     output_tokens: int | None
     cost_usd: float | None
+    verified: str | None
+    doubt: float | None
+    fault: str | None
+    agreement: float | None
     policy: str
     asked_model: str | None
     basis: str | None
@@ -255,13 +262,13 @@ def egress(storage: Storage, since_ms: int) -> Iterator[list[SentCall]]:
 
 
 def live_calls(storage: Storage, since_ms: int) -> Iterator[tuple[float, list[PastCall]]]:
-    """Yield the live calls since then, oldest first, in pages: the share that was read so far, and the calls.  Calls
-    that end meanwhile are left out."""
+    """Yield the live calls and second opinions since then, oldest first, in pages: the share that was read so far, and
+    the calls.  Calls that end meanwhile are left out."""
     with storage.reading() as database:
         outer = Metric.select(peewee.fn.MIN(Metric.id), peewee.fn.MAX(Metric.id)).where(Metric.ts >= since_ms)
         first, last = outer.scalar(database, as_tuple=True)
     after = (first or 0) - 1
-    live = (Metric.ts >= since_ms) & ~Metric.shadow
+    live = (Metric.ts >= since_ms) & (~Metric.shadow | (Metric.kind == Kind.VERIFY))
     wanted = [getattr(Metric, name) for name in (*PastCall._fields[:-1], *_TAGS)]
     while first is not None and after < last:
         with storage.reading() as database:

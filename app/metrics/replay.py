@@ -9,13 +9,14 @@ policy that made the decisions, no decision changes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
 from app.errors import RouterError
 from app.metrics.queries import PastCall
+from app.metrics.rejudged import JudgedRequest, Rejudged
 from app.metrics.rows import MOST_CHARS
 from app.routing.basis import load, observations_of
 from app.routing.classify import tag_complexity
@@ -29,17 +30,20 @@ from app.types import (
     Classification,
     Decision,
     JsonDict,
+    Kind,
     Lane,
     Observations,
     Policy,
+    Reason,
     Sensitivity,
     Target,
+    Verified,
     Wire,
 )
 from app.wire.chat.request import ChatBody
 from app.wire.json_body import JsonBody
 
-_MOST_WAITING = 10_000  # requests whose first call failed; a later row may hold a call that succeeded
+_MOST_WAITING = 10_000  # requests with rows that wait for a later row: the call that answered, or the first call
 _MOST_GROUPS = 500
 _MOST_VERSIONS = 20
 _EXAMPLES = 3
@@ -75,8 +79,16 @@ class PastRequest:
 
     first: PastCall
     answer: PastCall | None
+    others: Sequence[PastCall]  # all its calls but the first
     tags: Classification
     basis: Basis
+
+    @property
+    def cost_usd(self) -> float | None:
+        """Return the cost of its calls; None = that of the answer is unknown."""
+        if self.answer is None or self.answer.cost_usd is None:
+            return None
+        return sum(call.cost_usd or 0.0 for call in (self.first, *self.others))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +146,9 @@ class Replay:
         """Take the policy to decide by, and the names of its backends that are local now."""
         self._policy = policy
         self._local = local
-        self._waiting: dict[str, PastCall] = {}  # request id -> first call, which failed
+        self._waiting: dict[str, list[PastCall]] = {}  # request id -> its first call, which did not answer it; more
+        self._early: dict[str, list[PastCall]] = {}  # request id -> calls whose rows come before that of the first one
+        self._rejudged = Rejudged(policy)
         self._counts: Counter[str] = Counter()
         self._versions: Counter[str] = Counter()
         self._total = Effect()
@@ -145,18 +159,36 @@ class Replay:
     def take(self, calls: Iterable[PastCall]) -> Iterator[Verdict]:
         """Yield the verdicts on the requests that these calls complete."""
         for call in calls:
-            if call.basis is None:
-                first = self._waiting.pop(call.request_id, None) if call.ok else None
-                if first:
-                    yield from self._judge(first, call)
-                elif call.tags is None and call.fallback_for is None:
-                    self._not_replayed += 1
-            elif call.ok or call.asked_model is None:
-                yield from self._judge(call, call)
-            else:
-                self._waiting[call.request_id] = call
-                if len(self._waiting) > _MOST_WAITING:
-                    yield from self._judge(self._waiting.pop(next(iter(self._waiting))), None)
+            if call.basis is not None:
+                yield from self._take_first(call)
+            elif call.request_id in self._waiting:
+                yield from self._take_later(call)
+            elif call.kind == Kind.VERIFY or call.reason == Reason.ESCALATED:
+                self._early.setdefault(call.request_id, []).append(call)
+                if len(self._early) > _MOST_WAITING:
+                    del self._early[next(iter(self._early))]
+            elif call.tags is None and call.fallback_for is None:
+                self._not_replayed += 1
+
+    def _take_first(self, first: PastCall) -> Iterator[Verdict]:
+        others = self._early.pop(first.request_id, [])
+        if first.verified == Verified.ESCALATED:
+            answer = next((call for call in others if call.kind != Kind.VERIFY and call.ok), None)
+        else:
+            answer = first if first.ok else None
+        if answer or first.asked_model is None:
+            yield from self._judge([first, *others], answer)
+            return
+        self._waiting[first.request_id] = [first, *others]
+        if len(self._waiting) > _MOST_WAITING:
+            yield from self._judge(self._waiting.pop(next(iter(self._waiting))), None)
+
+    def _take_later(self, call: PastCall) -> Iterator[Verdict]:
+        calls = self._waiting[call.request_id]
+        calls.append(call)
+        if call.ok and call.kind != Kind.VERIFY:
+            del self._waiting[call.request_id]
+            yield from self._judge(calls, call)
 
     def finish(self) -> Iterator[Verdict]:
         """Yield the verdicts on the requests that no call answered."""
@@ -176,6 +208,7 @@ class Replay:
             "decided_under": dict(self._versions),
             **{name: value for name, value in self._total.document().items() if name != "requests"},
             "privacy": self._privacy,
+            "verify": self._rejudged.document(),
             "changes": [
                 {**group._asdict(), **effect.document(), "examples": effect.examples} for group, effect in groups
             ],
@@ -183,15 +216,20 @@ class Replay:
 
     # --- inside ---
 
-    def _judge(self, first: PastCall, answer: PastCall | None) -> Iterator[Verdict]:
-        """Yield the verdict on a request; nothing when its row has too little data."""
+    def _judge(self, calls: Sequence[PastCall], answer: PastCall | None) -> Iterator[Verdict]:
+        """Yield the verdict on a request, whose first call comes first; nothing when its row has too little data."""
+        first, *others = calls
         if first.tags is None or first.asked_model is None or first.basis is None:
             self._not_replayed += 1
             return
-        past = PastRequest(first, answer, first.tags, load(first.policy, first.asked_model, first.basis))
+        past = PastRequest(first, answer, others, first.tags, load(first.policy, first.asked_model, first.basis))
         observations = self._observations(past.basis)
         try:
-            verdict = _compared(past, self._decide(past, observations))
+            decision = self._decide(past, observations)
+            verdict = _compared(past, decision)
+            if first.ok:
+                judged = JudgedRequest(first, past.basis.targets[0], others)
+                self._rejudged.add(judged, decision, is_same_policy=self._same_policy(past.basis))
         except RouterError as error:
             verdict = Verdict(past, Change.REFUSED, error.code or "refused", None)
         self._add(verdict, observations)
@@ -266,9 +304,9 @@ class Replay:
         if answer is None:
             return
         cost = config.price.cost_usd(answer.input_tokens, answer.output_tokens) if config.price else None
-        if answer.cost_usd is not None:
+        if past.cost_usd is not None:
             effect.then_known += 1
-            effect.then_usd += answer.cost_usd
+            effect.then_usd += past.cost_usd
         if cost is not None:
             effect.now_known += 1
             effect.now_usd += cost

@@ -150,7 +150,8 @@ class Store:
         return queries.egress(self._storage, since_ms)
 
     def live_calls(self, since_ms: int) -> Iterator[tuple[float, list[PastCall]]]:
-        """Yield every live call since then, oldest first, in pages: the share that was read so far, and the calls."""
+        """Yield every live call and second opinion since then, oldest first, in pages: the share that was read so far,
+        and the calls."""
         return queries.live_calls(self._storage, since_ms)
 
     def exists(self) -> bool:
