@@ -11,18 +11,18 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from app.finish import cut_of
 from app.metrics.aggregates import Spread
 from app.metrics.interval import interval
 from app.metrics.quality import NO_WORSE, Quality, quality
 from app.metrics.queries import Pair, SampledCall
 from app.types import JsonDict, Outcome
-from app.wire.finish import cut_of
 from app.words import rounded
 
 ENOUGH_SAMPLES = 20
 INSUFFICIENT, HOLD, PROMOTE = "insufficient-data", "hold", "promote"
 
-_CUT, _REFUSED = "max_output_tokens", "content_filter"  # as in app/wire/finish.py
+_CUT, _REFUSED = "max_output_tokens", "content_filter"  # as in app/finish.py
 _TOOL_CALLS = frozenset(("tool_calls", "function_call"))
 _FEWEST_FAILURES = 3  # fewer may be chance
 _SHORT = 0.5  # shorter replies take less time in any case

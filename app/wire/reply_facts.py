@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from app import finish
 from app.types import JsonObject
-from app.wire import finish
 
 REFUSAL = "refusal"
 MOST_COUNTED = 2**31 - 1  # the largest number of tokens that a backend may report

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from app import finish
 from app.types import JsonObject
-from app.wire import finish, sse
+from app.wire import sse
 from app.wire.chat.reply import read_reply
 from app.wire.chat.stream import StreamWatch
 from app.wire.error_document import error_fields, error_in, error_of

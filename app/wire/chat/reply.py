@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from app import finish
 from app.types import JsonDict, JsonObject
-from app.wire import finish
 from app.wire.reply_facts import REFUSAL, ReplyFacts, ReplyReading, text_of, token_count
 from app.wire.tool_calls import numbered
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+from app import finish
 from app.types import JsonObject
-from app.wire import finish, sse
+from app.wire import sse
 from app.wire.chat.reply import read_reply, usage_of
 from app.wire.error_document import error_in
 from app.wire.reply_facts import REFUSAL, ReplyFacts, word_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from app import finish
 from app.types import JsonDict, JsonObject
-from app.wire import finish
 from app.wire.reply_facts import ReplyFacts, ReplyReading, objects_in, text_of, token_count, word_of
 from app.wire.translator import ReplyContext
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
+from app import finish
 from app.errors import StreamInterrupted
 from app.types import JsonDict, JsonObject
-from app.wire import finish, sse
+from app.wire import sse
 from app.wire.chat.reply import first_choice, message_of
 from app.wire.chat.stream import StreamWatch
 from app.wire.error_document import error_in, error_of

@@ -1,0 +1,1 @@
+"""Judge the answer of a model by itself and beside its request, without I/O."""

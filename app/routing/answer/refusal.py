@@ -1,0 +1,123 @@
+"""Find refusals: the model says that it does not do what the request asks for.
+
+A refusal that the request wants (a letter that declines, a translation, a story) is no fault, nor is an honest limit
+("without the text I cannot …"), nor the refusal of something harmful.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from app.routing.answer.phrases import pattern_of, patterns_of
+from app.routing.answer.reading import Question
+
+_HEAD_CHARS = 500  # a refusal stands at the beginning
+_MOST_CHARS = 1_500  # of a refusal with its reasons and offers
+_MOST_BEHIND = 250  # characters behind a refusal to answer: a longer text answers after all
+_MOST_BUT = 20  # characters behind "but", until it says more than a phrase
+_MOST_WRITTEN = 250  # characters of a refusal to write something
+_WORDS_BEHIND = 3  # behind the refusal in its sentence: a letter that the request wants says more
+_SENTENCES = 3
+_NEAR_BYTES = 60  # between the parts of a refusal
+_SENTENCE = re.compile(r"[^.!?。！？।؟\n]+[.!?。！？।؟\n]*")
+_MARKUP = re.compile(r"[*_`#>\u200b]+")
+_SEPARATORS = re.compile(r"[\s,，、;:：（）()\"“”.!?。！？।؟…]+")
+# A quotation, code, JSON, a role of a dialogue ("Robot: …"), or a letter.
+_OTHER_TEXT = re.compile(
+    r"[\"“”«»„‚「『`{\[<|•]|[^\W\d_]{2,16}(?: [^\W\d_]{1,12})?: "
+    r"|(?:dear|liebe|lieber|sehr geehrte|cher|chère|estimad|querid|gentile|geachte|уважаем|дорог)[^\W\d_]* "
+)
+_CONTENT = re.compile(r"```|^\s*(?:[-*•]|\d+[.)])\s|\|.*\|", re.MULTILINE)
+_KINDS = ("help", "act", "make")
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Hold the sentence of a text that refuses."""
+
+    kind: str  # help, act or make
+    behind: str  # in the sentence
+    rest: str  # of the text
+
+
+def refuses(question: Question, text: str) -> bool:
+    """Return True when a text refuses what the request asks for, without a reason in the request."""
+    if len(text) > _MOST_CHARS:
+        return False
+    plain = _plain(text)
+    refusal = None if _OTHER_TEXT.match(plain) else _refusal(plain)
+    return refusal is not None and _stands(refusal, plain) and not _is_right(refusal, question, plain)
+
+
+def _plain(text: str) -> str:
+    """Return a text in lower case, without marks of Markdown."""
+    return _MARKUP.sub("", text).strip().lower().replace("’", "'").replace("‘", "'")
+
+
+def _refusal(plain: str) -> _Refusal | None:
+    """Return the first of the opening sentences that refuses."""
+    for number, match in enumerate(_SENTENCE.finditer(plain[:_HEAD_CHARS])):
+        if number == _SENTENCES:
+            break
+        sentence = _SEPARATORS.sub(" ", match[0]).strip().encode()
+        if pattern_of("idiom").search(sentence):
+            continue
+        for kind, end in _parts(sentence):
+            behind = sentence[end:].decode("utf-8", "replace")
+            if not _goes_on(behind):
+                return _Refusal(kind, behind, plain[match.end() :])
+    return None
+
+
+def _parts(sentence: bytes) -> Iterator[tuple[str, int]]:
+    """Yield the kinds of refusal that a sentence may be, with the ends of their words."""
+    if bare := pattern_of("bare").search(sentence):
+        yield "help", bare.span(1)[1]
+    if not pattern_of("unable").search(sentence):
+        return
+    machine = pattern_of("machine").search(sentence)
+    for language, pattern in patterns_of("unable").items():
+        unable = pattern.search(sentence)
+        first = patterns_of("first").get(language)
+        if unable is None or (first and not first.search(sentence)):
+            continue
+        if machine:
+            yield "help", max(unable.span(1)[1], machine.span(1)[1])
+        for kind in _KINDS:
+            kind_pattern = patterns_of(kind).get(language)
+            match = kind_pattern.search(sentence) if kind_pattern else None
+            if match and _gap(unable.span(1), match.span(1)) <= _NEAR_BYTES:
+                yield kind, max(unable.span(1)[1], match.span(1)[1])
+
+
+def _gap(one: tuple[int, int], other: tuple[int, int]) -> int:
+    return max(one[0], other[0]) - min(one[1], other[1])
+
+
+def _goes_on(behind: str) -> bool:
+    """Return True when a sentence says after its refusal what it does instead."""
+    match = pattern_of("but").search(behind.encode())
+    rest = behind.encode()[match.span(1)[1] :] if match else b""
+    return len(rest) > _MOST_BUT and not pattern_of("offer").search(rest)
+
+
+def _stands(refusal: _Refusal, plain: str) -> bool:
+    """Return True when nothing behind a refusal answers after all, and no reason makes it an honest limit."""
+    if _CONTENT.search(refusal.rest) or pattern_of("honest").search(plain[:_HEAD_CHARS].encode()):
+        return False
+    return refusal.kind == "help" or len(refusal.rest) <= _MOST_BEHIND
+
+
+def _is_right(refusal: _Refusal, question: Question, plain: str) -> bool:
+    """Return True when the request wants a refusal, or something harmful."""
+    ask, system = question.ask.lower().encode(), question.system.lower().encode()
+    if pattern_of("harm").search(ask) or any(pattern_of("asked").search(text) for text in (ask, system)):
+        return True
+    if pattern_of("quotes").search(ask) and pattern_of("unable").search(
+        _SEPARATORS.sub(" ", question.ask.lower()).encode()
+    ):
+        return True
+    is_written = pattern_of("writing").search(ask) is not None
+    return is_written and (len(plain) > _MOST_WRITTEN or len(refusal.behind.split()) > _WORDS_BEHIND)
