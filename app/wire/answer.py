@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from app import finish
 from app.types import JsonDict, JsonObject
-from app.wire import finish
 from app.wire.reply_facts import objects_in, word_of
 from app.wire.tool_calls import Fragment, ToolCalls, fragments_in
 
