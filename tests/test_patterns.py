@@ -92,6 +92,62 @@ PATTERNS = {
     "app/routing/turns.py _DEVANAGARI": Listed(first_match, CLASS, ("a", "é")),
     "app/routing/turns.py _KNOWN_THING": Listed(all_matches, BOUNDED, ("the ", "the a", "the a of", "the-")),
     "app/routing/turns.py _TECHNICAL": Listed(first_match, BOUNDED, ("a", "a_", "a.1", "aaA", "aA1", "a(", "a(a", "-")),
+    "app/routing/answer/arithmetic.py _EQUATION": Listed(
+        all_matches, BOUNDED, ("1 + ", "1+", "1 + 1 = ", "111111111111111", "1.1.1.1", "$1*$1")
+    ),
+    "app/routing/answer/arithmetic.py _PIECE": Listed(all_matches, POSSESSIVE, ("1", "1.", "1%", "+")),
+    "app/routing/answer/arithmetic.py _COMPARISON": Listed(
+        all_matches, BOUNDED, ("1 > ", "1.1 < ", "1 is ", "1 is greater than ", "111111111111111.")
+    ),
+    "app/routing/answer/ask.py _OPTION": Listed(all_matches, BOUNDED, ("A) ", "(A", "A.\t", "\n\n", "A.  ")),
+    "app/routing/answer/ask.py _QUOTED": Listed(all_matches, BOUNDED, ("'a", '"', "'a' or ", "`a")),
+    "app/routing/answer/ask.py _LISTED": Listed(
+        all_matches, BOUNDED, ("label ", "one of the following ", "class: ", "either the ")
+    ),
+    "app/routing/answer/ask.py _ALTERNATIVES": Listed(
+        all_matches, BOUNDED, ("a, ", "a b, ", "a/", "a or ", "a b | ", "a ,", "aaaaaaaaaaaa ")
+    ),
+    "app/routing/answer/ask.py _HOW_MANY": Listed(first_match, BOUNDED, ("how many ", "how many more ", "wie ")),
+    "app/routing/answer/ask.py _NUMBER_ASK": Listed(first_match, BOUNDED, ("what is the ", "number ", "which ")),
+    "app/routing/answer/ask.py _DATE_ASK": Listed(first_match, BOUNDED, (" ", "what ", "what is the ", "\n")),
+    "app/routing/answer/ask.py _YES_NO": Listed(first_match, BOUNDED, ("yes ", "はい", "answer with ", "ja ")),
+    "app/routing/answer/ask.py _YES_NO_START": Listed(match, ONE_PLACE, ("is", "est-ce")),
+    "app/routing/answer/ask.py _SHORT_ASK": Listed(first_match, BOUNDED, (" ", "one ", "a single ", "what is ")),
+    "app/routing/answer/ask.py _LONG_ASK": Listed(first_match, BOUNDED, ("how ", "how do ", "write")),
+    "app/routing/answer/ask.py _CODE_ASK": Listed(first_match, BOUNDED, ("`", "``", "code", "func")),
+    "app/routing/answer/ask.py _OPTION_WORDS": Listed(first_match, BOUNDED, ("which ", "option", "choos")),
+    "app/routing/answer/ask.py _QUOTED_LIST": Listed(first_match, BOUNDED, ("' ", "'or ", "',", "' or ")),
+    "app/routing/answer/ask.py _SEPARATOR": Listed(all_matches, BOUNDED, (" ", ",", " or ", "  ,")),
+    "app/routing/answer/code.py _TOKEN": Listed(
+        all_matches, POSSESSIVE, ("/*", "/* *", "#", '"', '"\\', "'a", "--", "-- ", "a", "//")
+    ),
+    "app/routing/answer/final.py _SENTENCE": Listed(all_matches, BOUNDED, (".", ". ", "。", "\n")),
+    "app/routing/answer/final.py _BOLD": Listed(all_matches, BOUNDED, ("*", "**", "**a", "**a*")),
+    "app/routing/answer/final.py _MEMBER": Listed(
+        all_matches, BOUNDED, ('"answer', '"answer" ', '"final_', "'answer': ")
+    ),
+    "app/routing/answer/final.py _MONTH_NEXT": Listed(match, BOUNDED, (" ", " Jan", "  ")),
+    "app/routing/answer/plain.py _MACRO": Listed(all_matches, BOUNDED, ("\\", "\\l", "\\left", "^", "{,", "~")),
+    "app/routing/answer/plain.py _WORDS_MACRO": Listed(
+        all_matches, BOUNDED, ("\\text{", "\\text{a", "\\text ", "\\math")
+    ),
+    "app/routing/answer/reading.py _NOTHING": Listed(whole, POSSESSIVE, (" ", "<|a|>", "<s>", "<|a")),
+    "app/routing/answer/plain.py _FRACTION": Listed(
+        all_matches, BOUNDED, ("\\frac{", "\\frac{a}", "\\frac{a}{b", "\\frac ")
+    ),
+    "app/routing/answer/plain.py _SHORT_FRACTION": Listed(all_matches, BOUNDED, ("\\frac1", "\\frac ", "\\frac")),
+    "app/routing/answer/plain.py _ROOT": Listed(all_matches, BOUNDED, ("\\sqrt{", "\\sqrt{a", "\\sqrt ")),
+    "app/routing/answer/plain.py _POWER": Listed(all_matches, BOUNDED, ("^", "^{", "^ {a", "^{a")),
+    "app/routing/answer/plain.py _NUMBER_IN_BRACKETS": Listed(all_matches, BOUNDED, ("(1", "(1.", "(1.1", "(")),
+    "app/routing/answer/plain.py _RAISED_RUN": Listed(all_matches, BOUNDED, ("²", "⁻²")),
+    "app/routing/answer/plain.py _TOKEN": Listed(
+        all_matches, POSSESSIVE, ("1.", "1,1", "1 111", "1e", "1e+", "a'", "a'a", "_", "1e1a")
+    ),
+    "app/routing/answer/value.py _LETTER": Listed(
+        all_matches, BOUNDED, ("(A", "A ", "option ", "option A", "[(", " A and", "A  ")
+    ),
+    "app/routing/answer/value.py _BRACKETED": Listed(all_matches, BOUNDED, ("(A", "( A", "option ", "option (A")),
+    "app/routing/answer/value.py _SMALL_LETTER": Listed(match, ONE_PLACE, ("a", " a", "((a")),
     "app/routing/basis.py _NAME": Listed(whole, BOUNDED, ("a", "a.", "a/")),
     "app/routing/detect.py _COUNT": Listed(all_matches, ONE_PLACE, ("{", "{1", "{1,", "{1,2")),
     "app/routing/private/texts.py _MEDIA": Listed(match, BOUNDED, ("data:image/a", "a", "a;", ";")),

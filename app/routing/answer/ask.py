@@ -1,0 +1,225 @@
+"""Tell what a question asks for: a choice, a label, yes or no, a number, a date, JSON or code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from app.routing.answer.numbers import read_number
+from app.routing.answer.plain import plain, tokens
+from app.routing.memo import Memo
+from app.types import JsonObject
+
+OPEN = 0  # any number of answers are possible
+_READ_CHARS = 3_000  # of the beginning and of the end of a question
+_LETTERS = "ABCDEFGHIJKLMNOP"
+_OPTION = re.compile(r"(?:^|(?<=[\s;,(\[]))[(\[]?([A-Pa-p]|[1-9])(?:[)\]]|[.:](?=\s))[ \t]{0,4}", re.MULTILINE)
+_QUOTED = re.compile(r"[\"'“”‘’`«»]([^\"'“”‘’`«»\n]{1,40})[\"'“”‘’`«»]")
+_LISTED = re.compile(
+    r"(?i)\b(?:labels?|categor(?:y|ies)|class(?:es)?|one of|choose from|choose between|either|kategorien?|classes?|"
+    r"clases?|categor[ií]as?)\b(?:\s(?:the|following|these|are|is|these|options|labels|categories|below"
+    r"|as)){0,4}\s{0,2}[:(\[]?\s{0,2}"
+    r"([^\n.?!()\[\]]{3,200})"
+)
+_ALTERNATIVES = re.compile(
+    r"([^\W_][\w.-]{0,24}(?:\s[^\W_][\w-]{0,24})?(?:\s{0,2}[,/"
+    r"|]\s{0,2}[^\W_][\w.-]{0,24}(?:\s[^\W_][\w-]{0,24})?){0,12})"
+    r"\s?,?\s(?:or|oder|ou|o|of|eller|lub|или|и)\s([^\W_][\w.-]{0,24})"
+)
+_HOW_MANY = re.compile(
+    r"(?i)\b(?:how many|how much|wie ?viele?|combien(?: de| d')?|cu[aá]nt[oa]s?|quant[eioa]s?|hoeveel|ile"
+    r"|skolko|сколько)\s(?:more |total |of the |different )?([^\W\d_]{2,20})?"
+)
+_NUMBER_ASK = re.compile(
+    r"(?i)\b(?:calculate|compute|what is the (?:sum|product|value|total|average|area|volume|probability"
+    r"|difference|remainder|number)|"
+    r"number only|as a number|berechne|rechne|calcul|calcula|berapa|what is [-\d(]|which number|percentage"
+    r"|what percent|solve)"
+    r"|多少|几个|いくつ|何個|몇"
+)
+_DATE_ASK = re.compile(
+    r"(?i)^\s{0,3}(?:when\b|wann\b|quand\b|cu[aá]ndo\b|quando\b|wanneer\b|kiedy\b|когда\b)|\b(?:what"
+    r"|which) (?:date|day|year|month|time)\b"
+    r"|\b(?:what is the date|on what date|welches datum|quelle date|qu[eé] fecha)\b|何日|いつ|几月"
+)
+_YES_NO = re.compile(
+    r"(?i)\byes\s?(?:or|/)\s?no\b|\btrue\s?(?:or|/)\s?false\b|\bja\s?(?:oder|/|of)\s?ne(?:in|e)\b"
+    r"|\boui ou non\b|\bs[ií] o no\b"
+    r"|\bsim ou n[aã]o\b|\bs[iì] o no\b|\btak (?:lub|czy) nie\b|\bда или нет\b|\brichtig oder falsch\b"
+    r"|\bvrai ou faux\b"
+    r"|\bverdadero o falso\b|是否|是不是|はい.{0,3}いいえ|answer (?:with )?[\"']?yes\b"
+)
+_YES_NO_START = re.compile(
+    r"(?i)^(?:is|are|was|were|do|does|did|can|could|will|would|has|have|had|should|ist|sind|war|hat|haben"
+    r"|kann|gibt|wird|"
+    r"est-ce|est|sont|peut|es|son|est[aá]|puede|hay|[eé]|s[aã]o|pode|sono|pu[oò]|is|zijn|kan|czy|är|kan)\b"
+)
+_SHORT_ASK = re.compile(
+    r"(?i)\b(?:one|a single|single) (?:word|number|letter|term)\b|\b(?:name|word|number|city|address|answer"
+    r"|letter|title) only\b|\bonly the\b|"
+    r"\banswer briefly\b|\bin one word\b|\bnothing else\b|\bein(?:em)? wort\b|\bun seul mot\b"
+    r"|\buna (?:sola )?palabra\b|"
+    r"^\s{0,3}(?:who|whose|where|which|what is the|what's the|wer|wo|welche[rs]?|qui|où|quel(?:le)?|qui[eé]n"
+    r"|d[oó]nde|cu[aá]l|quem|onde|qual|chi|dove|wie|waar|welke|кто|где)\b"
+)
+_LONG_ASK = re.compile(
+    r"(?i)\b(?:write|draft|compose|essay|story|poem|explain|describe|discuss|compare|summari[sz]e|brainstorm"
+    r"|ideas|outline|"
+    r"list|plan|rewrite|review|why|how do|how does|how can|schreibe?|erkläre?|beschreibe|écris|explique"
+    r"|escribe|explica|escreva|scrivi|spiega|"
+    r"schrijf|напиши|объясни)\b|写|解释|説明|書いて"
+)
+_CODE_ASK = re.compile(
+    r"(?i)```|\b(?:function|script|program|query|regex|class|method|sql|bash|python|javascript|implement"
+    r"|refactor|code)\b"
+)
+_OPTION_WORDS = re.compile(r"(?i)\b(?:options?|which of|choose|select|pick)\b")
+_QUOTED_LIST = re.compile(r"(?i)['\"”’`]\s?(?:,|/|or|oder|ou|o|of|или)\s?['\"“‘`]")
+_SEPARATOR = re.compile(r"\s{0,2}[,/|;]\s{0,2}|\s(?:or|and|oder)\s")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Hold what a question asks for."""
+
+    wants: str = ""  # choice, label, yes_no, number, date, json, tools, code, short, long or ""
+    options: tuple[tuple[str, str], ...] = ()  # the letter and the text of each
+    labels: tuple[str, ...] = ()
+    noun: str = ""  # of "how many …"
+    text: str = ""  # what was read of the question
+
+    @property
+    def numbers(self) -> frozenset[float]:
+        """Return the numbers of the question."""
+        return frozenset(read_number(text)[0] for text in number_words(self.text))
+
+    @property
+    def space(self) -> int:
+        """Return the number of possible answers, or OPEN."""
+        if self.options:
+            return len(self.options)
+        return 2 if self.wants == "yes_no" else len(self.labels)
+
+
+def ask_of(question: str, request: JsonObject | None = None) -> Ask:
+    """Return what a question asks for, with the chat body when there is one."""
+    ask = _read(
+        question if len(question) <= 2 * _READ_CHARS else question[:_READ_CHARS] + "\n" + question[-_READ_CHARS:]
+    )
+    wants = _wanted_by(request) if isinstance(request, Mapping) else ""
+    return Ask(wants, ask.options, ask.labels, ask.noun, ask.text) if wants else ask
+
+
+def _wanted_by(request: Mapping[str, object]) -> str:
+    """Return what a chat body asks for by its members."""
+    response_format = request.get("response_format")
+    if isinstance(response_format, Mapping) and str(response_format.get("type", "")).startswith("json"):
+        return "json"
+    choice = request.get("tool_choice")
+    return "tools" if isinstance(choice, Mapping) or choice == "required" else ""
+
+
+@Memo
+def _read(question: str) -> Ask:
+    text = question.strip()
+    options = _options(text)
+    labels = () if options else _labels(text)
+    how_many = _HOW_MANY.search(text)
+    noun = (how_many[1] or "").lower() if how_many else ""
+    return Ask(_wants(text, options, labels, bool(how_many)), options, labels, noun, text)
+
+
+def _wants(text: str, options: Sequence[object], labels: Sequence[str], counts: bool) -> str:
+    last = text[-400:].rsplit("\n", 1)[-1]
+    if options:
+        return "choice"
+    if _YES_NO.search(text):
+        return "yes_no"
+    if labels and not all(label[0].isdigit() for label in labels):
+        return "label"
+    if counts or _NUMBER_ASK.search(text):
+        return "number"
+    if _DATE_ASK.search(text):
+        return "date"
+    if _YES_NO_START.match(text[:400] if len(text) <= 400 else last) and "?" in text[-3:]:
+        return "yes_no"
+    if "json" in text.lower():
+        return "json"
+    if _SHORT_ASK.search(text):
+        return "short"
+    if _CODE_ASK.search(text):
+        return "code"
+    return "long" if _LONG_ASK.search(text) else ""
+
+
+def _options(text: str) -> tuple[tuple[str, str], ...]:
+    """Return the last list of options that begins with A or 1 and has no gap."""
+    marks = [(match[1].upper(), match.start(), match.end()) for match in _OPTION.finditer(text)]
+    best: list[tuple[str, int, int]] = []
+    run: list[tuple[str, int, int]] = []
+    for mark in marks:
+        if run and mark[0] == _next(run[-1][0]):
+            run.append(mark)
+        elif mark[0] in "A1" and len(mark[0]) == 1:
+            run = [mark]
+        if len(run) >= 2 and (run[0][0] == "A" or not best or best[0][0] == "1"):
+            best = run
+    if len(best) < 2 or (best[0][0] == "1" and not _OPTION_WORDS.search(text)):
+        return ()
+    ends = [*(start for _, start, _ in best[1:]), len(text)]
+    return tuple(
+        (letter, text[start:end].partition("\n")[0].strip(" ;,")[:200])
+        for (letter, _, start), end in zip(best, ends, strict=True)
+    )
+
+
+def _next(mark: str) -> str:
+    return str(int(mark) + 1) if mark.isdigit() else _LETTERS[(_LETTERS.index(mark) + 1) % len(_LETTERS)]
+
+
+def _labels(text: str) -> tuple[str, ...]:
+    """Return the labels that a question lists: "as A, B or C", "labels: a, b, c", "'x' or 'y'"."""
+    for part in dict.fromkeys((text[:600], text[-600:])):
+        quoted = _QUOTED.findall(part)
+        if len(quoted) >= 2 and _QUOTED_LIST.search(part):
+            labels = [label for label in quoted if len(label.split()) <= 4]
+            if 2 <= len(set(labels)) <= 20:
+                return _distinct(labels)
+        if match := _LISTED.search(part):
+            items = [item.strip(" '\"`-") for item in _SEPARATOR.split(match[1])]
+            items = [item for item in items if item and len(item.split()) <= 4]
+            if 2 <= len(items) <= 20:
+                return _distinct(items)
+        for match in _ALTERNATIVES.finditer(part):
+            items = [*_SEPARATOR.split(match[1]), match[2]]
+            items = [item.split()[-1] for item in items if item.strip()]
+            if _is_ask(part, match.start()) and "not" not in items and "no" not in items and _same_sort(items):
+                return _distinct([item.rstrip(".") for item in items])
+    return ()
+
+
+def _distinct(labels: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(label.lower() for label in labels))
+
+
+def _same_sort(items: Sequence[str]) -> bool:
+    """Return True when all items are numbers, or all are words."""
+    numbers = sum(item[0].isdigit() for item in items)
+    return numbers in (0, len(items)) and "more" not in items and "less" not in items
+
+
+def _is_ask(text: str, at: int) -> bool:
+    """Return True when the sentence around a place is a question or an instruction to classify."""
+    start = max(text.rfind(". ", 0, at), text.rfind("\n", 0, at), 0)
+    ends = [end for sign in ("? ", "?\n", ". ", "\n") if (end := text.find(sign, at)) >= 0]
+    sentence = text[start : min(ends, default=len(text)) + 1].lower()
+    return "?" in sentence or any(
+        word in sentence
+        for word in ("classif", "answer", "label", "categor", "decide", "determine", "sentiment", "choose")
+    )
+
+
+def number_words(text: str) -> frozenset[str]:
+    """Return the numbers of a question as they stand there."""
+    return frozenset(token.text for token in tokens(plain(text[:1_200])) if token.is_number)
