@@ -1,4 +1,4 @@
-"""`flask verify`: report how answers were judged, and find the `doubt` to write."""
+"""`flask verify`: report how answers were judged."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from app.cli.common import counted, get_services, percent, print_json
 from app.cli.options import Span, as_json, since_option
 from app.cli.report import database_errors, no_rows, source_line
 from app.cli.table import folded, usd
+from app.cli.tune import verify_tune
 from app.metrics.judged import judged_report
 from app.storage import now_ms
 from app.types import JsonObject
 from app.words import duration, utc
 
 verify_group = AppGroup("verify", help="Report on judged answers, and find the doubt to write.")
+verify_group.add_command(verify_tune)
 
 _INDENT = 19
 

@@ -95,8 +95,8 @@ class Labelled:
     def by_quality(self, quality: float) -> Limit | None:
         """Return the limit that escalates the fewest answers while this share of all is right; None = there is none."""
         least = quality * self.all.answers
-        found = [limit for limit in self._limits() if limit.right >= least]
-        return self._middle(found[-1]) if found else None
+        limits = [limit for limit in self._limits() if limit.right >= least]
+        return self._middle(limits[-1]) if limits else None
 
     def best(self) -> Limit:
         """Return the limit with the most right answers."""
@@ -125,17 +125,12 @@ class Labelled:
 
     def _limits(self) -> Iterator[Limit]:
         """Yield every limit, from 0 on: the higher it is, the fewer answers are escalated."""
-        total = self.all
-        kept, kept_strong, kept_right = (
-            getattr(self.without_evidence, name) for name in ("answers", "strong_right", "right")
-        )
+        total, below = self.all, Group()
+        below.add(self.without_evidence)
         for step, group in enumerate(self._steps):
-            kept, kept_strong, kept_right = (
-                kept + group.answers,
-                kept_strong + group.strong_right,
-                kept_right + group.right,
-            )
-            yield Limit(step / _STEPS, total.answers - kept, kept_right + total.strong_right - kept_strong)
+            below.add(group)
+            right = below.right + total.strong_right - below.strong_right
+            yield Limit(step / _STEPS, total.answers - below.answers, right)
 
     def _middle(self, limit: Limit | None) -> Limit:
         """Return the limit in the middle of those with the same effect, so that answers that are nearly the same have
