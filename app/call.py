@@ -38,10 +38,12 @@ from app.types import (
     Target,
     Times,
     Usage,
+    Verdict,
     Why,
 )
 
 _LEAST_LOAD_MS = 100  # a shorter load is none: the model was there
+_NOT_JUDGED = Verdict()
 
 
 class Call:
@@ -73,17 +75,19 @@ class Call:
         self._started = time.monotonic()
         self._first_byte: float | None = None
         self._place: Place | None = None
+        self._is_sampled = False  # for the A/B trial
         self._wait_ms: int | None = None
         self._load_ms: int | None = None
         self._lane = plan.request.lane if kind in (Kind.LIVE, Kind.STORED) else Lane.BACKGROUND
         self.dropped: tuple[str, ...] = ()  # members of the client's body that the backend does not get
+        self._end: tuple[float, int] | None = None  # monotonic s, Unix ms
         self._finished = False
 
     def make(self) -> Whole | Stream:
         """Return the backend's reply, or a stream whose first event has arrived.  The caller ends the call when it
         has read the reply.  A call that fails ends here, and raises BackendError."""
         try:
-            return self._open()
+            reply = self._open()
         except BackendError as error:
             if isinstance(error, NoPlace) and not self.is_recorded:
                 raise
@@ -102,6 +106,10 @@ class Call:
         except BaseException:  # the client disconnected, or the worker stops
             self._finish(Ending(outcome=Outcome.CANCELLED))
             raise
+        if self._kind is Kind.LIVE and self._services.shadows.samples(self._plan, self.target, self.why):
+            self._is_sampled = True
+            reply.collect()
+        return reply
 
     @property
     def is_recorded(self) -> bool:
@@ -225,23 +233,38 @@ class Call:
         self._first_byte = time.monotonic()
         self._services.circuits.answered(self.target.backend, self._plan.request.request_id)
 
-    def end(self, reply: Whole | Stream, outcome: Outcome = Outcome.OK, error: str | None = None) -> None:
+    def complete(self, reply: Whole | Stream | None) -> None:
+        """Free the place and note the end of the call.  Its record waits for `end`: the reply may be judged first."""
+        if self._end is not None:
+            return
+        self._end = time.monotonic(), int(time.time() * 1000)
+        self._notice_load(reply)
+        if self._place is not None:
+            self._services.places.release(self._place)
+
+    def end(
+        self,
+        reply: Whole | Stream,
+        outcome: Outcome = Outcome.OK,
+        error: str | None = None,
+        verdict: Verdict = _NOT_JUDGED,
+    ) -> None:
         """End a call that had a reply."""
         facts, failed = reply.facts, outcome == Outcome.ERROR
         self._finish(
             Ending(outcome=outcome, error=error, finish=facts.finish, answer_chars=facts.chars, backend_failed=failed),
             reply,
+            verdict,
         )
 
-    def _finish(self, ending: Ending, reply: Whole | Stream | None = None) -> None:
+    def _finish(self, ending: Ending, reply: Whole | Stream | None = None, verdict: Verdict = _NOT_JUDGED) -> None:
         """Free the place and make the record.  Later calls of this method do nothing."""
         if self._finished:
             return
         self._finished = True
-        self._notice_load(reply)
-        if self._place is not None:
-            self._services.places.release(self._place)
-        now, price = time.monotonic(), self._services.upstreams[self.target.backend].backend.config.price
+        self.complete(reply)
+        assert self._end is not None
+        (end, ts_ms), price = self._end, self._services.upstreams[self.target.backend].backend.config.price
         read, written = (reply.input_tokens, reply.output_tokens) if reply else (None, None)
         record = CallRecord(
             request_id=self._plan.request.request_id,
@@ -252,8 +275,8 @@ class Call:
             target=self.target,
             why=self.why,
             times=Times(
-                ts_ms=int(time.time() * 1000),
-                latency_ms=round((now - self._started) * 1000),
+                ts_ms=ts_ms,
+                latency_ms=round((end - self._started) * 1000),
                 ttfb_ms=round((self._first_byte - self._started) * 1000) if self._first_byte else None,
                 wait_ms=self._wait_ms,
                 load_ms=self._load_ms,
@@ -261,11 +284,13 @@ class Call:
             ending=ending,
             usage=Usage(read, written, price.cost_usd(read, written) if price else None),
             egress=self._egress,
+            verdict=verdict,
             tags=self._plan.tags,
             basis=self._basis,
         )
         self._services.record(record)
-        self._services.shadows.offer(self._plan, record, self._services)
+        if self._is_sampled and reply is not None:
+            self._services.shadows.offer(self._plan, record, reply, self._services)
 
 
 def _load_ms(ms: float | None) -> int | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar
 
 from app.backends.base import Backend
+from app.backends.reply import Stream, Whole
 from app.background.disconnects import Disconnects
 from app.background.thread import WorkerThread
 from app.beliefs import Beliefs
@@ -36,6 +37,7 @@ from app.types import (
     Plan,
     Policy,
     Target,
+    Why,
 )
 
 WORKER_STALE_MS = 10_000  # a worker without a report for this time has ended
@@ -58,8 +60,11 @@ class Shadows(Protocol):
         """Measure a local primary that was skipped because it is slow, so that the router notices when it is fast
         again."""
 
-    def offer(self, plan: Plan, call: CallRecord, services: Services) -> None:
-        """Repeat a live call with the A/B candidate when the policy samples it."""
+    def samples(self, plan: Plan, target: Target, why: Why) -> bool:
+        """Return True when the policy samples a live call to this target, whose reply has begun."""
+
+    def offer(self, plan: Plan, call: CallRecord, reply: Whole | Stream, services: Services) -> None:
+        """Repeat a sampled call with the A/B candidate when it succeeded, and compare the two answers."""
 
     def planned(self, plan: Plan, services: Services) -> Iterator[tuple[Target, Kind, float]]:
         """Return the additional calls of a request: target, kind, and the share of such requests."""

@@ -18,6 +18,7 @@ from app.errors import (
 from app.redaction import redact
 from app.types import BackendConfig, JsonObject, Wire
 from app.wire import WIRES
+from app.wire.answer import MOST_BYTES, Answer, Collector
 from app.wire.error_document import error_fields
 from app.wire.reply_facts import ReplyFacts
 
@@ -38,6 +39,14 @@ class Whole:
         self.facts = reading.facts
         self.lack = reading.lack
         self.finish_failure = reading.failure
+
+    @property
+    def answer(self) -> Answer | None:
+        """Return the answer; None when it is too long to be judged."""
+        return WIRES[self.wire].answer(self.document) if len(self.body) <= MOST_BYTES else None
+
+    def collect(self) -> None:
+        """Do nothing: the answer is in the document."""
 
     def close(self) -> None:
         """Do nothing: the connection was returned already."""
@@ -79,6 +88,7 @@ class Stream:
         self._key = key
         self._private = private
         self._watch = WIRES[wire].watch()
+        self._collector: Collector | None = None
         self._pieces = [*first_pieces]  # read before the stream was returned
         self._is_over = False
         for piece in first_pieces:
@@ -95,6 +105,17 @@ class Stream:
     @property
     def facts(self) -> ReplyFacts:
         return self._watch.facts
+
+    def collect(self) -> None:
+        """Collect the answer while the stream passes.  Call this before the first piece is taken."""
+        self._collector = WIRES[self.wire].collect()
+        for piece in self._pieces:
+            self._collector.feed(piece)
+
+    @property
+    def answer(self) -> Answer | None:
+        """Return the answer that was collected until now; None when it was not, or when it is too long."""
+        return None if self._collector is None or self._collector.is_full else self._collector.answer
 
     def wait_for_first(self, deadline: float, model: str = "") -> None:
         """Read until the first event that is no comment.  Raise BackendError when it is an error, when there is
@@ -144,6 +165,8 @@ class Stream:
             problem = transport_error(error, self._config)
             raise self._broken(f"the backend's stream broke: {problem.message}", problem.kind) from None
         self._watch.feed(piece)
+        if self._collector is not None:
+            self._collector.feed(piece)
         if not piece:
             return self._ending()
         if self._watch.error is not None or self._watch.failure:

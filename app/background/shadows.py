@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 
 import gevent.pool
 
+from app.backends.reply import Stream, Whole
+from app.background.comparison import Comparison
 from app.call import Call
 from app.errors import BackendError
 from app.routing.capabilities import lacking
@@ -19,7 +21,8 @@ from app.routing.fit import too_long
 from app.routing.locality import is_local
 from app.routing.names import model_for
 from app.services import Services
-from app.types import CallRecord, ChatRequest, Kind, Lane, Outcome, Plan, Policy, Reason, Target, Why
+from app.types import CallRecord, ChatRequest, Kind, Lane, Outcome, Plan, Policy, Reason, Target, Verdict, Why
+from app.wire.answer import Answer
 
 _AT_ONCE = 4
 _PROBE_EVERY_S = 2.0
@@ -46,16 +49,18 @@ class ShadowCalls:
             self._pool.kill()
             self._pool = None
 
-    def offer(self, plan: Plan, call: CallRecord, services: Services) -> None:
-        """Repeat a live call with the A/B candidate when the policy samples it."""
-        if not self._ab.enabled or call.kind != Kind.LIVE or call.ending.outcome != Outcome.OK:
-            return
-        if not _is_by_primary(call, plan) or _is_kept_elsewhere(plan):
-            return
-        primary = call.target.backend
-        target = self._candidate(primary, plan, services) if self._random() < self._ab.sample_rate else None
-        if target is not None:
-            self._run(_call, plan, target, Kind.SHADOW, services, call.times.ts_ms)
+    def samples(self, plan: Plan, target: Target, why: Why) -> bool:
+        """Return True when the policy samples a live call to this target.  It is asked before the first piece of a
+        stream is read, because the answers of other calls are not collected."""
+        if not self._ab.enabled or not _is_by_primary(target, why, plan) or _is_kept_elsewhere(plan):
+            return False
+        return target.backend in self._ab.candidates and self._random() < self._ab.sample_rate
+
+    def offer(self, plan: Plan, call: CallRecord, reply: Whole | Stream, services: Services) -> None:
+        """Repeat a sampled call with the A/B candidate when it succeeded, and compare the two answers."""
+        target = self._candidate(call.target.backend, plan, services) if call.ending.outcome == Outcome.OK else None
+        if target is not None and self._has_room:
+            self._run(_repeat, plan, target, services, call.times.ts_ms, reply.answer)
 
     def _candidate(self, primary: str, plan: Plan, services: Services) -> Target | None:
         """Return the target of a shadow call; None when there is no candidate, or it must not get the request."""
@@ -97,14 +102,18 @@ class ShadowCalls:
         self._probing.add(target.backend)
         try:
             if _is_ready(target, services):
-                _call(plan, target, Kind.PROBE, services)
+                _measure(plan, target, services)
         finally:
             self._probing.discard(target.backend)
+
+    @property
+    def _has_room(self) -> bool:
+        return self._pool is None or self._pool.free_count() > 0
 
     def _run(self, work: Callable[..., None], *arguments: object) -> None:
         if self._pool is None:
             work(*arguments)
-        elif self._pool.free_count() > 0:
+        elif self._has_room:
             self._pool.spawn(work, *arguments)
 
 
@@ -120,10 +129,10 @@ def _is_ready(target: Target, services: Services) -> bool:
     return not expected.is_cold and not expected.ahead
 
 
-def _is_by_primary(call: CallRecord, plan: Plan) -> bool:
+def _is_by_primary(target: Target, why: Why, plan: Plan) -> bool:
     """Return True for a call to the primary of the route.  Any member stands for its pool, until one failed."""
-    target, primary = call.target, plan.decision.primary
-    is_member = target.pool is not None and call.why.fallback_for is None
+    primary = plan.decision.primary
+    is_member = target.pool is not None and why.fallback_for is None
     return target.backend == primary or (
         is_member and any(one.backend == primary and one.pool == target.pool for one in plan.decision.targets)
     )
@@ -134,16 +143,38 @@ def _is_kept_elsewhere(plan: Plan) -> bool:
     return not isinstance(plan.request, ChatRequest) or plan.request.continues is not None
 
 
-def _call(plan: Plan, target: Target, kind: Kind, services: Services, live_ts_ms: int | None = None) -> None:
-    why = Why(
-        route=plan.decision.route,
-        reason=Reason(kind),
-        sensitivity_reason=plan.request.private_because,
-        live_ts_ms=live_ts_ms,
-    )
-    call = Call(plan, (target,), why, services, kind=kind)
+def _measure(plan: Plan, target: Target, services: Services) -> None:
+    call = Call(plan, (target,), _why(plan, Kind.PROBE), services, kind=Kind.PROBE)
     try:
         reply = call.make()
     except BackendError:
         return  # the call has its record
     call.end(reply)
+
+
+def _repeat(plan: Plan, target: Target, services: Services, live_ts_ms: int, live: Answer | None) -> None:
+    """Make a shadow call, and compare its answer with that of the live call."""
+    call = Call(plan, (target,), _why(plan, Kind.SHADOW, live_ts_ms), services, kind=Kind.SHADOW)
+    try:
+        reply = call.make()
+    except BackendError:
+        return  # the call has its record
+    call.complete(reply)
+    call.end(reply, verdict=_verdict(plan, live, reply.answer))
+
+
+def _verdict(plan: Plan, live: Answer | None, candidate: Answer | None) -> Verdict:
+    """Return the verdict on the two answers; an empty one when an answer was too long to be judged."""
+    if live is None or candidate is None or not isinstance(plan.request, ChatRequest):
+        return Verdict()
+    difficulty = plan.tags.difficulty if plan.tags else None
+    return Comparison(plan.request.body.chat, live, candidate, difficulty).verdict()
+
+
+def _why(plan: Plan, kind: Kind, live_ts_ms: int | None = None) -> Why:
+    return Why(
+        route=plan.decision.route,
+        reason=Reason(kind),
+        sensitivity_reason=plan.request.private_because,
+        live_ts_ms=live_ts_ms,
+    )

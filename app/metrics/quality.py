@@ -13,6 +13,8 @@ from app.words import rounded
 # The candidate's mean doubt may be higher by so much, and its answers still count as no worse.  Among answers with the
 # doubt d about the share d is wrong, so this is one more wrong answer in fifty.
 MARGIN = 0.02
+# When two answers differ, doubt tells badly which of them is right.  So it does not decide when most of them differ.
+LEAST_AGREEMENT = 0.5
 NOT_JUDGED, UNDECIDED, NO_WORSE = "not judged", "undecided", "no worse"
 
 
@@ -30,11 +32,13 @@ class Quality:
     def word(self) -> str:
         if self.difference is None:
             return NOT_JUDGED
-        return NO_WORSE if self.difference[1] <= MARGIN else UNDECIDED
+        differ = self.agreement is not None and self.agreement < LEAST_AGREEMENT
+        return UNDECIDED if differ or self.difference[1] > MARGIN else NO_WORSE
 
     @property
     def is_worse(self) -> bool:
-        return self.difference is not None and self.difference[0] > 0 and self.word == UNDECIDED
+        """Return True when the candidate's answers have more doubt, beyond chance and beyond the margin."""
+        return self.difference is not None and self.difference[0] > 0 and self.difference[1] > MARGIN
 
     def document(self) -> JsonDict:
         """Return the member `quality` of an entry in `/v1/ab`."""

@@ -120,7 +120,7 @@ def _advice(primary: _Side, candidate: _Side, ratio: float | None, answers: Qual
         against.append(
             f"the candidate's answers are short: {ratio:.2f} times the primary's, so the times do not compare"
         )
-    if answers.is_worse:
+    if answers.is_worse and not against:  # faulty answers are in the counts already
         against.append(
             f"the candidate's answers are worse: their mean doubt is {answers.doubt:.2f}, that of the primary's "
             f"{answers.primary_doubt:.2f}"

@@ -1,8 +1,11 @@
-"""Mirrored calls: what is sampled, what never is, and that they are bounded."""
+"""Shadow calls and probes: what is sampled, what never is, that they are bounded, and how answers are compared."""
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
+import json
 from typing import Any
 
 import gevent
@@ -10,7 +13,8 @@ import pytest
 from gevent.event import Event
 
 from app.background.shadows import ShadowCalls
-from app.errors import BackendTimeout
+from app.dispatch import dispatch
+from app.errors import BackendTimeout, StreamInterrupted
 from app.types import (
     ABTest,
     Basis,
@@ -23,10 +27,11 @@ from app.types import (
     Policy,
     Queue,
     Route,
+    Streamed,
     Target,
 )
 from tests import build
-from tests.fakes.backends import Stage, config, whole
+from tests.fakes.backends import FakeStream, Stage, config, whole
 
 TAGS = Classification("code", "low", "normal", "text", "qwen-coder", 500)
 AB = ABTest(enabled=True, sample_rate=0.25, candidates={"a": "b"})
@@ -52,10 +57,21 @@ class Bench:
         self.shadow = ShadowCalls(rules or policy(), lambda: self.dice, lambda: self.now)
 
     def offer(self, *, call: CallRecord | None = None, tags: Classification = TAGS, **fields: Any) -> list[str]:
-        request = build.request(stream=True)
+        plan = Plan(build.request(stream=True), tags, decision(**fields))
         done = call or build.record(backend="a", request_id="req-1")
-        self.shadow.offer(Plan(request, tags, decision(**fields)), done, self.stage.services)
+        if self.shadow.samples(plan, done.target, done.why):
+            self.shadow.offer(plan, done, whole(), self.stage.services)
         return self.stage.called
+
+    def dispatch(self, *live: Any, stream: bool = False, question: str = "What is 2 + 2?") -> list[CallRecord]:
+        """Answer a request with `a`, whose calls are sampled, and return the records of its calls."""
+        self.stage.backends["a"].answers = list(live)
+        self.stage.services.shadows = self.shadow
+        body = {"messages": [{"role": "user", "content": question}], "stream": stream}
+        reply = dispatch(Plan(build.request(body), TAGS, decision()), self.stage.services)
+        with contextlib.suppress(StreamInterrupted):
+            b"".join(reply.chunks) if isinstance(reply, Streamed) else reply.body
+        return self.stage.records
 
     def measure(self, skipped: Target | None = Target("b", "bm"), **fields: Any) -> list[CallRecord]:  # noqa: B008
         plan = Plan(build.request(stream=True), TAGS, decision(skipped=skipped, **fields))
@@ -95,8 +111,6 @@ def test_none_and_all(rate: float, mirrored: bool) -> None:
     [
         {"outcome": "error"},
         {"outcome": "cancelled"},
-        {"kind": "shadow"},
-        {"kind": "probe"},
         {"backend": "b"},
         {"backend": "c"},
     ],
@@ -104,6 +118,12 @@ def test_none_and_all(rate: float, mirrored: bool) -> None:
 )
 def test_only_live_successes_of_a_primary_are_sampled(call: dict[str, Any]) -> None:
     assert Bench().offer(call=build.record(**{"backend": "a", **call})) == []
+
+
+def test_a_shadow_call_is_not_sampled() -> None:
+    bench = Bench(policy(dataclasses.replace(AB, candidates={"a": "b", "b": "a"})))
+    bench.dispatch(whole())
+    assert bench.stage.called == ["a", "b"]
 
 
 def test_a_primary_that_stood_in_for_another_is_not_sampled() -> None:
@@ -171,6 +191,61 @@ def test_a_candidate_that_fails_is_recorded_and_nobody_else_hears_of_it() -> Non
     bench.offer()
     (call,) = bench.stage.records
     assert (call.kind, call.outcome, call.error, call.backend_failed) == ("shadow", "error", "timeout", True)
+
+
+# --- comparing the answers ----------------------------------------------------------------------
+
+
+def streamed(
+    *texts: str, end: bytes = b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n'
+) -> FakeStream:
+    events = [f"data: {json.dumps({'choices': [{'delta': {'content': text}}]})}\n\n".encode() for text in texts]
+    return FakeStream(*events, end)
+
+
+@pytest.mark.parametrize("live", [whole("4"), streamed("4"), streamed("", "4", "")], ids=["whole", "stream", "pieces"])
+@pytest.mark.parametrize("candidate, agreement", [("4", 1), ("The answer is 4.", 1), ("5", 0)])
+def test_both_answers_are_judged(live: Any, candidate: str, agreement: float) -> None:
+    bench = Bench(None, whole(candidate))
+    first, shadow = bench.dispatch(copy.deepcopy(live), stream=isinstance(live, FakeStream))
+    assert (first.kind, first.doubt, first.agreement) == ("live", None, None)
+    assert (shadow.kind, shadow.agreement, shadow.fault) == ("shadow", agreement, None)
+    assert 0 < shadow.doubt < 1
+    assert 0 < shadow.live_doubt < 1
+
+
+def test_the_same_answer_has_the_same_doubt() -> None:
+    _, shadow = Bench(None, whole("4")).dispatch(whole("4"))
+    assert shadow.doubt == shadow.live_doubt
+
+
+def test_an_answer_with_a_fault_is_of_no_use() -> None:
+    _, shadow = Bench(None, whole("")).dispatch(whole("4"))
+    assert (shadow.doubt, shadow.fault) == (1.0, "empty")
+    assert shadow.live_doubt < 1
+    _, shadow = Bench(None, whole("4")).dispatch(whole(""))
+    assert (shadow.live_doubt, shadow.fault) == (1.0, None)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_is_too_long_is_not_judged(stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.wire.answer.MOST_BYTES", 200)
+    monkeypatch.setattr("app.backends.reply.MOST_BYTES", 200)
+    text = "x" * 200
+    _, shadow = Bench(None, whole("4")).dispatch(streamed(text, text) if stream else whole(text), stream=stream)
+    assert (shadow.outcome, shadow.doubt, shadow.live_doubt, shadow.agreement) == ("ok", None, None, None)
+
+
+def test_the_answer_of_a_call_that_is_not_sampled_is_not_collected() -> None:
+    bench, stream = Bench(dice=0.9), streamed("4")
+    bench.dispatch(stream, stream=True)
+    assert (bench.stage.called, stream.collector) == (["a"], None)
+
+
+def test_a_sampled_stream_that_breaks_has_no_shadow_call() -> None:
+    bench, stream = Bench(), FakeStream(b"data: {}\n\n", StreamInterrupted("broken", kind="truncated"))
+    bench.dispatch(stream, stream=True)
+    assert (bench.stage.called, stream.collector is None) == (["a"], False)
 
 
 # --- measuring a primary that is skipped --------------------------------------------------------

@@ -26,6 +26,8 @@ from app.types import (
     Timeouts,
     Wire,
 )
+from app.wire import WIRES
+from app.wire.answer import Answer, Collector
 from app.wire.reply_facts import ReplyFacts
 from tests import build
 
@@ -39,6 +41,7 @@ class FakeStream:
         self._chunks = iter(chunks)
         self.input_tokens, self.output_tokens = tokens
         self.facts = ReplyFacts()
+        self.collector: Collector | None = None
         self.closed = 0
 
     def __iter__(self) -> Iterator[bytes]:
@@ -48,14 +51,23 @@ class FakeStream:
         chunk = next(self._chunks)
         if isinstance(chunk, BaseException):
             raise chunk
+        if self.collector is not None:
+            self.collector.feed(chunk)
         return chunk
+
+    def collect(self) -> None:
+        self.collector = WIRES[self.wire].collect()
+
+    @property
+    def answer(self) -> Answer | None:
+        return None if self.collector is None or self.collector.is_full else self.collector.answer
 
     def close(self) -> None:
         self.closed += 1
         self._chunks = iter(())
 
 
-Answer = Whole | FakeStream | BaseException | Callable[[], Any]
+Given = Whole | FakeStream | BaseException | Callable[[], Any]
 
 
 def whole(text: str = "hi", tokens: tuple[int, int] | None = (3, 5)) -> Whole:
@@ -71,7 +83,7 @@ class FakeBackend(Backend):
     type = "fake"
     hosted = False
 
-    def __init__(self, config: BackendConfig, *answers: Answer) -> None:
+    def __init__(self, config: BackendConfig, *answers: Given) -> None:
         self.config = config
         self._key = ""
         self.answers = list(answers) or [whole()]
@@ -109,7 +121,7 @@ class Stage:
 
     def __init__(
         self,
-        answers: Mapping[str, list[Answer]],
+        answers: Mapping[str, list[Given]],
         *,
         local: frozenset[str] = frozenset(),
         limits: Mapping[str, int] | None = None,
@@ -146,7 +158,7 @@ class Stage:
             progress=Progress(),
             beliefs=SimpleNamespace(observations=self.observations),
             record=self.record,
-            shadows=SimpleNamespace(offer=lambda *_: None),
+            shadows=SimpleNamespace(samples=lambda *_: False),
         )
 
     def observations(self) -> Observations:

@@ -90,6 +90,10 @@ CASES: dict[str, tuple[Sequence[Pair], str, str]] = {
     ),
     "better, but cut": (judged(0.2, 0.3, finish="length"), "hold", "cut"),
     "better, but it fails": ([*judged(0.2, 0.3), *pairs(1, outcome="error")], "hold", "fails more often"),
+    "better, but most answers differ": (
+        [pair._replace(shadow=pair.shadow._replace(agreement=0.49)) for pair in judged(0.2, 0.3)],
+        "faster; quality undecided", "",
+    ),
     "worse": (judged(0.5, 0.3), "hold", "answers are worse: their mean doubt is 0.50, that of the primary's 0.30"),
     "worse, on too few requests": (judged(0.4, 0.3, 20), "faster; quality undecided", ""),
     "a little worse": (judged(0.33, 0.3), "faster; quality undecided", ""),
