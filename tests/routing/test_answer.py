@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from app.routing.answer.structure import structure
 
+CASES = yaml.safe_load(Path(__file__).with_name("answers.yaml").read_text(encoding="utf-8"))
 SCHEMA = {
     "type": "object",
     "properties": {"city": {"type": "string"}, "beds": {"type": "integer"}},
@@ -39,3 +42,38 @@ def wants(schema: Any) -> dict[str, Any]:
 )
 def test_every_fault_has_its_name(request_: Any, answer: Any, finish: str, fault: str | None) -> None:
     assert structure(request_, answer, finish) == fault
+
+
+# --- many answers ------------------------------------------------------------------------------
+
+
+def request_of(case: dict[str, Any]) -> dict[str, Any]:
+    """Return the chat body of a case in answers.yaml."""
+    system = [{"role": "system", "content": case["system"]}] if "system" in case else []
+    body: dict[str, Any] = {"model": "auto", "messages": [*system, {"role": "user", "content": case["ask"]}]}
+    if "schema" in case:
+        body |= wants(CASES["schemas"][case["schema"]])
+    if "tools" in case:
+        body["tools"] = [{"type": "function", "function": tool} for tool in CASES["tools"][case["tools"]]]
+    return body | case.get("request", {})
+
+
+def answer_of(case: dict[str, Any]) -> Any:
+    """Return the answer of a case: a text or a message."""
+    text = case.get("answer")
+    if "lines" in case:
+        line, count = case["lines"]
+        text = "\n".join(line.replace("{n}", str(n)) for n in range(1, count + 1))
+    elif text is not None:
+        text = case.get("begin", "") + text * case.get("repeat", 1)
+    if "calls" in case:
+        calls = [
+            {"id": f"c{at}", "type": "function", "function": {"name": name, "arguments": arguments}}
+            for at, (name, arguments) in enumerate(case["calls"])
+        ]
+        return {"role": "assistant", "content": text, "tool_calls": calls}
+    return {"role": "assistant", **case["message"]} if "message" in case else text
+
+
+def fault_of(case: dict[str, Any]) -> str | None:
+    return structure(request_of(case), answer_of(case), case.get("finish", "tool_calls" if "calls" in case else "stop"))

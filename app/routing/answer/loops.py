@@ -20,7 +20,7 @@ _CODE = re.compile(r"[{}<>;=()|\\]|^\s*#")
 _WORD = re.compile(r"[^\W\d_]+")
 _DENSE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f]")  # scripts that write no or short words
 _LINE_MARKS = frozenset("-=_*#~.─━═│ ·•+|\t\n0")  # what rules, tables and dots are made of
-_NUMBER = re.compile(r"(?<![\w.])(?:(\d{1,5})(?!\d)|([^\W\d_]{2,14}))[ -]?([^\W\d_]{0,14}|×)")
+_NUMBER = re.compile(r"(?<![\w.])(?:(\d{1,5})(?!\d)|([^\W\d_]{2,14}))(?=[ -]?([^\W\d_]{0,14}|×))")
 _PRODUCT = re.compile(r"(\d{1,4}) ?(?:x|×|\*|by|mal|por|par|per|на) ?(\d{1,4})")
 _NUMBERS = {word: int(value) for entry in entries_of("numbers") for word, _, value in (entry.partition("="),)}
 

@@ -56,11 +56,11 @@ def _pattern(entries: tuple[str, ...]) -> Pattern:
     other = [_regex(entry.rstrip("*")) for entry in entries if entry not in bordered]
     parts = [
         *([f"{_BORDER_BEFORE}(?:{'|'.join(whole)}){_BORDER_BEHIND}"] if whole else []),
-        *([f"{_BORDER_BEFORE}(?:{'|'.join(beginnings)})"] if beginnings else []),
+        *([f"{_BORDER_BEFORE}(?:{'|'.join(beginnings)})[\\pL\\pN]*"] if beginnings else []),
         *other,
     ]
     return linear(f"(?s)({'|'.join(parts)})")
 
 
 def _regex(entry: str) -> str:
-    return entry.replace("…", ".*").replace(" ", r"\s+")
+    return entry.replace(" … ", "(?: | .* )").replace("…", ".*").replace(" ", r"\s+")

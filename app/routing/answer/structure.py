@@ -127,7 +127,7 @@ def _reaches(answer: Answer, limit: int | None) -> bool:
     sample = answer.text[:_SAMPLE_CHARS]
     is_prose = sum(map(str.isalpha, sample)) * 2 > len(sample)
     chars = len(answer.text.encode()) + arguments + answer.reasoning_chars
-    return chars / (_LEAST_CHARS if is_prose else 1) >= limit
+    return chars / (_LEAST_CHARS if is_prose else 1) + 1 >= limit
 
 
 def ends_early(text: str) -> bool:
