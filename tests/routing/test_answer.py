@@ -77,3 +77,8 @@ def answer_of(case: dict[str, Any]) -> Any:
 
 def fault_of(case: dict[str, Any]) -> str | None:
     return structure(request_of(case), answer_of(case), case.get("finish", "tool_calls" if "calls" in case else "stop"))
+
+
+@pytest.mark.parametrize("case", CASES["answers"], ids=lambda case: f"{case.get('fault', 'good')}: {case['ask'][:30]}")
+def test_the_fault_of_an_answer_is_found(case: dict[str, Any]) -> None:
+    assert fault_of(case) == case.get("fault")

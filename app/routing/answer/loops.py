@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from app.routing.answer.phrases import entries_of, pattern_of
+from app.routing.answer.phrases import entries_of, pattern_of, words_of
 from app.routing.answer.reading import Question
 
 _HEAD_CHARS, _TAIL_CHARS = 8_000, 24_000  # of a long answer: a loop goes on until the end
@@ -129,7 +129,7 @@ def _is_wanted(run: _Run, question: Question) -> bool:
     if times:
         return run.count <= 1.5 * max(times) + 3
     is_near = any(0.4 * number <= run.count <= 1.3 * number + 2 for number in numbers)
-    return is_near or pattern_of("again").search(context.lower().encode()) is not None
+    return is_near or pattern_of("again").search(words_of(context)) is not None
 
 
 def _numbers(text: str) -> tuple[list[int], list[int]]:
@@ -139,8 +139,8 @@ def _numbers(text: str) -> tuple[list[int], list[int]]:
     for digits, word, unit in _NUMBER.findall(text):
         if digits or word in _NUMBERS:
             number = int(digits) if digits else _NUMBERS[word]
-            if pattern_of("times").fullmatch(unit.encode()):
+            if pattern_of("times").fullmatch(words_of(unit)):
                 times.append(number)
-            elif not pattern_of("units").fullmatch(unit.encode()):
+            elif not pattern_of("units").fullmatch(words_of(unit)):
                 numbers.append(number)
     return numbers, times

@@ -1,20 +1,24 @@
 """Read the lists of phrases by which answers and requests are judged, and make one pattern of each list.
 
-`[kind]` or `[kind language]` opens a list in phrases.txt.  Commas divide its phrases.  A blank stands for any white
-space, `…` for any characters, and `*` at the end for any ending.  The other characters have their meaning in RE2.
+`[kind]` or `[kind language]` opens a list in phrases.txt.  Commas divide its phrases.  `…` stands for any words, `*`
+at the end for any ending.  The other characters have their meaning in RE2.  Patterns search the words of a text, as
+`words_of` returns them: a blank before and behind each word is all that they need to know where it begins and ends.
 """
 
 from __future__ import annotations
 
 import re
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from app.routing.private.candidate import Pattern, linear
 
 _FILE = Path(__file__).with_name("phrases.txt")
 _HAS_WORD_BORDERS = re.compile(r"[a-z\u00c0-\u024f\u0370-\u03ff\u0400-\u04ff\u1e00-\u1fff]")  # Latin, Greek, Cyrillic
-_BORDER_BEFORE, _BORDER_BEHIND = r"(?:^|[^\pL\pN])", r"(?:[^\pL\pN]|$)"
+_SEPARATORS = re.compile(
+    r"[\s,，、;:：()（）\"“”„«»「」『』.!?。！？।؟،…*_`#<>|/\\~=+{}\[\]¿¡]+|(?<!\w)['’‘]+|['’‘]+(?!\w)"
+)
 
 
 @cache
@@ -32,35 +36,36 @@ def _lists() -> dict[str, dict[str, tuple[str, ...]]]:
     return phrases
 
 
-def entries_of(kind: str) -> tuple[str, ...]:
-    """Return the phrases of a kind in all languages."""
-    return tuple(entry for entries in _lists()[kind].values() for entry in entries)
+def entries_of(kind: str, language: str | None = None) -> tuple[str, ...]:
+    """Return the phrases of a kind, in one language or in all."""
+    languages = _lists()[kind]
+    return languages[language] if language is not None else tuple(chain.from_iterable(languages.values()))
+
+
+def languages_of(kind: str) -> tuple[str, ...]:
+    """Return the languages that have phrases of a kind."""
+    return tuple(_lists()[kind])
 
 
 @cache
-def pattern_of(kind: str) -> Pattern:
-    """Return a pattern for the phrases of a kind in all languages."""
-    return _pattern(entries_of(kind))
+def pattern_of(kind: str, language: str | None = None) -> Pattern:
+    """Return a pattern for the phrases of a kind, in one language or in all."""
+    return _pattern(entries_of(kind, language))
 
 
-@cache
-def patterns_of(kind: str) -> dict[str, Pattern]:
-    """Return a pattern for the phrases of a kind in each language."""
-    return {language: _pattern(entries) for language, entries in _lists()[kind].items()}
+def words_of(text: str) -> bytes:
+    """Return the words of a text in lower case, with a blank before and behind each."""
+    words = _SEPARATORS.sub(" ", text.lower()).replace("’", "'").split()
+    return f" {' '.join(words)} ".encode()
 
 
 def _pattern(entries: tuple[str, ...]) -> Pattern:
-    bordered = [entry for entry in entries if _HAS_WORD_BORDERS.match(entry.lstrip("(?:^"))]
-    whole = [_regex(entry) for entry in bordered if not entry.endswith("*")]
-    beginnings = [_regex(entry.rstrip("*")) for entry in bordered if entry.endswith("*")]
-    other = [_regex(entry.rstrip("*")) for entry in entries if entry not in bordered]
-    parts = [
-        *([f"{_BORDER_BEFORE}(?:{'|'.join(whole)}){_BORDER_BEHIND}"] if whole else []),
-        *([f"{_BORDER_BEFORE}(?:{'|'.join(beginnings)})[\\pL\\pN]*"] if beginnings else []),
-        *other,
-    ]
-    return linear(f"(?s)({'|'.join(parts)})")
+    parts = [_regex(entry) if _HAS_WORD_BORDERS.match(entry.lstrip("(?:^")) else entry for entry in entries]
+    return linear(f"({'|'.join(parts)})")
 
 
 def _regex(entry: str) -> str:
-    return entry.replace(" … ", "(?: | .* )").replace("…", ".*").replace(" ", r"\s+")
+    """Return the pattern of a phrase in a script that divides words."""
+    begin = "^ " if entry.startswith("^") else " "
+    end = "[^ ]*" if entry.endswith("*") else " $" if entry.endswith("$") else " "
+    return begin + entry.removeprefix("^").rstrip("*$").replace(" … ", "(?: | .* )") + end

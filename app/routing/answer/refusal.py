@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from app.routing.answer.phrases import pattern_of, patterns_of
+from app.routing.answer.phrases import languages_of, pattern_of, words_of
 from app.routing.answer.reading import Question
 
 _HEAD_CHARS = 500  # a refusal stands at the beginning
@@ -24,7 +24,6 @@ _NEAR_BYTES, _NEAR_BYTES_BEHIND = 60, 24  # between the parts of a refusal
 _MOST_SHARED = 0.5  # of the words: an answer that has more of them from its request was made from it
 _SENTENCE = re.compile(r"[^.!?。！？।؟\n]+[.!?。！？।؟\n]*")
 _MARKUP = re.compile(r"[*_`#>\u200b]+")
-_SEPARATORS = re.compile(r"[\s,，、;:：（）()\"“”.!?。！？।؟…]+")
 # A quotation, code, JSON, a role of a dialogue ("Robot: …"), or a letter.
 _OTHER_TEXT = re.compile(
     r"[\"“”«»„‚「『`{\[<|•]|[^\W\d_]{2,16}(?: [^\W\d_]{1,12})?: "
@@ -34,7 +33,6 @@ _QUOTED = re.compile(r"\"[^\"\n]*\"?|“[^”\n]*”?|«[^»\n]*»?|„[^“”\
 _GREETING = re.compile(
     r"(?:hi|hey|hello|hallo|moin|salut|bonjour|hola|ciao|olá|oi|dag|hej|cześć|ahoj|привет|merhaba|sorry) \S+, "
 )
-_WORDS = re.compile(r"[^\W_]+")
 _CONTENT = re.compile(r"```|^\s*(?:[-*•]|\d+[.)])\s|\|.*\|", re.MULTILINE)
 _ACT_BEHIND = frozenset(("en", "fr", "es", "it", "pt", "ro", "vi", "id"))  # languages in which the verb stands behind
 _DOING = frozenset(("make", "aid"))  # kinds whose reason is a fact rather than a rule: "because there are none"
@@ -46,7 +44,7 @@ class _Refusal:
     """Hold the sentence of a text that refuses."""
 
     kind: str  # help, act, make or aid
-    behind: str  # in the sentence
+    behind: bytes  # in the sentence
     rest: str  # of the text
 
 
@@ -69,19 +67,14 @@ def _refusal(plain: str) -> _Refusal | None:
     for number, match in enumerate(_SENTENCE.finditer(plain[:_HEAD_CHARS])):
         if number == _SENTENCES:
             break
-        sentence = _sentence(match[0])
+        sentence = words_of(_QUOTED.sub(" ", match[0]))
         if pattern_of("idiom").search(sentence):
             continue
         for kind, end in _parts(sentence):
-            behind = sentence[end:].decode("utf-8", "replace")
-            if not _goes_on(behind) and not (kind in _DOING and pattern_of("reason").search(behind.encode())):
+            behind = sentence[end - 1 :]
+            if not _goes_on(behind) and not (kind in _DOING and pattern_of("reason").search(behind)):
                 return _Refusal(kind, behind, plain[match.end() :])
     return None
-
-
-def _sentence(text: str) -> bytes:
-    """Return the words of a sentence, with single blanks and without what it quotes."""
-    return _SEPARATORS.sub(" ", _QUOTED.sub(" ", text)).strip().encode()
 
 
 def _parts(sentence: bytes) -> Iterator[tuple[str, int]]:
@@ -93,17 +86,16 @@ def _parts(sentence: bytes) -> Iterator[tuple[str, int]]:
     if not pattern_of("unable").search(sentence):
         return
     machine = pattern_of("machine").search(sentence)
-    for language, pattern in patterns_of("unable").items():
-        unable = pattern.search(sentence)
-        first = patterns_of("first").get(language)
-        if unable is None or (first and not first.search(sentence)):
+    for language in languages_of("unable"):
+        unable = pattern_of("unable", language).search(sentence)
+        needs_person = language in languages_of("person")
+        if unable is None or (needs_person and not pattern_of("person", language).search(sentence)):
             continue
         if machine:
             yield "help", max(unable.span(1)[1], machine.span(1)[1])
         for kind in _KINDS:
-            kind_pattern = patterns_of(kind).get(language)
             begin, most = (unable.span(1)[1] - 1, _NEAR_BYTES_BEHIND) if language in _ACT_BEHIND else (0, _NEAR_BYTES)
-            match = kind_pattern.search(sentence, begin) if kind_pattern else None
+            match = pattern_of(kind, language).search(sentence, begin) if language in languages_of(kind) else None
             if match and _gap(unable.span(1), match.span(1)) <= most:
                 yield kind, max(unable.span(1)[1], match.span(1)[1])
 
@@ -112,33 +104,31 @@ def _gap(one: tuple[int, int], other: tuple[int, int]) -> int:
     return max(one[0], other[0]) - min(one[1], other[1])
 
 
-def _goes_on(behind: str) -> bool:
+def _goes_on(behind: bytes) -> bool:
     """Return True when a sentence says after its refusal what it does instead."""
-    match = pattern_of("but").search(behind.encode())
-    rest = behind.encode()[match.span(1)[1] :] if match else b""
+    match = pattern_of("but").search(behind)
+    rest = behind[match.span(1)[1] - 1 :] if match else b""
     return len(rest) > _MOST_BUT and not pattern_of("offer").search(rest)
 
 
 def _stands(refusal: _Refusal, plain: str) -> bool:
     """Return True when nothing behind a refusal answers after all, and no reason makes it an honest limit."""
-    if _CONTENT.search(refusal.rest) or pattern_of("honest").search(plain[:_HEAD_CHARS].encode()):
+    if _CONTENT.search(refusal.rest) or pattern_of("honest").search(words_of(plain[:_HEAD_CHARS])):
         return False
     return refusal.kind == "help" or len(refusal.rest) <= _MOST_BEHIND
 
 
 def _is_right(refusal: _Refusal, question: Question, plain: str) -> bool:
     """Return True when the request wants a refusal, or something harmful."""
-    ask = question.ask.lower().replace("’", "'")
-    raw, system = ask.encode(), question.system.lower().encode()
-    if pattern_of("harm").search(raw) or any(pattern_of("asked").search(text) for text in (raw, system)):
+    ask, system = words_of(question.ask), words_of(question.system)
+    if pattern_of("harm").search(ask) or any(pattern_of("asked").search(words) for words in (ask, system)):
         return True
-    is_writing = pattern_of("writing").search(raw) is not None
+    is_writing = pattern_of("writing").search(ask) is not None
     if is_writing and (_GREETING.match(plain) or not _is_meant(refusal, plain)):
         return True
-    is_about_text = is_writing or pattern_of("quotes").search(raw) is not None
-    return _shared_words(plain, ask) > _MOST_SHARED or (
-        is_about_text
-        and any(pattern_of(kind).search(_SEPARATORS.sub(" ", ask).encode()) for kind in ("negative", "unable"))
+    is_about_text = is_writing or pattern_of("quotes").search(ask) is not None
+    return _shared_words(words_of(plain), ask) > _MOST_SHARED or (
+        is_about_text and any(pattern_of(kind).search(ask) for kind in ("negative", "unable"))
     )
 
 
@@ -147,8 +137,8 @@ def _is_meant(refusal: _Refusal, plain: str) -> bool:
     return refusal.kind != "aid" and len(plain) <= _MOST_WRITTEN and len(refusal.behind.split()) <= _WORDS_BEHIND
 
 
-def _shared_words(plain: str, ask: str) -> float:
+def _shared_words(words: bytes, ask: bytes) -> float:
     """Return the share of the words of a text that are words of the request too."""
-    words = _WORDS.findall(plain)
-    asked = frozenset(_WORDS.findall(ask))
-    return sum(word in asked for word in words) / max(1, len(words))
+    text = words.split()
+    request = frozenset(ask.split())
+    return sum(word in request for word in text) / max(1, len(text))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from app import finish as finishes
 from app.routing.answer.loops import has_loop
-from app.routing.answer.phrases import pattern_of
+from app.routing.answer.phrases import pattern_of, words_of
 from app.routing.answer.reading import Answer, Question, read_answer, read_question
 from app.routing.answer.refusal import refuses
 from app.routing.answer.tools import call_fault
@@ -153,4 +153,4 @@ def _ends_inside_json(text: str) -> bool:
 
 
 def _asks(question: Question, kind: str) -> bool:
-    return pattern_of(kind).search(f"{question.system}\n{question.ask}".lower().encode()) is not None
+    return pattern_of(kind).search(words_of(f"{question.system}\n{question.ask}")) is not None

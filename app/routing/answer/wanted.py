@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from app.routing.answer.phrases import pattern_of
+from app.routing.answer.phrases import pattern_of, words_of
 from app.routing.answer.reading import Answer, Question
 from app.routing.answer.schema import Schema
 from app.types import JsonObject
@@ -84,7 +84,7 @@ def _wants_json(asks: str) -> bool:
     wish."""
     if _JSON_ONLY.search(asks):
         return True
-    clauses = (clause.strip().encode() for clause in _SENTENCE.findall(asks) if "json" in clause)
+    clauses = (words_of(clause) for clause in _SENTENCE.findall(asks) if "json" in clause)
     return any(pattern_of("reply").match(clause) and pattern_of("only").search(clause) for clause in clauses)
 
 
