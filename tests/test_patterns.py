@@ -88,6 +88,7 @@ PATTERNS = {
     "app/routing/purpose.py _SENTENCE_END": Listed(all_matches, CLASS, (".", ". ", "a.")),
     "app/routing/purpose.py _WORD_BREAK": Listed(all_matches, CLASS, ("aA", "_", "a_")),
     "app/routing/turns.py _SENTENCE_END": Listed(all_matches, BOUNDED, (".", "a.")),
+    "app/routing/turns.py _FULL_STOP": Listed(first_match, BOUNDED, (".", ".a")),
     "app/routing/turns.py _QUESTION": Listed(first_match, BOUNDED, ("?", "?a")),
     "app/routing/turns.py _DEVANAGARI": Listed(first_match, CLASS, ("a", "é")),
     "app/routing/turns.py _KNOWN_THING": Listed(all_matches, BOUNDED, ("the ", "the a", "the a of", "the-")),

@@ -184,8 +184,15 @@ def _new_task(standing: Standing, turn: UserTurn, signs: TurnSigns) -> str:
         return ""
     if task != "general":
         sure = _SURE_IF_SWITCHED if signs.switches else _SURE if signs.asks else _SURE_IF_STATED
-        return task if signs.probabilities[task] >= sure and signs.probabilities[stands] < _STILL else ""
+        if signs.probabilities[task] < sure or signs.probabilities[stands] >= _STILL:
+            return ""
+        return "" if task == "web_search" and _is_about_what_was_said(turn, signs) else task
     return task if _points_for_general(turn, signs, stands) >= _POINTS_FOR_GENERAL else ""
+
+
+def _is_about_what_was_said(turn: UserTurn, signs: TurnSigns) -> bool:
+    """Return True for a question that the texts before it answer: "When does it open?" about a text on a pool."""
+    return not signs.switches and signs.definite and not signs.subjects.isdisjoint(_subjects(turn.before))
 
 
 def _points_for_general(turn: UserTurn, signs: TurnSigns, stands: str) -> int:

@@ -36,8 +36,8 @@ _STRICT_FORMS = frozenset({"machine", "only"})
 _CONVERSATION = frozenset({"conversation", "parties"})
 
 _SPEAKER_LINE = re.compile(
-    r"(?m)^[ \t>*#\[\-]{0,8}(?:user|human|assistant|ai|bot|model|chatbot|q|a|nutzer|benutzer|assistent|utilisateur"
-    r"|usuario|usuário|asistente|utente|assistente|gebruiker|użytkownik|asystent|пользователь|ассистент|用户|用戶|助手|助理"
+    r"(?m)^[ \t>*#\[\-]{0,8}(?:user|human|assistant|ai|bot|model|chatbot|q|a|you|chatgpt|gpt|claude|gemini"
+    r"|nutzer|benutzer|assistent|utilisateur|usuario|usuário|asistente|utente|assistente|gebruiker|użytkownik|asystent|пользователь|ассистент|用户|用戶|助手|助理"
     r"|ユーザー|アシスタント|사용자|어시스턴트)[\]*_]{0,4} ?(?:[:：].*|$)"
 )
 _OPEN_LINE = re.compile(r"\n[ \t>*#\[]{0,8}(?:assistant|ai|bot|model)[\]*_]{0,4} ?:\s*+\Z")  # wants the next answer
@@ -66,7 +66,7 @@ def _acts(name: str) -> bool:
     words = [word.lower() for word in _WORD_BREAK.split(name[:_NAME_CHARS]) if word and not word.isdigit()]
     if any("".join(words[at:]) in SIGNATURES.acting_tools for at in range(len(words))):  # `mcp__files__read_file`
         return True
-    if not SIGNATURES.programs.isdisjoint(words):
+    if not SIGNATURES.acting_words.isdisjoint(words):
         return True
     return not SIGNATURES.tool_verbs.isdisjoint(words) and not SIGNATURES.tool_things.isdisjoint(words)
 
@@ -106,7 +106,8 @@ def _names_job(system: str) -> bool:
         return True
     system = _PERSONA.sub(" ", system[:_OWN_CHARS])
     hits = _hits(system)
-    if "aside" in hits or not _FORMS & hits.keys() or not _THINGS & hits.keys() or _is_of_person(system):
+    has_form = _FORMS & hits.keys() or ("condense" in hits and hits.get("going_on", 0) > 1)
+    if "aside" in hits or not has_form or not _THINGS & hits.keys() or _is_of_person(system):
         return False
     sentences = [part for part in _SENTENCE_END.split(system[:_OWN_CHARS]) if part.strip()]
     job = _hits("\n".join(sentences[:_JOB_SENTENCES])).keys()

@@ -104,7 +104,7 @@ class Signatures:
         self.acting_tools = _words(lists["acting tools"])
         self.tool_verbs = _words(lists["tool verbs"])
         self.tool_things = _words(lists["tool things"])
-        self.programs = _words(lists["programs"])
+        self.acting_words = _words(lists["acting words"])
         self.ask_tags = _words(lists["ask tags"])
         self.plain_ask_tags = _words(lists["plain ask tags"])
         self.background = lists["background"]

@@ -39,6 +39,7 @@ _TECHNICAL = re.compile(  # `x`, foo.bar, snake_case, camelCase, call(), --optio
 )
 _MOST_SENTENCES = 8
 _SENTENCE_END = re.compile(r"[.!?:;,\n。！？、，：।؟،]")
+_FULL_STOP = re.compile(r"[.!?](?=\s)|[。！？।؟]")
 _QUESTION_MARKS = ("?", "？", "؟")
 _QUESTION = re.compile(r"[?？؟](?:\s|$)")
 _CODE = MODEL.labels.index("code")
@@ -141,18 +142,21 @@ class Judge:
         own = text if opening.keys().isdisjoint(_LEAVING) else _new_subject(text)
         words = tokens(own[:_SUBJECT_CHARS])
         probabilities, requests = self.probabilities((own, 1.0)), _requests(own)
-        start = LEXICON.count(words[:_REFERRING_WORDS], own[: 8 * _REFERRING_WORDS])
+        acknowledges = _acknowledges(text)
+        ask = _behind_first_sentence(own) if acknowledges else own
+        start = tokens(ask[: 8 * _REFERRING_WORDS])[:_REFERRING_WORDS]
+        opens = LEXICON.count(start[:_SENTENCE_WORDS], ask[: 4 * _SENTENCE_WORDS])
         return TurnSigns(
             probabilities=probabilities,
             words=_number_of_words(own, words),
             switches=own is not text or not opening.keys().isdisjoint(_SWITCHES),
             interrupts="aside" in opening,
             returns="back" in opening,
-            acknowledges=_acknowledges(text),
+            acknowledges=acknowledges,
             asks="ask" in requests,
             edits="edit" in requests,
-            refers="refer" in start or "going_on" in LEXICON.count(words[:_SENTENCE_WORDS], own[: 4 * _SENTENCE_WORDS]),
-            definite=_names_known_thing(own[:_SUBJECT_CHARS]),
+            refers="refer" in LEXICON.count(start, ask[: 8 * _REFERRING_WORDS]) or "going_on" in opens,
+            definite=_names_known_thing(ask[:_SUBJECT_CHARS]),
             technical=_TECHNICAL.search(own[:_SUBJECT_CHARS]) is not None,
             subjects=subjects(own),
             hard=difficulty_of(own, "", probabilities),
@@ -204,6 +208,12 @@ def _acknowledges(text: str) -> bool:
     if len(sentence) <= _WIDE_CHARS and is_wide(sentence):
         return "opener" in LEXICON.count((), sentence)
     return bool(sentence) and not _without_openers(tokens(sentence))
+
+
+def _behind_first_sentence(text: str) -> str:
+    """Return a text without its first sentence; the text when no other one follows."""
+    end = _FULL_STOP.search(text[:_OPENING_CHARS])
+    return text[end.end() :] if end and len(text) - end.end() >= _FOLLOWING_CHARS else text
 
 
 def _names_known_thing(text: str) -> bool:
