@@ -47,11 +47,12 @@ def sender_of(chat: JsonObject, headers: Mapping[str, str]) -> Sender:
     first = _text_of(asks[0]) if asks else ""
     signature = _by_headers(headers) or _by_texts(f"{system}\0{first[:_HEAD_CHARS]}")
     names = [name for tool in _tools(chat) if (name := _tool_name(tool))]
+    names += [name for name in _list(chat.get("hosted_tools")) if isinstance(name, str)]
     if signature is not OTHER and _asks_by_itself(signature, system, asks, has_tools=bool(names)):
         return Sender(signature.name, bool(names), Lane.BACKGROUND, signature)
     if _is_own_prompt(signature, system):
         return Sender(signature.name, bool(names), Lane.AGENT, signature)
-    tools = names or _called(messages)
+    tools = [name for name in names if name not in SIGNATURES.hosted_tools] or _called(messages)
     is_at_work = bool(tools and acts("\n".join(tools))) or bool(system and describes_agent(system))
     completes_code = not is_at_work and fills_gap(system, first)
     # The system prompt of an agent may speak of titles and conversations too.

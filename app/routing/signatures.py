@@ -105,6 +105,7 @@ class Signatures:
         self.tool_verbs = _words(lists["tool verbs"])
         self.tool_things = _words(lists["tool things"])
         self.acting_words = _words(lists["acting words"])
+        self.hosted_tools = _words(lists["hosted tools"])
         self.ask_tags = _words(lists["ask tags"])
         self.plain_ask_tags = _words(lists["plain ask tags"])
         self.background = lists["background"]

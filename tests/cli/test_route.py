@@ -55,7 +55,7 @@ def test_explain_reads_at_a_glance(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert lines[1].endswith(", demonstrative words at the start (this) -0.6")
     assert lines[2] == "complexity  high, difficulty 0.20"
     assert lines[3] == "            code +1.5, size -1.2"
-    sender = "client=other  tools=False  purpose=interactive"
+    sender = "client=other  tools=false  purpose=interactive"
     text = "modality=text  family=qwen-coder  tokens=10"
     assert lines[4] == f"tags        sensitivity=normal  {text}  {sender}"
     assert lines[5:7] == ["route       difficulty=0.1..", "targets     echo/echo"]
@@ -115,6 +115,34 @@ def test_explain_as_json(tmp_path: Path) -> None:
     assert {"sign", "points"} == set(found["evidence"]["difficulty"][0])
 
 
+TALK = [
+    {"role": "user", "content": "Fix this Python function: def f(x): return y"},
+    {"role": "assistant", "content": "Done."},
+    {"role": "user", "content": "shorter"},
+]
+
+
+def test_explain_names_the_turn_of_a_conversation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    body = json.dumps({"model": "echo", "messages": TALK}).encode()
+    done = flask(tmp_path, "route", "explain", "--body", "-", text=body)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1].startswith("            by turn 1 of 2; turn 2 alone: general 0.")
+    assert "  tags      code stands since turn 1: turn 2 is short and continues it" in done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("arguments", [(), ("hi", "--body", "-")])
+def test_explain_wants_one_prompt(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = flask(tmp_path, "route", "explain", *arguments, text=b"{}")
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (2, "Error: Give either PROMPT or --body FILE.")
+
+
+@pytest.mark.parametrize(("text", "problem"), [(b"[1]", "The top level must be an object"), (b"{}", "`messages` must")])
+def test_explain_names_what_is_wrong_with_a_body(tmp_path: Path, text: bytes, problem: str) -> None:
+    done = flask(tmp_path, "route", "explain", "--body", "-", text=text)
+    assert done.exit_code == 1 and problem in done.stderr
+
+
 # --- classify -----------------------------------------------------------------------------------
 
 
@@ -146,7 +174,7 @@ def test_bad_lines_are_named_and_do_not_stop_the_rest(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert done.stderr.splitlines() == [
         "line 3: it is not valid JSON: Expecting value at character 0.",
-        "line 4: it has neither `text` nor `messages`.",
+        "line 4: it has none of `text`, `messages` and `body`.",
         "line 5: it is not valid JSON: The top level must be an object at character 0.",
         "line 6: it is not UTF-8 (byte 10).",
         "line 7: `messages` must be a non-empty array of objects.",
@@ -156,6 +184,24 @@ def test_bad_lines_are_named_and_do_not_stop_the_rest(tmp_path: Path) -> None:
 def test_the_policys_cuts_and_detectors_count(tmp_path: Path) -> None:
     (row,) = rows(flask(tmp_path, "route", "classify", "--jsonl", "-", text=b'{"text": "write to tim@corp.example"}'))
     assert (row["complexity"], row["sensitivity"]) == ("medium", "high")
+
+
+def test_conversations_and_clients_are_read_as_the_router_reads_them(tmp_path: Path) -> None:
+    chat = {"messages": TALK}
+    lines = [
+        chat,
+        {"id": 3, "headers": {"User-Agent": "opencode/1.2", "Other": 5}, "body": chat},
+        {"body": {"messages": 1}},
+    ]
+    text = b"\n".join(json.dumps(line).encode() for line in lines)
+    done = flask(tmp_path, "route", "classify", "--jsonl", "-", text=text)
+    assert [(row["task"], row["client"], row["purpose"]) for row in rows(done)] == [
+        ("code", "other", "interactive"),
+        ("code", "opencode", "agent"),
+    ]
+    assert done.stderr == "line 3: `messages` must be a non-empty array of objects.\n"
+    alone = POLICY + "conversations: {sticky: false}\n"
+    assert rows(flask(tmp_path, "route", "classify", "--jsonl", "-", text=text, policy=alone))[0]["task"] == "general"
 
 
 def test_a_wrong_policy_or_file_is_told(tmp_path: Path) -> None:

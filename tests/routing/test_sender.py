@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from app.routing.purpose import acts
 from app.routing.reading import read
 from app.routing.sender import CLIENTS, Sender, sender_of
 from app.routing.signatures import SIGNATURES
-from app.types import Lane
+from app.types import Dialect, Lane
+from app.wire.responses.body import ResponsesBody
+from app.wire.responses.request import parse as parse_responses
 from tests.routing.test_classify import JSON, request
 
 HERE = Path(__file__).parent
@@ -195,6 +198,28 @@ def test_tools_that_act(name: str) -> None:
 )
 def test_tools_that_do_not(name: str) -> None:
     assert not acts(name)
+
+
+@pytest.mark.parametrize(
+    ("types", "purpose"),
+    [
+        (["web_search"], Lane.INTERACTIVE),
+        (["file_search", "code_interpreter"], Lane.INTERACTIVE),
+        (["image_generation", "mcp"], Lane.INTERACTIVE),
+        (["local_shell"], Lane.AGENT),
+        (["computer_use_preview"], Lane.AGENT),
+        (["web_search", "apply_patch"], Lane.AGENT),
+    ],
+)
+def test_tools_that_a_server_runs_are_declared_too(types: list[str], purpose: Lane) -> None:
+    fields = {"input": "who won?", "tools": [{"type": kind} for kind in types]}
+    body = ResponsesBody(parse_responses(fields))
+    tags = classify(replace(request({"messages": [{"role": "user", "content": "hi"}]}), body=body))
+    assert (tags.tools, tags.purpose) == (True, purpose)
+    assert set(types).isdisjoint(json.loads(body.encode("m", Dialect(), stream=False)).get("tools", ()))
+    assert b"hosted_tools" not in body.encode("m", Dialect(), stream=False)
+    in_chat = sender_of({"messages": [{"role": "user", "content": "hi"}], "tools": fields["tools"]}, {})
+    assert (in_chat.tools, in_chat.purpose) == (True, purpose)
 
 
 # --- any shape --------------------------------------------------------------------------------------

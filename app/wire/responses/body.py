@@ -40,7 +40,10 @@ class ResponsesBody:
         self.input = _resolved(request.input, self._stored, chain_ids, kept_elsewhere)
         self._items = [*history, *self.input]
         self._dialect = Dialect()
-        self._chat = self._translated = self._in(self._dialect)  # for the classifier; for the latest target
+        self._translated = self._in(self._dialect)  # for the latest target
+        # For the classifier, with tools that no chat backend gets.
+        hosted = request.toolbox.hosted
+        self._chat = {**self._translated, "hosted_tools": hosted} if hosted else self._translated
         if not self._chat["messages"] and not request.previous_response_id and not kept_elsewhere:
             raise RequestError("input holds nothing that a model could read.", param="input")
 

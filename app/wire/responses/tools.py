@@ -78,6 +78,11 @@ class Toolbox:
         """Return the names of the tools for the backend."""
         return self._by_wire_name.keys()
 
+    @property
+    def hosted(self) -> list[str]:
+        """Return the types of the tools that only a server of this API runs; chat has none of them."""
+        return [tool["type"] for tool in self._tools if tool["type"] not in ("function", "custom", "namespace")]
+
     def tool(self, wire_name: str) -> Tool | None:
         """Return the tool that has a name at the backend."""
         return self._by_wire_name.get(wire_name)
