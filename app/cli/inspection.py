@@ -23,6 +23,7 @@ from app.cli.checks.backends import key_problem
 from app.cli.discovery import discover
 from app.cli.records import open_circuits, read
 from app.descriptors import limits
+from app.metrics.judged import judged_report
 from app.policy import yaml_source
 from app.routing.locality import host_name, is_address, is_loopback_name
 from app.services import Services
@@ -67,6 +68,7 @@ def inspect(services: Services, environ: Mapping[str, str]) -> Facts:
         running_policy=_running_policy(services.settings),
         calls=records.calls,
         timed=records.timed,
+        judged=judged_report(records.last_day, services.policy)["routes"],
         refusals=records.refusals,
         workers=len(records.workers),
         open_circuits=open_circuits(records.workers),

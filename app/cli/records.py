@@ -1,4 +1,4 @@
-"""Read the database for `flask doctor`: the calls of the last hour, and the reports of the workers."""
+"""Read the database for `flask doctor`: the calls of the last hour and day, and the reports of the workers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pathlib import Path
 
 from app.beliefs.medians import Medians
 from app.cli.report import store_to_read
+from app.metrics.aggregates import Aggregate, Key
 from app.metrics.queries import CallGroup, TimedPart
 from app.metrics.store import Store
 from app.services import WORKER_STALE_MS
 from app.storage import StoreError, now_ms
 from app.types import JsonObject, Timings
 
-_HOUR_MS = 3_600_000
+_HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
 _ROOM_BYTES = 1_000_000  # free space that a batch of rows may need
 
 
@@ -29,6 +30,7 @@ class Records:
     timings: Timings = field(default_factory=Timings)
     calls: Sequence[CallGroup] = ()
     timed: Sequence[TimedPart] = ()
+    last_day: Mapping[Key, Aggregate] = field(default_factory=dict)
     refusals: Mapping[str, int] = field(default_factory=dict)
     workers: Mapping[str, JsonObject] = field(default_factory=dict)  # name -> report
 
@@ -64,6 +66,7 @@ def _last_hour(store: Store) -> Records:
         timings=medians.current(now),
         calls=store.groups(now - _HOUR_MS),
         timed=store.timed_parts(now - _HOUR_MS),
+        last_day=store.window(now - _DAY_MS).aggregates,
         refusals=store.refusals(_HOUR_MS / 3_600_000),
         workers=store.workers(now, WORKER_STALE_MS),
     )

@@ -470,7 +470,7 @@ def test_a_candidate_that_is_no_model(examine, upstream: Fake) -> None:
 
 
 def test_every_check_is_in_the_table() -> None:
-    modules = [checks.backends, checks.models, checks.policy, checks.history, checks.process]
+    modules = [checks.backends, checks.models, checks.policy, checks.history, checks.verify, checks.process]
     public = {
         value
         for module in modules

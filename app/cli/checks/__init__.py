@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from app.cli.checks import backends, history, models, policy, process
+from app.cli.checks import backends, history, models, policy, process, verify
 from app.cli.checks.facts import Discovery, Facts, Finding
 
 __all__ = ["CHECKS", "Discovery", "Facts", "Finding", "findings"]
@@ -38,6 +38,9 @@ CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     models.unloading,
     models.switching,
     models.queues,
+    verify.daily_shares,
+    verify.releases,
+    verify.second_opinions,
     process.access,
     process.database,
     process.file_system,

@@ -9,7 +9,7 @@ from app.metrics.queries import CallGroup, TimedPart
 from app.routing.locality import Verdict, judge_config, judge_target
 from app.routing.names import model_for
 from app.settings import Settings
-from app.types import BackendConfig, ModelFacts, Observations, Policy, Residency, Route, Target, Timings
+from app.types import BackendConfig, JsonObject, ModelFacts, Observations, Policy, Residency, Route, Target, Timings
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,7 @@ class Facts:
     now_ms: int = 0
     running_policy: str | None = None  # hash of the policy of the running router; None = no router runs
     calls: Sequence[CallGroup] = ()  # live calls of the last hour
+    judged: Sequence[JsonObject] = ()  # `verify.routes` of /v1/metrics, of the last 24 hours
     refusals: Mapping[str, int] = field(default_factory=dict)  # code -> requests refused in the last hour
     workers: int = 0  # workers of the running router that reported within ten seconds
     open_circuits: Mapping[str, int] = field(default_factory=dict)  # backend -> workers with an open circuit
