@@ -63,8 +63,8 @@ def leaves(title: str, decision: Decision) -> list[str]:
     return [target.backend for target in decision.targets if not is_local(target, seen)]
 
 
-def test_there_are_twelve_and_each_is_listed_on_top() -> None:
-    assert len(SECTIONS) == 12
+def test_there_are_thirteen_and_each_is_listed_on_top() -> None:
+    assert len(SECTIONS) == 13
     head = PAGE.text.partition("\n## ")[0]
     assert re.findall(r"\[([^\]]+)\]\(#", head) == list(SECTIONS)
 
@@ -198,3 +198,20 @@ def test_easy_questions_cost_nothing_and_only_code_reaches_the_strong_one() -> N
         assert decided(title, prompt).targets[0].backend == "local", prompt
     for prompt in (*PROMPTS["prose"], *PROMPTS["news"], *PROMPTS["personal"], *PROMPTS["easy"]):
         assert "strong" not in [target.backend for target in decided(title, prompt).targets], prompt
+
+
+def test_of_what_is_judged_only_doubted_answers_are_paid_for() -> None:
+    """Private requests and prompts of programs are not held, and very hard requests go up at once."""
+    title = "Pay for one answer in five"
+    for prompt in (*PROMPTS["easy"], *PROMPTS["prose"], *PROMPTS["code"][:20]):
+        decision = decided(title, prompt)
+        plan = decision.verification
+        if decision.targets[0].backend == "frontier":
+            assert plan is None, prompt
+            continue
+        assert plan and plan.holds and plan.second, prompt
+        assert (plan.second.backend, [target.backend for target in plan.escalation]) == ("peer", ["frontier"])
+        private = decided(title, prompt, sensitivity="high")
+        assert private.verification is None or not private.verification.holds
+    title_prompt = "### Task:\nGenerate a concise, 3-5 word title with an emoji summarizing the chat history.\n"
+    assert decided(title, title_prompt).verification is None
