@@ -211,6 +211,14 @@ PATTERNS = {
     "app/wire/json_body.py _first_plain_member": Listed(called, ONE_PLACE, (" ", "{", '{"', '{"a', '{"a" ', "{ ")),
     "app/wire/json_body.py _next_plain_member": Listed(called, ONE_PLACE, (" ", ",", ',"', ',"a', ',"a" ', ", ")),
     "app/wire/json_body.py _first_comma": Listed(first_match, ONE_PLACE, (" ", "{", " {", "{ ")),
+    "app/wire/json_cut.py _NAME": Listed(match, POSSESSIVE, (" ", "{", '{"', '{"a', '{"a" ', '{"\\', "{ ")),
+    "app/wire/json_cut.py _ELEMENT": Listed(match, POSSESSIVE, (" ", "[", ",", "[ ")),
+    "app/wire/json_cut.py _EMPTY": Listed(match, POSSESSIVE, (" ", "{", "{ ")),
+    "app/wire/logprobs.py _DATA": Listed(
+        all_matches, POSSESSIVE, ("data: ", "data: a", "\n", "\r", "\xef\xbb\xbf"), raw=True
+    ),
+    "app/wire/logprobs.py _LINE_END": Listed(all_matches, BOUNDED, ("\n", "a"), raw=True),
+    "app/backends/logprobs.py _NAMED": Listed(first_match, BOUNDED, ("log", "log-", "logpro", "a")),
     "app/wire/sse.py EVENT_END": Listed(all_matches, BOUNDED, ("\n", "\r", "\n\r", "a"), raw=True),
     "app/wire/sse.py _LINE_END": Listed(all_matches, BOUNDED, ("\n", "\r", "a"), raw=True),
     "app/wire/chat/stream.py _MEMBER": Listed(

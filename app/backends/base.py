@@ -27,6 +27,7 @@ from app.backends.failures import (
     transport_error,
     unused_proxy,
 )
+from app.backends.logprobs import CutResponse, Logprobs, is_about_logprobs
 from app.backends.pool import ConnectionPool
 from app.backends.reply import StoredDocument, Stream, Whole, failed_finish, first_bytes, read_body
 from app.backends.response import Response
@@ -74,11 +75,14 @@ class Backend:
     hint: ClassVar[str] = ""  # what to do when it cannot be reached
     responses_at_default: ClassVar[bool] = False  # at its default endpoint it speaks the Responses API itself
     dialect: Dialect = Dialect()
+    logprob_members: ClassVar[JsonObject] = {}  # of a request for log-probabilities; empty: the server gives none
+    absent_logprobs: ClassVar[str] = ""  # `logprobs` in replies without them, as JSON; empty: there is no such member
     policy_fields: ClassVar[Mapping[str, fields.Field[Any]]] = {}  # policy keys of this type alone
 
     def __init__(self, config: BackendConfig, environ: Mapping[str, str]) -> None:
         self.config = config
         self._key = environ.get(config.api_key_env, "").strip() if config.api_key_env else ""
+        self._logprobs = Logprobs(config.name, self.logprob_members, self.absent_logprobs)
         self._unused_proxy = unused_proxy(config.endpoint, environ)
         self._authorities = environ.get(AUTHORITIES, "").strip()
         self._connections = ConnectionPool(config.endpoint, config.timeouts, self._authorities)
@@ -123,8 +127,15 @@ class Backend:
             time.sleep(0)  # let other requests run: each of the two steps takes some time with a large body
             request.body.translate(dialect)
             time.sleep(0)
-        body = translator(client_wire, wire).request(request.body, target.model, dialect, stream=stream)
-        return Outgoing(self.paths[wire], body, wire)
+        asking = self._logprobs.body_for(request, wire, gives=self.gives_logprobs) if request.wants_logprobs else None
+        sent = asking or request.body
+        body = translator(client_wire, wire).request(sent, target.model, dialect, stream=stream)
+        return Outgoing(self.paths[wire], body, wire, logprobs=asking is not None)
+
+    @property
+    def gives_logprobs(self) -> bool:
+        """Return True when the server gives log-probabilities, as far as is known."""
+        return self._logprobs.has_any
 
     def url(self, outgoing: Outgoing) -> str | None:
         """Return the URL of the request; None when no request is sent, because the backend is a part of the router."""
@@ -134,6 +145,18 @@ class Backend:
         """Send a request, and return the whole reply, or a stream whose first event has arrived and is no error.
         When the server refuses a parameter, send the request once more without it.  Raise BackendError; it is
         CannotServe when the server says that another model may serve the request."""
+        try:
+            return self._open_adapted(outgoing, target, stream=stream, private=private)
+        except BackendError as refusal:
+            if not outgoing.logprobs or not is_about_logprobs(refusal):
+                raise
+        plain = dataclasses.replace(outgoing, body=self._logprobs.without(outgoing.body), logprobs=False)
+        reply = self._open_adapted(plain, target, stream=stream, private=private)
+        self._logprobs.refused()
+        return reply
+
+    def _open_adapted(self, outgoing: Outgoing, target: Target, *, stream: bool, private: bool) -> Whole | Stream:
+        """Send a request, and once more without the parameter that the server refuses."""
         try:
             try:
                 return self._open(outgoing, target, stream=stream, private=private)
@@ -158,14 +181,17 @@ class Backend:
                 return StoredDocument(*self._document(response, find_error=error_of_stored), outgoing.wire)
             first_pieces = first_bytes(response, response.first_byte_by, self.config) if stream else []
             if stream and not form.is_document(b"".join(first_pieces), response.headers.get("content-type", "")):
+                arriving: Response | CutResponse = response
+                if outgoing.logprobs:
+                    arriving, first_pieces = self._logprobs.cut_stream(response, first_pieces, outgoing.wire)
                 chunks = Stream(
-                    response, self.config, self._key, wire=outgoing.wire, private=private, first_pieces=first_pieces
+                    arriving, self.config, self._key, wire=outgoing.wire, private=private, first_pieces=first_pieces
                 )
                 chunks.wait_for_first(response.first_byte_by, target.model)
                 stream_reply = chunks
                 return stream_reply
             body, document = self._document(response, first_pieces, model=target.model)
-            whole = Whole(body, document, outgoing.wire)
+            whole = self._whole(body, document, outgoing)
             if whole.lack:
                 raise BackendProtocol(f"answered 200 without {whole.lack}")
             if whole.finish_failure:
@@ -174,6 +200,16 @@ class Backend:
         finally:
             if stream_reply is None:
                 response.close()
+
+    def _whole(self, body: bytes, document: JsonDict, outgoing: Outgoing) -> Whole:
+        """Return a whole reply, without the log-probabilities that the client did not ask for."""
+        if not outgoing.logprobs:
+            return Whole(body, document, outgoing.wire)
+        part = self._logprobs.cut(body, outgoing.wire)
+        whole = Whole(part.raw, sse.json_of(part.raw) or document, outgoing.wire, part.logprobs)
+        if whole.facts.chars and not whole.logprobs:
+            self._logprobs.tell_none()
+        return whole
 
     def discover(self) -> tuple[str, ...]:
         """Return the names of the models that the server holds, as far as a request can name them.  Raise

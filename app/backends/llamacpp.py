@@ -29,6 +29,8 @@ class LlamaCppBackend(Backend):
     hint = " (is llama-server running?)"
     # Only llama-server of 2026 reads max_completion_tokens (https://github.com/ggml-org/llama.cpp/pull/19831).
     dialect = Dialect(json_schema=False, max_tokens_only=True, system_first=True)
+    # Without `top_logprobs` llama-server sends the 20 most likely tokens too.
+    logprob_members = {"logprobs": True, "top_logprobs": 1}  # noqa: RUF012 - never changed
 
     def __init__(self, config: BackendConfig, environ: Mapping[str, str]) -> None:
         super().__init__(config, environ)

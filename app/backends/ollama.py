@@ -54,6 +54,7 @@ from app.wire.ollama.request import dropped_members
 log = logging.getLogger("llr.ollama")
 
 _READS_TRUNCATE = (0, 12, 6)  # https://github.com/ollama/ollama/pull/12582
+_HAS_LOGPROBS = (0, 12, 11)  # https://github.com/ollama/ollama/releases/tag/v0.12.11
 _UNKNOWN: tuple[int, ...] = ()
 _VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})\.(\d{1,6})")
 _MOST_DIALECTS = 1000  # clients can name any model
@@ -77,6 +78,8 @@ class OllamaBackend(Backend):
         system_first=True,
         efforts={"minimal": "low", "xhigh": "high"},
     )
+
+    logprob_members = {"logprobs": True}  # noqa: RUF012 - never changed
 
     policy_fields = {  # noqa: RUF012 - never changed
         "api": Choice(
@@ -136,6 +139,10 @@ class OllamaBackend(Backend):
     def _is_native(self) -> bool:
         version = self._version or _UNKNOWN
         return self._wants_native and version >= _READS_TRUNCATE and version != self._without_native
+
+    @property
+    def gives_logprobs(self) -> bool:
+        return super().gives_logprobs and (self._version or _UNKNOWN) >= _HAS_LOGPROBS
 
     def get_ready(self) -> None:
         """Ask for the version before the first request.  A server that does not tell counts as an old one.  A server

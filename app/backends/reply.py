@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from math import inf
 
 from app.backends.failures import TRANSPORT_ERRORS, error_in_reply, transport_error
+from app.backends.logprobs import CutResponse
 from app.backends.response import Response
 from app.errors import (
     BackendProtocol,
@@ -30,8 +31,12 @@ _DRAIN_S = 0.05  # the wait for the end of a body after its last event, so that 
 class Whole:
     """Hold a whole reply: its bytes, and the same parsed."""
 
-    def __init__(self, body: bytes, document: JsonObject, wire: Wire = Wire.CHAT) -> None:
+    def __init__(
+        self, body: bytes, document: JsonObject, wire: Wire = Wire.CHAT, logprobs: tuple[float, ...] = ()
+    ) -> None:
+        """Take the log-probabilities that were cut out of the body."""
         reading = WIRES[wire].read(document)
+        self.logprobs = logprobs
         self.body = body
         self.document = document
         self.wire = wire
@@ -59,6 +64,7 @@ class StoredDocument(Whole):
         self.body = body
         self.document = document
         self.wire = wire
+        self.logprobs = ()
         self.input_tokens = self.output_tokens = None
         self.facts = ReplyFacts()
 
@@ -72,7 +78,7 @@ class Stream:
 
     def __init__(
         self,
-        response: Response,
+        response: Response | CutResponse,
         config: BackendConfig,
         key: str,
         *,
@@ -101,6 +107,11 @@ class Stream:
     @property
     def output_tokens(self) -> int | None:
         return self._watch.output_tokens
+
+    @property
+    def logprobs(self) -> tuple[float, ...]:
+        """Return the log-probabilities that were cut out until now."""
+        return self._response.logprobs if isinstance(self._response, CutResponse) else ()
 
     @property
     def facts(self) -> ReplyFacts:

@@ -19,6 +19,9 @@ class VllmBackend(Backend):
     hint = " (is vLLM running?)"
     dialect = Dialect(reasoning_field="reasoning", system_first=True, efforts={"minimal": "low", "xhigh": "high"})
 
+    logprob_members = {"logprobs": True}  # noqa: RUF012 - never changed
+    absent_logprobs = "null"
+
     def __init__(self, config: BackendConfig, environ: Mapping[str, str]) -> None:
         super().__init__(config, environ)
         self._facts: Mapping[str, ModelFacts] = {}

@@ -23,6 +23,7 @@ class Outgoing:
     operation: Operation = Operation.CHAT
     headers: Mapping[str, str] = field(default_factory=dict)  # of the client, that the backend gets too
     dropped: tuple[str, ...] = ()  # members of the client's body for which the backend's API has no place
+    logprobs: bool = False  # the router asks for log-probabilities, and takes them out of the reply
     other: Callable[[], Outgoing] | None = None  # the request for another API, when the server lacks the path
 
     def form(self, request: ChatRequest) -> str:

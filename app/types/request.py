@@ -92,6 +92,7 @@ class ChatRequest:
     identifiers: Mapping[str, str] = field(default_factory=dict)  # headers that local backends get too
     conversation: Conversation | None = None  # None = it is computed of the body when a pool needs it
     continues: Target | None = None  # the backend that stores the conversation: no other can continue it
+    wants_logprobs: bool = False  # the router judges the answer by them, and takes them out of the reply
     escalated: bool = False  # it returns results of tools that an escalated answer called
     operation: ClassVar[Operation] = Operation.CHAT
     kind: ClassVar[Kind] = Kind.LIVE  # of the calls that its client waits for

@@ -9,6 +9,7 @@ from typing import Protocol
 from app.types import JsonObject
 from app.wire import sse
 from app.wire.answer import Answer, Collector
+from app.wire.logprobs import LogprobsForm
 from app.wire.reply_facts import ReplyFacts, ReplyReading
 
 
@@ -66,3 +67,4 @@ class WireForm:
     collect: Callable[[], Collector]  # the answer in a stream
     is_document: Callable[[bytes, str], bool] = sse.is_document  # (first bytes, Content-Type) of what is no stream
     other_body: Callable[[Refusal, bytes], bytes | None] = _no_other_body  # the body for a second try after a refusal
+    logprobs: LogprobsForm | None = None  # None: the router does not ask for them

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from app.backends.base import Backend
+from app.backends.logprobs import Logprobs
 from app.backends.reply import Whole
 from app.circuits import Circuits
 from app.places import Places
@@ -42,6 +43,7 @@ class FakeStream:
         self.input_tokens, self.output_tokens = tokens
         self.facts = ReplyFacts()
         self.collector: Collector | None = None
+        self.logprobs: tuple[float, ...] = ()
         self.closed = 0
 
     def __iter__(self) -> Iterator[bytes]:
@@ -86,6 +88,7 @@ class FakeBackend(Backend):
     def __init__(self, config: BackendConfig, *answers: Given) -> None:
         self.config = config
         self._key = ""
+        self._logprobs = Logprobs(config.name, {}, "")
         self.answers = list(answers) or [whole()]
         self.calls: list[tuple[ChatRequest, Target, bool, bool]] = []  # request, target, stream, private
 

@@ -118,13 +118,16 @@ class Ollama:
         most_loaded: int = 1,
         most_waiting: int = 512,
         version: str = "0.33.0",
+        logprob: float | None = -0.25,
     ) -> None:
-        """`window` is OLLAMA_CONTEXT_LENGTH, `most_waiting` OLLAMA_MAX_QUEUE: who waits for a load counts."""
+        """`window` is OLLAMA_CONTEXT_LENGTH, `most_waiting` OLLAMA_MAX_QUEUE: who waits for a load counts.  `logprob`
+        is that of each token, for a request that asks for it; None = this version gives none."""
         self.models = {model.name: model for model in models}
         self.window = window
         self.most_loaded = most_loaded
         self.most_waiting = most_waiting
         self.version = version
+        self.logprob = logprob
         self.log: list[Event] = []
         self.looks: list[float] = []  # when /api/ps was asked, monotonic seconds
         self._runners: dict[str, _Runner] = {}
@@ -431,6 +434,13 @@ class _Writer(abc.ABC):
             self.handler.pause(self.model.token_s)
             yield word if number == 0 else f" {word}"
 
+    def logprobs(self, count: int) -> dict[str, Any]:
+        """The member with the log-probabilities of some tokens, for a request that asks for it."""
+        value = self.handler.ollama.logprob
+        if not self.body.get("logprobs") or value is None or not count:
+            return {}
+        return {"logprobs": [{"token": "t", "logprob": value, "bytes": [116]}] * count}
+
     @property
     def tool_call(self) -> dict[str, Any] | None:
         """The call that a user asks for by `call NAME`, when such a tool is offered."""
@@ -459,11 +469,13 @@ class _Native(_Writer):
             for message in messages:
                 whole |= {name: whole.get(name, "") + text for name, text in message.items() if name != "tool_calls"}
                 whole |= {name: calls for name, calls in message.items() if name == "tool_calls"}
-            self.handler._json(200, {**self._head(), "message": whole, **end})
+            self.handler._json(200, {**self._head(), "message": whole, **end, **self.logprobs(len(words))})
             return
         self.handler.begin("application/x-ndjson")
+        if more := self.logprobs(1):  # of a token without text: such a line is sent for its log-probability alone
+            self._line({"message": {"role": "assistant", "content": ""}, "done": False, **more})
         for message in messages:
-            self._line({"message": {"role": "assistant", **message}, "done": False})
+            self._line({"message": {"role": "assistant", **message}, "done": False, **self.logprobs(1)})
         self._line({"message": {"role": "assistant", "content": ""}, **end})
 
     def _head(self) -> dict[str, Any]:
@@ -487,18 +499,22 @@ class _OpenAI(_Writer):
         if not self.body.get("stream"):
             message = {"role": "assistant", "content": "" if calls else "".join(self.pieces(words))}
             message |= {"tool_calls": calls} if calls else {}
-            choice = {"index": 0, "message": message, "finish_reason": finish}
+            choice = {"index": 0, "message": message, "finish_reason": finish, **self._choice(len(words))}
             self.handler._json(200, {**head, "object": "chat.completion", "choices": [choice], "usage": usage})
             return
         self.handler.begin("text/event-stream")
         head["object"] = "chat.completion.chunk"
         deltas = iter([{"tool_calls": calls}]) if calls else ({"content": piece} for piece in self.pieces(words))
         for delta in deltas:
-            self._event({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+            choice = {"index": 0, "delta": delta, "finish_reason": None, **self._choice(1)}
+            self._event({**head, "choices": [choice]})
         self._event({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
         if (self.body.get("stream_options") or {}).get("include_usage"):
             self._event({**head, "choices": [], "usage": usage})
         self.handler.wfile.write(b"data: [DONE]\n\n")
+
+    def _choice(self, count: int) -> dict[str, Any]:
+        return {"logprobs": {"content": entries}} if (entries := self.logprobs(count).get("logprobs")) else {}
 
     def _event(self, document: dict[str, Any]) -> None:
         self.handler.wfile.write(b"data: " + json.dumps(document).encode() + b"\n\n")

@@ -96,6 +96,11 @@ def delta(content: str | None = None, model: str = "fake", *, finish: str | None
     }
 
 
+def logprobs(values: Iterable[float]) -> list[dict[str, Any]]:
+    """The log-probabilities of tokens as servers write them."""
+    return [{"token": "t", "logprob": value, "bytes": [116], "top_logprobs": []} for value in values]
+
+
 def error_document(message: str = "it broke", type: str = "server_error", code: str | None = None) -> dict[str, Any]:
     return {"error": {"message": message, "type": type, "param": None, "code": code}}
 

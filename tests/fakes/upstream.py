@@ -43,6 +43,7 @@ from tests.fakes.replies import (
     error,
     event,
     head,
+    logprobs,
     reply,
     usage,
 )
@@ -282,6 +283,8 @@ class Upstream:
     native: bool = False  # an Ollama with its own API (tests/fakes/native.py); else one that is too old for it
     text: str | None = None  # what it says; None = echo the last user text
     tokens: int | None = None  # how many tokens it says; None = the words of the text
+    logprobs: Sequence[float] = ()  # of its tokens in turn, for a request that asks for them; () = it gives none
+    null_logprobs: bool = False  # replies without them have `"logprobs": null`, as vLLM writes it
     delay_s: float = 0.0  # before the answer
     gap_s: float = 0.0  # between tokens of a stream
     recording: bool = True  # False keeps no request: for long runs
@@ -516,6 +519,17 @@ class Upstream:
             return reply(200, {"object": "list", "data": data})
         return error(404, f"no such path: {path}", type="invalid_request_error")
 
+    def _with_logprobs(self, document: dict[str, Any], body: Any, places: Sequence[int] = ()) -> dict[str, Any]:
+        """Put the log-probabilities of some tokens in, for a request that asks for them.  The last value counts
+        for the rest."""
+        (choice,) = document["choices"]
+        if body.get("logprobs") and self.logprobs and places:
+            values = [self.logprobs[min(place, len(self.logprobs) - 1)] for place in places]
+            choice["logprobs"] = {"content": logprobs(values)}
+        elif self.null_logprobs:
+            choice["logprobs"] = None
+        return document
+
     def _tag(self, model: str) -> dict[str, Any]:
         known = {"name": model, "model": model, "size": 1, "digest": "00", "details": {"family": "fake"}}
         return {**known, **self._remote_fields(model)}
@@ -547,16 +561,18 @@ class Upstream:
             yield self.delay_s
         if not body.get("stream"):
             words = text if self.tokens is None else " ".join(["token"] * self.tokens)
-            yield from reply(200, completion(words, model))
+            document = completion(words, model)
+            yield from reply(200, self._with_logprobs(document, body, range(len(words.split(" ")))))
             return
         tokens = text.split(" ") if self.tokens is None else ["token"] * self.tokens
         yield head(200, [("Content-Type", "text/event-stream"), ("Transfer-Encoding", "chunked")])
-        yield chunk(event(delta("", model, role="assistant")))
+        yield chunk(event(self._with_logprobs(delta("", model, role="assistant"), body)))
         for place, token in enumerate(tokens):
             if self.gap_s and place:
                 yield self.gap_s
-            yield chunk(event(delta(token if place == 0 else " " + token, model)))
-        yield chunk(event(delta(model=model, finish="stop")))
+            document = delta(token if place == 0 else " " + token, model)
+            yield chunk(event(self._with_logprobs(document, body, [place])))
+        yield chunk(event(self._with_logprobs(delta(model=model, finish="stop"), body)))
         options = body.get("stream_options")
         if isinstance(options, dict) and options.get("include_usage"):
             yield chunk(event({**delta(model=model), "choices": [], "usage": usage(5, len(tokens))}))

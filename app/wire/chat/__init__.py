@@ -1,5 +1,6 @@
 """OpenAI's chat completions API: POST /v1/chat/completions."""
 
+from app.wire import logprobs
 from app.wire.chat.answer import EventCollector, read_answer
 from app.wire.chat.errors import other_body
 from app.wire.chat.reply import read_reply
@@ -15,4 +16,5 @@ FORM = WireForm(
     collect=EventCollector,
     watch=StreamWatch,
     other_body=other_body,
+    logprobs=logprobs.CHAT,
 )

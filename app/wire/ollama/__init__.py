@@ -1,5 +1,6 @@
 """Ollama's own API: POST /api/chat.  Facts: api/types.go, openai/openai.go and server/routes.go of 0.33."""
 
+from app.wire import logprobs
 from app.wire.form import WireForm
 from app.wire.ollama.answer import LineCollector, read_answer
 from app.wire.ollama.errors import other_body
@@ -16,4 +17,5 @@ FORM = WireForm(
     watch=StreamWatch,
     is_document=is_document,
     other_body=other_body,
+    logprobs=logprobs.OLLAMA,
 )
