@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from math import inf
@@ -48,7 +49,10 @@ class Whole:
     @property
     def answer(self) -> Answer | None:
         """Return the answer; None when it is too long to be judged."""
-        return WIRES[self.wire].answer(self.document) if len(self.body) <= MOST_BYTES else None
+        if len(self.body) > MOST_BYTES:
+            return None
+        answer = WIRES[self.wire].answer(self.document)
+        return dataclasses.replace(answer, logprobs=self.logprobs or answer.logprobs)
 
     def collect(self) -> None:
         """Do nothing: the answer is in the document."""
@@ -126,7 +130,10 @@ class Stream:
     @property
     def answer(self) -> Answer | None:
         """Return the answer that was collected until now; None when it was not, or when it is too long."""
-        return None if self._collector is None or self._collector.is_full else self._collector.answer
+        if self._collector is None or self._collector.is_full:
+            return None
+        answer = self._collector.answer
+        return dataclasses.replace(answer, logprobs=self.logprobs or answer.logprobs)
 
     def wait_for_first(self, deadline: float, model: str = "") -> None:
         """Read until the first event that is no comment.  Raise BackendError when it is an error, when there is

@@ -14,7 +14,8 @@ from app.backends.base import Backend
 from app.backends.reply import Stream, Whole
 from app.errors import BackendError, BackendRejected, StreamInterrupted
 from app.types import BackendConfig, Body, ChatRequest, Target, Timeouts, Wire
-from app.wire import WIRES, translator
+from app.wire import translator
+from app.wire.answer import Answer
 from app.wire.chat import request as chat
 from app.wire.json_body import read_object
 from app.wire.responses import request as responses
@@ -103,8 +104,10 @@ def test_the_client_gets_the_same_bytes(
     asking, plain = (request(wants=wants, client=client, stream=stream) for wants in (True, False))
     with captured("llr") as lines:
         reply_, other = opened(local, asking), opened(local, plain)
+        reply_.collect()
         assert sent_to_client(reply_, asking) == sent_to_client(other, plain)
     assert (reply_.logprobs, other.logprobs) == (VALUES, ())
+    assert reply_.answer == Answer({"role": "assistant", "content": "one two three"}, "stop", VALUES)
     assert reply_.facts.finish == other.facts.finish == "stop"
     assert (reply_.input_tokens, reply_.output_tokens) == (other.input_tokens, other.output_tokens)
     asked, not_asked = [one.native or one.json for one in up.requests if one.json]
@@ -172,11 +175,14 @@ def test_what_a_client_asks_for_itself_passes_unchanged(
     asking, plain = (request(wants=wants, stream=stream, **members) for wants in (True, False))
     with captured("llr") as lines:
         reply_, other = opened(local, asking), opened(local, plain)
+        reply_.collect()
         received = sent_to_client(reply_, asking)
         assert received == sent_to_client(other, plain)
     first, second = [one.body for one in up.requests if one.json]
     assert first == second
     assert reply_.logprobs == ()
+    assert reply_.answer is not None
+    assert reply_.answer.logprobs == (VALUES if members.get("logprobs") else ())
     assert (b'"logprob": -1.25' in received or b'"logprob":-1.25' in received) == bool(members.get("logprobs"))
     assert lines == []
 
@@ -401,15 +407,12 @@ def test_a_stream_that_breaks(
     up = server(kind)
     up.script(steps)
     reply_ = opened(backend(kind, up.url), request(stream=True))
-    collector = WIRES[reply_.wire].collect()
+    reply_.collect()
     with pytest.raises(StreamInterrupted) as caught:
         for piece in reply_:  # type: ignore[union-attr]
             assert b"logprob" not in piece
-            collector.feed(piece)
     assert caught.value.kind == error_kind
-    assert collector.answer.message["content"] == "one two"
-    assert collector.answer.finish is None
-    assert reply_.logprobs == (-1.0, -1.0)
+    assert reply_.answer == Answer({"role": "assistant", "content": "one two"}, None, (-1.0, -1.0))
 
 
 def test_an_event_that_breaks_off_is_not_sent(server: Callable[..., Upstream], backend: Callable[..., Backend]) -> None:
