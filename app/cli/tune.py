@@ -60,12 +60,14 @@ def verify_tune(labelled: BinaryIO, share: float | None, quality: float | None, 
     if (share is None) == (quality is None):
         raise click.UsageError("give one of --share and --quality")
     answers, reader, name = Labelled(), _Reader(labelled), str(getattr(labelled, "name", "<stdin>"))
+    bare = 0  # lines that have nothing but the answer to judge by
     for row in reader:
         _add(answers, row, is_sample=samples)
+        bare += not row.second and not row.logprobs
     if not answers.all.answers:
         raise click.ClickException(f"{name} has no line to use: each needs {_MEMBERS}")
     limit = answers.by_share(share) if share is not None else answers.by_quality(quality or 0)
-    document = {"file": name, **_document(answers, limit), "skipped": reader.skipped}
+    document = {"file": name, **_document(answers, limit), "bare": bare, "skipped": reader.skipped}
     if as_json:
         print_json(document)
     else:
@@ -229,6 +231,11 @@ def _notes(result: JsonObject) -> Iterator[str]:
     """Yield what limits the meaning of the result."""
     if not result["enough"]:
         yield f"these are few answers, so the numbers are rough; use at least {ENOUGH}"
+    if result["bare"] == result["rows"]:
+        yield (
+            "no line has `second` or `logprobs`; without both, the router judges an answer by its structure alone, "
+            "whatever the doubt is"
+        )
     if missing := result["strong_assumed"]:
         yield f"`strong_correct` is missing in {counted(missing, 'line')}: there the strong model counts as right"
     if unjudged := result["without_evidence"]:

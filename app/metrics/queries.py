@@ -109,6 +109,7 @@ class PastCall(NamedTuple):
     doubt: float | None
     fault: str | None
     agreement: float | None
+    held_ms: int | None
     policy: str
     asked_model: str | None
     basis: str | None

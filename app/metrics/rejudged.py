@@ -148,8 +148,8 @@ def _result(past: JudgedRequest, target: Target, plan: VerificationPlan | None) 
     by = plan.rules.by
     if first.fault is not None and "structure" in by:
         return Verified.ESCALATED
-    if first.doubt is None:
-        is_enough = first.verified is not None and by == {"structure"}
+    if first.doubt is None:  # there was no evidence, or nothing but the structure was judged
+        is_enough = first.verified == Verified.KEPT or (first.verified is not None and by == {"structure"})
         return Verified.KEPT if is_enough else Unknown.NO_DOUBT
     if first.agreement is not None and "agreement" not in by:
         return Unknown.OTHER_PARTS

@@ -311,6 +311,8 @@ class Replay:
             effect.now_known += 1
             effect.now_usd += cost
         measured = answer.ttfb_ms if answer.stream else answer.latency_ms
+        if measured is not None and past.first.verified == Verified.ESCALATED:
+            measured += past.first.held_ms or 0  # until the answer was escalated
         expected = expected_time(target, config, observations, _lane(past.first)).total_ms
         if measured is not None and expected is not None:
             effect.latency_known += 1

@@ -190,6 +190,7 @@ PROSE = json.dumps(
         (labelled("51", "51", 1), "`strong_correct` is missing in 1 line: there the strong model counts as right"),
         (labelled("", "51", 0), "1 answer with a fault in the structure: always escalated"),
         (labelled("", "51", 0), "more answers have a fault in the structure than may be escalated"),
+        (PROSE, "no line has `second` or `logprobs`; without both, the router judges an answer by its structure alone"),
         (PROSE, "1 answer without `logprobs` that no other answer can be compared with: always kept"),
     ],
 )

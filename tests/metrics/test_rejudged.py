@@ -131,6 +131,7 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     ("private", {"verified": "observed", "doubt": None, "sensitivity": "high"}, STRICT, "observed"),
     ("only its structure was judged", {"verified": "observed", "doubt": None}, STRICT, "no_doubt"),
     ("its structure is enough", {"verified": "observed", "doubt": None}, STRUCTURE, "kept"),
+    ("nothing but its structure could be judged", {"verified": "kept", "doubt": None}, STRICT, "kept"),
     ("the route gets verify", {"verified": None, "policy": PLAIN}, STRICT, "no_doubt"),
     ("the route loses verify", {"verified": "escalated", "doubt": 0.9}, PLAIN, "not_judged"),
     ("another model is first", {"verified": "kept", "doubt": 0.1}, OTHER_FIRST, "other_target"),
@@ -214,6 +215,14 @@ def test_the_calls_of_a_request_come_in_any_order(house: House, order: str) -> N
     )
     assert (report["requests"], report["elsewhere"]) == (1, 1)
     assert report["cost_usd"]["then"] == PAID, "the answer and all that led to it"
+
+
+def test_the_client_waited_for_both_answers(house: House) -> None:
+    strong_first = "default: strong\n    fallback: small"
+    policy = PLAIN.replace("default: small\n    fallback: strong", strong_first).replace("gpt,", "gpt, p50Ms: 900,")
+    first = house.first(verified="escalated", doubt=0.9, latency_ms=300, held_ms=350)
+    house.store.write([first, house.later(reason="escalated", latency_ms=1000, **STRONG)])
+    assert house.replay(policy)["latency_ms"] == {"then": 1350, "now": 900, "known": 1}
 
 
 def test_a_request_without_an_answer_is_one_request(house: House) -> None:
