@@ -44,6 +44,7 @@ def _discover(backend: Backend) -> Discovery:
             residency=backend.residency,
             version=backend.version,
             speaks_native=Wire.OLLAMA in backend.wires,
+            gives_logprobs=backend.gives_logprobs,
             model_hosts=backend.model_hosts,
         )
     except BackendError as error:

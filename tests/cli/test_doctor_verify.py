@@ -8,7 +8,7 @@ import click
 import pytest
 
 from app.cli import checks
-from app.cli.checks import Facts, Finding
+from app.cli.checks import Discovery, Facts, Finding
 from app.cli.records import read
 from app.metrics.judged import judged_report
 from app.metrics.queries import TimedPart
@@ -19,7 +19,7 @@ from tests import build
 from tests.metrics.judged_rows import escalated, first
 
 NOW = 1_700_000_000_000
-CHECKS = ("daily-share", "released", "second-opinion")
+CHECKS = ("confidence", "daily-share", "released", "second-opinion")
 POLICY = """\
 backends:
   small: {type: ollama, models: [s], local: true, price: {input: 0, output: 0}}
@@ -28,7 +28,7 @@ backends:
 routes:
   - default: small
     fallback: strong
-    verify: {second: SECOND, dailyShare: 0.3}
+    verify: {RULES, dailyShare: 0.3}
 """
 DAY = {
     "route": "default", "requests": 100, "asked_first": 90, "kept": 60, "escalated": 20, "released": 10, "observed": 10,
@@ -36,10 +36,29 @@ DAY = {
 }  # fmt: skip
 
 
-def findings(second: str = "peer", **facts: Any) -> list[Finding]:
-    made = build.policy(POLICY.replace("SECOND", second))
-    some = checks.findings(Facts(settings=Settings(), policy=made, discoveries={}, now_ms=NOW, **facts))
+def findings(rules: str = "second: peer", **facts: Any) -> list[Finding]:
+    made = build.policy(POLICY.replace("RULES", rules))
+    known = {"settings": Settings(), "policy": made, "discoveries": {}, "now_ms": NOW}
+    some = checks.findings(Facts(**{**known, **facts}))
     return [finding for finding in some if finding.check in CHECKS]
+
+
+@pytest.mark.parametrize(
+    "rules, reply, found",
+    [
+        ("samples: 1", Discovery(models=("s",), gives_logprobs=False), True),
+        ("samples: 1", Discovery(models=("s",), gives_logprobs=True), False),
+        ("samples: 1", Discovery(error="refused", kind="refused"), False),  # not known
+        ("samples: 2", Discovery(models=("s",), gives_logprobs=False), False),
+        ("second: peer", Discovery(models=("s",), gives_logprobs=False), False),
+        ("by: [structure]", Discovery(models=("s",), gives_logprobs=False), False),
+    ],
+)
+def test_evidence(rules: str, reply: Discovery, found: bool) -> None:
+    some = findings(rules, discoveries={"small": reply})
+    assert [finding.check for finding in some] == ["confidence"] * found
+    if found:
+        assert some[0].what.startswith("small gives no log-probabilities and there is no second opinion")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +108,7 @@ TURNS = [turn(10 * number, model, 4000) for number, model in enumerate("ststst")
     ],
 )
 def test_second_opinions_that_cost_loads(second: str, timed: list[TimedPart], found: bool) -> None:
-    some = findings(second, timed=timed)
+    some = findings(f"second: {second}", timed=timed)
     assert [finding.check for finding in some] == ["second-opinion"] * found
     if found:
         assert some[0].what == (
@@ -104,7 +123,7 @@ def test_the_numbers_of_the_last_day_come_from_the_database(tmp_path: Any) -> No
     store.write([build.changed(call, ts_ms=now - 7_200_000) for call in calls])
     store.write([build.changed(first(verified="released"), ts_ms=now - 90_000_000)])
     store.close()
-    policy = build.policy(POLICY.replace("SECOND", "peer"))
+    policy = build.policy(POLICY.replace("RULES", "second: peer"))
     with click.Context(click.Command("doctor")):
         day = read(file).last_day
     (row,) = judged_report(day, policy)["routes"]

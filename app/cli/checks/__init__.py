@@ -38,6 +38,7 @@ CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     models.unloading,
     models.switching,
     models.queues,
+    verify.evidence,
     verify.daily_shares,
     verify.releases,
     verify.second_opinions,

@@ -34,6 +34,7 @@ class Discovery:
     residency: Mapping[str, Residency] = field(default_factory=dict)  # loaded model -> its state
     version: str = ""  # of the server; "" = it does not tell
     speaks_native: bool = False  # requests go to Ollama's own API, which refuses prompts that are too long
+    gives_logprobs: bool = True  # log-probabilities of the tokens of replies
     model_hosts: Mapping[str, str] | None = None  # as in Observations; None = the server runs all models itself
 
 

@@ -1,4 +1,4 @@
-"""Check the routes that judge answers: the last day, and second opinions that cost loads."""
+"""Check the routes that judge answers: their evidence, the last day, and second opinions that cost loads."""
 
 from __future__ import annotations
 
@@ -13,6 +13,27 @@ from app.words import duration
 _ENOUGH = 20  # requests of a route in a day, from which on `dailyShare` holds
 _RELEASED = 0.5  # share of the held answers
 _FEW = 3  # fewer loads in an hour are no finding
+
+
+def evidence(facts: Facts) -> Iterator[Finding]:
+    """Report routes whose answers can be judged by their structure alone, although the policy wants more."""
+    for route in facts.policy.routes:
+        rules = route.verify
+        if rules is None or "confidence" not in rules.by or rules.second is not None or rules.samples > 1:
+            continue
+        for name in facts.policy.members(route.backend):
+            reply = facts.discoveries.get(name)
+            if reply is None or reply.error or reply.gives_logprobs:
+                continue
+            what = (
+                f"{name} gives no log-probabilities and there is no second opinion, so answers are judged by their "
+                "structure alone"
+            )
+            fix = (
+                "write `second: BACKEND` or `samples: 2` in its `verify`, or use llama.cpp, vLLM, or a newer Ollama, "
+                "which give log-probabilities"
+            )
+            yield Finding("confidence", route.label, what, fix)
 
 
 def daily_shares(facts: Facts) -> Iterator[Finding]:
