@@ -25,12 +25,11 @@ class Comparison:
     difficulty: float | None = None
 
     def verdict(self) -> Verdict:
-        """Return the verdict for the record of the shadow call.  It takes some ms in two steps, between which other
-        requests get their turn."""
+        """Return the verdict for the record of the shadow call."""
         is_comparable = all(comparable("", answer.message, self.chat) for answer in (self.live, self.candidate))
-        fault, live = self._fault(self.candidate), self._assess(self.live, self.candidate, is_comparable)
-        time.sleep(0)
-        live_fault, candidate = self._fault(self.live), self._assess(self.candidate, self.live, is_comparable)
+        fault, live_fault = self._fault(self.candidate), self._fault(self.live)
+        candidate = self._assess(self.candidate, self.live, is_comparable)
+        live = self._assess(self.live, self.candidate, is_comparable)
         return Verdict(
             doubt=_FAULTY if fault else round(candidate.doubt, 4),
             fault=fault,
@@ -39,9 +38,11 @@ class Comparison:
         )
 
     def _fault(self, answer: Answer) -> str | None:
+        _give_way()
         return structure(self.chat, answer.message, answer.finish)
 
     def _assess(self, answer: Answer, other: Answer, is_comparable: bool) -> Assessment:
+        _give_way()
         has_logprobs = bool(answer.logprobs and other.logprobs)
         return assess(
             "",
@@ -52,3 +53,8 @@ class Comparison:
             finish=answer.finish,
             difficulty=self.difficulty,
         )
+
+
+def _give_way() -> None:
+    """Let other requests run: each step takes about 1 ms, and several ms for long answers."""
+    time.sleep(0)

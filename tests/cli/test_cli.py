@@ -733,6 +733,28 @@ def test_ab_report(good: Run, tmp_path: Path) -> None:
     assert document["pairs"][0]["candidateCutShare"] == 1
 
 
+def test_ab_report_on_judged_answers(good: Run, tmp_path: Path) -> None:
+    fill(tmp_path / "metrics.db")
+    store, now = Store(str(tmp_path / "metrics.db")), int(time.time() * 1000)
+    known = {"kind": "shadow", "backend": "cloud", "live_ts_ms": now, "ts_ms": now}
+    for number in range(40):
+        verdict = {"doubt": 0.2, "live_doubt": 0.5, "agreement": number % 2 * 0.9}
+        store.write(
+            [
+                build.record(request_id=f"j{number}", backend="parrot", ts_ms=now),
+                build.record(request_id=f"j{number}", **known, **verdict),
+            ]
+        )
+    store.close()
+    lines = good("ab", "report").output.splitlines()
+    assert "judged on 40 requests: doubt 0.20, primary 0.50, agreement 0.45" in lines
+    (bounds,) = (line for line in lines if line.startswith("difference of the doubts: -0."))
+    assert bounds.endswith("; at most +0.02 is no worse")
+    quality = json.loads(good("ab", "report", "--json").output)["pairs"][0]["quality"]
+    assert (quality["n"], quality["doubt"], quality["primaryDoubt"]) == (40, 0.2, 0.5)
+    assert quality["difference"][0] < -0.3 < quality["difference"][1] < 0
+
+
 def test_ab_report_without_a_trial(run: Run, tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text("backends: {e: {type: echo}}\nroutes: [default: e]\n")
     fill(tmp_path / "metrics.db")

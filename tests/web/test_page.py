@@ -19,7 +19,7 @@ from app.storage import now_ms
 from app.types import CallRecord
 from app.web.dashboard import formats
 from app.web.dashboard.charts import count
-from app.web.dashboard.tables import Health, state
+from app.web.dashboard.tables import Health, quality_note, state
 from tests import build
 from tests.metrics.judged_rows import POLICY as JUDGED
 from tests.metrics.judged_rows import escalated, first, kept
@@ -608,3 +608,22 @@ def test_a_prompt_to_try_may_be_long_but_not_endless(client: Client) -> None:
 )
 def test_odd_forms(client: Client, kind: str, body: bytes, status: int) -> None:
     assert client().post("/", data=body, content_type=kind).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("quality", "note"),
+    [
+        ({"n": 0, "agreement": None, "doubt": None, "primaryDoubt": None}, ""),
+        (
+            {"n": 1200, "agreement": 0.714, "doubt": 0.2, "primaryDoubt": 0.258},
+            "; 1,200 answers were judged: mean doubt 0.20, that of the primary 0.26, agreement 0.71",
+        ),
+        (
+            {"n": 1, "agreement": None, "doubt": 1, "primaryDoubt": 0},
+            "; 1 answer was judged: mean doubt 1.00, that of the primary 0.00",
+        ),
+    ],
+    ids=str,
+)
+def test_the_note_on_the_quality_of_a_trial(quality: dict[str, Any], note: str) -> None:
+    assert quality_note(quality) == note

@@ -289,7 +289,8 @@ def quality_note(quality: JsonObject) -> str:
         return ""
     agreement = "" if quality["agreement"] is None else f", agreement {quality['agreement']:.2f}"
     doubts = f"mean doubt {quality['doubt']:.2f}, that of the primary {quality['primaryDoubt']:.2f}"
-    return f"; {quality['n']:,} answers were judged: {doubts}{agreement}"
+    answers = "1 answer was" if quality["n"] == 1 else f"{quality['n']:,} answers were"
+    return f"; {answers} judged: {doubts}{agreement}"
 
 
 # --- calls --------------------------------------------------------------------------------------
