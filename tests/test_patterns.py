@@ -122,6 +122,7 @@ PATTERNS = {
     "app/routing/answer/code.py _TOKEN": Listed(
         all_matches, POSSESSIVE, ("/*", "/* *", "#", '"', '"\\', "'a", "--", "-- ", "a", "//")
     ),
+    "app/routing/answer/final.py _BARE_BACKSLASH": Listed(all_matches, BOUNDED, ("\\", "\\\\", "\\f", "\\frac")),
     "app/routing/answer/final.py _SENTENCE": Listed(all_matches, BOUNDED, (".", ". ", "。", "\n")),
     "app/routing/answer/final.py _BOLD": Listed(all_matches, BOUNDED, ("*", "**", "**a", "**a*")),
     "app/routing/answer/final.py _MEMBER": Listed(
@@ -144,6 +145,8 @@ PATTERNS = {
     "app/routing/answer/plain.py _TOKEN": Listed(
         all_matches, POSSESSIVE, ("1.", "1,1", "1 111", "1e", "1e+", "a'", "a'a", "_", "1e1a")
     ),
+    "app/routing/answer/normal.py _WORD": Listed(all_matches, POSSESSIVE, ("1.", "1,1", "a'", "a'a")),
+    "app/routing/answer/normal.py _INITIAL": Listed(all_matches, BOUNDED, (" A", ' "', " ((")),
     "app/routing/answer/value.py _LETTER": Listed(
         all_matches, BOUNDED, ("(A", "A ", "option ", "option A", "[(", " A and", "A  ")
     ),

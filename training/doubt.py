@@ -24,21 +24,24 @@ HOME = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(HOME))
 
 from app.routing import doubt  # noqa: E402
+from app.routing.answer.agreement import Comparison  # noqa: E402
 from app.routing.answer.signs import NAMES  # noqa: E402
-from benchmarks.verify import Row, group_of, rows  # noqa: E402
+from benchmarks.verify import Row, group_of, letters, more_opinions, rows  # noqa: E402
 
 ARTEFACT = HOME / "app" / "routing" / "doubt_weights.json"
 DOCS = HOME / "docs" / "verify.md"
 LEFT_OUT = HOME / "training" / "doubt_left_out.json"
-OTHER_MODELS = (  # whose letters are further opinions
-    "Meta-Llama-3_1-8B-Instruct", "Mistral-7B-Instruct-v0.2", "Phi-3-mini-4k-instruct", "Qwen1.5-7B-Chat",
-    "Mistral-7B-Instruct-v0.1", "Yi-6b-Chat",
-)  # fmt: skip
 # A weight stays near its prior until the data say otherwise: few sets teach little about tasks that are not in them.
 PRIORS = {
-    "length": 0.3, "no final answer": 1.0, "no reasons": 0.6, "open end": 1.0, "hedges": 0.3, "false arithmetic": 2.0,
-    "unchecked": 0.4, "not derived": 0.6, "calculation": 0.1, "notation": 0.3, "numbers": 0.1, "difficulty": 0.5,
+    "length": 0.3, "no final answer": 1.0, "no reasons": 0.8, "open end": 1.0, "hedges": 0.3, "false arithmetic": 2.5,
+    "unchecked": 0.7, "not derived": 0.6, "calculation": 0.1, "notation": 0.3, "numbers": 0.1, "difficulty": 0.5,
 }  # fmt: skip
+# The log-odds of an agreement when the answer is right and when it is wrong, and how fast they fall with its doubt.
+OPINION = {"right": 0.5, "right and harder": 0.7, "wrong": -2.0, "wrong and harder": 0.3}
+SAMPLE = {"right": 0.5, "right and harder": 0.7, "wrong": -1.2, "wrong and harder": 0.3}
+SIGNS = np.array([1, 1, -1, 1])  # of these weights
+ROWS_OF_PRIOR = 20.0
+SEVERAL = 0.5  # the power of the number of opinions, without data
 STRENGTH = 0.05  # of the priors
 DIGITS = 3
 
@@ -68,15 +71,6 @@ def build(folder: Path) -> None:
     print(f"{ARTEFACT.name}: {len(data.rows)} answers\n{lines(weights)}")
 
 
-def letters(folder: Path) -> dict[str, dict[str, str]]:
-    """Return for each question of MMLU-Pro the letters that many models chose."""
-    result = {}
-    for line in (folder / "mmlupro_answers.jsonl").open(encoding="utf-8"):
-        row = json.loads(line)
-        result[row["id"]] = {model: answer[0] for model, answer in row["answers"].items()}
-    return result
-
-
 def lines(document: dict[str, Any]) -> str:
     """Return JSON with one member a line, so that a change of the weights is a readable diff."""
     members = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in document.items())
@@ -97,8 +91,11 @@ class Data:
         evidence = [row.evidence() for row in all_rows]
         self._signs = np.array([[one.signs[name] for name in NAMES] for one in evidence])
         self._space = np.array([one.space for one in evidence])
-        self._agreements = [one.agreements for one in evidence]
-        self._more = [self._letters(row, one.option, chosen) for row, one in zip(all_rows, evidence, strict=True)]
+        self._comparisons = [one.comparisons for one in evidence]
+        self._more = [
+            [*one.comparisons, *more_opinions(row, one.option, chosen)]
+            for row, one in zip(all_rows, evidence, strict=True)
+        ]
         self._confidence = np.array(
             [(min(3.0, -c.mean), min(6.0, -c.low)) if (c := one.confidence) else (0.0, 0.0) for one in evidence]
         )
@@ -114,10 +111,9 @@ class Data:
         answer = self._answer(mask)
         points = answer["bias"] + self._signs @ np.array([answer[name] for name in NAMES])
         weights: Weights = {"answer": answer}
-        weights["opinion"] = self._agreement(mask & ~self._is_sample, points, (0.65, 0.12), 20.0)
+        weights["opinion"] = self._opinion(mask & ~self._is_sample, points, OPINION)
         weights["opinion"]["several"] = self._several(mask & ~self._is_sample, points, weights["opinion"])
-        weights["sample"] = self._agreement(mask & self._is_sample, points, (0.65, 0.25), 20.0)
-        weights["sample"]["several"] = 0.6
+        weights["sample"] = self._opinion(mask & self._is_sample, points, SAMPLE) | {"several": SEVERAL}
         weights["confidence"] = self._logprobs(mask & self._has_logprobs, points)
         return {part: {name: round(float(x), DIGITS) for name, x in own.items()} for part, own in weights.items()}
 
@@ -137,36 +133,37 @@ class Data:
         result = minimize(loss, np.array([-1.5, *priors]), bounds=bounds, method="L-BFGS-B")
         return dict(zip(("bias", *NAMES), result.x.tolist(), strict=True))
 
-    def _agreement(
-        self, mask: Array, points: Array, prior: tuple[float, float], rows_of_prior: float
-    ) -> dict[str, float]:
-        """Fit how often two answers agree when the first is right, and when both make the same mistake."""
-        start = np.log(np.array(prior) / (1 - np.array(prior)))
-        if not mask.any():
-            return dict(zip(("agree when right", "shared mistakes"), prior, strict=True))
-        indices = np.flatnonzero(mask)
+    def _opinion(self, mask: Array, points: Array, prior: dict[str, float]) -> dict[str, float]:
+        """Fit how often two answers agree when the first is right, and when it is wrong."""
+        indices = [i for i in np.flatnonzero(mask) if self._comparisons[i]]
+        if not indices:
+            return dict(prior)
+        start = np.array([*prior.values()])
+        wrong, share = self.wrong[indices], self._share[indices]
 
         def loss(values: Array) -> float:
-            own = dict(zip(("agree when right", "shared mistakes"), 1 / (1 + np.exp(-values)), strict=True))
-            added = [
-                doubt.points_of(self._agreements[i][:1], int(self._space[i]), own | {"several": 1.0}) for i in indices
-            ]
-            penalty = rows_of_prior / mask.sum() * float(((values - start) ** 2).sum())
-            return self._loss(points[mask] + np.array(added), mask) + penalty
+            weights = {"opinion": dict(zip(prior, np.maximum(0, values) * SIGNS, strict=True)) | {"several": 1.0}}
+            added = [self._added(i, self._comparisons[i][:1], points[i], weights) for i in indices]
+            total = points[indices] + np.array(added)
+            penalty = ROWS_OF_PRIOR / len(indices) * float(((values - start * SIGNS) ** 2).sum())
+            return float(np.average(np.logaddexp(0, np.where(wrong == 1, -total, total)), weights=share)) + penalty
 
-        best = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 60})
-        return dict(zip(("agree when right", "shared mistakes"), (1 / (1 + np.exp(-best.x))).tolist(), strict=True))
+        best = minimize(loss, start * SIGNS, method="Nelder-Mead", options={"maxiter": 80})
+        return dict(zip(prior, (np.maximum(0, best.x) * SIGNS).tolist(), strict=True))
+
+    def _added(self, i: int, comparisons: Sequence[Comparison], alone: float, weights: Weights) -> float:
+        return doubt.agreement_points(comparisons, int(self._space[i]), float(alone), weights=weights)
 
     def _several(self, mask: Array, points: Array, own: dict[str, float]) -> float:
         """Choose the power of the number of opinions."""
         mask = mask & np.array([len(more) > 2 for more in self._more])
         if not mask.any():
-            return 0.5
+            return SEVERAL
         indices = np.flatnonzero(mask)
 
         def loss(power: float) -> float:
-            weights = own | {"several": power}
-            added = [doubt.points_of(self._more[i][:3], int(self._space[i]), weights) for i in indices]
+            weights = {"opinion": own | {"several": power}}
+            added = [self._added(i, self._more[i][:3], points[i], weights) for i in indices]
             return self._loss(points[mask] + np.array(added), mask)
 
         return min(np.arange(0.2, 1.01, 0.1).tolist(), key=loss)
@@ -184,16 +181,6 @@ class Data:
             loss, np.array([-1.0, *prior]), bounds=[(None, None), (0, None), (0, None)], method="L-BFGS-B"
         )
         return dict(zip(("bias", "mean", "low"), result.x.tolist(), strict=True))
-
-    @staticmethod
-    def _letters(row: Row, option: str, chosen: dict[str, dict[str, str]]) -> list[float]:
-        """Return 1 for each other model that chose the same letter, else 0."""
-        answers = chosen.get(row.question_id, {})
-        return [
-            float(bool(option) and answers[name] == option)
-            for name in OTHER_MODELS
-            if name in answers and name != row.model
-        ]
 
 
 if __name__ == "__main__":

@@ -9,23 +9,25 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from app.routing.answer.agreement import agreement_of, asked
+from app.routing.answer.agreement import Comparison, asked, compare
 from app.routing.answer.ask import OPEN, Ask
 from app.routing.answer.confidence import Confidence, confidence
-from app.routing.answer.final import statement
-from app.routing.answer.reading import read_answer
+from app.routing.answer.numbers import read_number
 from app.routing.answer.signs import NAMES, signs
-from app.routing.answer.value import Value, value_of
+from app.routing.answer.structure import structure
+from app.routing.answer.value import Value, final_of
 from app.routing.classify import difficulty_text
 from app.types import JsonObject
 
-WEIGHTS: Mapping[str, Mapping[str, float]] = json.loads(
-    Path(__file__).with_name("doubt_weights.json").read_text("utf-8")
-)
+Weights = Mapping[str, Mapping[str, float]]
+WEIGHTS: Weights = json.loads(Path(__file__).with_name("doubt_weights.json").read_text("utf-8"))
 EQUAL, DIFFERENT = 0.9, 0.4  # agreement from which answers are the same, and up to which they are not
+UNLIKE, LIKE = 0.1, 0.5  # the same for answers that are compared by their words only …
+LIKENESS_SHARE = 0.25  # … which tells little
+FAULTY = 0.9  # the least doubt of an answer with a fault in its structure: 92 % of them were wrong
 _MOST_OPINIONS = 8
 _LEAST, _MOST = 0.01, 0.99
 
@@ -36,18 +38,10 @@ class Assessment:
 
     doubt: float
     difficulty: float
-    signs: Mapping[str, float]
+    signs: Mapping[str, float]  # in the answer
+    points: Mapping[str, float]  # the log-odds that each part adds: answer, agreement, confidence
     agreement: float | None = None  # the mean over all opinions
     confidence: float | None = None  # the geometric mean of the tokens' probabilities
-    points: Mapping[str, float] = field(default_factory=dict)  # log-odds that each part adds
-
-    @property
-    def reason(self) -> str:
-        """Return the part that adds most to the doubt: agreement, confidence or difficulty."""
-        agreement, certainty = self.points.get("agreement", 0.0), self.points.get("confidence", 0.0)
-        if max(agreement, certainty) <= 0:
-            return "difficulty"
-        return "agreement" if agreement >= certainty else "confidence"
 
 
 def doubt(
@@ -61,15 +55,17 @@ def doubt(
     difficulty: float | None = None,
     sampled: bool = False,
 ) -> float:
-    """Return how likely an answer is wrong, 0 to 1.
+    """Return how likely an answer is wrong, 0 to 1, from its structure and all evidence that there is.
 
     `answer` and `second` are texts or messages of the assistant; `second` may be a list of several.  `sampled` tells
     that they come from the same model, which counts less.  `logprobs` are natural logarithms.
     """
-    return assess(
+    parts = assess(
         question, answer, second=second, logprobs=logprobs, request=request, finish=finish, difficulty=difficulty,
         sampled=sampled,
-    ).doubt  # fmt: skip
+    )  # fmt: skip
+    body = request if isinstance(request, Mapping) else {"messages": [{"role": "user", "content": question}]}
+    return max(parts.doubt, FAULTY) if structure(body, answer, finish) else parts.doubt
 
 
 def assess(
@@ -83,27 +79,27 @@ def assess(
     difficulty: float | None = None,
     sampled: bool = False,
 ) -> Assessment:
-    """Return the doubt of an answer with its parts."""
-    ask, first = asked(question, request), read_answer(answer)
+    """Return the doubt of an answer with its parts, but without its structure."""
+    ask = asked(question, request)
     if difficulty is None:
         difficulty = difficulty_text(ask.text)
-    final = statement(first.text)
-    value = value_of(ask, final)
-    values = signs(ask, first.text, final, value, finish or "", difficulty)
-    agreements = [agreement_of(ask, first, read_answer(other)) for other in opinions(second)]
+    final = final_of(ask, answer)
+    values = signs(ask, final, finish or "", difficulty)
+    comparisons = [compare(ask, final, final_of(ask, other)) for other in opinions(second)]
     certainty = confidence(logprobs)
+    alone = answer_points(values)
     points = {
-        "answer": WEIGHTS["answer"]["bias"] + sum(WEIGHTS["answer"][name] * values[name] for name in NAMES),
-        "agreement": points_of(agreements, answer_space(ask, value), WEIGHTS["sample" if sampled else "opinion"]),
+        "answer": alone,
+        "agreement": agreement_points(comparisons, answer_space(ask, final.value), alone, sampled),
         "confidence": confidence_points(certainty),
     }
     return Assessment(
         doubt=probability(sum(points.values())),
         difficulty=difficulty,
         signs=values,
-        agreement=sum(agreements) / len(agreements) if agreements else None,
-        confidence=certainty.probability if certainty else None,
         points=points,
+        agreement=sum(one.agreement for one in comparisons) / len(comparisons) if comparisons else None,
+        confidence=certainty.probability if certainty else None,
     )
 
 
@@ -121,37 +117,62 @@ def answer_space(ask: Ask, value: Value) -> int:
     do not."""
     if ask.space:
         return ask.space
-    if value.number is not None and ask.wants != "number" and not ask.noun:
-        candidates = ask.numbers
-        if f"{value.number.value:g}" in {f"{number:g}" for number in candidates} and len(candidates) > 1:
-            return len(candidates)
+    if value.number is not None and ask.wants != "number" and not ask.noun and len(ask.numbers) > 1:
+        candidates = {read_number(text)[0] for text in ask.numbers}
+        return len(candidates) if value.number.value in candidates else OPEN
     return OPEN
 
 
-def points_of(agreements: Sequence[float], space: int, weights: Mapping[str, float]) -> float:
-    """Return the log-odds of the agreements.  Several opinions make the same mistakes, so each one counts less.
+def answer_points(values: Mapping[str, float], weights: Weights = WEIGHTS) -> float:
+    """Return the log-odds of the signs in an answer."""
+    own = weights["answer"]
+    return own["bias"] + sum(own[name] * values[name] for name in NAMES)
 
-    A wrong answer gets the same wrong answer beside it by a shared mistake, or by chance when few answers are possible.
+
+def agreement_points(
+    comparisons: Sequence[Comparison], space: int, alone: float, sampled: bool = False, weights: Weights = WEIGHTS
+) -> float:
+    """Return the log-odds of the comparisons with other opinions.  `alone` are the log-odds without them.
+
+    A right answer is agreed with when the other model knows it too: often when it is easy.  A wrong answer is agreed
+    with by a shared mistake.  Both happen by chance as well, when few answers are possible.  Several opinions make the
+    same mistakes, so each one counts less.
     """
-    if not agreements:
+    if not comparisons:
         return 0.0
-    right, shared = weights["agree when right"], weights["shared mistakes"]
-    wrong = shared + (1 - shared) / space if space else shared
+    own = weights["sample" if sampled else "opinion"]
+    right = _with_chance(_logistic(own["right"] - own["right and harder"] * alone), space)
+    wrong = _with_chance(_logistic(own["wrong"] - own["wrong and harder"] * alone), space)
     wrong = min(wrong, 0.95 * right)  # agreement never adds doubt
     same, other = math.log(wrong / right), math.log((1 - wrong) / (1 - right))
-    shares = (min(1.0, max(0.0, (value - DIFFERENT) / (EQUAL - DIFFERENT))) for value in agreements)
-    total = sum(share * same + (1 - share) * other for share in shares)
-    return total * math.pow(len(agreements), weights["several"] - 1)
+    total = sum(_points_of(comparison, same, other) for comparison in comparisons)
+    return total * math.pow(len(comparisons), own["several"] - 1)
 
 
-def confidence_points(certainty: Confidence | None) -> float:
+def _with_chance(share: float, space: int) -> float:
+    """Return a share with those that meet by chance in a number of possible answers."""
+    share = min(0.98, max(0.02, share))
+    return share + (1 - share) / space if space else share
+
+
+def _points_of(comparison: Comparison, same: float, other: float) -> float:
+    least, most = (DIFFERENT, EQUAL) if comparison.has_values else (UNLIKE, LIKE)
+    share = min(1.0, max(0.0, (comparison.agreement - least) / (most - least)))
+    return (share * same + (1 - share) * other) * (1.0 if comparison.has_values else LIKENESS_SHARE)
+
+
+def confidence_points(certainty: Confidence | None, weights: Weights = WEIGHTS) -> float:
     """Return the log-odds of the tokens' probabilities."""
     if certainty is None:
         return 0.0
-    weights = WEIGHTS["confidence"]
-    return weights["bias"] + weights["mean"] * min(3.0, -certainty.mean) + weights["low"] * min(6.0, -certainty.low)
+    own = weights["confidence"]
+    return own["bias"] + own["mean"] * min(3.0, -certainty.mean) + own["low"] * min(6.0, -certainty.low)
 
 
 def probability(points: float) -> float:
     """Return the doubt that belongs to log-odds."""
-    return min(_MOST, max(_LEAST, 1 / (1 + math.exp(-max(-30.0, min(30.0, points))))))
+    return min(_MOST, max(_LEAST, _logistic(points)))
+
+
+def _logistic(points: float) -> float:
+    return 1 / (1 + math.exp(-max(-30.0, min(30.0, points))))

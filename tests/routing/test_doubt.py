@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from app.routing import doubt as module
+from app.routing.answer.agreement import Comparison
 from app.routing.answer.comparable import comparable, may_compare
 from app.routing.answer.confidence import confidence
 from app.routing.doubt import assess, doubt
@@ -82,6 +83,13 @@ def test_an_answer_that_was_cut_is_doubtful() -> None:
     assert doubt(SUM, "28 and 24 make", finish="length") > doubt(SUM, "28 and 24 make", finish="stop")
 
 
+def test_a_fault_of_the_structure_is_a_great_doubt() -> None:
+    wants_json = {"messages": [{"role": "user", "content": SUM}], "response_format": {"type": "json_object"}}
+    assert doubt(SUM, "52", second="52", request=wants_json) >= module.FAULTY
+    assert doubt(SUM, '{"sum": 52}', second='{"sum": 52}', request=wants_json) < 0.5
+    assert doubt(SUM, "") >= module.FAULTY
+
+
 def test_difficulty() -> None:
     assert doubt(SUM, "52", difficulty=0.1) < doubt(SUM, "52", difficulty=0.9)
     assert assess(SUM, "52").difficulty == module.difficulty_text(SUM)
@@ -113,10 +121,6 @@ def test_the_parts_are_there() -> None:
     assert parts.agreement == 0.5
     assert parts.confidence == pytest.approx(math.exp(-0.01))
     assert set(parts.points) == {"answer", "agreement", "confidence"}
-    assert [assess(SUM, "52", second=second).reason for second in (None, "52", "54")] == [
-        "difficulty", "difficulty", "agreement",
-    ]  # fmt: skip
-    assert assess(SUM, "52", second="52", logprobs=UNSURE).reason == "confidence"
     nothing = assess(SUM, "52")
     assert (nothing.agreement, nothing.confidence) == (None, None)
 
@@ -130,15 +134,34 @@ def test_no_weight_is_against_its_sign() -> None:
     assert all(weights["answer"][name] >= 0 for name in module.NAMES)
     assert weights["confidence"]["mean"] >= 0 and weights["confidence"]["low"] >= 0
     for kind in ("opinion", "sample"):
-        assert 0 < weights[kind]["shared mistakes"] < weights[kind]["agree when right"] < 1
-        assert 0 <= weights[kind]["several"] <= 1
+        own = weights[kind]
+        assert own["wrong"] < own["right"]
+        assert own["right and harder"] >= 0 and own["wrong and harder"] >= 0
+        assert 0 <= own["several"] <= 1
 
 
-def test_more_agreement_never_adds_doubt() -> None:
-    for kind in ("opinion", "sample"):
-        for space in (0, 2, 3, 10):
-            points = [module.points_of([step / 20], space, module.WEIGHTS[kind]) for step in range(21)]
-            assert points == sorted(points, reverse=True)
+@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize("space", [0, 2, 3, 10])
+@pytest.mark.parametrize("has_values", [False, True])
+def test_more_agreement_never_adds_doubt(sampled: bool, space: int, has_values: bool) -> None:
+    for alone in (-4.0, -1.0, 0.0, 1.0, 4.0):
+        steps = [Comparison(step / 20, has_values) for step in range(21)]
+        points = [module.agreement_points([step], space, alone, sampled) for step in steps]
+        assert points == sorted(points, reverse=True)
+        assert points[0] >= 0 >= points[-1]
+
+
+def test_disagreement_on_an_easy_question_says_more() -> None:
+    added = [module.agreement_points([Comparison(0.0)], 0, alone) for alone in (-2.0, 0.0, 2.0)]
+    assert added == sorted(added, reverse=True)
+
+
+def test_the_likeness_of_long_texts_says_little() -> None:
+    question, text = "Explain photosynthesis.", "Plants use light to make sugar from water and carbon dioxide. " * 20
+    other = "Light drives the conversion of water and CO2 into glucose and oxygen in green leaves. " * 15
+    alone = doubt(question, text)
+    assert abs(doubt(question, text, second=other) - alone) < 0.1
+    assert doubt(question, text, second=text) <= doubt(question, text, second=other)
 
 
 # --- input of any shape --------------------------------------------------------------------------

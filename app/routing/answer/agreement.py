@@ -10,27 +10,42 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from app.routing.answer.ask import Ask, ask_of, number_words
+from app.routing.answer.ask import Ask, ask_of
 from app.routing.answer.code import code_tokens, is_code
 from app.routing.answer.dates import same_moment
-from app.routing.answer.final import Statement, bounded, fenced, parsed, statement
+from app.routing.answer.final import bounded, fenced, parsed
 from app.routing.answer.lists import WORDS
+from app.routing.answer.normal import folded, normal_words
 from app.routing.answer.numbers import Quantity, same_number
-from app.routing.answer.plain import plain, tokens
-from app.routing.answer.reading import Answer, ToolCall, read_answer, read_question
-from app.routing.answer.value import Value, folded, normal_words, value_of
+from app.routing.answer.plain import tokens
+from app.routing.answer.reading import ToolCall, read_question
+from app.routing.answer.value import Final, Value, final_of
 from app.types import JsonObject
 
 UNEQUAL = 0.4
 _SHORT_WORDS = 30
+_RANGE_CHARS = 60
+_YEAR_DIGITS = 4  # a year may be told beside a name
+_SHORT_CHARS = 400
+_ENDS_CHARS = 1_200  # of long texts
 _MOST_LEAVES = 500
 _NEGATIONS = frozenset(map(folded, WORDS["negation"]))
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Hold the result of a comparison of two answers."""
+
+    agreement: float  # 0 to 1
+    has_values: bool = True  # they were compared by value; long prose and code are not
+
+
 def agreement(question: str, answer: object, second: object, request: JsonObject | None = None) -> float:
     """Return how much two answers (texts or messages) agree, 0 to 1."""
-    return agreement_of(asked(question, request), read_answer(answer), read_answer(second))
+    ask = asked(question, request)
+    return compare(ask, final_of(ask, answer), final_of(ask, second)).agreement
 
 
 def asked(question: object, request: JsonObject | None) -> Ask:
@@ -39,89 +54,81 @@ def asked(question: object, request: JsonObject | None) -> Ask:
     return ask_of(text or read_question(request).ask, request)
 
 
-def agreement_of(ask: Ask, answer: Answer, second: Answer) -> float:
-    """Return how much two answers agree."""
-    if answer.calls or second.calls:
-        return _calls(answer.calls, second.calls)
-    if answer.is_blank or second.is_blank:
-        return float(answer.is_blank and second.is_blank)
-    one, two = statement(answer.text), statement(second.text)
-    documents = _documents(one, two)
-    if documents is not None:
-        return documents
-    code = _code(ask, answer.text, second.text)
-    if code is not None:
-        return code
-    values = _values(ask, one, two, value_of(ask, one), value_of(ask, two))
-    return _texts(ask, answer.text, second.text, one, two) if values is None else values
+def compare(ask: Ask, first: Final, second: Final) -> Comparison:
+    """Return how much two answers agree, and whether they were compared by value."""
+    one, two = first.answer, second.answer
+    if one.calls or two.calls:
+        return Comparison(_calls(one.calls, two.calls))
+    if one.is_blank or two.is_blank:
+        return Comparison(float(one.is_blank and two.is_blank))
+    for values in (_documents, _code, _values, _statements):
+        if (result := values(ask, first, second)) is not None:
+            return Comparison(result, has_values=values is not _code or result == 1)
+    return Comparison(_likeness(one.text, two.text), has_values=False)
 
 
-def _values(ask: Ask, one: Statement, two: Statement, first: Value, second: Value) -> float | None:
+def _values(ask: Ask, first: Final, second: Final) -> float | None:
     """Return 1 or 0 when both answers have a value of the same kind, else None."""
-    if first.option and second.option:
-        return float(first.option == second.option)
-    if first.label and second.label:
-        return float(first.label == second.label)
+    one, two = first.value, second.value
+    if one.option and two.option:
+        return float(one.option == two.option)
+    if one.label and two.label:
+        return float(one.label == two.label)
     closed = ask.wants == "yes_no" or not (ask.options or ask.labels)
-    if closed and first.verdict and second.verdict and ask.wants not in ("number", "date"):
-        return float(first.verdict == second.verdict)
-    if _normal(one.text) == _normal(two.text) != "":
+    if closed and one.verdict and two.verdict and ask.wants not in ("number", "date"):
+        return float(one.verdict == two.verdict)
+    if _normal(first.statement.text) == _normal(second.statement.text) != "":
         return 1.0
-    if _is_formula(one.text) and _is_formula(two.text):
-        return _formulas(ask, one, two, first, second)
-    if first.moment and second.moment and ask.wants != "number":
-        return float(same_moment(first.moment, second.moment))
-    if year := _year(ask, first, second):
-        return year
-    if _is_numeric(ask, one, first) and _is_numeric(ask, two, second):
-        return _numbers(ask, first, second)
-    return None
-
-
-def _is_formula(text: str) -> bool:
-    """Return True for an expression, a list or a point: its signs and their order matter."""
-    words = [token.text for token in tokens(text) if token.is_word]
-    has_signs = any(sign in text for sign in "^[](){}√+") or "=" in text or " - " in text
-    return has_signs and sum(len(word) > 2 for word in words) <= 2 + text.count(",") + text.count("'") + text.count('"')
-
-
-def _formulas(ask: Ask, one: Statement, two: Statement, first: Value, second: Value) -> float:
-    """Compare expressions that are not written in the same way: by value when each is one number."""
-    numeric = _is_numeric(ask, one, first) and _is_numeric(ask, two, second)
-    if numeric and not any(any(token.is_word for token in tokens(part.text)) for part in (one, two)):
-        return _numbers(ask, first, second)
-    return UNEQUAL * overlap(_normal(one.text), _normal(two.text))
-
-
-def _year(ask: Ask, first: Value, second: Value) -> float | None:
-    """Return 1 when one answer is the year of the other's date."""
-    if "year" not in ask.text.lower():
+    if _is_formula(first.statement.text) and _is_formula(second.statement.text):
+        return _formulas(ask, first, second)
+    if one.moment and two.moment and ask.wants != "number":
+        return float(same_moment(one.moment, two.moment))
+    if "year" in ask.text.lower() and (_is_year(one, two) or _is_year(two, one)):
+        return 1.0
+    ranges = _range(first.statement.text), _range(second.statement.text)
+    if all(ranges):
+        return float(ranges[0] == ranges[1])
+    if _has_day(one) != _has_day(two) and ask.wants != "number":
         return None
-    for date, number in ((first.moment, second.number), (second.moment, first.number)):
-        if date and number and any(day[0] == number.value for day in date.days):
-            return 1.0
-    return None
+    return _numbers(ask, one, two) if _is_numeric(ask, first) and _is_numeric(ask, second) else None
 
 
-def _is_numeric(ask: Ask, statement: Statement, value: Value) -> bool:
-    """Return True when a number is what a statement says."""
-    if value.number is None:
+def _range(text: str) -> list[str]:
+    """Return both numbers of a range or a ratio, such as 40-50 or "between 40 and 50"; nothing for other texts."""
+    words = [
+        token.text for token in tokens(text[:_RANGE_CHARS]) if token.text not in ("between", "from", "zwischen", ".")
+    ]
+    is_range = len(words) == 3 and words[0][0].isdigit() and words[2][0].isdigit()
+    is_range = is_range and words[1] in ("-", ":", "to", "and", "bis", "und", "à", "a")
+    return [words[0], words[2], ":" if words[1] == ":" else "-"] if is_range else []
+
+
+def _has_day(value: Value) -> bool:
+    return value.moment is not None and bool(value.moment.days)
+
+
+def _is_year(date: Value, number: Value) -> bool:
+    """Return True when one answer is the year of the other's date."""
+    if not date.moment or not number.number:
+        return False
+    return any(day[0] == number.number.value for day in date.moment.days)
+
+
+def _is_numeric(ask: Ask, final: Final) -> bool:
+    """Return True when a number is what an answer says."""
+    value = final.value
+    if value.number is None or (final.statement.text.strip()[:1] in ("[", "(", "{") and "," in final.statement.text):
         return False
     if ask.wants == "number" or (ask.labels and all(label[:1].isdigit() for label in ask.labels)):
         return True
-    words = [token for token in tokens(statement.text) if token.is_word]
-    return len(words) <= 3 + 2 * len(value.numbers) and len(value.numbers) <= 3 and not _has_brackets(statement.text)
-
-
-def _has_brackets(text: str) -> bool:
-    return text.strip()[:1] in "[({" and "," in text
+    return value.words <= 3 + 2 * value.count and value.count <= 3
 
 
 def _numbers(ask: Ask, first: Value, second: Value) -> float:
+    """Compare numbers.  Where the question tells one of them, a rounded number is another one."""
     if first.number is None or second.number is None:
         return 0.0
-    in_question = number_words(ask.text[-1_200:])
-    exact = any(_written(number) in in_question for number in (first.number, second.number))
+    exact = any(_written(number) in ask.numbers for number in (first.number, second.number))
     return float(same_number(first.number, second.number, exact))
 
 
@@ -133,10 +140,35 @@ def _written(number: Quantity) -> str:
 
 def _normal(text: str) -> str:
     """Return an expression or a short text without blanks, quotes, case and "x =" in front of it."""
-    compact = "".join(folded(text).split()).strip(".,;:!?\"'`$")
+    compact = "".join(folded(text).split()).rpartition("==")[2].strip(".,;:!?\"'`$")
     name, mark, rest = compact.partition("=")
     compact = rest if mark and len(name) <= 4 and rest and "=" not in rest else compact
-    return compact.replace("'", '"').replace("*", "").replace('"', "")
+    compact = compact.replace("'", "").replace("*", "").replace('"', "")
+    return "null" if compact == "none" else compact
+
+
+def _is_formula(text: str) -> bool:
+    """Return True for an expression, a list or a point: its signs and their order matter."""
+    words = [token.text for token in tokens(text) if token.is_word]
+    has_signs = any(sign in text for sign in "^[](){}√+") or "=" in text or " - " in text
+    return has_signs and sum(len(word) > 2 for word in words) <= 2 + text.count(",") + text.count("'") + text.count('"')
+
+
+def _formulas(ask: Ask, first: Final, second: Final) -> float:
+    """Compare expressions that are not written in the same way: by value when each is one number."""
+    if _is_numeric(ask, first) and _is_numeric(ask, second) and not (first.value.words or second.value.words):
+        return _numbers(ask, first.value, second.value)
+    one, two = (_literal(final.statement.text) for final in (first, second))
+    if one is not None and two is not None and _canonical(one) == _canonical(two):
+        return 1.0
+    return UNEQUAL * overlap(_normal(first.statement.text), _normal(second.statement.text))
+
+
+def _literal(text: str) -> object:
+    """Return the list or the object that a text is in Python, or None."""
+    for name, value in (("True", "true"), ("False", "false"), ("None", "null"), ("'", '"')):
+        text = text.replace(name, value)
+    return parsed(text) if text.strip()[:1] in ("[", "{") else None
 
 
 def _calls(first: Sequence[ToolCall], second: Sequence[ToolCall]) -> float:
@@ -155,15 +187,14 @@ def _arguments(call: ToolCall) -> object:
     return call.arguments.strip() if document is None else document
 
 
-def _documents(one: Statement, two: Statement) -> float | None:
+def _documents(_ask: Ask, first: Final, second: Final) -> float | None:
     """Compare answers that are JSON by value, unless a member of them is the final answer."""
-    if one.document is None or two.document is None or (one.is_stated and two.is_stated):
+    one, two = first.statement, second.statement
+    if one.document is None or two.document is None or one.is_stated or two.is_stated:
         return None
     if one.document == two.document or _canonical(one.document) == _canonical(two.document):
         return 1.0
-    first, second = Counter(_leaves(one.document)), Counter(_leaves(two.document))
-    shared = (first & second).total()
-    return UNEQUAL * 2 * shared / max(1, first.total() + second.total())
+    return UNEQUAL * overlap([*_leaves(one.document)], [*_leaves(two.document)])
 
 
 def _canonical(value: object) -> str:
@@ -212,36 +243,42 @@ def _leaves(value: object, path: str = "", depth: int = 0) -> Iterator[str]:
         yield from _leaves(entry, f"{path}/{name}", depth + 1)
 
 
-def _code(ask: Ask, first: str, second: str) -> float | None:
+def _code(ask: Ask, first: Final, second: Final) -> float | None:
     """Compare code by its tokens, without comments and white space; None when it is no code."""
-    if not (is_code(first, ask.wants) and is_code(second, ask.wants)):
+    texts = first.answer.text, second.answer.text
+    if not all(is_code(text, ask.wants) for text in texts):
         return None
-    one, two = code_tokens(fenced(bounded(first))), code_tokens(fenced(bounded(second)))
+    one, two = (code_tokens(fenced(bounded(text))) for text in texts)
     return 1.0 if one == two else UNEQUAL * overlap(one, two)
 
 
-def _texts(ask: Ask, first: str, second: str, one: Statement, two: Statement) -> float:
-    """Compare by words: short statements without the words of the question, long texts by their overlap."""
-    if one.is_stated or two.is_stated or max(len(first), len(second)) <= 400:
-        words = [normal_words(part.text) for part in (one, two)]
-        if max(map(len, words)) <= _SHORT_WORDS:
-            return _short(ask, *words)
-    words = [
-        normal_words(plain(bounded(text)[:1_200]) + " " + plain(bounded(text)[-1_200:])) for text in (first, second)
-    ]
-    return overlap(*words)
+def _statements(ask: Ask, first: Final, second: Final) -> float | None:
+    """Compare short final answers by their words; None when there are none."""
+    has_value = [bool(value.option or value.label) for value in (first.value, second.value)]
+    if (ask.options or ask.labels) and has_value[0] != has_value[1]:
+        return 0.0  # one of them chooses
+    length = max(len(first.answer.text), len(second.answer.text))
+    if not (first.statement.is_stated or second.statement.is_stated or length <= _SHORT_CHARS):
+        return None
+    one, two = normal_words(first.statement.text), normal_words(second.statement.text)
+    return _short(ask, one, two) if max(len(one), len(two)) <= _SHORT_WORDS else None
+
+
+def _likeness(first: str, second: str) -> float:
+    """Return the overlap of the words of two long texts, at their beginnings and ends."""
+    return overlap(*(normal_words(f"{text[:_ENDS_CHARS]} {text[-_ENDS_CHARS:]}") for text in (first, second)))
 
 
 def _short(ask: Ask, first: Sequence[str], second: Sequence[str]) -> float:
     """Compare short texts: the same words, or one text inside the other, once the words of the question are gone."""
-    own = set(normal_words(ask.text[:600])) | set(normal_words(ask.text[-600:]))
-    one = [word for word in first if word not in own] or list(first)
-    two = [word for word in second if word not in own] or list(second)
+    one = [word for word in first if word not in ask.words] or list(first)
+    two = [word for word in second if word not in ask.words] or list(second)
     if _stems(one) == _stems(two):
         return 1.0
-    numbers = [{word for word in words if word[0].isdigit()} for words in (one, two)]
     small, large = sorted((_stems(one), _stems(two)), key=len)
-    if small and set(small) <= set(large) and numbers[0] == numbers[1] and not _negated(one, two):
+    is_part = bool(small) and set(small) <= set(large) and not _negated(one, two)
+    numbers = {word for word in set(large) - set(small) if word[0].isdigit()}
+    if is_part and all(len(number) == _YEAR_DIGITS for number in numbers):
         return 0.9 if len(large) <= 4 * len(small) + 4 else UNEQUAL
     return UNEQUAL * overlap(one, two)
 

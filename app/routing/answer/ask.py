@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from app.routing.answer.numbers import read_number
+from app.routing.answer.normal import normal_words, phrase, words_of
+from app.routing.answer.numbers import writes_comma
 from app.routing.answer.plain import plain, tokens
 from app.routing.memo import Memo
 from app.types import JsonObject
 
 OPEN = 0  # any number of answers are possible
 _READ_CHARS = 3_000  # of the beginning and of the end of a question
+_ENDS_CHARS = 600  # the words of a question are read at its ends …
+_NUMBERS_CHARS = 1_200  # … and its numbers at its end
+_OPTION_CHARS = 200
 _LETTERS = "ABCDEFGHIJKLMNOP"
 _OPTION = re.compile(r"(?:^|(?<=[\s;,(\[]))[(\[]?([A-Pa-p]|[1-9])(?:[)\]]|[.:](?=\s))[ \t]{0,4}", re.MULTILINE)
 _QUOTED = re.compile(r"[\"'“”‘’`«»]([^\"'“”‘’`«»\n]{1,40})[\"'“”‘’`«»]")
@@ -25,7 +29,7 @@ _LISTED = re.compile(
 _ALTERNATIVES = re.compile(
     r"([^\W_][\w.-]{0,24}(?:\s[^\W_][\w-]{0,24})?(?:\s{0,2}[,/"
     r"|]\s{0,2}[^\W_][\w.-]{0,24}(?:\s[^\W_][\w-]{0,24})?){0,12})"
-    r"\s?,?\s(?:or|oder|ou|o|of|eller|lub|или|и)\s([^\W_][\w.-]{0,24})"
+    r"\s?,?\s(?:or|oder|ou|o|eller|lub|или|и)\s([^\W_][\w.-]{0,24})"
 )
 _HOW_MANY = re.compile(
     r"(?i)\b(?:how many|how much|wie ?viele?|combien(?: de| d')?|cu[aá]nt[oa]s?|quant[eioa]s?|hoeveel|ile"
@@ -75,8 +79,17 @@ _CODE_ASK = re.compile(
     r"|refactor|code)\b"
 )
 _OPTION_WORDS = re.compile(r"(?i)\b(?:options?|which of|choose|select|pick)\b")
-_QUOTED_LIST = re.compile(r"(?i)['\"”’`]\s?(?:,|/|or|oder|ou|o|of|или)\s?['\"“‘`]")
+_QUOTED_LIST = re.compile(r"(?i)['\"”’`]\s?(?:,|/|or|oder|ou|o|или)\s?['\"“‘`]")
 _SEPARATOR = re.compile(r"\s{0,2}[,/|;]\s{0,2}|\s(?:or|and|oder)\s")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """Hold one option of a question."""
+
+    mark: str  # its letter or number
+    text: str
+    phrase: str  # its normal words
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +97,13 @@ class Ask:
     """Hold what a question asks for."""
 
     wants: str = ""  # choice, label, yes_no, number, date, json, tools, code, short, long or ""
-    options: tuple[tuple[str, str], ...] = ()  # the letter and the text of each
-    labels: tuple[str, ...] = ()
+    options: tuple[Option, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)  # each label, and its normal words
     noun: str = ""  # of "how many …"
     text: str = ""  # what was read of the question
-
-    @property
-    def numbers(self) -> frozenset[float]:
-        """Return the numbers of the question."""
-        return frozenset(read_number(text)[0] for text in number_words(self.text))
+    words: frozenset[str] = frozenset()  # the normal words of its beginning and its end
+    numbers: frozenset[str] = frozenset()  # as they stand there
+    writes_comma: bool = False  # its language writes decimals with a comma
 
     @property
     def space(self) -> int:
@@ -104,11 +115,11 @@ class Ask:
 
 def ask_of(question: str, request: JsonObject | None = None) -> Ask:
     """Return what a question asks for, with the chat body when there is one."""
-    ask = _read(
-        question if len(question) <= 2 * _READ_CHARS else question[:_READ_CHARS] + "\n" + question[-_READ_CHARS:]
-    )
+    if len(question) > 2 * _READ_CHARS:
+        question = f"{question[:_READ_CHARS]}\n{question[-_READ_CHARS:]}"
+    ask = _read(question)
     wants = _wanted_by(request) if isinstance(request, Mapping) else ""
-    return Ask(wants, ask.options, ask.labels, ask.noun, ask.text) if wants else ask
+    return replace(ask, wants=wants) if wants else ask
 
 
 def _wanted_by(request: Mapping[str, object]) -> str:
@@ -126,8 +137,17 @@ def _read(question: str) -> Ask:
     options = _options(text)
     labels = () if options else _labels(text)
     how_many = _HOW_MANY.search(text)
-    noun = (how_many[1] or "").lower() if how_many else ""
-    return Ask(_wants(text, options, labels, bool(how_many)), options, labels, noun, text)
+    words = normal_words(f"{text[:_ENDS_CHARS]} {text[-_ENDS_CHARS:]}")
+    return Ask(
+        wants=_wants(text, options, labels, bool(how_many)),
+        options=options,
+        labels={label: f" {' '.join(words_of(label))} " for label in labels},
+        noun=(how_many[1] or "").lower() if how_many else "",
+        text=text,
+        words=frozenset(words),
+        numbers=frozenset(token.text for token in tokens(plain(text[-_NUMBERS_CHARS:])) if token.is_number),
+        writes_comma=writes_comma(words_of(text[-_ENDS_CHARS:])),
+    )
 
 
 def _wants(text: str, options: Sequence[object], labels: Sequence[str], counts: bool) -> str:
@@ -153,7 +173,7 @@ def _wants(text: str, options: Sequence[object], labels: Sequence[str], counts: 
     return "long" if _LONG_ASK.search(text) else ""
 
 
-def _options(text: str) -> tuple[tuple[str, str], ...]:
+def _options(text: str) -> tuple[Option, ...]:
     """Return the last list of options that begins with A or 1 and has no gap."""
     marks = [(match[1].upper(), match.start(), match.end()) for match in _OPTION.finditer(text)]
     best: list[tuple[str, int, int]] = []
@@ -168,9 +188,10 @@ def _options(text: str) -> tuple[tuple[str, str], ...]:
     if len(best) < 2 or (best[0][0] == "1" and not _OPTION_WORDS.search(text)):
         return ()
     ends = [*(start for _, start, _ in best[1:]), len(text)]
+    texts = [text[start:end].partition("\n")[0].strip(" ;,") for (_, _, start), end in zip(best, ends, strict=True)]
     return tuple(
-        (letter, text[start:end].partition("\n")[0].strip(" ;,")[:200])
-        for (letter, _, start), end in zip(best, ends, strict=True)
+        Option(mark, option, phrase(plain(option[:_OPTION_CHARS])))
+        for (mark, _, _), option in zip(best, texts, strict=True)
     )
 
 
@@ -218,8 +239,3 @@ def _is_ask(text: str, at: int) -> bool:
         word in sentence
         for word in ("classif", "answer", "label", "categor", "decide", "determine", "sentiment", "choose")
     )
-
-
-def number_words(text: str) -> frozenset[str]:
-    """Return the numbers of a question as they stand there."""
-    return frozenset(token.text for token in tokens(plain(text[:1_200])) if token.is_number)

@@ -9,9 +9,7 @@ from __future__ import annotations
 from app.routing.answer.agreement import asked
 from app.routing.answer.ask import Ask
 from app.routing.answer.code import is_code
-from app.routing.answer.final import statement
-from app.routing.answer.reading import read_answer
-from app.routing.answer.value import value_of
+from app.routing.answer.value import Value, final_of
 from app.types import JsonObject
 
 _CLOSED = frozenset({"choice", "label", "yes_no", "number", "date", "json", "tools", "short"})
@@ -32,25 +30,23 @@ def may_compare(question: str, request: JsonObject | None = None) -> bool:
 
 def comparable(question: str, answer: object, request: JsonObject | None = None) -> bool:
     """Return True when an answer can be compared with another one to the same question."""
-    ask, reply = asked(question, request), read_answer(answer)
+    ask = asked(question, request)
+    final = final_of(ask, answer)
+    reply, own = final.answer, final.statement
     if reply.calls:
         return True
     if reply.is_blank or reply.has_media or reply.refusal:
         return False
-    final = statement(reply.text)
     if is_code(reply.text, ask.wants):
         return len(reply.text) <= _SHORT_CODE_CHARS
-    if final.document is not None or len(reply.text) <= _SHORT_CHARS:
+    if own.document is not None or len(reply.text) <= _SHORT_CHARS:
         return True
-    return (final.is_stated and len(final.text) <= _SHORT_CHARS and ask.wants != "long") or _has_value(ask, reply.text)
+    return (own.is_stated and len(own.text) <= _SHORT_CHARS and ask.wants != "long") or _has_value(ask, final.value)
 
 
-def _has_value(ask: Ask, text: str) -> bool:
+def _has_value(ask: Ask, value: Value) -> bool:
     """Return True when a long answer to a question with a short answer ends in one."""
-    if ask.wants not in _CLOSED:
-        return False
-    value = value_of(ask, statement(text))
-    return bool(value.option or value.label or value.verdict or value.number or value.moment)
+    return ask.wants in _CLOSED and bool(value.option or value.label or value.verdict or value.number or value.moment)
 
 
 def _is_bounded(request: JsonObject | None) -> bool:

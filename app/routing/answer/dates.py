@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from app.routing.answer.plain import Token
 
 _MONTHS = (
-    "january jan januar jänner janvier enero gennaio janeiro januari styczeń stycznia января",
-    "february feb februar février febrero febbraio fevereiro februari luty lutego февраля",
+    "january jan januar jänner janvier enero gennaio janeiro ene gen januari styczeń stycznia января",
+    "february feb februar février febrero febbraio fevereiro fév fev februari luty lutego февраля",
     "march mar märz maerz mars marzo março maart mars marzec marca марта",
-    "april apr avril abril aprile kwiecień kwietnia апреля",
-    "may mai mayo maggio maio mei maj maja мая",
-    "june jun juni juin junio giugno junho czerwiec czerwca июня",
-    "july jul juli juillet julio luglio julho lipiec lipca июля",
-    "august aug août agosto augustus sierpień sierpnia августа augusti",
-    "september sep sept septembre septiembre settembre setembro wrzesień września сентября",
-    "october oct oktober okt octobre octubre ottobre outubro październik października октября",
+    "april apr avril abril aprile abr kwiecień kwietnia апреля",
+    "may mai mayo maggio maio mag mei maj maja мая",
+    "june jun juni juin junio giugno junho giu czerwiec czerwca июня",
+    "july jul juli juillet julio luglio julho lug juil lipiec lipca июля",
+    "august aug août agosto ago augustus sierpień sierpnia августа augusti",
+    "september sep sept septembre septiembre settembre setembro set wrzesień września сентября",
+    "october oct oktober okt octobre octubre ottobre outubro ott out październik października октября",
     "november nov novembre noviembre novembro listopad listopada ноября",
-    "december dec dezember dez décembre diciembre dicembre dezembro grudzień grudnia декабря",
+    "december dec dezember dez dic déc décembre diciembre dicembre dezembro grudzień grudnia декабря",
 )
 _MONTH = {word: number for number, words in enumerate(_MONTHS, 1) for word in words.split()}
 _ORDINALS = frozenset({"st", "nd", "rd", "th", "er", ".", "º", "°"})
@@ -170,5 +170,6 @@ def _time(tokens: Sequence[Token], at: int) -> tuple[int | None, int]:
         hour = hour % 12 + 12 * (half == "pm")
         return hour * 60 + minute, end + 1
     if end < len(tokens) and tokens[end].text in ("uhr", "o'clock"):
-        return hour * 60 + minute, end + 1
+        half = "".join(token.text for token in tokens[end + 1 : end + 5]).replace(".", "")[:2]
+        return (hour + 12 * (half == "pm" and hour < 12)) * 60 + minute, end + 1 + (half in ("am", "pm"))
     return (hour * 60 + minute, end) if has_minutes and minute < 60 else (None, at)

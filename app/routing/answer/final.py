@@ -23,6 +23,11 @@ _COURTESIES = ("let me know", "hope this", "feel free", "if you have any", "if y
 _SENTENCE = re.compile(r"[.!?。！？](?=\s|$)|[。！？]|\n")
 _BOLD = re.compile(r"\*\*([^*\n]{1,80})\*\*")
 _MEMBER = re.compile(r"""["'](?:final_?)?(?:answer|result|output|solution)["']\s{0,4}:\s{0,4}""", re.IGNORECASE)
+# Models write LaTeX into JSON without escaping its backslashes: \\frac would begin with a form feed.
+_BARE_BACKSLASH = re.compile(
+    r"(?<!\\)\\(?=(?:frac|fbox|forall|boxed|begin|beta|bar|binom|bf|text|times|theta|tan|tau|to|triangle|right|rho|rangle"
+    r'|rm|nu|neq|ne|not|nabla)(?![a-z])|[^"\\/bfnrtu])'
+)
 _FENCE = "```"
 _MONTH_NEXT = re.compile(r"\s{1,2}(?:Jan|Feb|M[aä]r|Apr|Ma[iy]|Jun|Jul|Aug|Sep|O[ck]t|Nov|De[cz])")
 
@@ -50,7 +55,7 @@ def statement(text: str) -> Statement:
     document = document_of(text)
     if document is not None and (value := _value_of(document)) is not None:
         return Statement(plain(value), True, False, first, document)
-    marked = _member(text) or _boxed(text) or _hashed(text) or _cued(text)
+    marked = _tagged(text) or _member(text) or _boxed(text) or _hashed(text) or _cued(text)
     if marked:
         return Statement(plain(marked), True, False, first, document)
     if len(text) <= _SHORT_CHARS and "\n" not in text.strip():
@@ -69,7 +74,8 @@ def document_of(text: str) -> object:
         return None
     if start + len(inner) - end > 0.5 * len(inner) + 80:
         return None
-    return parsed(inner[start : end + 1])
+    inner = inner[start : end + 1]
+    return parsed(_BARE_BACKSLASH.sub(r"\\\\", inner) if "\\" in inner else inner)
 
 
 def parsed(text: str) -> object:
@@ -100,7 +106,7 @@ def _value_of(document: object) -> str | None:
     answers = [name for name in names if name in _ANSWER_MEMBERS]
     if len(answers) == 1 and len(rest) <= 2:
         value = names[answers[0]]
-    elif len(rest) == 1:
+    elif len(rest) == 1 < len(names):
         value = next(iter(rest.values()))
     else:
         return None
@@ -127,6 +133,15 @@ def _member(text: str) -> str:
         line_end = rest.find(quote + "\n")
         return rest[1 : line_end if line_end > 0 else end] if end > 0 else rest[1:]
     return rest.partition("\n")[0].strip().rstrip(",}").strip()
+
+
+def _tagged(text: str) -> str:
+    """Return the content of the last `<answer>…</answer>` or `[ANSWER]…[/ANSWER]`."""
+    for opening, closing in (("<answer>", "</answer>"), ("[ANSWER]", "[/ANSWER]")):
+        _, mark, rest = text.rpartition(opening)
+        if mark and (content := rest.partition(closing)[0].strip()):
+            return content[:_LINE_CHARS]
+    return ""
 
 
 def _boxed(text: str) -> str:

@@ -135,13 +135,14 @@ def _core(tokens: Sequence[Token], words: Sequence[str], at: int, comma: bool) -
     if token.text in ("∞", "infinity", "unendlich"):
         return Quantity(math.inf, "", 1, -1, None, at, at + 1)
     if token.text in ("π", "pi"):
-        return Quantity(math.pi, "", 1, -1, None, at, at + 1)
+        return _continued(Quantity(math.pi, "", 1, -1, None, at, at + 1), tokens, words, comma)
     if token.text == "√":
         return _root(tokens, words, at, 1.0, comma)
     if not token.is_number:
-        pair = spelled.read(words, at) if spelled.value_of(token.text) is not None else None
-        pair = pair or (spelled.read(words, at) if token.text in ("hundred", "hundert") else None)
-        return Quantity(pair[0], "", 1, 0, None, at, pair[1]) if pair else None
+        pair = spelled.read(words, at) if spelled.begins(token.text) else None
+        if pair is None:
+            return None
+        return Quantity(pair[0], "", 1, 0 if pair[0] == int(pair[0]) else -1, None, at, pair[1])
     value, decimals, other = read_number(token.text, comma)
     return _continued(Quantity(value, "", 1, decimals, other, at, at + 1), tokens, words, comma)
 
@@ -277,13 +278,14 @@ def same_number(first: Quantity, second: Quantity, exact: bool = False) -> bool:
     pairs += [(other, second.value) for other in (first.other,) if other is not None]
     pairs += [(first.value, other) for other in (second.other,) if other is not None]
     return any(math.isclose(one, two, rel_tol=1e-9, abs_tol=1e-12) for one, two in pairs) or (
-        not exact and first.factor == second.factor and _is_rounded(first, second)
+        not exact and (_is_rounded(first, second) or _is_rounded(second, first))
     )
 
 
 def _is_rounded(first: Quantity, second: Quantity) -> bool:
-    """Return True when one number is the other one, rounded to the decimals that were written."""
-    decimals = [number.decimals for number in (first, second) if number.decimals >= 0]
-    if not decimals or min(decimals) < _ROUNDED_DIGITS or math.isinf(first.value) or math.isinf(second.value):
+    """Return True when the first number is the second one, rounded to the decimals that were written."""
+    if first.decimals < _ROUNDED_DIGITS or math.isinf(first.value) or math.isinf(second.value):
         return False
-    return abs(first.value - second.value) <= 0.5000001 * 10.0 ** -min(decimals)
+    is_converted = first.unit == second.unit and first.unit != ""
+    value = second.value * second.factor / first.factor if is_converted else second.value
+    return abs(first.value - value) <= 0.5000001 * 10.0**-first.decimals

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from typing import NamedTuple
 
-MOST_CHARS = 1_200  # of one statement
+MOST_CHARS = 600  # of one statement
 _VULGAR = {
     "½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5",
     "⅙": "1/6", "⅚": "5/6", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8",
@@ -36,7 +36,7 @@ _FRACTION = re.compile(r"\\frac\s{0,2}\{([^{}]{1,60})\}\s{0,2}\{([^{}]{1,60})\}"
 _SHORT_FRACTION = re.compile(r"\\frac\s{0,2}(\d)\s{0,2}(\d)")
 _ROOT = re.compile(r"\\sqrt\s{0,2}(?:\{([^{}]{1,60})\}|(\d))")
 _POWER = re.compile(r"\^\s{0,2}\{([^{}]{1,40})\}")
-_NUMBER_IN_BRACKETS = re.compile(r"\((\d{1,30}(?:[.,]\d{1,30})?)\)")
+_NUMBER_IN_BRACKETS = re.compile(r"\((\d{1,30}(?:[.,]\d{1,30})?|\d{0,9}π|\d{0,9}√\(?\d{1,9}\)?)\)")
 _RAISED_RUN = re.compile(f"[{''.join(_RAISED)}]{{1,8}}")
 _TOKEN = re.compile(
     r"\d++(?:[.,'\u2019]\d++|\x20\d{3}(?!\d))*+(?:[eE][+-]?\d{1,3}(?![^\W_]))?"  # a number
@@ -45,8 +45,7 @@ _TOKEN = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """Hold a number, a word in lower case or a sign, with its place in the text."""
 
     text: str

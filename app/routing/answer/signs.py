@@ -6,10 +6,10 @@ import math
 
 from app.routing.answer.arithmetic import shown
 from app.routing.answer.ask import Ask
-from app.routing.answer.final import Statement, bounded
+from app.routing.answer.final import bounded
 from app.routing.answer.lists import WORDS
-from app.routing.answer.plain import plain, tokens
-from app.routing.answer.value import Value, normal_words
+from app.routing.answer.normal import folded
+from app.routing.answer.value import Final, Value
 
 NAMES = (
     "length", "no final answer", "no reasons", "open end", "hedges", "false arithmetic", "unchecked", "not derived",
@@ -19,23 +19,24 @@ _ENDS = (".", "!", "?", "}", "]", ")", '"', "'", "`", "*", "。", "！", "？", 
 _LONG_CHARS = 200
 
 
-def signs(ask: Ask, text: str, statement: Statement, value: Value, finish: str, difficulty: float) -> dict[str, float]:
-    """Return the value of each sign for the text of an answer."""
+def signs(ask: Ask, final: Final, finish: str, difficulty: float) -> dict[str, float]:
+    """Return the value of each sign of an answer."""
+    text = final.answer.text
     part = bounded(text)
     is_open = finish == "length" or (len(text) > _LONG_CHARS and not text.rstrip().endswith(_ENDS))
     true, false = shown(text, is_open)
     return {
         "length": min(8.0, max(4.0, math.log(len(text) + 20))) - 4.0,
-        "no final answer": float(_is_missing(ask, value)),
-        "no reasons": float(statement.is_whole),
+        "no final answer": float(_is_missing(ask, final.value)),
+        "no reasons": float(final.statement.is_whole),
         "open end": float(is_open),
         "hedges": float(min(3, _hedges(part))),
         "false arithmetic": float(min(2, false)),
         "unchecked": float(not true or false > 0),
-        "not derived": _absence(ask, value, part),
+        "not derived": _absence(ask, final.value, part),
         "calculation": math.log1p(min(20, part[-4_000:].count("="))),
         "notation": math.log1p(min(20, _notation(part[-4_000:]) + _notation(ask.text[:1_200]))),
-        "numbers": math.log1p(min(12, sum(token.is_number for token in tokens(ask.text[-1_200:])))),
+        "numbers": math.log1p(min(12, len(ask.numbers))),
         "difficulty": difficulty,
     }
 
@@ -65,10 +66,10 @@ def _hedges(text: str) -> int:
 
 def _absence(ask: Ask, value: Value, text: str) -> float:
     """Return 1 when an answer that reasons never mentions what it chooses, the option's numbers or its words."""
-    option = dict(ask.options).get(value.option, "")
-    if not option or len(text) < _LONG_CHARS:
+    chosen = next((option for option in ask.options if option.mark == value.option), None)
+    if chosen is None or len(text) < _LONG_CHARS:
         return 0.0
-    words = normal_words(plain(option[:_LONG_CHARS]))
+    words = chosen.phrase.split()
     words = [word for word in words if word[0].isdigit()] or words
-    lower = text.lower()
+    lower = folded(text)
     return float(bool(words) and not any(word in lower for word in words))

@@ -1,4 +1,5 @@
-"""Read numbers that are written as words, in English, German, French, Spanish, Italian, Portuguese and Dutch."""
+"""Read numbers that are written as words: in English, German, French, Spanish, Italian, Portuguese, Dutch, Polish,
+Russian, Chinese and Japanese."""
 
 from __future__ import annotations
 
@@ -19,6 +20,10 @@ _ONES = {
     "dezoito dezenove",
     "nl": "nul een twee drie vier vijf zes zeven acht negen tien elf twaalf dertien veertien vijftien zestien "
     "zeventien achttien negentien",
+    "pl": "zero jeden dwa trzy cztery pięć sześć siedem osiem dziewięć dziesięć jedenaście dwanaście trzynaście "
+    "czternaście piętnaście szesnaście siedemnaście osiemnaście dziewiętnaście",
+    "ru": "ноль один два три четыре пять шесть семь восемь девять десять одиннадцать двенадцать тринадцать "
+    "четырнадцать пятнадцать шестнадцать семнадцать восемнадцать девятнадцать",
 }
 _TENS = {
     "en": "twenty thirty forty fifty sixty seventy eighty ninety",
@@ -28,11 +33,14 @@ _TENS = {
     "it": "venti trenta quaranta cinquanta sessanta settanta ottanta novanta",
     "pt": "vinte trinta quarenta cinquenta sessenta setenta oitenta noventa",
     "nl": "twintig dertig veertig vijftig zestig zeventig tachtig negentig",
+    "pl": "dwadzieścia trzydzieści czterdzieści pięćdziesiąt sześćdziesiąt siedemdziesiąt osiemdziesiąt "
+    "dziewięćdziesiąt",
+    "ru": "двадцать тридцать сорок пятьдесят шестьдесят семьдесят восемьдесят девяносто",
 }
 _MORE = {
     "dreissig": 30, "zwo": 2, "fourty": 40, "une": 1, "una": 1, "duas": 2, "uma": 1, "dezasseis": 16, "dezassete": 17,
     "dezanove": 19, "quatorze": 14, "vingts": 20, "veintiún": 21, "dieciseis": 16, "veintidos": 22, "veintitres": 23,
-    "veintiseis": 26, "tres": 3, "zwei": 2, "ventitré": 23, "trentatré": 33, "half": 0.5, "mezzo": 0.5, "quarter": 0.25,
+    "veintiseis": 26, "tres": 3, "zwei": 2, "ventitré": 23, "trentatré": 33,
 }  # fmt: skip
 _SCALES = {
     "hundred": 100, "hundert": 100, "cent": 100, "cents": 100, "cien": 100, "ciento": 100, "cento": 100, "cem": 100,
@@ -72,6 +80,18 @@ def _entries() -> Iterator[tuple[str, float]]:
 
 
 WORDS = dict(_entries())
+_CHINESE = dict(zip("零一二三四五六七八九十百千万", (*range(11), 100, 1_000, 10_000), strict=True)) | {"两": 2, "〇": 0}
+_TOGETHER = (
+    ("tausend", 1_000), ("duizend", 1_000), ("mila", 1_000), ("mille", 1_000), ("hundert", 100), ("honderd", 100),
+    ("cento", 100),
+)  # fmt: skip
+_COINS = frozenset({"cent", "cents", "mn", "mio"})
+_LONGEST = 40  # characters of a word
+_PARTS = {
+    "half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4, "fifth": 5,
+    "fifths": 5, "sixth": 6, "sixths": 6, "seventh": 7, "sevenths": 7, "eighth": 8, "eighths": 8, "tenth": 10,
+    "tenths": 10, "hälfte": 2, "drittel": 3, "viertel": 4, "fünftel": 5,
+}  # fmt: skip
 
 
 def scale(word: str) -> int:
@@ -80,16 +100,39 @@ def scale(word: str) -> int:
 
 
 def value_of(word: str) -> float | None:
-    """Return the value of a word, also of German words such as `zweihundertdreiundvierzig`."""
+    """Return the value of a word, also of words such as `zweihundertdreiundvierzig`, `duecento` and `二十`."""
     if word in WORDS:
         return WORDS[word]
-    for name, factor in (("tausend", 1_000), ("hundert", 100), ("honderd", 100)):
-        before, mark, after = word.partition(name)
-        if mark:
+    if word[:1] in _CHINESE:
+        return _chinese(word)
+    for name, factor in _TOGETHER:
+        before, mark, after = word[:_LONGEST].partition(name)
+        if mark and (before or after):
             head = 1.0 if before in ("", "ein") else value_of(before)
             tail = 0.0 if not after else value_of(after.removeprefix("und"))
             return None if head is None or tail is None else head * factor + tail
     return None
+
+
+def begins(word: str) -> bool:
+    """Return True when a number may begin with a word."""
+    return value_of(word) is not None or (scale(word) > 1 and word not in _COINS)
+
+
+def _chinese(word: str) -> float | None:
+    """Return the value of the numerals at the beginning of a Chinese or Japanese word."""
+    total, part, digit = 0, 0, 0
+    for sign in word[:_LONGEST]:
+        value = _CHINESE.get(sign)
+        if value is None:
+            break
+        if value < 10:
+            digit = value
+        elif value < 10_000:
+            part, digit = part + (digit or 1) * value, 0
+        else:
+            total, part, digit = total + (part + digit) * value, 0, 0
+    return float(total + part + digit)
 
 
 def read(words: Sequence[str], start: int) -> tuple[float, int] | None:
@@ -97,7 +140,8 @@ def read(words: Sequence[str], start: int) -> tuple[float, int] | None:
     total, part, at = 0.0, 0.0, start
     while at < len(words):
         word = words[at]
-        value, factor = value_of(word), scale(word)
+        factor = scale(word)
+        value = value_of(word) if factor == 1 else None
         if value is not None:
             if word in ("vingts", "vingt") and part == 4:
                 part = 80
@@ -110,6 +154,8 @@ def read(words: Sequence[str], start: int) -> tuple[float, int] | None:
         elif word not in _LINKS or at == start or not _continues(words, at):
             break
         at += 1
+    if at < len(words) and words[at] in _PARTS and start < at and total + part < _PARTS[words[at]] + 10:
+        return (total + part) / _PARTS[words[at]], at + 1
     return (total + part, at) if at > start else None
 
 

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from app.routing.answer.ask import Ask
 from app.routing.answer.dates import Moment, moments
-from app.routing.answer.final import Statement
+from app.routing.answer.final import Statement, statement
 from app.routing.answer.lists import WORDS
+from app.routing.answer.normal import normal_words, phrase, words_of
 from app.routing.answer.numbers import Quantity, quantities, writes_comma
-from app.routing.answer.plain import Token, plain, tokens
+from app.routing.answer.plain import Token, tokens
+from app.routing.answer.reading import Answer, read_answer
 
 YES, NO = "yes", "no"
 _YES_WORDS, _NO_WORDS = frozenset(WORDS["yes"]), frozenset(WORDS["no"])
-_ARTICLES = frozenset(WORDS["article"])
 _NEGATIONS = frozenset(WORDS["negation"])
+_FILLERS = frozenset({"it", "he", "she", "they", "that", "this", "indeed", "actually", "es", "er", "sie"})
 _LETTER = re.compile(
-    r"(?:^|[\s(\[\"'*])(?:(?i:option|choice|answer|letter|antwort|opci[oó]n|opç[aã]o|opzione|optie|вариант)\s{1,2})?"
+    r"(?:^|(?<=[^\x00-\x7f])|[\s(\[\"'*])(?:(?i:option|choice|answer|letter|antwort|opci[oó]n|opç[aã]o|opzione|optie|вариант)\s{1,2})?"
     r"[(\[\"'*]{0,3}([A-P]|[1-9])(?:[)\].:,;\"'*]|(?=[^\x00-\x7f])|\s{0,2}$|\s(?=and\b|or\b|is\b|because\b|-|=))"
 )
 _BRACKETED = re.compile(r"\(\s?([A-Pa-p]|[1-9])\s?\)|(?i:option|choice|answer)\s\(?([A-Pa-p])\b(?![\w'])")
@@ -35,47 +36,41 @@ class Value:
     verdict: str = ""  # yes or no
     number: Quantity | None = None
     moment: Moment | None = None
-    numbers: tuple[Quantity, ...] = ()
-    words: tuple[str, ...] = field(default=())  # normalised, without articles
+    count: int = 0  # of the numbers
+    words: int = 0  # the number of words
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """Hold an answer with its final answer."""
+
+    answer: Answer
+    statement: Statement
+    value: Value
+
+
+def final_of(ask: Ask, answer: object) -> Final:
+    """Return an answer (a text or a message) with its final answer to a question."""
+    reply = read_answer(answer)
+    own = statement(reply.text)
+    return Final(reply, own, value_of(ask, own))
 
 
 def value_of(ask: Ask, statement: Statement) -> Value:
     """Return what a statement means as an answer to a question."""
-    text = statement.text
-    parts = tokens(text)
+    parts = tokens(statement.text)
     words = [part.text for part in parts if part.is_word]
-    numbers = tuple(quantities(parts, writes_comma([*words, *_words(ask.text[-300:])])))
+    numbers = quantities(parts, ask.writes_comma or writes_comma(words))
     dates = moments(parts)
     return Value(
         option=_option(ask, statement) if ask.options else "",
         label=_label(ask.labels, statement) if ask.labels else "",
-        verdict=verdict(statement),
+        verdict=verdict(statement) or (_restated(ask, statement) if ask.wants == "yes_no" else ""),
         number=_number(numbers, parts, ask.noun) if numbers else None,
         moment=dates[-1] if dates and (dates[-1].days or len(parts) < 8) else None,
-        numbers=numbers,
-        words=tuple(normal_words(text)),
+        count=len(numbers),
+        words=len(words),
     )
-
-
-def normal_words(text: str) -> list[str]:
-    """Return the words of a text without case, accents, punctuation and articles."""
-    words = _words(text)
-    names = {
-        word.lower() for piece in text.split()[1:] if len(word := piece.strip(".,;:!?()\"'")) == 1 and word.isupper()
-    }
-    return [word for word in words if word not in _ARTICLES or word in names] or words
-
-
-def _words(text: str) -> list[str]:
-    return [token.text for token in tokens(folded(text)) if token.is_word or token.is_number]
-
-
-def folded(text: str) -> str:
-    """Return a text in lower case without accents."""
-    if text.isascii():
-        return text.lower()
-    decomposed = unicodedata.normalize("NFKD", text.lower().replace("ß", "ss"))
-    return unicodedata.normalize("NFC", "".join(char for char in decomposed if not "\u0300" <= char <= "\u036f"))
 
 
 def verdict(statement: Statement) -> str:
@@ -84,14 +79,22 @@ def verdict(statement: Statement) -> str:
         words = [token.text for token in tokens(text)[:6] if token.is_word]
         if not words:
             continue
-        one, two = words[0], " ".join(words[:2])
-        if one in _NO_WORDS or two in _NO_WORDS:
-            return YES if words[1:2] and one == "not" and words[1] in _NO_WORDS else NO
-        if one in _YES_WORDS or two in _YES_WORDS:
+        beginnings = {" ".join(words[:count]) for count in (1, 2, 3)}
+        if beginnings & _NO_WORDS:
+            return YES if words[0] == "not" and words[1:2] and words[1] in _NO_WORDS else NO
+        if beginnings & _YES_WORDS:
             return YES
         if len(words) <= 6 and len(verdicts := {_polarity(word) for word in words} - {""}) == 1:
             return verdicts.pop()
     return _wide_verdict(statement.text)
+
+
+def _restated(ask: Ask, statement: Statement) -> str:
+    """Return yes for a short statement in the words of its question, and no with a negation in it."""
+    words = set(normal_words(statement.text))
+    if not words or len(words) > 12 or not words - _NEGATIONS <= ask.words | _FILLERS:
+        return ""
+    return NO if words & _NEGATIONS else YES
 
 
 def _polarity(word: str) -> str:
@@ -110,7 +113,7 @@ def _wide_verdict(text: str) -> str:
 
 def _option(ask: Ask, statement: Statement) -> str:
     """Return the letter of the option that a statement chooses, or ""."""
-    marks = [mark for mark, _ in ask.options]
+    marks = [option.mark for option in ask.options]
     text = statement.text.strip()
     if len(text) <= 3 or (statement.is_whole and len(text) <= 4):
         letter = text.strip("()[]*.: \"'").upper()
@@ -137,40 +140,50 @@ def _letters(text: str) -> list[str]:
 
 def _named_option(ask: Ask, text: str) -> str:
     """Return the letter of the only option whose text stands in a statement, or that the statement is a part of."""
-    words = f" {' '.join(normal_words(text))} "
-    texts = [(mark, " ".join(normal_words(plain(option)))) for mark, option in ask.options]
-    inside = [(mark, option) for mark, option in texts if option and f" {option} " in words]
+    words = phrase(text)
+    inside = [option for option in ask.options if _names(words, option.phrase)]
     if inside:
-        longest = max(len(option) for _, option in inside)
-        best = [mark for mark, option in inside if len(option) == longest]
-        others = [option for mark, option in inside if mark not in best]
-        long_option = max(inside, key=lambda entry: len(entry[1]))[1]
-        return best[0] if len(best) == 1 and all(option in long_option for option in others) else ""
-    around = [mark for mark, option in texts if len(words) > 4 and words in f" {option} "]
+        last = [option for option in inside if words.endswith(option.phrase)]
+        longest = max(inside, key=lambda option: len(option.phrase))
+        others = [option for option in inside if option is not longest]
+        if len(last) == 1 and len(inside) > 1:
+            return last[0].mark
+        return (
+            longest.mark
+            if all(len(longest.phrase) > len(o.phrase) and o.phrase in longest.phrase for o in others)
+            else ""
+        )
+    around = [option.mark for option in ask.options if len(words) > 4 and words in option.phrase]
     return around[0] if len(around) == 1 else ""
 
 
-def _label(labels: Sequence[str], statement: Statement) -> str:
+def _names(words: str, own: str) -> bool:
+    """Return True when words hold a phrase that no negation stands before."""
+    at = words.find(own) if len(own) > 2 else -1
+    return at >= 0 and not _NEGATIONS & set(words[:at].split()[-1:])
+
+
+def _label(labels: Mapping[str, str], statement: Statement) -> str:
     """Return the label that a statement gives, or ""."""
     for text in (statement.text, statement.first):
-        words = f" {' '.join(_words(text))} "
-        places = {label: at for label in labels if (at := words.find(f" {' '.join(_words(label))} ")) >= 0}
+        words = f" {' '.join(words_of(text))} "
+        places = {label: at for label, own in labels.items() if (at := words.find(own)) >= 0}
         if len(places) > 1:  # "very positive" and "positive"
             places = {name: at for name, at in places.items() if not any(name != o and name in o for o in places)}
-        if len(places) > 1 and words.startswith(f" {min(places, key=lambda label: places[label])} "):
-            places = dict([min(places.items(), key=lambda entry: entry[1])])
-        if len(places) == 1:
-            label, at = places.popitem()
-            before = words[:at].split()[-2:]
-            if not _NEGATIONS & set(before):
-                return label
-            return next(other for other in labels if other != label) if len(labels) == 2 else f"not {label}"
+        first = min(places, key=places.__getitem__, default="")
+        if len(places) == 1 or (places and words.startswith(labels[first])):
+            if not _NEGATIONS & set(words[: places[first]].split()[-2:]):
+                return first
+            return next(label for label in labels if label != first) if len(labels) == 2 else f"not {first}"
     return ""
 
 
 def _number(numbers: Sequence[Quantity], parts: Sequence[Token], noun: str) -> Quantity:
     """Return the number that a statement gives: one with the noun of the question, behind "=", first, or last."""
     texts = [part.text for part in parts]
+    numbers = [
+        number for number in numbers if number.start == 0 or texts[number.start - 1] not in _NEGATIONS
+    ] or numbers
     if "=" in texts[: numbers[-1].start] and "=" not in texts[numbers[-1].end :]:
         equals = len(texts) - 1 - texts[::-1].index("=")
         if sum(number.start > equals for number in numbers) == 1:
