@@ -64,16 +64,22 @@ def inside(text: str) -> str:
 def _ask_in_tag(text: str) -> str:
     """Return the ask that stands inside of a tag for asks; the text when there is none."""
     for begin in _ASK_TAG.finditer(text):
-        name = begin[1].lower().replace("-", "_")
+        name = _plain(begin[1])
         end = text.rfind(f"</{begin[1]}>", begin.end())
         is_whole = begin.start() == 0 and end + len(begin[1]) + 3 == len(text)
-        if end >= 0 and (name in SIGNATURES.ask_tags or (is_whole and name in SIGNATURES.plain_ask_tags)):
+        if end >= 0 and (name in _ASK_NAMES or (is_whole and name in SIGNATURES.plain_ask_tags)):
             return text[begin.end() : end]
     return text
 
 
+def _plain(tag: str) -> str:
+    """Return a name in lower case without what divides its words: `user_query` and `userQuery` are one name."""
+    return tag.replace("-", "").replace("_", "").lower()
+
+
+_ASK_NAMES = frozenset(map(_plain, SIGNATURES.ask_tags))
 _ASK_TAG = re.compile(
-    f"<({'|'.join(sorted(name.replace('_', '[_-]') for name in SIGNATURES.ask_tags | SIGNATURES.plain_ask_tags))})"
+    f"<({'|'.join(sorted(name.replace('_', '[_-]?') for name in SIGNATURES.ask_tags | SIGNATURES.plain_ask_tags))})"
     r"(?:\s[^<>]{0,200}+)?>",
     re.IGNORECASE,
 )
@@ -107,8 +113,15 @@ def _next_block(text: str, begin: int) -> tuple[int, int]:
 
 
 def _is_harness(tag: str) -> bool:
-    """Return True for a tag of two words, such as `system-reminder`, and for those of _HARNESS_TAGS."""
+    """Return True for a tag of two words, such as `system-reminder`, and for those of _HARNESS_TAGS.  Of tags such as
+    `editorContext`, which are also names of code and configuration, the last word tells."""
     letters = tag.replace("-", "").replace("_", "").replace(":", "")
-    if not letters.isalpha() or tag.lower().replace("-", "_") in SIGNATURES.ask_tags:
+    if not letters.isalpha() or _plain(tag) in _ASK_NAMES:
         return False
-    return letters != tag or tag.lower() in _HARNESS_TAGS
+    return letters != tag or _last_word(tag) in _HARNESS_TAGS
+
+
+def _last_word(tag: str) -> str:
+    """Return the last word of a name such as `editorContext`, in lower case."""
+    capitals = [at for at, letter in enumerate(tag) if letter.isupper()] if tag[0].islower() else []
+    return tag[capitals[-1] if capitals else 0 :].lower()

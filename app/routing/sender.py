@@ -16,7 +16,7 @@ from app.routing.signatures import OTHER, SIGNATURES, Signature, begins, even
 from app.types import JsonObject, Lane
 
 CLIENTS = (*(signature.name for signature in SIGNATURES.clients), OTHER.name)
-HEADERS = ("user-agent", "originator", "x-app", "x-title")  # that tell the program
+HEADERS = ("user-agent", "originator", "x-app", "x-title", "http-referer")  # that tell the program
 
 _HEAD_CHARS = 600
 _SYSTEM_CHARS = 1_500

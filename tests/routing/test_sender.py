@@ -138,6 +138,19 @@ def test_what_agents_are_asked_is_about_the_project() -> None:
     assert share("elsewhere", {"code"}) <= 0.45
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "<UserCard>\n  <userName>x</userName>\n</UserCard>\nwhy is it empty?",
+        "<dependency>\n<groupId>a</groupId>\n</dependency>\nwhich version?",
+        "<linearGradient id='a'></linearGradient> does not show",
+    ],
+)
+def test_code_in_tags_is_the_users(code: str) -> None:
+    chat = {"messages": [{"role": "user", "content": code}]}
+    assert [turn.text for turn in read(chat).turns] == [code]
+
+
 # --- what does not change ---------------------------------------------------------------------------
 
 
