@@ -204,7 +204,10 @@ def _points_for_general(turn: UserTurn, signs: TurnSigns, stands: str) -> int:
         return points + 3
     points += (1 if signs.asks else -2) - signs.edits
     points -= 2 * (signs.technical and stands == "code")
-    return points - 2 * signs.refers - signs.definite - min(2, len(signs.subjects & _subjects(turn.before)))
+    points -= 2 * signs.refers + signs.definite
+    if points < _POINTS_FOR_GENERAL:  # the subjects of the texts before it need not be found
+        return points
+    return points - min(2, len(signs.subjects & _subjects(turn.before)))
 
 
 def origin_step(judgement: Judgement) -> Step:

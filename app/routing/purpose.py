@@ -33,6 +33,7 @@ _CONTENT = frozenset({"tags", "next", "query", "memory", "typing", "finishing"})
 _THINGS = _CONTENT | {"condense"}
 _FORMS = frozenset({"machine", "only", "short"})
 _STRICT_FORMS = frozenset({"machine", "only"})
+_NAMING = frozenset({"title", "short", "conversation"})
 _CONVERSATION = frozenset({"conversation", "parties"})
 
 _SPEAKER_LINE = re.compile(
@@ -124,7 +125,7 @@ def _asks_about_conversation(text: str, around: str, system: str) -> bool:
     if (
         {"answering", "answers"} & hits.keys()
         or _is_of_person(around)
-        or ("?" in around and not _STRICT_FORMS & hits.keys())
+        or ("?" in around and not (_STRICT_FORMS & hits.keys() or hits.keys() >= _NAMING))
     ):
         return False
     if "work" in hits and not ("machine" in hits and _CONVERSATION & hits.keys()):

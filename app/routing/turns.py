@@ -25,6 +25,8 @@ SHORT_WORDS = 4  # a turn up to this length continues what stands, unless it say
 _WORDS_OF_TASK, _CLEAR = 3, 0.95  # a few words can name a task: "summarise our conversation"
 _OPENING_WORDS, _OPENING_CHARS = 12, 96  # in which a user says that another subject follows
 _REFERRING_WORDS = 14
+_REFERRING_ASK = 6  # words of an ask in which one of the next words points at a part of a project
+_POINTING = frozenset({"this", "these", "those"})
 _SENTENCE_WORDS = 2
 _SENTENCE_CHARS = 80
 _SUBJECT_WORDS = 24  # of one text, that are compared with those of other texts
@@ -103,8 +105,10 @@ def project_share(text: str) -> int:
     is wrong.  Other requests ask, and their words are those of no task.
     """
     beginning = text[:_SUBJECT_CHARS]
-    lists = LEXICON.count(tokens(beginning), beginning)
-    if "project" in lists or _TECHNICAL.search(beginning):
+    words = tokens(beginning)
+    lists = LEXICON.count(words, beginning)
+    points_at_part = len(words) <= _REFERRING_ASK and not _POINTING.isdisjoint(words)
+    if "project" in lists or _TECHNICAL.search(beginning) or points_at_part:
         return 1
     requests = _requests(text)
     if "edit" in requests:
