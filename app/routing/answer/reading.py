@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 from app.types import JsonObject
 
@@ -23,7 +24,12 @@ _REASONING = (
     ("<thought>", "</thought>"),
     ("<reasoning>", "</reasoning>"),
     ("<reflection>", "</reflection>"),
+    ("<analysis>", "</analysis>"),
+    ("<scratchpad>", "</scratchpad>"),
+    ("<seed:think>", "</seed:think>"),
     ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
 )
 _UNOPENED = "\n</think>"  # some chat templates put the opening mark into the prompt
@@ -66,12 +72,13 @@ class Question:
 
     @cached_property
     def ask(self) -> str:
-        """The latest turns of the user, the last one at the end."""
-        turns: list[str] = []
-        for message in reversed(self._messages):
-            if len(turns) < _LATEST_TURNS and message.get("role") == "user":
-                turns.append(_shortened(text_of(message.get("content"))))
-        return "\n".join(reversed(turns))
+        """The latest turns of the user, the last one at the end.  Long ones are shortened."""
+        return "\n".join(map(_shortened, self._turns))
+
+    @cached_property
+    def lines(self) -> int:
+        """The number of line ends in the latest turns."""
+        return sum(turn.count("\n") for turn in self._turns)
 
     @cached_property
     def system(self) -> str:
@@ -84,6 +91,11 @@ class Question:
         """The most tokens that the client wants, when it says so."""
         limits = [value for name in _LIMITS if type(value := self.body.get(name)) is int and value > 0]
         return min(limits, default=None)
+
+    @cached_property
+    def _turns(self) -> list[str]:
+        users = (message for message in reversed(self._messages) if message.get("role") == "user")
+        return [text_of(message.get("content")) for message in islice(users, _LATEST_TURNS)][::-1]
 
     @cached_property
     def _messages(self) -> list[JsonObject]:
@@ -122,7 +134,7 @@ def text_of(content: object) -> str:
 
 def without_reasoning(text: str) -> str:
     """Return a text without the reasoning at its beginning; "" when there is nothing else."""
-    if text.startswith(("<", "[", " ", "\n", "\t", "\r")):
+    if text.startswith(("<", "[", "◁", " ", "\n", "\t", "\r")):
         begin = text.lstrip()
         for opening, closing in _REASONING:
             if begin.startswith(opening):
@@ -133,6 +145,7 @@ def without_reasoning(text: str) -> str:
 
 def is_blank(text: str) -> bool:
     """Return True when a text has nothing to read."""
+    text = text.strip()
     return not text or _NOTHING.fullmatch(text) is not None
 
 

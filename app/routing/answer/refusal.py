@@ -29,6 +29,7 @@ _OTHER_TEXT = re.compile(
     r"[\"“”«»„‚「『`{\[<|•]|[^\W\d_]{2,16}(?: [^\W\d_]{1,12})?: "
     r"|(?:dear|liebe|lieber|sehr geehrte|cher|chère|estimad|querid|gentile|geachte|уважаем|дорог)[^\W\d_]* "
 )
+_SPEAKER = re.compile(r"^(?:assistant|ai|answer|response|antwort|réponse|respuesta|risposta|resposta): ")
 _QUOTED = re.compile(r"\"[^\"\n]*\"?|“[^”\n]*”?|«[^»\n]*»?|„[^“”\n]*[“”]?|「[^」\n]*」?")
 _GREETING = re.compile(
     r"(?:hi|hey|hello|hallo|moin|salut|bonjour|hola|ciao|olá|oi|dag|hej|cześć|ahoj|привет|merhaba|sorry) \S+, "
@@ -57,9 +58,18 @@ def refuses(question: Question, text: str) -> bool:
     return refusal is not None and _stands(refusal, plain) and not _is_right(refusal, question, plain)
 
 
+def wants_refusal(question: Question) -> bool:
+    """Return True when a refusal is the right answer: it is what the request wants, or the request is about harm."""
+    ask, system = words_of(question.ask), words_of(question.system)
+    return pattern_of("harm").search(ask) is not None or any(
+        pattern_of("asked").search(words) for words in (ask, system)
+    )
+
+
 def _plain(text: str) -> str:
-    """Return a text in lower case, without marks of Markdown."""
-    return _MARKUP.sub("", text).strip().lower().replace("’", "'").replace("‘", "'")
+    """Return a text in lower case, without marks of Markdown and without a mark of the speaker."""
+    plain = _MARKUP.sub("", text).strip().lower().replace("’", "'").replace("‘", "'")
+    return _SPEAKER.sub("", plain)
 
 
 def _refusal(plain: str) -> _Refusal | None:
@@ -91,13 +101,11 @@ def _parts(sentence: bytes) -> Iterator[tuple[str, int]]:
         needs_person = language in languages_of("person")
         if unable is None or (needs_person and not pattern_of("person", language).search(sentence)):
             continue
-        if machine:
-            yield "help", max(unable.span(1)[1], machine.span(1)[1])
+        begin, most = (unable.span(1)[1] - 1, _NEAR_BYTES_BEHIND) if language in _ACT_BEHIND else (0, _NEAR_BYTES)
         for kind in _KINDS:
-            begin, most = (unable.span(1)[1] - 1, _NEAR_BYTES_BEHIND) if language in _ACT_BEHIND else (0, _NEAR_BYTES)
             match = pattern_of(kind, language).search(sentence, begin) if language in languages_of(kind) else None
-            if match and _gap(unable.span(1), match.span(1)) <= most:
-                yield kind, max(unable.span(1)[1], match.span(1)[1])
+            if match and (machine or _gap(unable.span(1), match.span(1)) <= most):
+                yield "help" if machine else kind, max(unable.span(1)[1], match.span(1)[1])
 
 
 def _gap(one: tuple[int, int], other: tuple[int, int]) -> int:
@@ -119,10 +127,10 @@ def _stands(refusal: _Refusal, plain: str) -> bool:
 
 
 def _is_right(refusal: _Refusal, question: Question, plain: str) -> bool:
-    """Return True when the request wants a refusal, or something harmful."""
-    ask, system = words_of(question.ask), words_of(question.system)
-    if pattern_of("harm").search(ask) or any(pattern_of("asked").search(words) for words in (ask, system)):
+    """Return True when the request wants a refusal, or a text that may be read as one."""
+    if wants_refusal(question):
         return True
+    ask = words_of(question.ask)
     is_writing = pattern_of("writing").search(ask) is not None
     if is_writing and (_GREETING.match(plain) or not _is_meant(refusal, plain)):
         return True

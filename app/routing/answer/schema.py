@@ -81,9 +81,9 @@ def _usual(schema: JsonObject, depth: int = 0) -> JsonDict:
         for name, value in schema.items()
         if not _is_refused(name, value)
     }
-    if usual.pop("nullable", False) is True:
-        return {"anyOf": [usual, {"type": "null"}]}
-    return usual
+    if usual.get("nullable") is not True:
+        return usual
+    return {"anyOf": [{name: value for name, value in usual.items() if name != "nullable"}, {"type": "null"}]}
 
 
 def _usual_part(value: object, depth: int) -> object:
@@ -129,7 +129,7 @@ class _Work:
             return sum(map(self._of, schema))
         if not isinstance(schema, Mapping):
             return 1
-        steps = 1 + sum(self._of(value) for name, value in schema.items() if name not in _DATA)
+        steps = 1 + sum(map(self._of, schema.values()))
         for name in ("$ref", "$dynamicRef", "$recursiveRef"):
             if isinstance(reference := schema.get(name), str):
                 steps += self._behind(reference)

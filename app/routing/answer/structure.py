@@ -15,12 +15,13 @@ from app import finish as finishes
 from app.routing.answer.loops import has_loop
 from app.routing.answer.phrases import pattern_of, words_of
 from app.routing.answer.reading import Answer, Question, read_answer, read_question
-from app.routing.answer.refusal import refuses
+from app.routing.answer.refusal import refuses, wants_refusal
 from app.routing.answer.tools import call_fault
 from app.routing.answer.wanted import format_fault
 
 _LENGTH, _FILTERED = "max_output_tokens", "content_filter"  # as in app/finish.py
 _LEAST_CHARS = 2  # of a token of prose, on average; digits and marks are tokens of their own
+_SMALL_LIMIT = 128  # tokens
 _SAMPLE_CHARS = 2_000
 _FENCE = re.compile(r"(?m)^[ \t]*(?:```|~~~)")
 _ONLY_FENCE = re.compile(r"\s*(?:```|~~~)[\w+-]*\s*(?:```|~~~)?\s*")
@@ -57,8 +58,8 @@ def structure(request: object, answer: object, finish: object = None) -> str | N
 
 def _said_refusal(exchange: Exchange) -> str | None:
     """Find a refusal that the model or the server marks as one."""
-    is_refusal = exchange.answer.refusal or finishes.cut_of(exchange.finish) == _FILTERED
-    return "refusal" if is_refusal else None
+    is_refusal = exchange.answer.refusal and not wants_refusal(exchange.question)
+    return "refusal" if is_refusal or finishes.cut_of(exchange.finish) == _FILTERED else None
 
 
 def _said_cut(exchange: Exchange) -> str | None:
@@ -70,7 +71,7 @@ def _said_cut(exchange: Exchange) -> str | None:
 def _empty(exchange: Exchange) -> str | None:
     """Find an answer without anything to read."""
     answer, question = exchange.answer, exchange.question
-    if answer.calls or answer.has_media:
+    if answer.calls or answer.has_media or answer.refusal:
         return None
     is_empty = answer.is_blank or (_ONLY_FENCE.fullmatch(answer.text) is not None and not _asks(question, "marks"))
     return "empty" if is_empty and not _asks(question, "nothing") else None
@@ -120,14 +121,15 @@ def _exchange(question: Question, answer: Answer, finish: str) -> Exchange:
 
 
 def _reaches(answer: Answer, limit: int | None) -> bool:
-    """Return True when an answer may have as many tokens as the client's limit."""
-    if limit is None:
-        return False
+    """Return True when an answer may have as many tokens as the client's limit.  The count is an estimate, so a small
+    limit counts as the cause: a server that is short of room stops anywhere."""
+    if limit is None or limit <= _SMALL_LIMIT:
+        return limit is not None
     arguments = sum(len(call.arguments) for call in answer.calls if isinstance(call.arguments, str))
     sample = answer.text[:_SAMPLE_CHARS]
     is_prose = sum(map(str.isalpha, sample)) * 2 > len(sample)
     chars = len(answer.text.encode()) + arguments + answer.reasoning_chars
-    return chars / (_LEAST_CHARS if is_prose else 1) + 1 >= limit
+    return chars / (_LEAST_CHARS if is_prose else 1) >= limit
 
 
 def ends_early(text: str) -> bool:

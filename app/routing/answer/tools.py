@@ -15,7 +15,7 @@ _FINISHES = frozenset(("tool_calls", "tool_use", "function_call"))
 # How models write a call into their text; servers that do not know the form leave it there.
 _MARKS = (
     "<tool_call", "<toolcall", "<function_call", "<function=", "<invoke", "<tool_use", "<|tool_call", "<|python_tag|>",
-    "<｜tool▁call", "[tool_call", "```tool_c", "functools[", "✿function✿", "to=functions.", "action:",
+    "<｜tool▁call", "[tool_call", "```tool_c", "functools[", "✿function✿", "to=functions.",
 )  # fmt: skip
 _BEHIND_MARK = 300  # characters in which the name of the tool follows
 _MOST_TEXT = 20_000  # characters in which a call is searched
@@ -138,11 +138,11 @@ def _is_written_call(call: JsonObject, tools: Tools) -> bool:
 
 
 def _has_mark(text: str, tools: Tools) -> bool:
-    """Return True when a line begins with the mark of a call, and a tool's name follows."""
+    """Return True when a line outside of code blocks begins with the mark of a call, and a tool's name follows."""
     folded = text.lower()
     for mark in _MARKS:
         at = folded.find(mark)
-        if at >= 0 and not text[text.rfind("\n", 0, at) + 1 : at].strip():
+        if at >= 0 and not text[text.rfind("\n", 0, at) + 1 : at].strip() and text.count("```", 0, at) % 2 == 0:
             behind = text[at : at + _BEHIND_MARK]
             if any(name and name in behind for name in tools):
                 return True
