@@ -89,6 +89,19 @@ def test_the_fault_of_an_answer_is_found(case: dict[str, Any]) -> None:
     assert fault_of(case) == case.get("fault")
 
 
+@pytest.mark.parametrize("answer", CASES["refusals"])
+@pytest.mark.parametrize(
+    "question", ["What is the tallest mountain?", "Wie viel ist drei plus vier?", "Explain how rain forms"]
+)
+def test_a_refusal_is_found_in_every_language(question: str, answer: str) -> None:
+    assert structure(ask(question), answer, "stop") == "refusal"
+
+
+@pytest.mark.parametrize("question, answer", CASES["no_refusals"])
+def test_an_answer_that_looks_like_a_refusal_is_none(question: str, answer: str) -> None:
+    assert structure(ask(question), answer, "stop") is None
+
+
 # --- what a client, a model and a server may send ----------------------------------------------------
 
 

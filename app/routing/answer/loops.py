@@ -16,7 +16,8 @@ _MOST_PERIOD = 1_500  # characters
 _SENTENCE_WORDS, _PARAGRAPH_CHARS = 4, 200
 _TRIES = 4  # recurrences of a probe, because a phrase may occur twice in what is repeated
 
-_MARKER = re.compile(r"(?m)^[ \t]*(?:[-*•]|(?:[^\W\d_]{1,12} )?\(?\d{1,5}[.):]|[^\W\d_]{1,12} \d{1,5} -)[ \t]+")
+_LABEL = r"(?:(?:[^\W\d_]{1,12} )?\(?\d{1,5}[.):]|[^\W\d_]{1,12} \d{1,5} -)[ \t]+"  # "3. ", "Step 3: ", "Day 3 - "
+_MARKER = re.compile(rf"(?m)^[ \t]*(?:[-*•][ \t]+(?:{_LABEL})?|{_LABEL})")
 _CODE = re.compile(r"[{}<>;=()|\\]|^\s*#")
 _WORD = re.compile(r"[^\W\d_]+")
 _DENSE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f]")  # scripts that write no or short words

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from app.routing.answer.phrases import languages_of, pattern_of, words_of
 from app.routing.answer.reading import Question
@@ -19,6 +20,7 @@ _MOST_BEHIND = 250  # characters behind a refusal to answer: a longer text answe
 _MOST_BUT = 20  # characters behind "but", until it says more than a phrase
 _MOST_WRITTEN = 250  # characters of a refusal to write something
 _WORDS_BEHIND = 5  # behind the refusal in its sentence: a letter that the request wants says more
+_MOST_SHORT = 120  # characters of an answer that is an apology alone
 _SENTENCES = 3
 _NEAR_BYTES, _NEAR_BYTES_BEHIND = 60, 24  # between the parts of a refusal
 _MOST_SHARED = 0.5  # of the words: an answer that has more of them from its request was made from it
@@ -36,7 +38,9 @@ _GREETING = re.compile(
 )
 _CONTENT = re.compile(r"```|^\s*(?:[-*•]|\d+[.)])\s|\|.*\|", re.MULTILINE)
 _ACT_BEHIND = frozenset(("en", "fr", "es", "it", "pt", "ro", "vi", "id"))  # languages in which the verb stands behind
-_DOING = frozenset(("make", "aid"))  # kinds whose reason is a fact rather than a rule: "because there are none"
+_DOING = frozenset(
+    ("make", "aid", "apology")
+)  # kinds whose reason is a fact rather than a rule: "because there are none"
 _KINDS = ("help", "act", "make", "aid")
 
 
@@ -44,7 +48,7 @@ _KINDS = ("help", "act", "make", "aid")
 class _Refusal:
     """Hold the sentence of a text that refuses."""
 
-    kind: str  # help, act, make or aid
+    kind: str  # help, act, make, aid or apology
     behind: bytes  # in the sentence
     rest: str  # of the text
 
@@ -80,7 +84,8 @@ def _refusal(plain: str) -> _Refusal | None:
         sentence = words_of(_QUOTED.sub(" ", match[0]))
         if pattern_of("idiom").search(sentence):
             continue
-        for kind, end in _parts(sentence):
+        is_short = len(plain) <= _MOST_SHORT
+        for kind, end in chain(_parts(sentence), _apology(sentence, plain[: match.start()]) if is_short else ()):
             behind = sentence[end - 1 :]
             if not _goes_on(behind) and not (kind in _DOING and pattern_of("reason").search(behind)):
                 return _Refusal(kind, behind, plain[match.end() :])
@@ -108,6 +113,16 @@ def _parts(sentence: bytes) -> Iterator[tuple[str, int]]:
                 yield "help" if machine else kind, max(unable.span(1)[1], match.span(1)[1])
 
 
+def _apology(sentence: bytes, before: str) -> Iterator[tuple[str, int]]:
+    """Yield the end of the words by which a short answer is sorry for what the model cannot do, whatever it is.  A
+    limit that is a fact ("I cannot see …") is an answer."""
+    cannot = pattern_of("cannot").search(sentence)
+    if cannot and not pattern_of("limit").search(sentence):
+        opening = words_of(before) + sentence[: cannot.span(1)[0]] + b" "
+        if any(pattern_of(kind).search(opening) for kind in ("apology", "machine")):
+            yield "apology", cannot.span(1)[1]
+
+
 def _gap(one: tuple[int, int], other: tuple[int, int]) -> int:
     return max(one[0], other[0]) - min(one[1], other[1])
 
@@ -131,6 +146,8 @@ def _is_right(refusal: _Refusal, question: Question, plain: str) -> bool:
     if wants_refusal(question):
         return True
     ask = words_of(question.ask)
+    if refusal.kind == "apology" and pattern_of("ability").search(ask):
+        return True
     is_writing = pattern_of("writing").search(ask) is not None
     if is_writing and (_GREETING.match(plain) or not _is_meant(refusal, plain)):
         return True
@@ -142,7 +159,11 @@ def _is_right(refusal: _Refusal, question: Question, plain: str) -> bool:
 
 def _is_meant(refusal: _Refusal, plain: str) -> bool:
     """Return True when a refusal cannot be a text that the request wants: a letter says what its writer does not do."""
-    return refusal.kind != "aid" and len(plain) <= _MOST_WRITTEN and len(refusal.behind.split()) <= _WORDS_BEHIND
+    return (
+        refusal.kind not in ("aid", "apology")
+        and len(plain) <= _MOST_WRITTEN
+        and len(refusal.behind.split()) <= _WORDS_BEHIND
+    )
 
 
 def _shared_words(words: bytes, ask: bytes) -> float:
