@@ -59,6 +59,15 @@ def words_of(text: str) -> bytes:
     return f" {' '.join(words)} ".encode()
 
 
+def without(kind: str, words: bytes) -> bytes:
+    """Return words without the phrases of a kind."""
+    pattern = pattern_of(kind)
+    while match := pattern.search(words):
+        begin, end = match.span(1)
+        words = words[:begin] + b" " + words[end:]
+    return words
+
+
 def _pattern(entries: tuple[str, ...]) -> Pattern:
     parts = [_regex(entry) if _HAS_WORD_BORDERS.match(entry.lstrip("(?:^")) else entry for entry in entries]
     return linear(f"({'|'.join(parts)})")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from app.routing.answer.phrases import languages_of, pattern_of, words_of
+from app.routing.answer.phrases import languages_of, pattern_of, without, words_of
 from app.routing.answer.reading import Question
 
 _HEAD_CHARS = 500  # a refusal stands at the beginning
@@ -20,7 +20,7 @@ _MOST_BEHIND = 250  # characters behind a refusal to answer: a longer text answe
 _MOST_BUT = 20  # characters behind "but", until it says more than a phrase
 _MOST_WRITTEN = 250  # characters of a refusal to write something
 _WORDS_BEHIND = 5  # behind the refusal in its sentence: a letter that the request wants says more
-_MOST_SHORT = 120  # characters of an answer that is an apology alone
+_MOST_SHORT = 160  # characters of an answer that is an apology alone
 _SENTENCES = 3
 _NEAR_BYTES, _NEAR_BYTES_BEHIND = 60, 24  # between the parts of a refusal
 _MOST_SHARED = 0.5  # of the words: an answer that has more of them from its request was made from it
@@ -84,8 +84,8 @@ def _refusal(plain: str) -> _Refusal | None:
         sentence = words_of(_QUOTED.sub(" ", match[0]))
         if pattern_of("idiom").search(sentence):
             continue
-        is_short = len(plain) <= _MOST_SHORT
-        for kind, end in chain(_parts(sentence), _apology(sentence, plain[: match.start()]) if is_short else ()):
+        sentence, opening = without("filler", sentence), words_of(plain[: match.start()]) + sentence
+        for kind, end in chain(_parts(sentence), _apology(sentence, opening) if len(plain) <= _MOST_SHORT else ()):
             behind = sentence[end - 1 :]
             if not _goes_on(behind) and not (kind in _DOING and pattern_of("reason").search(behind)):
                 return _Refusal(kind, behind, plain[match.end() :])
@@ -107,30 +107,38 @@ def _parts(sentence: bytes) -> Iterator[tuple[str, int]]:
         if unable is None or (needs_person and not pattern_of("person", language).search(sentence)):
             continue
         begin, most = (unable.span(1)[1] - 1, _NEAR_BYTES_BEHIND) if language in _ACT_BEHIND else (0, _NEAR_BYTES)
+        clause = _before_but(sentence, unable.span(1)[1])
         for kind in _KINDS:
-            match = pattern_of(kind, language).search(sentence, begin) if language in languages_of(kind) else None
+            match = pattern_of(kind, language).search(clause, begin) if language in languages_of(kind) else None
             if match and (machine or _gap(unable.span(1), match.span(1)) <= most):
                 yield "help" if machine else kind, max(unable.span(1)[1], match.span(1)[1])
 
 
-def _apology(sentence: bytes, before: str) -> Iterator[tuple[str, int]]:
-    """Yield the end of the words by which a short answer is sorry for what the model cannot do, whatever it is.  A
-    limit that is a fact ("I cannot see …") is an answer."""
+def _apology(sentence: bytes, opening: bytes) -> Iterator[tuple[str, int]]:
+    """Yield the end of the words by which a short answer says what the model cannot do, whatever it is: with an
+    apology, or of what the request asks for.  A limit that is a fact ("I cannot see …") is an answer."""
     cannot = pattern_of("cannot").search(sentence)
     if cannot and not pattern_of("limit").search(sentence):
-        opening = words_of(before) + sentence[: cannot.span(1)[0]] + b" "
-        if any(pattern_of(kind).search(opening) for kind in ("apology", "machine")):
-            yield "apology", cannot.span(1)[1]
+        end = cannot.span(1)[1]
+        if pattern_of("object").match(sentence[end - 1 :]) or any(
+            pattern_of(kind).search(opening) for kind in ("apology", "machine")
+        ):
+            yield "apology", end
 
 
 def _gap(one: tuple[int, int], other: tuple[int, int]) -> int:
     return max(one[0], other[0]) - min(one[1], other[1])
 
 
+def _before_but(sentence: bytes, begin: int) -> bytes:
+    """Return a sentence up to the first "but" behind a position: what follows it is no longer refused."""
+    but = pattern_of("but").search(sentence, begin - 1)
+    return sentence[: but.span(1)[0] + 1] if but else sentence
+
+
 def _goes_on(behind: bytes) -> bool:
     """Return True when a sentence says after its refusal what it does instead."""
-    match = pattern_of("but").search(behind)
-    rest = behind[match.span(1)[1] - 1 :] if match else b""
+    rest = behind[len(_before_but(behind, 1)) :]
     return len(rest) > _MOST_BUT and not pattern_of("offer").search(rest)
 
 
