@@ -20,6 +20,8 @@ from app.server import worker as _worker  # noqa: E402
 
 _POLICY_TEXT = "_LLR_POLICY_TEXT"  # read by app/factory.py
 _PLACES_FD = "_LLR_PLACES_FD"  # read by app/places/__init__.py
+_LOOPS_FD = "_LLR_LOOPS_FD"  # read by app/tool_loops.py
+_SHARES_FD = "_LLR_SHARES_FD"  # read by app/beliefs/share_events.py
 _UNREAD_MS = 120_000  # a client that reads nothing for this time counts as disconnected
 _POLICY_BYTES = 1_000_000  # more than the check allows; LLR_POLICY may name an endless file
 _LOOPBACK = ("127.", "localhost", "::1", "[::1]")
@@ -140,6 +142,8 @@ def on_starting(server):
         )
     # Workers share the places of `maxConcurrency` in this file (app/places/).  It is in memory, so no disk can be full.
     os.environ[_PLACES_FD] = str(os.memfd_create("places"))  # open as long as the master lives
+    os.environ[_LOOPS_FD] = str(os.memfd_create("tool_loops"))
+    os.environ[_SHARES_FD] = str(os.memfd_create("shares"))
     _say(f"local-llm-router listens on http://{bind} (PID {os.getpid()})")
 
 

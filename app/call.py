@@ -59,9 +59,11 @@ class Call:
         kind: Kind,
         basis: Basis | None = None,
         tries: Tries | None = None,
+        longest_wait_s: float | None = None,
     ) -> None:
         """`targets` are one target, or several: the call goes to the one where it gets a place.  `tries` has the other
-        tries of the request; None: there are none."""
+        tries of the request; None: there are none.  `longest_wait_s` limits the wait for a place; None: `tries` do, or
+        the deadline of the backend."""
         self.target = targets[0]
         self.tried = tuple(targets)  # the targets that need no other call: all of them while no place was free
         self.why = why
@@ -71,6 +73,7 @@ class Call:
         self._stream = plan.request.stream and kind == Kind.LIVE  # no client waits for other kinds
         self._basis = basis
         self._tries = tries
+        self._longest_s = longest_wait_s
         self._egress = Egress()
         self._started = time.monotonic()
         self._first_byte: float | None = None
@@ -122,7 +125,7 @@ class Call:
         self._place = self._take_place()
         self.target = target = self._place.target
         self.tried = (target,)
-        if self._tries is not None:
+        if self._kind in (Kind.LIVE, Kind.STORED):
             self._services.circuits.admit(target.backend, self._plan.request.request_id)
         backend, private = self._services.upstreams[target.backend].backend, self._plan.decision.private
         observations = self._services.beliefs.observations()
@@ -182,6 +185,8 @@ class Call:
             return None
 
     def _longest_wait_s(self, targets: Sequence[Target]) -> float:
+        if self._longest_s is not None:
+            return self._longest_s
         if self._tries is not None:
             return self._tries.longest_wait_s(targets)
         upstreams = self._services.upstreams
@@ -232,6 +237,11 @@ class Call:
         """Note that the first event of a stream has arrived."""
         self._first_byte = time.monotonic()
         self._services.circuits.answered(self.target.backend, self._plan.request.request_id)
+
+    @property
+    def age_ms(self) -> int:
+        """Return how long ago the call began."""
+        return round((time.monotonic() - self._started) * 1000)
 
     def complete(self, reply: Whole | Stream | None) -> None:
         """Free the place and note the end of the call.  Its record waits for `end`: the reply may be judged first."""
@@ -317,11 +327,11 @@ class RecordedStream:
         try:
             return next(self._stream)
         except StopIteration:
-            self._call.end(self._stream)
+            self._call.end(self._stream, verdict=self._verdict())
             raise
         except StreamInterrupted as error:
             self.failure = error.kind
-            self._call.end(self._stream, Outcome.ERROR, error.kind)
+            self._call.end(self._stream, Outcome.ERROR, error.kind, self._verdict(is_complete=False))
             raise
         except BaseException:
             self.close()
@@ -330,4 +340,8 @@ class RecordedStream:
     def close(self) -> None:
         """End the stream early, after a disconnect."""
         self._stream.close()
-        self._call.end(self._stream, Outcome.CANCELLED)
+        self._call.end(self._stream, Outcome.CANCELLED, verdict=self._verdict(is_complete=False))
+
+    def _verdict(self, *, is_complete: bool = True) -> Verdict:  # noqa: ARG002
+        """Return the verdict on the answer for the record of the call: it is not judged."""
+        return _NOT_JUDGED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from app.backends.reply import Stream, Whole
 from app.call import Call, RecordedStream
@@ -20,6 +20,7 @@ from app.services import Services
 from app.tries import Failures, Tries
 from app.types import (
     Buffered,
+    Chunks,
     Decision,
     Plan,
     Reason,
@@ -27,10 +28,20 @@ from app.types import (
     Step,
     Streamed,
     Target,
+    Verdict,
     Why,
 )
 
 E = TypeVar("E", bound=RouterError)
+
+
+class Opened(NamedTuple):
+    """Hold a reply whose call has not ended, and how it came about."""
+
+    reply: Whole | Stream
+    call: Call
+    failures: Failures
+    steps: list[Step]  # of the trace, after those of the decision
 
 
 def dispatch(plan: Plan, services: Services) -> Reply:
@@ -39,13 +50,18 @@ def dispatch(plan: Plan, services: Services) -> Reply:
 
     Raises BackendRejected (the client's own mistake), CannotServe and AllBackendsFailed.
     """
+    return routed(open_reply(plan, services), plan.decision)
+
+
+def open_reply(plan: Plan, services: Services) -> Opened:
+    """Return the reply of the first target that has one, as `dispatch` does.  The caller ends its call."""
     tries = Tries(plan, services)
     failures, steps, basis = tries.failures, tries.steps, plan.decision.basis
     for targets in tries:
         why = _why(plan, targets, failures, services)
         call = Call(plan, targets, why, services, kind=plan.request.kind, basis=basis, tries=tries)
         try:
-            reply = call.make()
+            return Opened(call.make(), call, failures, steps)
         except BackendError as error:
             if not error.next_target:
                 raise _refused(error, plan.decision, call.target, steps) from None
@@ -55,8 +71,6 @@ def dispatch(plan: Plan, services: Services) -> Reply:
             basis = None if call.is_recorded else basis
             for target in call.tried:
                 targets.remove(target)
-            continue
-        return _routed(reply, call, plan.decision, failures, steps)
     refusals = [error for _, error in failures if isinstance(error, CannotServe)]
     if len(refusals) == len(failures):
         raise _refused(_summary(refusals), plan.decision, call.target, steps)
@@ -90,32 +104,45 @@ def _why(plan: Plan, targets: Sequence[Target], failures: Failures, services: Se
     )
 
 
-def _routed(reply: Whole | Stream, call: Call, decision: Decision, failures: Failures, steps: Sequence[Step]) -> Reply:
+def routed(opened: Opened, decision: Decision) -> Reply:
     """Return a reply with the facts about its choice.  The call of a whole reply ends now, that of a stream at its
     end."""
-    failed, trace = causes(failures), (*decision.trace, *steps)
+    reply, call = opened.reply, opened.call
+    if isinstance(reply, Whole):
+        call.end(reply)
+        return described(opened, decision, None)
+    call.begin()
+    return described(opened, decision, RecordedStream(reply, call))
+
+
+def described(opened: Opened, decision: Decision, chunks: Chunks | None, verdict: Verdict | None = None) -> Reply:
+    """Return a reply with the facts about its choice.  `chunks` are the bytes of a stream, `verdict` is that on the
+    answer of the first target, when it was judged."""
+    reply, call = opened.reply, opened.call
+    failed, trace = causes(opened.failures), (*decision.trace, *opened.steps)
     if call.dropped:
         trace = (*trace, Step("call", f"{call.target.backend} does not get {', '.join(call.dropped)}"))
     if isinstance(reply, Whole):
-        call.end(reply)
         return Buffered(
             target=call.target,
             decision=decision,
             fallback_for=call.why.fallback_for,
             failed=failed,
             trace=trace,
+            verdict=verdict,
             body=reply.body,
             document=reply.document,
             wire=reply.wire,
         )
-    call.begin()
+    assert chunks is not None
     return Streamed(
         target=call.target,
         decision=decision,
         fallback_for=call.why.fallback_for,
         failed=failed,
         trace=trace,
-        chunks=RecordedStream(reply, call),
+        verdict=verdict,
+        chunks=chunks,
         wire=reply.wire,
     )
 

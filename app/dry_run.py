@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterator
 
 from app import pipeline
 from app.errors import BackendRejected
@@ -48,12 +49,19 @@ def _calls(request: ChatRequest, plan: Plan, services: Services) -> DryRun:
     live = [_planned(request, plan, target, Kind.LIVE, 1.0, services, refused) for target in decision.targets]
     more = [
         _planned(request, plan, target, kind, share, services, refused)
-        for target, kind, share in services.shadows.planned(plan, services)
+        for target, kind, share in (*_opinions(decision), *services.shadows.planned(plan, services))
     ]
     calls, shadows = tuple(filter(None, live)), tuple(filter(None, more))
     reached = frozenset(call.target.backend for call in (*calls, *shadows))
     others = never(services.policy, decision, observations, reached) | refused
     return DryRun(calls=calls, shadows=shadows, never=others)
+
+
+def _opinions(decision: Decision) -> Iterator[tuple[Target, Kind, float]]:
+    """Yield the second opinion, if one is planned: target, kind, and the share of such requests that it is asked for,
+    at most."""
+    if decision.verification is not None and decision.verification.second is not None:
+        yield decision.verification.second, Kind.VERIFY, 1.0
 
 
 def _planned(

@@ -19,6 +19,7 @@ from app.background.life import Background
 from app.background.shadows import ShadowCalls
 from app.background.thread import WorkerThread
 from app.beliefs import Beliefs
+from app.beliefs.share_events import SHARES_FD, ShareEvents
 from app.circuits import Circuits
 from app.conversations import Conversations
 from app.errors import PolicyError
@@ -30,6 +31,7 @@ from app.progress import Progress
 from app.services import Services, Shadows, Upstream
 from app.settings import Settings
 from app.storage import now_ms
+from app.tool_loops import LOOPS_FD, ToolLoops
 from app.types import model_key
 from app.web import headers
 
@@ -83,10 +85,12 @@ def make_services(configured: Settings, loaded: Loaded, shadows: Shadows, enviro
     circuits = Circuits(time.monotonic, configured.cooldown_s)
     places = Places(
         loaded.policy.backends.values(),
-        int(environ[PLACES_FD]) if PLACES_FD in environ else None,
+        _fd(environ, PLACES_FD),
         loads=partial(_would_load, loaded.backends),
     )
     store = Store(configured.db)
+    judges = any(route.verify for route in loaded.policy.routes)
+    events = ShareEvents(_fd(environ, SHARES_FD)) if judges else None
     return Services(
         settings=configured,
         policy=loaded.policy,
@@ -94,10 +98,11 @@ def make_services(configured: Settings, loaded: Loaded, shadows: Shadows, enviro
         upstreams={name: Upstream(backend) for name, backend in loaded.backends.items()},
         places=places,
         circuits=circuits,
-        beliefs=Beliefs(loaded.policy, loaded.backends, circuits, places),
+        beliefs=Beliefs(loaded.policy, loaded.backends, circuits, places, events),
         shadows=shadows,
         disconnects=Disconnects(),
         progress=Progress(),
+        tool_loops=ToolLoops(_fd(environ, LOOPS_FD)) if judges else None,
         store=store,
         recorder=Recorder(store, immediate=True),
         conversations=Conversations(configured.db, loaded.policy.responses, now_ms),
@@ -107,6 +112,11 @@ def make_services(configured: Settings, loaded: Loaded, shadows: Shadows, enviro
         started_at=time.time(),
         worker=f"{socket.gethostname()}:{os.getpid()}",
     )
+
+
+def _fd(environ: Mapping[str, str], name: str) -> int | None:
+    """Return a file that the master opened for all workers; None: this process is alone."""
+    return int(environ[name]) if name in environ else None
 
 
 def _would_load(backends: Mapping[str, Backend], backend: str, model: str) -> bool:

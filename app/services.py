@@ -26,6 +26,7 @@ from app.routing.expected import document, expected_time
 from app.routing.names import model_for
 from app.settings import Settings
 from app.storage import now_ms
+from app.tool_loops import ToolLoops
 from app.types import (
     BackendConfig,
     CallRecord,
@@ -85,6 +86,7 @@ class Services:
     shadows: Shadows
     disconnects: Disconnects
     progress: Progress
+    tool_loops: ToolLoops | None  # None: no route has `verify`
     store: Store
     recorder: Recorder
     conversations: Conversations

@@ -35,15 +35,15 @@ class Tries:
     def __iter__(self) -> Iterator[list[Target]]:
         busy: list[Target] = []
         unhealthy: list[Target] = []
-        groups = _groups(self._plan.decision.targets)
-        for number, targets in enumerate(groups, 1):
+        in_order = groups(self._plan.decision.targets)
+        for number, targets in enumerate(in_order, 1):
             while targets:
                 passed_over, ill = self._services.circuits.busy(), self._services.circuits.unhealthy()
                 left = [target for target in targets if not self._is_too_small(target)]
                 busy += [target for target in left if target.backend in passed_over]
                 unhealthy += [target for target in left if target.backend in ill - passed_over]
                 targets = [target for target in left if target.backend not in ill | passed_over]
-                self._next(is_last=number == len(groups) and not busy and not unhealthy)
+                self._next(is_last=number == len(in_order) and not busy and not unhealthy)
                 if targets:
                     yield targets
         for number, target in enumerate(late := (*busy, *unhealthy), 1):
@@ -121,12 +121,12 @@ class Tries:
         return window < tokens
 
 
-def _groups(targets: Sequence[Target]) -> list[list[Target]]:
+def groups(targets: Sequence[Target]) -> list[list[Target]]:
     """Return each target alone, and the members of a pool that stand side by side together."""
-    groups: list[list[Target]] = []
+    ordered: list[list[Target]] = []
     for target in targets:
-        if groups and target.pool is not None and target.pool == groups[-1][0].pool:
-            groups[-1].append(target)
+        if ordered and target.pool is not None and target.pool == ordered[-1][0].pool:
+            ordered[-1].append(target)
         else:
-            groups.append([target])
-    return groups
+            ordered.append([target])
+    return ordered

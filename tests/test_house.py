@@ -516,6 +516,12 @@ def test_there_is_one_flow():
     }
     assert importers == {
         ("pipeline.py", "app.dispatch"),
+        ("verification/__init__.py", "app.dispatch"),
+        ("verification/escalation.py", "app.dispatch"),
+        ("verification/judging.py", "app.dispatch"),
+        ("verification/chunks.py", "app.call"),
+        ("verification/escalation.py", "app.call"),
+        ("verification/opinion.py", "app.call"),
         ("dispatch.py", "app.call"),
         ("background/shadows.py", "app.call"),
     }

@@ -61,6 +61,10 @@ class Whole:
         """Do nothing: the connection was returned already."""
 
 
+class NothingYet(Exception):
+    """Report that a stream has sent nothing new until a deadline."""
+
+
 class StoredDocument(Whole):
     """Hold a stored response of a backend.  Its usage is that of the call that created it."""
 
@@ -121,6 +125,11 @@ class Stream:
     def facts(self) -> ReplyFacts:
         return self._watch.facts
 
+    @property
+    def has_end(self) -> bool:
+        """Return True when the event that ends the stream has arrived."""
+        return self._watch.has_end
+
     def collect(self) -> None:
         """Collect the answer while the stream passes.  Call this before the first piece is taken."""
         self._collector = WIRES[self.wire].collect()
@@ -167,6 +176,11 @@ class Stream:
         return self
 
     def __next__(self) -> bytes:
+        return self.next_before(inf)
+
+    def next_before(self, deadline: float) -> bytes:
+        """Return the next piece.  Raise NothingYet when none has arrived by `deadline` (monotonic seconds): no byte is
+        lost then, and the next call goes on."""
         if self._is_over:
             raise StopIteration
         if self._pieces:
@@ -177,9 +191,12 @@ class Stream:
         if self._watch.has_end:
             self._keep_connection()
             raise StopIteration
+        within_s = min(self._config.timeouts.idle_s, deadline - time.monotonic())
         try:
-            piece = self._response.read(self._config.timeouts.idle_s)
+            piece = self._response.read(within_s)
         except TRANSPORT_ERRORS as error:
+            if isinstance(error, TimeoutError) and time.monotonic() >= deadline:
+                raise NothingYet from None
             problem = transport_error(error, self._config)
             raise self._broken(f"the backend's stream broke: {problem.message}", problem.kind) from None
         self._watch.feed(piece)
@@ -189,7 +206,7 @@ class Stream:
             return self._ending()
         if self._watch.error is not None or self._watch.failure:
             piece = self._watch.before_failure(piece)
-        return piece or next(self)
+        return piece or self.next_before(deadline)
 
     def _check(self) -> None:
         """Raise StreamInterrupted when an event says that the reply failed."""

@@ -60,6 +60,9 @@ class Background:
             Loop("writing metrics", _FLUSH_S, lambda: metrics.run(recorder.flush)),
             Loop("writing the log", _LOG_S, lambda: services.log_thread.run(logs.flush)),
             Loop("observing backends", _OBSERVE_S, lambda: services.beliefs.read_calls(services.store, metrics)),
+            Loop(
+                "counting escalations", _OBSERVE_S, lambda: services.beliefs.count_escalations(services.store, metrics)
+            ),
             Loop("discovering models", _DISCOVER_S, self._discovery.run),
             Loop("summing up metrics", _CATCH_UP_S, self._catch_up),
             Loop("pruning metrics", _PRUNE_S, self._prune),

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 
 from app.backends.base import Backend
 from app.background.thread import WorkerThread
+from app.beliefs.escalations import DAY_MS, Escalations
 from app.beliefs.local import LocalBackends
 from app.beliefs.medians import Medians
+from app.beliefs.share_events import ShareEvents
 from app.beliefs.slow import budgets_of
 from app.circuits import Circuits
+from app.metrics.shares import RouteCount
 from app.metrics.store import Store
 from app.places import Places
 from app.storage import StoreError, now_ms
@@ -22,7 +25,15 @@ _HOUR_MS = 3_600_000
 class Beliefs:
     """Hold the medians, the discovered models, the local backends, and the hosts that run models."""
 
-    def __init__(self, policy: Policy, backends: Mapping[str, Backend], circuits: Circuits, places: Places) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        backends: Mapping[str, Backend],
+        circuits: Circuits,
+        places: Places,
+        events: ShareEvents | None = None,
+    ) -> None:
+        """`events` are those that the workers share; None: this process is alone."""
         self.local = LocalBackends(policy.backends)
         self.answers: Mapping[str, bool] = {}  # backend -> it named its models when last asked; absent = never asked
         self.immediate = True  # True: no loop reads medians from the database, so each call counts at its end
@@ -37,7 +48,9 @@ class Beliefs:
         self._backends = tuple(backends.items())
         self._facts: Mapping[str, Mapping[str, ModelFacts]] = {}
         self._latest = Observations()
+        self._escalations = Escalations(policy, events)
         self._last_row = 0  # id of the last row of the database in the medians
+        self._last_count: int | None = None  # the same of the counts of escalations; None = none was read
 
     def observations(self) -> Observations:
         """Return the observations.  It is the same object until something changes."""
@@ -48,7 +61,7 @@ class Beliefs:
         is_same = latest.latency_ms is timings.warm_ms and latest.models is self._models and latest.local is local
         is_same = is_same and latest.unhealthy == unhealthy and latest.facts is facts
         is_same = is_same and latest.queues == queues and latest.in_flight == in_flight
-        is_same = is_same and latest.busy == busy
+        is_same = is_same and latest.busy == busy and latest.spent is self._escalations.spent
         if is_same and (not self._with_hosts or self._hosts_are(latest.model_hosts)):
             return latest
         self._latest = Observations(
@@ -61,6 +74,7 @@ class Beliefs:
             in_flight=in_flight,
             busy=busy,
             unhealthy=unhealthy,
+            spent=self._escalations.spent,
             local=local,
             models=self._models,
             model_hosts={name: hosts for name, one in self._with_hosts if (hosts := one.model_hosts) is not None},
@@ -97,6 +111,30 @@ class Beliefs:
     def claim_measurement(self, target: Target) -> bool:
         """Return whether this request may measure a primary that is being skipped."""
         return self._medians.claim_measurement(target, now_ms())
+
+    def begin_verification(self, route: str, request_id: str) -> None:
+        """Count a request whose answer is judged."""
+        self._escalations.begin(route, request_id, now_ms())
+
+    def claim_escalation(self, route: str, request_id: str) -> bool:
+        """Return True when a request may be escalated: the `dailyShare` of its route is not used up.  A new worker
+        waits for the counts of the last day."""
+        is_known = self.immediate or self._escalations.is_read
+        return is_known and self._escalations.claim(route, request_id, now_ms())
+
+    def withdraw_escalation(self, route: str, request_id: str) -> None:
+        """Count a request as not escalated: no stronger target has answered."""
+        self._escalations.withdraw(route, request_id, now_ms())
+
+    def count_escalations(self, store: Store, thread: WorkerThread) -> None:
+        """Add the new calls in the database to the counts of escalations, also those of other workers."""
+        now, routes = now_ms(), self._escalations.routes
+        rows: list[RouteCount] = []
+        if not routes:
+            return
+        with contextlib.suppress(StoreError):  # this worker's own requests still count
+            self._last_count, rows = thread.run(store.counts_after, self._last_count, now - DAY_MS, routes)
+        self._escalations.read(rows, now)
 
     def read_calls(self, store: Store, thread: WorkerThread) -> None:
         """Add the new calls in the database to the medians, also those of other workers."""

@@ -14,6 +14,7 @@ from app.metrics.aggregates import Aggregate, Key
 from app.metrics.queries import CallGroup, Pair, PastCall, SentCall, ShownCall, Source, TimedCall, TimedPart
 from app.metrics.refusals import add_refusals, count_refusals
 from app.metrics.rows import insert
+from app.metrics.shares import RouteCount, counts_after
 from app.metrics.window import Window, read_window
 from app.storage import Storage, now_ms
 from app.storage.model import DROPPED, Metric, Refusals, State, StoredAggregate
@@ -83,6 +84,11 @@ class Store:
         """Return the id of the last row, and the newest successful live calls and probes after `row_id`."""
         with self._storage.reading() as database:
             return queries.calls_after(database, row_id, since_ms, most)
+
+    def counts_after(self, row_id: int | None, since_ms: int, routes: Sequence[str]) -> tuple[int, list[RouteCount]]:
+        """Return the id of the last row, and the counts of these routes after `row_id`, or of all rows since then."""
+        with self._storage.reading() as database:
+            return counts_after(database, row_id, since_ms, routes)
 
     def window(self, since_ms: int, step_s: int = 0) -> Window:
         """Return the aggregates of the calls since then, also over time in steps of a multiple of BUCKET_S (0: no

@@ -90,7 +90,7 @@ class Table:
         self.fd = fd
         self.lock = Lock(fd)
         with self.lock:
-            words = memoryview(_memory(fd)).cast("q")
+            words = memoryview(memory(fd, _BYTES)).cast("q")
         at = 0
 
         def take(length: int) -> memoryview:
@@ -187,14 +187,14 @@ def _words(length: int) -> memoryview:
     return memoryview(bytearray(8 * length)).cast("q")
 
 
-def _memory(fd: int | None) -> mmap.mmap:
-    """Return the memory.  The first process writes the zeros: if the file only had the size, a full disk would end the
-    process at the first write into the memory."""
+def memory(fd: int | None, length: int) -> mmap.mmap:
+    """Return so many bytes of memory, which all processes with this file share.  The first process writes the zeros: if
+    the file only had the size, a full disk would end the process at the first write into the memory."""
     if fd is None:
-        return mmap.mmap(-1, _BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    while (size := os.fstat(fd).st_size) < _BYTES:
-        os.pwrite(fd, bytes(_BYTES - size), size)
-    return mmap.mmap(fd, _BYTES)
+        return mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    while (size := os.fstat(fd).st_size) < length:
+        os.pwrite(fd, bytes(length - size), size)
+    return mmap.mmap(fd, length)
 
 
 def _lock_again(table: weakref.ref[Table]) -> Callable[[], None]:

@@ -116,8 +116,8 @@ an answer is judged.
   fallbacks, it is also the last of them, so it gets the request when all others fail.
 - A stream is held for `maxHoldMs` and `maxHoldTokens` at most, and then sent as it is. Calls of tools and answers in a
   `response_format` are always held as a whole.
-- `dailyShare` limits the escalations of the last 24 hours, over all workers, from the 20th request on. Workers learn of
-  each other's escalations from the database, a second later.
+- `dailyShare` limits the escalations of the last 24 hours, over all workers, from the 20th request on. Machines that
+  share a database learn of each other's escalations a second later.
 
 A private request is never escalated and gets no second opinion: its answer is sent as it comes, and its form is
 judged for the record only. A request with `purpose: background`, a request that names a backend or model, and one that

@@ -30,6 +30,7 @@ def explanation(evidence: Evidence, decision: Decision, dry_run: DryRun) -> Json
         "trace": [{"stage": step.stage, "outcome": step.outcome} for step in decision.trace],
         "calls": [_call(call) for call in dry_run.calls],
         "mirrors": [{**_call(call), "kind": call.kind, "why": _why(call, decision)} for call in dry_run.shadows],
+        "verify": _verification(decision),
         "never": [{"backend": name, "why": why} for name, why in dry_run.never.items()],
         "sensitivity_reason": decision.private_because,
         "conversation": {
@@ -42,6 +43,23 @@ def explanation(evidence: Evidence, decision: Decision, dry_run: DryRun) -> Json
 def _named(target: Target) -> JsonDict:
     pool = {"pool": target.pool} if target.pool else {}
     return {"backend": target.backend, "model": target.model, **pool}
+
+
+def _verification(decision: Decision) -> JsonDict | None:
+    """Return how the answer of the first target will be judged; None when it will not."""
+    plan = decision.verification
+    if plan is None:
+        return None
+    rules = plan.rules
+    return {
+        "holds": plan.holds,
+        "by": sorted(rules.by),
+        "doubt": rules.doubt,
+        "second": _named(plan.second) if plan.second else None,
+        "escalate": [_named(target) for target in plan.escalation],
+        "max_hold_ms": rules.max_hold_ms,
+        "max_hold_tokens": rules.max_hold_tokens,
+    }
 
 
 def _call(call: PlannedCall) -> JsonDict:
@@ -69,6 +87,8 @@ def _call(call: PlannedCall) -> JsonDict:
 def _why(call: PlannedCall, decision: Decision) -> str:
     if call.kind == Kind.SHADOW:
         return f"{call.share * 100:g} % of what {decision.primary} answers, for the A/B trial"
+    if call.kind == Kind.VERIFY:
+        return f"a second opinion on the answer of {decision.targets[0].backend}, when answers can be compared"
     return "from time to time, to measure it"
 
 

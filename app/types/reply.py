@@ -8,6 +8,7 @@ from typing import Protocol
 
 from app.types.aliases import JsonObject
 from app.types.decision import Decision, Step
+from app.types.record import Verdict
 from app.types.request import ChatRequest, Target
 from app.types.states import Operation, Wire
 
@@ -56,6 +57,7 @@ class _Routed:
     fallback_for: str | None = None
     failed: str = ""  # the calls that failed before this one: `local:refused,spare:http_503`
     trace: tuple[Step, ...] = ()  # the decision's steps, and the failures since
+    verdict: Verdict | None = None  # on the answer of the first target; None = it was not judged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

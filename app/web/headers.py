@@ -14,7 +14,7 @@ import gevent
 from werkzeug.wsgi import get_content_length
 
 from app.errors import BodyTooLarge, RequestError, RouterError, UnsupportedMediaType
-from app.types import Buffered, Environ, Lane, Reply, Sensitivity, Step, Streamed
+from app.types import Buffered, Environ, Lane, Reply, Sensitivity, Step, Streamed, Verified
 from app.web.identifiers import returned
 
 Word = TypeVar("Word", bound=StrEnum)
@@ -152,12 +152,23 @@ def reply_headers(request_id: str, reply: Reply | None, environ: Environ) -> dic
             headers["X-LLR-Pool"] = reply.target.pool
         if reply.fallback_for:
             headers["X-LLR-Fallback-For"] = reply.fallback_for
+        if verdict := verified(reply):
+            headers["X-LLR-Verified"] = verdict
         private_because, pin_refused = reply.decision.private_because, reply.decision.pin_refused
         if private_because or pin_refused:
             headers |= reason_headers(private_because, pin_refused=pin_refused)
         if _EXPLAIN in environ:
             headers |= _explained(reply.trace, environ)
     return headers
+
+
+def verified(reply: Reply) -> str:
+    """Return what became of the first answer: kept, released or `escalated REASON`; "" when it was not held."""
+    verdict = reply.verdict
+    if verdict is None or verdict.verified is None:
+        return ""
+    is_escalated = verdict.verified is Verified.ESCALATED
+    return f"{verdict.verified} {verdict.verified_reason}" if is_escalated else verdict.verified
 
 
 def error_headers(request_id: str, error: RouterError, environ: Environ) -> dict[str, str]:

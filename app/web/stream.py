@@ -34,7 +34,7 @@ def respond(exchange: Exchange, surface: Surface, environ: Environ, services: Se
     except BaseException:
         feed.close()
         raise
-    head = headers.reply_headers(exchange.request.request_id, reply, environ)
+    head = headers.reply_headers(exchange.request.request_id, reply or feed.held, environ)
     head["Content-Type"] = surface.stream_type
     head["Cache-Control"] = "no-cache"
     head["X-Accel-Buffering"] = "no"  # nginx then sends each event at once
@@ -51,7 +51,9 @@ class Feed:
         self._sock = sock
         self._queue: gevent.queue.Queue = gevent.queue.Queue(_AHEAD)
         self._between_events = True  # a keep-alive is allowed only between events
+        self.held: Reply | None = None  # the reply of the first target, while its answer is judged
         self._silent = False  # the client has waited for the head already, so it gets a keep-alive at once
+        self._is_head_sent = False  # before the reply: the head does not tell the verdict
         self._over = False
         self._reply: Reply | None = None
         self._log = RequestLog(exchange.request)
@@ -62,7 +64,7 @@ class Feed:
         try:
             first = self._next_item(wait_s)
         except gevent.queue.Empty:
-            self._silent = True
+            self._silent = self._is_head_sent = True
             return None
         if isinstance(first, RouterError):
             self._end(first.status, first)
@@ -91,6 +93,8 @@ class Feed:
                 break
             if item is None:
                 self._end(200)
+                if comment := self._last_comment():
+                    return comment
             elif isinstance(item, RouterError):
                 self._end(item.status, item)
                 self._services.refused(item)
@@ -112,6 +116,19 @@ class Feed:
         wait = self._services.progress.of(self._exchange.request.request_id)
         return self._surface.comment(wait) if wait else self._surface.keep_alive
 
+    def _last_comment(self) -> bytes:
+        """Return the comment with the verdict, when the head was sent before it; b"" when there is none to tell."""
+        reply = self._reply
+        verified = headers.verified(reply) if reply and self._is_head_sent else ""
+        if not reply or not verified:
+            return b""
+        word, _, reason = verified.partition(" ")
+        because = f" reason={reason}" if reason else ""
+        return self._surface.comment(f"llr verified={word}{because} backend={reply.target.backend}")
+
+    def _show(self, held: Reply) -> None:
+        self.held = held
+
     def _next_item(self, wait_s: float) -> Reply | bytes | RouterError | None:
         with self._services.disconnects.watch(self._sock):
             item: Reply | bytes | RouterError | None = self._queue.get(timeout=wait_s)
@@ -125,7 +142,7 @@ class Feed:
         """Put the reply, its pieces and then None into the queue; or a RouterError.  Runs in a greenlet of its own."""
         reply: Reply | None = None
         try:
-            reply = self._reply = pipeline.run(self._exchange.request, self._services)
+            reply = self._reply = pipeline.run(self._exchange.request, self._services, self._show)
             self._queue.put(reply)
             for piece in self._exchange.events(reply):
                 if piece:
