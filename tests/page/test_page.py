@@ -57,7 +57,7 @@ def office(url: str) -> dict[str, Any]:
             {"match": {"sensitivity": "high"}, "backend": "local", "reason": "never leaves the machine"},
             {"match": {"task": "code", "complexity": "high"}, "backend": "frontier", "fallback": "local"},
             {"match": {"modality": "image"}, "backend": "local", "fallback": "frontier"},
-            {"default": "local", "fallback": "frontier", "latencyBudgetMs": 4000},
+            {"default": "local", "fallback": "frontier", "latencyBudgetMs": 4000, "verify": {"samples": 2}},
         ],
         "ab": {"enabled": True, "sampleRate": 0.05, "candidates": {"local": "frontier"}},
         "savings": {"against": "frontier"},
@@ -89,14 +89,23 @@ def a_day(rows: int) -> Iterator[CallRecord]:
         )
         cost = 0.0 if not away else None if tokens[0] is None else (tokens[0] * 2.5 + tokens[1] * 10) / 1e6
         reason = "shadow" if kind == "shadow" else "cooling" if bad else "route"
+        is_judged = (route, kind, backend, outcome) == ("default", "live", "local", "ok")
         yield build.record(
             request_id=f"llr-{number:024x}", ts_ms=ts, kind=kind, backend="frontier" if kind == "shadow" else backend,
             model="gpt-4o" if kind == "shadow" else model, route=route, stream=stream, latency_ms=latency,
             ttfb_ms=latency // 4 if stream else None, outcome=outcome, error="timeout" if outcome == "error" else None,
             task=chance.choice(["code", "general", "summarisation"]),
             complexity=chance.choice(["low", "medium", "high"]), reason=reason, fallback_for="local" if bad else None,
-            input_tokens=tokens[0], output_tokens=tokens[1], cost_usd=cost,
+            input_tokens=tokens[0], output_tokens=tokens[1], cost_usd=cost, **(verdict(number) if is_judged else {}),
         )  # fmt: skip
+
+
+def verdict(number: int) -> dict[str, Any]:
+    """The judgement of an answer: of 20 answers, 14 are kept and 3 escalated."""
+    results = [("kept", None)] * 14 + [("released", None), ("observed", None), ("observed", None)]
+    results += [("escalated", reason) for reason in ("agreement", "agreement", "structure")]
+    verified, reason = results[number % len(results)]
+    return {"verified": verified, "verified_reason": reason, "held_ms": 40 * (number % 50)}
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
@@ -352,3 +353,20 @@ def test_a_clean_stop_writes_every_row(location: str, upstream, router) -> None:
     store = Store(location)
     assert store.window(int(time.time() * 1000) - HOUR_MS).aggregates[KEY].calls == 30
     store.close()
+
+
+def test_sums_of_the_version_before_stay_and_judged_answers_get_their_own(location: str) -> None:
+    with closing(Store(location)) as store:
+        store.write([call(number) for number in range(3)])
+    with closing(Storage(location)) as storage, storage.transaction() as database:
+        keys = "span, bucket, backend, model, route, kind"
+        database.execute_sql("ALTER TABLE llr_sums DROP CONSTRAINT llr_sums_pkey")
+        for name in ("verified", "verified_reason", "held"):
+            database.execute_sql(f"ALTER TABLE llr_sums DROP COLUMN {name}")
+        database.execute_sql(f"ALTER TABLE llr_sums ADD PRIMARY KEY ({keys})")
+        database.execute_sql("DELETE FROM llr_version WHERE number > 9")
+    with closing(Store(location)) as store:
+        store.write([call(7), call(8, verified="kept", held_ms=50)])
+        assert {key[4:]: sums.calls for key, sums in store.totals().items()} == {("", ""): 4, ("kept", ""): 1}
+    with closing(Storage(location)) as storage, storage.reading() as database:
+        assert {*database.get_primary_keys("llr_sums")} == {*keys.split(", "), "verified", "verified_reason"}
