@@ -34,6 +34,7 @@ class RouterError(Exception):
     pin_refused: bool = False  # set once the request was routed: see Decision
     private_because: str | None = None  # set once the request was read: see ChatRequest
     trace: Sequence[Step] = ()  # set once the request was routed
+    request_id: str = ""  # set when it is written as a response
     target: tuple[str, str] | None = None  # (backend, model) that is to blame
     pool: str | None = None  # the pool that this backend was chosen from
 

@@ -69,6 +69,11 @@ def count_tokens(text: str) -> int:
     return (len(text) + 3) // 4 + wide * 3 // 8
 
 
+def tokens_of(chat: JsonObject) -> int:
+    """Estimate the tokens of a whole chat body."""
+    return _tokens(chat, [message for message in _items(chat.get("messages")) if isinstance(message, dict)])
+
+
 def _user_turns(messages: list[JsonObject], signature: Signature) -> list[UserTurn]:
     """Return the turns of the user.  A message that holds harness text or the output of a program is no turn."""
     turns: list[UserTurn] = []

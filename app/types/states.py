@@ -8,6 +8,7 @@ class Wire(StrEnum):
 
     CHAT = "chat"
     RESPONSES = "responses"
+    MESSAGES = "messages"
     OLLAMA = "ollama"  # only of backends
 
 

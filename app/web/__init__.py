@@ -15,6 +15,7 @@ from app.web import (
     errors,
     explain,
     health,
+    messages,
     metrics,
     models,
     reply,
@@ -30,12 +31,14 @@ from app.web.views import for_flask
 SURFACES: Mapping[str, Surface] = {  # POST to such a URL asks a model
     "/v1/chat/completions": chat.SURFACE,
     "/v1/responses": responses.SURFACE,
+    "/v1/messages": messages.SURFACE,
 }
 # The API of a URL sets the form of its keys and errors.  The longest matching beginning of the path counts, here or
 # above.
 APIS: Mapping[str, Api] = {"": OpenAI()}
 BLUEPRINTS = (
     stored_responses.blueprint,  # GET and DELETE /v1/responses/{id}, GET /v1/responses/{id}/input_items
+    messages.blueprint,  # POST /v1/messages/count_tokens
     models.blueprint,  # GET /v1/models, /v1/models/{id}
     explain.blueprint,  # POST /v1/route
     metrics.blueprint,  # GET /v1/metrics, /metrics, /v1/ab, /v1/egress

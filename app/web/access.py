@@ -23,6 +23,7 @@ _EXPOSED_HEADERS = (
 _WRONG_HOST = "The router does not serve this Host. Add it to LLR_ALLOWED_HOSTS if it is a name of this machine."
 _WRONG_ORIGIN = "Web pages of this Origin may not use the router. Add it to LLR_ALLOWED_ORIGINS if you trust the page."
 COOKIE = "llr_page"
+_KEY_HEADER = "HTTP_X_API_KEY"  # Anthropic's clients send it; it counts at every URL
 _OWNER = "llr.owner"  # in the WSGI environment
 PAGE = "/"
 
@@ -109,14 +110,17 @@ class AccessControl:
 
     def _owner(self, environ: Environ, api: Api) -> str:
         """Return the owner of the key of a request.  Raise NotAllowed."""
-        key = api.key(environ)
-        raw = (key or "").encode("latin-1", "replace")
+        keys = (api.key(environ), environ.get(_KEY_HEADER))
+        raw = [key.encode("latin-1", "replace") for key in keys if key is not None]
         # Every key is compared, so that the time does not reveal which one is similar.
-        matches = [hmac.compare_digest(raw, valid_key) for valid_key in self._keys]
-        if key is None or not any(matches):
-            text = f"Wrong or missing key. Send {api.key_hint} with one of the keys in LLR_API_KEYS."
-            raise NotAllowed(text, status=401, type="invalid_request_error", code="invalid_api_key")
-        return self._owners[matches.index(True)]
+        compared = [[hmac.compare_digest(key, valid_key) for key in raw] for valid_key in self._keys]
+        matches = list(map(any, compared))
+        if sum(matches) == 1:
+            return self._owners[matches.index(True)]
+        text = f"Wrong or missing key. Send {api.key_hint} with one of the keys in LLR_API_KEYS."
+        if any(matches):
+            text = "The request has two different keys. Send one of them."
+        raise NotAllowed(text, status=401, type="invalid_request_error", code="invalid_api_key")
 
 
 def owner_of(environ: Environ) -> str:

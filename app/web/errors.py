@@ -21,7 +21,7 @@ log = logging.getLogger("llr.web")
 
 def render(error: RouterError, api: Api, url: str, environ: Environ, services: Services) -> Response:
     """Return the response for an error, and count the error when it is a refusal.  `url` is for the log."""
-    request_id = headers.request_id(environ)
+    request_id = error.request_id = headers.request_id(environ)
     services.refused(error)
     request_log.refused(request_id, url, error)
     head = {"Content-Type": api.document_type, **headers.error_headers(request_id, error, environ)}

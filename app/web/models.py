@@ -3,11 +3,15 @@ without a call to a backend.  A model that its server runs on another host has a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
 from app.routing.locality import remote_host
 from app.routing.match import unknown_model
 from app.routing.names import Name, is_usable, names_of, resolve, usable
 from app.services import Services
 from app.types import Environ, JsonDict
+from app.web.anthropic import VERSION
 from app.web.response import Response, json_response
 from app.web.views import Blueprint
 
@@ -15,13 +19,15 @@ blueprint = Blueprint("models", __name__)
 
 
 @blueprint.view("GET", "/v1/models")
-def models(_environ: Environ, services: Services) -> Response:
-    return json_response({"object": "list", "data": list(listed(services).values())})
+def models(environ: Environ, services: Services) -> Response:
+    entries = list(listed(services).values())
+    return json_response(_as_anthropic_list(entries) if VERSION in environ else {"object": "list", "data": entries})
 
 
 @blueprint.view("GET", "/v1/models/<path:name>")
-def model(_environ: Environ, services: Services, name: str) -> Response:
-    return json_response(_entry(_listed(name.strip(), services), services))
+def model(environ: Environ, services: Services, name: str) -> Response:
+    entry = _entry(_listed(name.strip(), services), services)
+    return json_response(_as_anthropic(entry) if VERSION in environ else entry)
 
 
 def listed(services: Services) -> dict[str, JsonDict]:
@@ -43,3 +49,16 @@ def _entry(name: Name, services: Services) -> JsonDict:
     entry = {"id": name.text, "object": "model", "created": int(services.started_at), "owned_by": name.owner}
     host = remote_host(name.targets[0], services.beliefs.observations()) if name.targets else ""
     return {**entry, "remote_host": host} if host else entry
+
+
+def _as_anthropic_list(entries: Sequence[JsonDict]) -> JsonDict:
+    """Return the list in the form of Anthropic's API, on one page."""
+    ends = (
+        {"first_id": entries[0]["id"], "last_id": entries[-1]["id"]} if entries else {"first_id": None, "last_id": None}
+    )
+    return {"data": [_as_anthropic(entry) for entry in entries], "has_more": False, **ends}
+
+
+def _as_anthropic(entry: JsonDict) -> JsonDict:
+    created = datetime.fromtimestamp(entry["created"], UTC).isoformat().replace("+00:00", "Z")
+    return {"type": "model", "id": entry["id"], "display_name": entry["id"], "created_at": created}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from app.types import Wire
-from app.wire import chat, ollama, responses
+from app.wire import chat, messages, ollama, responses
 from app.wire.form import WireForm
 from app.wire.translator import ThroughChat, Translator
 
@@ -23,6 +23,7 @@ TRANSLATORS: Mapping[tuple[Wire, Wire], Translator] = {  # (the client's, the ba
     (Wire.RESPONSES, Wire.CHAT): responses.ResponsesToChat(),
     (Wire.CHAT, Wire.OLLAMA): ollama.ChatToOllama(),
     (Wire.RESPONSES, Wire.RESPONSES): responses.ResponsesToResponses(),
+    (Wire.MESSAGES, Wire.CHAT): messages.MessagesToChat(),
 }
 
 

@@ -20,6 +20,7 @@ class ReplyContext:
     clock: Callable[[], float]  # Unix time in seconds
     reply_id: str = ""  # the id of the document, when the client's wire form has one
     created_at: int = 0  # Unix time in seconds
+    input_tokens: int = 0  # the router's estimate for the request
     stored: bool = True  # False: the router does not store the reply; a document with this member must say so
     keep: Callable[[JsonDict], None] = lambda _: (
         None

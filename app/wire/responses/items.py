@@ -10,8 +10,8 @@ from typing import Protocol
 
 from app.types import JsonDict, JsonObject
 from app.wire.json_end import JsonEnd
+from app.wire.reasoning import seal_reasoning
 from app.wire.responses.custom import Unwrapper
-from app.wire.responses.messages import seal_reasoning
 from app.wire.responses.tools import Tool
 
 Event = JsonDict

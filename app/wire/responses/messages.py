@@ -6,8 +6,6 @@ message for each of its calls.  Clients send items in other orders, so the items
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from dataclasses import dataclass, field
 from app.errors import RequestError
 from app.types import Dialect, JsonDict, JsonObject
 from app.wire.chat.system_messages import BETWEEN, system_message
+from app.wire.reasoning import unseal_reasoning
 from app.wire.responses import custom
 from app.wire.responses.request import item_type
 from app.wire.responses.tools import Toolbox
@@ -24,7 +23,6 @@ Message = JsonDict
 
 _NO_RESULT = "(no result)"
 _ATTACHED = "(attached to the next message)"
-_REASONING_PREFIX = "llr1."
 
 
 def to_messages(
@@ -261,20 +259,3 @@ def _texts(parts: object, between: str = "") -> str:
         return ""
     texts = [part.get("text") for part in parts if isinstance(part, Mapping)]
     return between.join(text for text in texts if isinstance(text, str) and text)
-
-
-def seal_reasoning(text: str) -> str:
-    """Return `encrypted_content` for a reasoning item.  It is opaque, not secret: it holds the text of the client's own
-    model, so no key is needed and every worker, and every later version, can read it."""
-    return _REASONING_PREFIX + base64.urlsafe_b64encode(json.dumps(text).encode("ascii")).decode("ascii")
-
-
-def unseal_reasoning(sealed: object) -> str:
-    """Return the text in a value that the router created; "" for any other value."""
-    if not isinstance(sealed, str) or not sealed.startswith(_REASONING_PREFIX):
-        return ""
-    try:
-        text = json.loads(base64.b64decode(sealed[len(_REASONING_PREFIX) :], altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError, RecursionError):
-        return ""
-    return text if isinstance(text, str) else ""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.types import Dialect
-from app.wire.responses.messages import seal_reasoning, unseal_reasoning
+from app.wire.reasoning import seal_reasoning, unseal_reasoning
 from tests.wire.streams import messages
 
 IMAGE = "data:image/png;base64,AAAA"

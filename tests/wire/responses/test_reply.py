@@ -9,7 +9,7 @@ import pytest
 from openai.types.responses import Response
 
 from app.errors import BackendProtocol
-from app.wire.responses.messages import unseal_reasoning
+from app.wire.reasoning import unseal_reasoning
 from app.wire.responses.reply import from_chat
 from tests.wire.grammar import RESPONSE_FIELDS
 from tests.wire.streams import NOW, answer, call, ids, messages, request, response_of, shape

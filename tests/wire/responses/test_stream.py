@@ -13,7 +13,7 @@ import pytest
 
 from app.errors import StreamInterrupted
 from app.wire import sse
-from app.wire.responses.messages import unseal_reasoning
+from app.wire.reasoning import unseal_reasoning
 from app.wire.responses.stream import translate
 from tests.wire.grammar import Event, check, valid
 from tests.wire.streams import (

@@ -1,0 +1,66 @@
+"""Write a Messages request as chat for the backend that is tried."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from app.types import Dialect, JsonDict, JsonObject, Wire
+from app.wire.json_body import JsonBody, json_bytes
+from app.wire.messages.history import to_messages
+from app.wire.messages.request import MessagesRequest, chat_members
+from app.wire.messages.tools import chat_tools
+
+
+class MessagesBody:
+    """Hold a Messages request (implements types.Body)."""
+
+    wire: ClassVar[Wire] = Wire.MESSAGES
+
+    def __init__(self, request: MessagesRequest, received: JsonBody) -> None:
+        """Take the request, and the body as it came.  Raise RequestError for content that cannot be translated, before
+        any call."""
+        self.request = request
+        self.received = received
+        self._dialect = Dialect()
+        self._chat = self._translated = self._in(self._dialect)  # for the classifier; for the latest target
+
+    @property
+    def chat(self) -> JsonObject:
+        return self._chat
+
+    @property
+    def original(self) -> object:
+        return self.received.pairs()
+
+    def translate(self, dialect: Dialect) -> None:
+        if dialect != self._dialect:
+            self._dialect, self._translated = dialect, self._in(dialect)
+
+    def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:
+        self.translate(dialect)
+        chat = {**self._translated, "model": model}
+        if stream:
+            chat |= {"stream": True, "stream_options": {"include_usage": True}}
+        return json_bytes(chat)
+
+    def _in(self, dialect: Dialect) -> JsonDict:
+        request = self.request
+        chat: JsonDict = {
+            "model": request.model,
+            "messages": to_messages(request.system, request.turns, dialect),
+            **chat_members(request),
+            **chat_tools(request.tools, request.choice),
+        }
+        if request.max_tokens is not None:
+            chat[dialect.max_tokens_field] = request.max_tokens
+        if request.effort is not None and dialect.loading.thinks:
+            chat["reasoning_effort"] = dialect.efforts.get(request.effort, request.effort)
+        if request.schema is not None:
+            chat["response_format"] = _response_format(request.schema, dialect)
+        return chat
+
+
+def _response_format(schema: JsonObject, dialect: Dialect) -> JsonDict:
+    if not dialect.json_schema:
+        return {"type": "json_object", "schema": schema}
+    return {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema, "strict": True}}
