@@ -34,6 +34,11 @@ def house(request, upstream, router):
         yield local, cloud, running, client
 
 
+def chats(upstream):
+    """The requests for a reply; the router also asks servers for their models."""
+    return [request for request in upstream.requests if request.path.endswith("/chat/completions")]
+
+
 def ask(client, **members):
     return client.messages.create(**{"model": "auto", "max_tokens": 100, "messages": ASK} | members)
 
@@ -44,7 +49,7 @@ def test_buffered(house):
     message = ask(client, system="Be brief.", stop_sequences=["END"], extra_body={"temperature": 0.5})
     assert message.content[0].text == "once upon a time" and message.stop_reason == "end_turn"
     assert message.usage.input_tokens == 5 and message.type == "message" and message.id.startswith("msg_")
-    sent = local.requests[-1].json
+    sent = chats(local)[-1].json
     assert sent["messages"][0] == {"role": "system", "content": "Be brief."} and sent["stop"] == ["END"]
     (row,) = running.wait_rows(1)
     assert (row["surface"], row["outcome"], row["input_tokens"]) == ("messages", "ok", 5)
@@ -72,7 +77,7 @@ def test_a_round_of_tools(house):
     turns = [*ASK, {"role": "assistant", "content": first.content}, {"role": "user", "content": [result]}]
     second = ask(client, tools=TOOLS, messages=turns)
     assert second.content[0].text == "It rains."
-    roles = [message["role"] for message in local.requests[-1].json["messages"]]
+    roles = [message["role"] for message in chats(local)[-1].json["messages"]]
     assert roles == ["user", "assistant", "tool"]
 
 
@@ -91,7 +96,7 @@ def test_counted_tokens(house):
     few = client.messages.count_tokens(model="auto", messages=ASK).input_tokens
     many = client.messages.count_tokens(model="auto", messages=ASK, tools=TOOLS, system="word " * 400).input_tokens
     assert 5 <= few <= 20 and many > few + 400
-    assert not [request for request in local.requests if request.path.endswith("/chat/completions")]
+    assert not chats(local)
 
 
 def test_the_list_of_models(house):
@@ -135,7 +140,7 @@ def test_a_disconnect_ends_the_call(house):
     local.script(replies.sse("once ", replies.HANG, finish=False))
     with client.messages.stream(model="auto", max_tokens=100, messages=ASK) as stream:
         next(iter(stream.text_stream))
-    wait_until(lambda: local.requests[-1].hung_up, 5, "the end of the call")
+    wait_until(lambda: chats(local)[-1].hung_up, 5, "the end of the call")
     assert running.wait_rows(1)[0]["outcome"] == "cancelled"
 
 
@@ -144,7 +149,7 @@ def test_private_requests_stay(house):
     local.script(replies.error(500), repeat=True)
     with pytest.raises(anthropic.InternalServerError):
         ask(client, messages=[{"role": "user", "content": "canary"}], extra_headers={"X-LLR-Sensitivity": "high"})
-    assert not cloud.requests
+    assert not chats(cloud)
 
 
 def test_a_ping_while_the_backend_is_silent(house):
