@@ -148,7 +148,7 @@ class Call:
                 observations = self._services.beliefs.observations()
         self._check_window(observations, is_new=must_load)
         if is_local and self._plan.request.identifiers:
-            outgoing = dataclasses.replace(outgoing, headers=self._plan.request.identifiers)
+            outgoing = dataclasses.replace(outgoing, headers={**outgoing.headers, **self._plan.request.identifiers})
         self.dropped = outgoing.dropped
         destination = None if is_local else verdict.remote_host or host_of(backend.config.endpoint)
         self._egress = Egress(len(outgoing.body), destination)  # from here on, data may have left this machine

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from app.backends.anthropic import AnthropicBackend
 from app.backends.base import Backend
 from app.backends.echo import EchoBackend
 from app.backends.llamacpp import LlamaCppBackend
@@ -17,6 +18,7 @@ BACKEND_TYPES: Mapping[str, type[Backend]] = {
         LlamaCppBackend,
         VllmBackend,
         OpenAIBackend,
+        AnthropicBackend,
         SarmalinkBackend,
         EchoBackend,
     )

@@ -58,7 +58,11 @@ _NO_RESIDENCY: Mapping[str, Residency] = {}
 _NO_TURNOVER: Mapping[str, Turnover] = {}
 _MOST_MODELS = 10_000  # of one backend; each request looks up its name among them
 _ERROR_BODY_S = 5.0  # wait for each piece of an error's body
-V1_PATHS = {Wire.CHAT: "/v1/chat/completions", Wire.RESPONSES: "/v1/responses"}  # after an endpoint without /v1
+V1_PATHS = {  # after an endpoint without /v1
+    Wire.CHAT: "/v1/chat/completions",
+    Wire.RESPONSES: "/v1/responses",
+    Wire.MESSAGES: "/v1/messages",
+}
 
 
 class Backend:
@@ -70,10 +74,15 @@ class Backend:
     default_endpoint: ClassVar[str | None] = None  # None: the policy must give one
     default_models: ClassVar[tuple[str, ...]] = ()
     default_key_env: ClassVar[str | None] = None
-    paths: ClassVar[Mapping[Wire, str]] = {Wire.CHAT: "/chat/completions", Wire.RESPONSES: "/responses"}
+    paths: ClassVar[Mapping[Wire, str]] = {
+        Wire.CHAT: "/chat/completions",
+        Wire.RESPONSES: "/responses",
+        Wire.MESSAGES: "/messages",
+    }
     models_path: ClassVar[str] = "/models"
     hint: ClassVar[str] = ""  # what to do when it cannot be reached
     responses_at_default: ClassVar[bool] = False  # at its default endpoint it speaks the Responses API itself
+    messages_only: ClassVar[bool] = False  # it speaks the Messages API and no other
     dialect: Dialect = Dialect()
     logprob_members: ClassVar[JsonObject] = {}  # of a request for log-probabilities; empty: the server gives none
     absent_logprobs: ClassVar[str] = ""  # `logprobs` in replies without them, as JSON; empty: there is no such member
@@ -130,7 +139,8 @@ class Backend:
         asking = self._logprobs.body_for(request, wire, gives=self.gives_logprobs) if request.wants_logprobs else None
         sent = asking or request.body
         body = translator(client_wire, wire).request(sent, target.model, dialect, stream=stream)
-        return Outgoing(self.paths[wire], body, wire, logprobs=asking is not None)
+        versions = request.versions if wire is client_wire else _NO_HEADERS
+        return Outgoing(self.paths[wire], body, wire, headers=versions, logprobs=asking is not None)
 
     @property
     def gives_logprobs(self) -> bool:
@@ -327,7 +337,7 @@ class Backend:
     def _send(
         self, method: str, path: str, body: bytes | None, via: ConnectionPool, more: Mapping[str, str] = _NO_HEADERS
     ) -> Response:
-        headers = {**more, **self._headers(body)}
+        headers = {**self._headers(body), **more}
         try:
             try:
                 return via.call(method, path, body, headers)

@@ -77,6 +77,7 @@ def _backend(name: str, entry: JsonObject, settings: Settings) -> BackendConfig:
         max_wait_ms=entry.get("max_wait_ms"),
         api_key_env=entry.get("api_key_env", kind.default_key_env) or None,
         own={name: entry[name] for name in kind.policy_fields if name in entry},
+        messages="only" if kind.messages_only else entry.get("messages") or "chat",
         responses=entry.get("responses") or ("native" if kind.responses_at_default and is_default else "chat"),
     )
 

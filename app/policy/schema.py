@@ -132,6 +132,13 @@ class BackendSchema(StrictSchema):
             "chat; native for openai at its default endpoint",
         ),
     )
+    messages = Choice(
+        ("chat", "native"),
+        metadata=_help(
+            "`chat`: the router translates /v1/messages to chat; `native`: the backend serves that API itself",
+            "chat; native for anthropic",
+        ),
+    )
 
 
 def backend_schema(kind: type[Backend]) -> StrictSchema:

@@ -61,12 +61,17 @@ class BackendConfig:
     max_wait_ms: float | None = None  # a call that is expected to wait longer for a place goes elsewhere
     api_key_env: str | None = None
     responses: str = "chat"  # native: the server speaks the Responses API itself
+    messages: str = "chat"  # native: the server speaks the Messages API itself; only: it speaks no other
     own: JsonObject = field(default_factory=dict)  # keys of its type alone (Backend.policy_fields)
 
     @property
     def wires(self) -> tuple[Wire, ...]:
         """Return the wire forms of the server.  For clients of another form, the last one is used."""
-        return (Wire.RESPONSES, Wire.CHAT) if self.responses == "native" else (Wire.CHAT,)
+        if self.messages == "only":
+            return (Wire.MESSAGES,)
+        responses = (Wire.RESPONSES,) if self.responses == "native" else ()
+        messages = (Wire.MESSAGES,) if self.messages == "native" else ()
+        return (*responses, *messages, Wire.CHAT)
 
     @property
     def longest_wait_ms(self) -> float:

@@ -35,6 +35,8 @@ class Dialect:
     json_schema: bool = True  # False: a schema is sent as `{"type": "json_object", "schema": …}`
     efforts: Mapping[str, str] = field(default_factory=dict)  # client's reasoning effort -> server's
     loading: Loading = Loading()  # for Wire.OLLAMA; only `thinks` matters over chat
+    most_tokens: int = 8192  # for Wire.MESSAGES: the limit of a reply where a chat client names none
+    is_anthropic: bool = False  # for Wire.MESSAGES: the server belongs to the vendor of this API
 
 
 class Body(Protocol):
@@ -90,6 +92,7 @@ class ChatRequest:
     lane: Lane = Lane.INTERACTIVE
     session: str = ""  # the identifier of the session that the client sends
     identifiers: Mapping[str, str] = field(default_factory=dict)  # headers that local backends get too
+    versions: Mapping[str, str] = field(default_factory=dict)  # headers that backends of the client's wire form get too
     conversation: Conversation | None = None  # None = it is computed of the body when a pool needs it
     continues: Target | None = None  # the backend that stores the conversation: no other can continue it
     wants_logprobs: bool = False  # the router judges the answer by them, and takes them out of the reply

@@ -21,7 +21,9 @@ _SESSIONS = {
 _REQUEST = "X-Request-Id"
 FORWARDED = {**_SESSIONS, "HTTP_X_REQUEST_ID": _REQUEST, "HTTP_TRACEPARENT": "traceparent"}
 _PROGRAM = {f"HTTP_{name.upper().replace('-', '_')}": name for name in HEADERS}
+_VERSIONS = {"HTTP_ANTHROPIC_VERSION": "anthropic-version", "HTTP_ANTHROPIC_BETA": "anthropic-beta"}
 _MOST_CHARS = 200
+_MOST_BETA_CHARS = 2000
 _NONE: Mapping[str, str] = {}
 
 
@@ -37,6 +39,11 @@ def program(environ: Environ) -> Mapping[str, str]:
     return {name: value[:_MOST_CHARS] for key, name in _PROGRAM.items() if (value := environ.get(key))}
 
 
+def versions(environ: Environ) -> Mapping[str, str]:
+    """Return the headers that tell the version of Anthropic's API, with its betas."""
+    return {name: environ[key] for key, name in _VERSIONS.items() if _is_legal(environ.get(key, ""), _MOST_BETA_CHARS)}
+
+
 def session(headers: Mapping[str, str], cache_key: object = None) -> str:
     """Return the identifier of the session that these headers and `prompt_cache_key` of a body name; "" = none."""
     names = [headers[name] for name in _SESSIONS.values() if name in headers] if headers else []
@@ -49,6 +56,6 @@ def returned(environ: Environ) -> dict[str, str]:
     return {_REQUEST: value} if _is_legal(value) else {}
 
 
-def _is_legal(value: str) -> bool:
+def _is_legal(value: str, most: int = _MOST_CHARS) -> bool:
     """Return True for visible ASCII of a short length; other values are ignored."""
-    return 0 < len(value) <= _MOST_CHARS and value.isascii() and value.isprintable() and " " not in value
+    return 0 < len(value) <= most and value.isascii() and value.isprintable() and " " not in value

@@ -11,7 +11,7 @@ from app.services import Services
 from app.types import ChatRequest, Environ, Reply, Wire
 from app.web import headers
 from app.web.anthropic import Anthropic
-from app.web.identifiers import identifiers, program, session
+from app.web.identifiers import identifiers, program, session, versions
 from app.web.response import Response, json_response
 from app.web.surface import Exchange
 from app.web.views import Blueprint
@@ -47,6 +47,7 @@ class MessagesSurface(Anthropic):
             session=session(ids, wanted.user or None),
             identifiers=ids,
             headers=program(environ),
+            versions=versions(environ),
         )
         return MessagesExchange(request)
 

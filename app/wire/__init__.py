@@ -15,6 +15,7 @@ from app.wire.translator import ThroughChat, Translator
 WIRES: Mapping[Wire, WireForm] = {
     Wire.CHAT: chat.FORM,
     Wire.RESPONSES: responses.FORM,
+    Wire.MESSAGES: messages.FORM,
     Wire.OLLAMA: ollama.FORM,
 }
 
@@ -24,6 +25,8 @@ TRANSLATORS: Mapping[tuple[Wire, Wire], Translator] = {  # (the client's, the ba
     (Wire.CHAT, Wire.OLLAMA): ollama.ChatToOllama(),
     (Wire.RESPONSES, Wire.RESPONSES): responses.ResponsesToResponses(),
     (Wire.MESSAGES, Wire.CHAT): messages.MessagesToChat(),
+    (Wire.CHAT, Wire.MESSAGES): messages.ChatToMessages(),
+    (Wire.MESSAGES, Wire.MESSAGES): messages.MessagesToMessages(),
 }
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import ClassVar
 
 from app.types import Dialect, JsonDict, JsonObject, Wire
 from app.wire.json_body import JsonBody, json_bytes
 from app.wire.messages.history import to_messages
-from app.wire.messages.request import MessagesRequest, chat_members
+from app.wire.messages.request import BILLING, MessagesRequest, chat_members
 from app.wire.messages.tools import chat_tools
+from app.wire.reasoning import is_sealed
+
+_BILLING_CHARS = 200  # at the beginning of `system`, where the line for billing stands
 
 
 class MessagesBody:
@@ -43,6 +48,21 @@ class MessagesBody:
             chat |= {"stream": True, "stream_options": {"include_usage": True}}
         return json_bytes(chat)
 
+    def passed_on(self, model: str, *, stream: bool, is_vendor: bool) -> bytes:
+        """Return the client's bytes with a new `model`.  Another vendor's server gets neither the name of the user nor
+        the line for billing, which would void its prompt cache.  Anthropic gets no thinking of other models, whose
+        signatures it would refuse."""
+        fields, members = self.received.document, {"model": json.dumps(model)}
+        if self.request.stream and not stream:
+            members["stream"] = "false"
+        if not is_vendor:
+            members |= {"metadata": "null"} if "metadata" in fields else {}
+            if "system" in fields and BILLING in self.received.raw("system")[:_BILLING_CHARS]:
+                members["system"] = json.dumps(self.request.system, ensure_ascii=False)
+        elif any(map(_has_sealed, self.request.turns)):
+            members["messages"] = json.dumps([_without_sealed(turn) for turn in self.request.turns], ensure_ascii=False)
+        return self.received.with_members(members)
+
     def _in(self, dialect: Dialect) -> JsonDict:
         request = self.request
         chat: JsonDict = {
@@ -64,3 +84,19 @@ def _response_format(schema: JsonObject, dialect: Dialect) -> JsonDict:
     if not dialect.json_schema:
         return {"type": "json_object", "schema": schema}
     return {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema, "strict": True}}
+
+
+def _is_ours(block: object) -> bool:
+    return isinstance(block, Mapping) and is_sealed(block.get("signature"))
+
+
+def _has_sealed(turn: JsonObject) -> bool:
+    """Return True for a turn with thinking that another model than Anthropic's wrote."""
+    content = turn["content"]
+    return isinstance(content, list) and any(map(_is_ours, content))
+
+
+def _without_sealed(turn: JsonObject) -> JsonObject:
+    return (
+        {**turn, "content": [block for block in turn["content"] if not _is_ours(block)]} if _has_sealed(turn) else turn
+    )

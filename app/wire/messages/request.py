@@ -16,7 +16,7 @@ from app.wire.messages.tools import check_tools, parse_choice
 
 ROLES = ("user", "assistant", "system")
 _SAMPLING = ("temperature", "top_p")
-_BILLING = "x-anthropic-billing-header:"  # changes with every request, and would void the prompt caches of servers
+BILLING = "x-anthropic-billing-header:"  # changes with every request, and would void the prompt caches of servers
 _NUMBER = (int, float)
 _KINDS: dict[object, str] = {
     str: "a string",
@@ -86,7 +86,7 @@ def without_billing(system: object) -> str:
     """Return the system prompt as one text, without the line that Claude Code writes for billing.  Raise RequestError
     when it is no text."""
     texts = [system] if isinstance(system, str) else [_text(block) for block in _blocks(system, "system")]
-    if texts and texts[0].startswith(_BILLING):
+    if texts and texts[0].startswith(BILLING):
         _, _, texts[0] = texts[0].partition("\n")
     return "\n\n".join(text for text in texts if text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 
 from app.errors import BackendProtocol, RouterError, StreamInterrupted
@@ -12,6 +13,7 @@ from app.wire.error_document import error_in, error_of
 from app.wire.messages.errors import error_event
 from app.wire.messages.reply import blocks_for, message_object, stop_of, usage_object
 from app.wire.messages.request import MessagesRequest
+from app.wire.reply_facts import objects_in, text_of
 from app.wire.responses.errors import backend_error
 from app.wire.translator import ReplyContext
 
@@ -112,6 +114,38 @@ class MessageStream:
 
     def _unusable(self) -> bytes:
         return self.fail(BackendProtocol(f"The answer cannot be used: {self._blocks.problem}."))
+
+
+_NOTHING: JsonObject = {}
+_EMPTY: Mapping[str, JsonObject] = {
+    "text": {"text": ""},
+    "thinking": {"thinking": "", "signature": ""},
+    "tool_use": {"input": {}},
+}
+
+
+def whole_as_events(message: JsonObject) -> bytes:
+    """Return a whole message as the events of a stream."""
+    head = {**message, "content": [], "stop_reason": None, "stop_sequence": None}
+    events: list[Event] = [{"type": "message_start", "message": head}]
+    for index, block in enumerate(objects_in(message.get("content"))):
+        start = {**block, **_EMPTY.get(str(block.get("type")), _NOTHING)}
+        events.append({"type": "content_block_start", "index": index, "content_block": start})
+        events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in _deltas(block)]
+        events.append({"type": "content_block_stop", "index": index})
+    end = {name: message.get(name) for name in ("stop_reason", "stop_sequence")}
+    usage = message.get("usage")
+    return _encoded([*events, {"type": "message_delta", "delta": end, "usage": usage or {}}, {"type": "message_stop"}])
+
+
+def _deltas(block: JsonObject) -> Iterator[JsonDict]:
+    kind = block.get("type")
+    if kind == "tool_use":
+        yield {"type": "input_json_delta", "partial_json": json.dumps(block.get("input") or {})}
+    elif kind in ("text", "thinking"):
+        yield {"type": f"{kind}_delta", kind: text_of(block.get(kind))}
+        if kind == "thinking":
+            yield {"type": "signature_delta", "signature": text_of(block.get("signature"))}
 
 
 def _encoded(events: list[Event]) -> bytes:
