@@ -9,6 +9,7 @@ from app.types import JsonDict, JsonObject, Wire
 from app.wire import sse
 from app.wire.messages.watch import finish_of, tokens_of
 from app.wire.reply_facts import objects_in, text_of, token_count
+from app.wire.responses.errors import backend_error
 from app.wire.translator import ReplyContext
 
 
@@ -114,6 +115,8 @@ class Chunks:
         if kind == "message_stop":
             usage = {**self._head, "choices": [], "usage": chat_usage(self._usage)}
             return (sse.event(usage) if self._wants_usage else b"") + sse.DONE
+        if kind == "error":
+            return sse.event({"error": backend_error(event)})
         delta = self._deltas.of(event)
         return self._chunk(delta) if delta else b""
 

@@ -87,7 +87,8 @@ class ChatToMessages:
             for event in splitter.flush():
                 yield chunks.read(event)
         except StreamInterrupted as error:
-            yield chat_error_event(error)
+            if not error.error_visible:
+                yield chat_error_event(error)
 
     def reply_as_stream(self, document: JsonObject, context: ReplyContext) -> Iterator[bytes]:
         yield completion_as_chunk(document, context)
