@@ -27,6 +27,7 @@ def test_every_section_is_there_once_and_in_order() -> None:
         "## Top level",
         "## backends.NAME",
         "## backends.NAME of type ollama",
+        "## backends.NAME of type anthropic",
         "## pools.NAME",
         "## routes[n]",
         "## routes[n].match",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from app import finish
 from app.errors import BackendProtocol
 from app.types import JsonDict, JsonObject
-from app.wire import finish
 from app.wire.chat.reply import message_of
 from app.wire.messages.blocks import Blocks
 from app.wire.messages.request import MessagesRequest

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 
+from app import finish
 from app.errors import BackendProtocol, RouterError, StreamInterrupted
 from app.types import JsonDict, JsonObject
-from app.wire import finish, sse
+from app.wire import sse
 from app.wire.chat.reply import first_choice
 from app.wire.error_document import error_in, error_of
 from app.wire.messages.errors import error_event

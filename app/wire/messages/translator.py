@@ -35,12 +35,12 @@ class MessagesToChat:
 
     def reply_as_stream(self, document: JsonObject, context: ReplyContext) -> Iterator[bytes]:
         stream = MessageStream(_request(context), context)
-        found = message_of(document)
-        if found is None:
+        choice_and_message = message_of(document)
+        if choice_and_message is None:
             yield stream.fail(BackendProtocol("The backend's answer holds no message."))
             return
         stream.done()
-        yield stream.read(document, *found)
+        yield stream.read(document, *choice_and_message)
         yield stream.finish()
 
 
