@@ -17,7 +17,16 @@ CONTROL = "controle"  # its like in requests that are not private
 Document = dict[str, Any]
 Headers = tuple[tuple[str, str], ...]
 
-SURFACES = (("chat", False), ("chat", True), ("responses", False), ("responses", True), ("route", False))
+SURFACES = (
+    ("chat", False),
+    ("chat", True),
+    ("responses", False),
+    ("responses", True),
+    ("messages", False),
+    ("messages", True),
+    ("route", False),
+)
+SHAPES = ("chat", "responses", "messages")
 
 PINS: tuple[str | None, ...] = (
     None,
@@ -90,7 +99,7 @@ class Past:
 @dataclass(frozen=True, slots=True)
 class Ask:
     number: int
-    surface: str  # chat | responses | route
+    surface: str  # chat | responses | messages | route
     stream: bool
     pin: str | None
     marking: Marking
@@ -103,14 +112,17 @@ class Ask:
 
     @property
     def path(self) -> str:
-        return {"chat": "/v1/chat/completions", "responses": "/v1/responses", "route": "/v1/route"}[self.surface]
+        return "/v1/chat/completions" if self.surface == "chat" else f"/v1/{self.surface}"
 
     def body(self) -> bytes:
         """The request; its canary stands in what is said, in the instructions and in the metadata."""
-        wordings: dict[str, Callable[[str, str], Document]] = {"chat": _chat, "responses": _responses}
+        wordings: dict[str, Callable[[str, str], Document]] = {
+            "chat": _chat,
+            "responses": _responses,
+            "messages": _messages,
+        }
         said = f"{self.canary} fault-{self.fault} hello"
-        # The dry run reads both shapes.
-        shape = self.surface if self.surface != "route" else ("chat", "responses")[self.number % 2]
+        shape = self.surface if self.surface != "route" else SHAPES[self.number % 3]  # the dry run reads all of them
         document = wordings[shape](said, self.marking.text and f"{self.canary} {self.marking.text}")
         document = {"metadata": {"note": self.canary}, **document}
         if self.stream:
@@ -134,10 +146,14 @@ def _responses(said: str, note: str) -> Document:
     return {"input": [{"role": "user", "content": [{"type": "input_text", "text": said}]}], "note": note}
 
 
+def _messages(said: str, note: str) -> Document:
+    return {"max_tokens": 50, "system": "Be brief.", "messages": [{"role": "user", "content": said}], "note": note}
+
+
 def _mark(document: Document, ask: Ask, shape: str) -> None:
     """Moves the telling text from `note` to its place."""
     note, place = document.pop("note"), ask.marking.place
-    turns = document["messages" if shape == "chat" else "input"]
+    turns = document["input" if shape == "responses" else "messages"]
     if place == "said" and note:
         turns.insert(0, {"role": "user", "content": note})
     elif place == "before":
@@ -146,11 +162,15 @@ def _mark(document: Document, ask: Ask, shape: str) -> None:
         if shape == "chat":
             turns.insert(0, {"role": "developer", "content": note})
         else:
-            document["instructions"] = note
+            document["system" if shape == "messages" else "instructions"] = note
     elif place == "tool":
         function = {"name": "look", "description": note, "parameters": {"type": "object", "properties": {}}}
-        flat = {"type": "function", **function}
-        document["tools"] = [flat if shape == "responses" else {"type": "function", "function": function}]
+        tools = {
+            "chat": {"type": "function", "function": function},
+            "responses": {"type": "function", **function},
+            "messages": {"name": "look", "description": note, "input_schema": {"type": "object"}},
+        }
+        document["tools"] = [tools[shape]]
     elif place == "output":
         turns[1:1] = _called(note, shape)
     elif place == "metadata":
@@ -167,6 +187,10 @@ def _called(note: str, shape: str) -> list[Document]:
     if shape == "responses":
         call = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"}
         return [call, {"type": "function_call_output", "call_id": "c1", "output": note}]
+    if shape == "messages":
+        call = {"type": "tool_use", "id": "c1", "name": "look", "input": {}}
+        result = {"type": "tool_result", "tool_use_id": "c1", "content": note}
+        return [{"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
     call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
     return [
         {"role": "assistant", "content": None, "tool_calls": [call]},

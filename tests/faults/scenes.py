@@ -12,6 +12,8 @@ from typing import Any
 from tests.fakes import replies
 from tests.fakes.replies import CLOSE, HANG, RESET, Play, completion, cut, error, error_document, reply, sse
 from tests.fakes.upstream import Received, Upstream, refused_url
+from tests.wire.messages.test_backend import MESSAGE
+from tests.wire.messages.test_grammar import GOOD, written
 
 POLICY = dict[str, Any]
 HASTY = {"connectMs": 2000, "firstByteMs": 400, "idleMs": 400}
@@ -66,6 +68,11 @@ def _native(request: Received) -> list[replies.Step]:
     return sse({"type": "response.completed", "sequence_number": 0, "response": document}, finish=False)
 
 
+def _message(request: Received) -> list[replies.Step]:
+    """A server that speaks the Messages API itself."""
+    return sse(written(GOOD), finish=False) if request.json.get("stream") else reply(200, MESSAGE)
+
+
 @contextmanager
 def running() -> Iterator[Fakes]:
     with ExitStack() as stack:
@@ -81,6 +88,7 @@ def running() -> Iterator[Fakes]:
         fakes = Fakes(home, den, clouds, stack.enter_context(refused_url()))
         for up in (home, *clouds.values()):
             up.script(_native, path="/responses", when=lambda request: not _fault(request), repeat=True)
+            up.script(_message, path="/messages", when=lambda request: not _fault(request), repeat=True)
         for name, play in FAULTS.items():
             if name != "none":
                 home.script(play(fakes), when=lambda request, name=name: _fault(request) == name, path="*", repeat=True)
@@ -179,6 +187,13 @@ def _native_policy(fakes: Fakes) -> list[POLICY]:
     return [_policy(fakes, _routes("home", "cloud"), backends=dict.fromkeys(("home", "cloud", "mirror"), native))]
 
 
+def _messages_policy(fakes: Fakes) -> list[POLICY]:
+    """Anthropic is the cloud, and the local server speaks its API too."""
+    claude = {"type": "anthropic"}
+    changes = {"home": {"messages": "native"}, "cloud": claude, "mirror": claude}
+    return [_policy(fakes, _routes("home", "cloud"), backends=changes)]
+
+
 def _pool(fakes: Fakes) -> list[POLICY]:
     """Conversations of their own lead to members elsewhere, and places at home are taken most of the time."""
     pools = {"all": {"members": ["cloud", "home", "cloud2", "den"], "weights": {"cloud": 3, "cloud2": 3}}}
@@ -205,6 +220,7 @@ SCENES = (
     ),
     Scene("kept conversations", _one("home", "cloud", responses={"storePrivate": True}), stored=True),
     Scene("native", _native_policy),
+    Scene("messages", _messages_policy),
     Scene("a pool", _pool, hears=frozenset({"cloud"})),
     Scene(
         "a reload that swaps names", _swapped, local=frozenset({"home", "den", "cloud", "cloud2"}), hears=frozenset()

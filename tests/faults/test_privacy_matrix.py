@@ -128,10 +128,13 @@ def play(router: Router, questions: Iterator[Ask]) -> list[Answered]:
         return list(pool.map(lambda ask: send(router, ask), questions))
 
 
+CONTROLS = (("chat", False), ("responses", True), ("messages", True))
+
+
 def control(router: Router, scene: Scene, fakes: Fakes) -> None:
     """Requests that are not private reach the cloud: so the fakes hear, on every path they are to be watched on."""
     first = next(_numbers)
-    ways = itertools.product((None, "cloud", "shared"), ("none", "http_500"), (("chat", False), ("responses", True)))
+    ways = itertools.product((None, "cloud", "shared"), ("none", "http_500"), CONTROLS)
     for number, (pin, fault, (surface, stream)) in enumerate(ways, first):
         send(router, Ask(number, surface, stream, pin, NOT_PRIVATE, fault))
     if scene.name == "names":
@@ -213,12 +216,13 @@ def check(answered: Answered, scene: Scene) -> None:
     ask, answer = answered.ask, answered.answer
     said = (ask, answer.status, answer.body[:500])
     if ask.marking.refused:
-        assert answer.status == 400 and answer.error["type"] == "invalid_request_error", said
+        assert answer.status == 400 and answer.json["error"]["type"] == "invalid_request_error", said
     assert answer.status in (200, 400, 404, 429, 502, 503, 504), said
     head = str(answer.headers)
     assert CANARY not in head, said
     if answer.status != 200:
-        assert answer.error["message"] and CANARY not in answer.body.decode(), said
+        error = answer.json["error"] if ask.surface == "messages" else answer.error
+        assert error["message"] and CANARY not in answer.body.decode(), said
     elif ask.surface == "route":
         assert answer.json["classification"]["sensitivity"] == "high", said
         assert {target["backend"] for target in answer.json["targets"]} <= scene.local, said
