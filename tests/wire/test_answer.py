@@ -401,6 +401,9 @@ def test_a_stream_without_end_is_held_up_to_a_bound(wire: Wire) -> None:
     piece = body(text("x" * 1000), done=False) if wire is Wire.CHAT else lines(line(content="x" * 1000))
     if wire is Wire.RESPONSES:
         piece = sse.event({"type": "response.output_text.delta", "delta": "x" * 1000})
+    if wire is Wire.MESSAGES:
+        delta = {"type": "text_delta", "text": "x" * 1000}
+        piece = sse.event({"type": "content_block_delta", "index": 0, "delta": delta})
     collector = fed(wire, [piece] * (MOST_BYTES // len(piece)))
     assert not collector.is_full
     read = collector.chars
