@@ -293,7 +293,8 @@ def test_every_call_is_in_the_metrics_at_once(client: Client, tmp_path: Path) ->
     made.post("/v1/chat/completions", json={**CHAT, "model": "cloud"})
     summary = made.get("/v1/metrics").json
     assert list(summary) == [
-        "window_hours", "backends", "routes", "models", "database", "rows_since", "total", "savings", "verify", "servers",
+        "window_hours", "backends", "routes", "models", "database", "rows_since", "total", "savings", "verify",
+        "servers",
         "refusals", "rows_dropped",
     ]  # fmt: skip
     assert [(entry["backend"], entry["calls"], entry["successes"]) for entry in summary["backends"]] == [
