@@ -157,9 +157,9 @@ _TEXTS = {
     "conversations": """\
 The tags of a conversation come from all turns of the user. A turn changes the task only when it clearly asks for
 another one. A turn of a few words continues what stands, with its difficulty. One turn of another task, up to 200
-characters, is an aside: the turn after it goes back, unless it continues the aside. Difficulty may rise at any turn; it
-falls with a new task, or by one step after three turns that are clearly easier. The first line of the trace names the
-turn that the task comes from.
+characters, is an aside: the turn after it goes back, unless it continues the aside, or the user said that another
+subject follows for good. Difficulty may rise at any turn; it falls with a new task, or by one step after three requests
+that are clearly easier. The first line of the trace names the turn that the task comes from.
 """,
     "complexity": """\
 `difficulty` is a number from 0 to 1: the probability that a small local model is not good enough. The tag `complexity`

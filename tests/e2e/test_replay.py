@@ -98,8 +98,24 @@ def traffic(router: Router, cloud: Any, native: Any) -> None:
     first = router.post("/v1/responses", {"input": PROSE, "model": "native"}).json
     router.post("/v1/responses", {"input": "why?", "previous_response_id": first["id"]})
     router.chat(PROSE, headers={"X-LLR-Sensitivity": "high"}, model="cloud")  # refused: leaves no row
+    talk(router)
     wait_until(lambda: router.chat(PROSE).headers["X-LLR-Backend"] == "local", 30, "the local median to count")
     cloud.reset()
+
+
+def talk(router: Router) -> None:
+    """Keep a conversation over each API: the short turns of both stay with the task, and both change it."""
+    turns = [CODE, "shorter", "and with tests", "Something else entirely: tell me a story about leeks.", "longer"]
+    messages: list[dict[str, Any]] = []
+    previous: dict[str, Any] = {}
+    for turn, is_code in zip(turns, (True, True, True, False, False), strict=True):
+        messages.append({"role": "user", "content": turn})
+        chat = router.post("/v1/chat/completions", {"model": "auto", "messages": messages})
+        response = router.post("/v1/responses", {"model": "auto", "input": turn, **previous})
+        for reply in (chat, response):
+            assert (reply.headers["X-LLR-Route"] == "task=code") == is_code, turn
+        messages.append({"role": "assistant", "content": "Done."})
+        previous = {"previous_response_id": response.json["id"]}
 
 
 def replay(router: Router, rules: dict[str, Any] | None = None, *options: str) -> dict[str, Any]:
