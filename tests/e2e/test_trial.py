@@ -90,3 +90,33 @@ def test_a_call_that_is_not_sampled_is_not_judged(upstream: Start, router: Start
     running.chat("What is 2 + 2?")
     wait_until(lambda: running.rows(), 10, "a row")
     assert (len(old.chats), new.chats) == (1, [])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_is_held_is_compared_as_the_primary_gave_it(
+    upstream: Start, router: Start, stream: bool
+) -> None:
+    """The client may get the answer of a stronger target: the trial compares the primary with its candidate."""
+    old, new, strong = upstream(text="4"), upstream(text="4"), upstream(text="four")
+    policy = trial(old, new)
+    policy["backends"]["strong"] = {"type": "llamacpp", "endpoint": strong.url, "models": ["s"], "local": True}
+    policy["routes"] = [{"default": "old", "fallback": "strong", "verify": {"by": ["structure"]}}]
+    running = router(policy, workers=1)
+    ask = "What is 2 + 2? Answer with a number."
+    assert running.chat(ask, stream=stream).headers["X-LLR-Verified"] == "kept"
+    (kept,) = shadows(running, 1)
+    assert (kept["agreement"], kept["fault"]) == (1, None)
+    assert kept["doubt"] == kept["live_doubt"]
+    old.text = ""
+
+    def escalated() -> bool:  # a new worker first reads how many requests were escalated today
+        before = len(shadows(running, 1))
+        reply = running.chat(ask, stream=stream)
+        shadows(running, before + 1)
+        return reply.headers["X-LLR-Verified"] == "escalated structure"
+
+    wait_until(escalated, 20, "an escalation")
+    rows = shadows(running, 2)
+    assert {row["backend"] for row in rows} == {"new"}
+    assert {row["live_doubt"] for row in rows[1:]} == {1}
+    assert all(row["doubt"] < 1 for row in rows)
