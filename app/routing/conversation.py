@@ -51,7 +51,7 @@ class _State:
     """Hold what the fold knows after a turn."""
 
     standing: Standing
-    before_aside: Standing | None = None  # what stood before the latest turn, when that may be an aside
+    before_aside: Standing | None = None  # what stood before the task that stands, when this may be an aside
 
 
 _states: Recent[_State] = Recent()  # by the hash of all turns up to the one that the state comes after
@@ -99,14 +99,16 @@ def _after(turns: Sequence[UserTurn], number: int, judge: Judge, cuts: Cuts, sta
     signs, standing = judge.signs(turn.text), state.standing
     if turn.has_image:
         return _State(_begun(turn, number, "image", signs.probabilities))
-    if state.before_aside and _leaves_aside(turn, turns[number - 2], judge, standing, state.before_aside):
+    opening = turns[number - 2] if standing.since == number - 1 else None
+    if state.before_aside and _leaves_aside(turn, opening, judge, standing, state.before_aside):
         standing = state.before_aside
         back = _continued(standing, turn, signs, number, cuts, hold=hold)
         if back.reading != "new":
             return _State(replace(back, reading="back"))
     after = _continued(standing, turn, signs, number, cuts, hold=hold)
-    is_aside = after.reading == "new" and len(turn.text) <= _ASIDE_CHARS
-    return _State(after, standing if is_aside else None)
+    if after.reading != "new":
+        return _State(after, state.before_aside)
+    return _State(after, standing if len(turn.text) <= _ASIDE_CHARS else None)
 
 
 def _begun(turn: UserTurn, number: int, reading: str, probabilities: Mapping[str, float], task: str = "") -> Standing:
@@ -119,12 +121,15 @@ def _begun(turn: UserTurn, number: int, reading: str, probabilities: Mapping[str
     return Standing(task, confidence, difficulty_of(turn.text, task, probabilities), number, number, reading)
 
 
-def _leaves_aside(turn: UserTurn, opening: UserTurn, judge: Judge, aside: Standing, earlier: Standing) -> bool:
-    """Return True for a turn that goes back from an aside, which another turn opened."""
+def _leaves_aside(turn: UserTurn, opening: UserTurn | None, judge: Judge, aside: Standing, earlier: Standing) -> bool:
+    """Return True for a turn that goes back from an aside.  `opening` is the turn before it when that one opened the
+    aside: when other turns went on with it, it is none, unless the user says so."""
     signs = judge.signs(turn.text)
     if signs.is_short or signs.task == aside.task != "general":
         return False
-    return signs.switches or signs.returns or _points_for_leaving(turn, opening, judge, aside, earlier) >= _ENOUGH
+    if signs.returns or opening is None:
+        return signs.returns
+    return signs.switches or _points_for_leaving(turn, opening, judge, aside, earlier) >= _ENOUGH
 
 
 def _points_for_leaving(turn: UserTurn, opening: UserTurn, judge: Judge, aside: Standing, earlier: Standing) -> int:

@@ -24,6 +24,7 @@ LEXICON = Lexicon(Path(__file__).with_name("lexicon_turns.txt"))
 SHORT_WORDS = 4  # a turn up to this length continues what stands, unless it says that another subject follows
 _WORDS_OF_TASK, _CLEAR = 3, 0.95  # a few words can name a task: "summarise our conversation"
 _OPENING_WORDS, _OPENING_CHARS = 12, 96  # in which a user says that another subject follows
+_RETURN_WORDS, _RETURN_CHARS = 4, 24  # in which a user says that an earlier subject goes on: "let's get back to"
 _REFERRING_WORDS = 14
 _REFERRING_ASK = 6  # words of an ask in which one of the next words points at a part of a project
 _POINTING = frozenset({"this", "these", "those"})
@@ -144,7 +145,7 @@ class Judge:
         words = tokens(text[:_OPENING_CHARS])[:_OPENING_WORDS]
         opening = LEXICON.count(words, text[:_OPENING_CHARS])
         own = text if opening.keys().isdisjoint(_LEAVING) else _new_subject(text)
-        words = tokens(own[:_SUBJECT_CHARS])
+        own_words = tokens(own[:_SUBJECT_CHARS])
         probabilities, requests = self.probabilities((own, 1.0)), _requests(own)
         acknowledges = _acknowledges(text)
         ask = _behind_first_sentence(own) if acknowledges else own
@@ -152,10 +153,10 @@ class Judge:
         opens = LEXICON.count(start[:_SENTENCE_WORDS], ask[: 4 * _SENTENCE_WORDS])
         return TurnSigns(
             probabilities=probabilities,
-            words=_number_of_words(own, words),
+            words=_number_of_words(own, own_words),
             switches=own is not text or not opening.keys().isdisjoint(_SWITCHES),
             interrupts="aside" in opening,
-            returns="back" in opening,
+            returns="back" in LEXICON.count(_without_openers(words)[:_RETURN_WORDS], text[:_RETURN_CHARS]),
             acknowledges=acknowledges,
             asks="ask" in requests,
             edits="edit" in requests,

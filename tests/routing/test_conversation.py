@@ -160,6 +160,8 @@ def test_the_trace_and_the_evidence_name_the_turn() -> None:
         ([CODE, "btw do penguins have knees?", "OK, back to my lists. It must be stable."], "code"),
         ([CODE, "btw do penguins have knees?", "Nice. The second list may be empty."], "code"),
         ([CODE, "btw do penguins have knees?", "And do penguins have ears too?"], "general"),
+        ([CODE, "btw do penguins have knees?", "sure?", "Back to the merge then."], "code"),
+        ([CODE, "Something else: write a poem on fog.", "longer", "Can we go back to the first version?"], "general"),
         # A sentence that ends a subject, and the subject that follows it, are judged apart.
         ([CODE, "Enough lists. Tell me a story about a lighthouse that moves."], "general"),
         ([CODE, "That's not fast enough. Can you use a heap?"], "code"),
