@@ -260,6 +260,12 @@ _HOSTED = {
     model: gpt-4o-mini           # the key is in OPENAI_API_KEY
     # price: {input: …, output: …}   # USD per million tokens; without it the cost is unknown
 """,
+    "anthropic": """\
+  anthropic:
+    type: anthropic              # hosted: private requests never go here
+    model: claude-haiku-4-5      # the key is in ANTHROPIC_API_KEY
+    # price: {input: …, output: …}   # USD per million tokens; without it the cost is unknown
+""",
     "sarmalink": """\
   sarmalink:
     type: sarmalink              # hosted: private requests never go here

@@ -21,7 +21,11 @@ from app.types import BackendConfig, JsonObject, ModelFacts, Timeouts
 _TIMEOUT_S = 1.5  # for each step of a request; all servers are asked in parallel
 _NO_CHAT = ("embed", "bge-", "minilm", "rerank")  # parts of the names of models that do not chat
 _NO_FACTS = ModelFacts()
-_KEYS = (("openai", "OPENAI_API_KEY"), ("sarmalink", "SARMALINK_API_KEY"))
+_KEYS = (
+    ("openai", "OPENAI_API_KEY"),
+    ("anthropic", "ANTHROPIC_API_KEY"),
+    ("sarmalink", "SARMALINK_API_KEY"),
+)
 
 
 @dataclass(frozen=True, slots=True)

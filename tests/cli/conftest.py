@@ -23,7 +23,14 @@ def examine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Re
         if policy is not None:
             file.write_text(policy if isinstance(policy, str) else yaml.safe_dump(policy), "utf-8")
         known = {"LLR_POLICY": str(file), "LLR_DB": str(tmp_path / "metrics.db"), "LLR_PORT": str(free_port())}
-        for name in ("OPENAI_API_KEY", "SARMALINK_API_KEY", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        for name in (
+            "OPENAI_API_KEY",
+            "ANTHROPIC_API_KEY",
+            "SARMALINK_API_KEY",
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+            "ALL_PROXY",
+        ):
             monkeypatch.delenv(name.lower(), raising=False)
             monkeypatch.delenv(name, raising=False)
         for name, value in environ.items():

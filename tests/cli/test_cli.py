@@ -48,6 +48,7 @@ BAD_LINE = (
 )
 
 Run = Callable[..., Result]
+KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "SARMALINK_API_KEY", "CLOUD_KEY", "OLLAMA_HOST")
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """`run("policy", "check")` in an empty folder, as `flask policy check`."""
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
-        if name.startswith("LLR_") or name in ("OPENAI_API_KEY", "SARMALINK_API_KEY", "CLOUD_KEY", "OLLAMA_HOST"):
+        if name.startswith("LLR_") or name in KEYS:
             monkeypatch.delenv(name)
     monkeypatch.setenv("FLASK_RUN_FROM_CLI", "true")
     monkeypatch.setenv("LLR_LOG_LEVEL", "error")
@@ -168,14 +169,15 @@ def test_init_uses_the_models_that_ollama_holds(
 
 def test_init_with_keys_alone(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-something")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "third")
     monkeypatch.setenv("SARMALINK_API_KEY", "other")
     with refused_url() as url:
         monkeypatch.setenv("OLLAMA_HOST", url)
         assert run("init").exit_code == 0
     rules = written(tmp_path).policy
-    assert list(rules.backends) == ["openai", "sarmalink"]
+    assert list(rules.backends) == ["openai", "anthropic", "sarmalink"]
     assert [(route.label, route.backend, route.fallbacks) for route in rules.routes] == [
-        ("default", "openai", ("sarmalink",))
+        ("default", "openai", ("anthropic", "sarmalink"))
     ]
 
 
