@@ -66,13 +66,15 @@ def judge(exchange: Exchange, second: JsonObject | None = None) -> Ruling:
     """Return what speaks against an answer: first its structure, then its doubt.  `second` is the message of the second
     opinion.
 
-    The doubt counts when there is evidence about this answer: the probabilities of its tokens, or an answer that can be
+    An answer has a doubt when there is evidence about it: the probabilities of its tokens, or an answer that can be
     compared.  A long text without them is judged by its structure alone."""
     rules = exchange.rules
     if (_STRUCTURE in rules.by or not exchange.is_whole) and (fault := exchange.fault):
         return Ruling(_STRUCTURE, fault)
     assessment = _assess(exchange, second)
-    if assessment.doubt <= rules.doubt or not (assessment.confidence is not None or wants_second(exchange)):
+    if assessment.confidence is None and not wants_second(exchange):
+        return Ruling()  # in the row, a doubt without evidence would look like one that counts, in a replay for example
+    if assessment.doubt <= rules.doubt:
         return Ruling(assessment=assessment)
     return Ruling(_largest_part(assessment), assessment=assessment)
 

@@ -33,7 +33,7 @@ def tiles(summary: JsonObject) -> list[dict[str, str]]:
             percent(total["success_rate"]),
             f"{total['errors']:,} failed, {total['cancelled']:,} cancelled by the client",
         ),
-        ("Local", percent(total["local_share"]), "of the successful calls"),
+        ("Local", percent(total["local_share"]), "of the replies that were sent"),
         ("Fallback", percent(total["fallback_rate"]), "of the calls replaced a failed backend"),
         ("Spill", percent(total["spill_rate"]), "of the requests skipped a slow or unhealthy backend"),
         ("Latency", ms(total["p50_latency"]), f"p50 of the calls; p95{NO_BREAK}{p95}"),
