@@ -66,9 +66,16 @@ PATTERNS = {
     "app/backends/unfit.py _WINDOW": Listed(
         first_match, BOUNDED, ("context length (", "tokens > 1", "9", "model with ")
     ),
+    "app/routing/ask.py _QUOTE": Listed(first_match, BOUNDED, ('"', '"a', "'", " 'a")),
+    "app/routing/ask.py _BODY": Listed(first_match, BOUNDED, (":", ":/", " -", ": /")),
+    "app/routing/ask.py _SENTENCE": Listed(first_match, CLASS, (".", "a.")),
+    "app/routing/ask.py _OPTION": Listed(match, BOUNDED, (" ", "(", "a", "option")),
+    "app/routing/difficulty.py _OPTION": Listed(all_matches, BOUNDED, ("(", "(A", "A)", " A)")),
     "app/routing/features.py _CALL": Listed(all_matches, BOUNDED, ("a", "_a", "a(s)", "aa(")),
     "app/routing/features.py _NAME": Listed(all_matches, BOUNDED, ("a", "aA", "a_", "aa-")),
     "app/routing/features.py _DOTTED": Listed(first_match, BOUNDED, ("a", "a.", "aa.1")),
+    "app/routing/features.py _FILE": Listed(first_match, BOUNDED, ("a.", "a.js", "a.py1", "Dockerfil", "src")),
+    "app/routing/features.py _MAYBE_FILE": Listed(first_match, BOUNDED, (".", ".1", "fil", "src")),
     "app/routing/features.py _MIXED": Listed(first_match, BOUNDED, ("a", "A", "A-", "AAa ")),
     "app/routing/features.py _MAYBE_NAME": Listed(first_match, BOUNDED, ("_", "a_", "A", "aA")),
     "app/routing/features.py _MAYBE_DOTTED": Listed(first_match, BOUNDED, (".", ".a", ".a-")),

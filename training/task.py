@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from data import Prompt
@@ -18,7 +19,9 @@ MIN_SOURCES = {"word": 4, "other": 2}  # a word that few sources use identifies 
 # The regularisation of each kind of feature: a smaller scale pulls its weights more strongly towards 0.
 SCALES = {"word": 0.35, "pair": 0.3, "shape": 0.3, "list": 1.0}
 # Real traffic has more chat than the data, and chat that counts as code goes to a model that is bad at chat.
-BIAS = {"code": -0.3, "web_search": -0.25, "classification": 0.1, "general": 0.1}
+BIAS = {"code": -0.3, "web_search": -0.2, "summarisation": -0.2, "classification": -0.65, "general": 0.25}
+BANDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.01)  # of confidence
+CERTAIN = 0.9  # the confidence from which on a policy may trust a label
 # Facts that the data hardly show: (feature, label, points).
 PRIOR = (("#fence", "code", 1.5),)
 
@@ -39,7 +42,7 @@ class Fitted:
 
 def kind(name: str) -> str:
     """Return the kind of a feature by its name."""
-    if "=" in name and name[0] in "=<":
+    if name[0] == "=":
         return "word"
     if name == "#fence":
         return "list"  # it is enough to decide, unlike other shapes
@@ -101,6 +104,24 @@ def report(prompts: Sequence[Prompt], points: np.ndarray) -> list[str]:
     for source in sorted({p.source for p in prompts}):
         test = np.array([p.source == source for p in prompts])
         lines.append(f"| {source} | {test.sum()} | {(predicted[test] == truth[test]).mean():.3f} |")
+    return lines
+
+
+def reliability(prompts: Sequence[Prompt], points: np.ndarray) -> list[str]:
+    """Return the accuracy by confidence, and by source from CERTAIN on, as lines of Markdown."""
+    powers = np.exp(points - points.max(axis=1, keepdims=True))
+    confidence = (powers / powers.sum(axis=1, keepdims=True)).max(axis=1)
+    is_right = points.argmax(axis=1) == np.array([LABELS.index(p.task) for p in prompts])
+    lines = ["| confidence | prompts | mean confidence | accuracy |", "|---|---|---|---|"]
+    for low, high in pairwise(BANDS):
+        here = (confidence >= low) & (confidence < high)
+        numbers = f"{here.sum()} | {confidence[here].mean():.3f} | {is_right[here].mean():.3f}"
+        lines.append(f"| {low} to {min(high, 1.0)} | {numbers} |")
+    certain = confidence >= CERTAIN
+    lines += ["", f"| source left out | prompts at {CERTAIN} or more | accuracy there |", "|---|---|---|"]
+    for source in sorted({p.source for p in prompts}):
+        here = np.array([p.source == source for p in prompts]) & certain
+        lines.append(f"| {source} | {here.sum()} | {is_right[here].mean():.3f} |")
     return lines
 
 

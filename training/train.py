@@ -17,9 +17,9 @@ import numpy as np
 HOME = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(HOME))
 
-from cost import Cost  # noqa: E402
-from data import cost_rows, own_prompts, public_prompts  # noqa: E402
-from task import LABELS, Fitted, fit, left_out, report  # noqa: E402
+from cost import Cost, Own  # noqa: E402
+from data import cost_rows, own_levels, own_prompts, public_prompts  # noqa: E402
+from task import LABELS, Fitted, fit, left_out, reliability, report  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
 
 from app.routing import difficulty, features  # noqa: E402
@@ -27,12 +27,14 @@ from app.routing import difficulty, features  # noqa: E402
 SEED = 1
 ARTEFACT = HOME / "app" / "routing" / "weights.json"
 STEPS = 127  # a weight is an integer from -127 to 127
-MIN_STEPS = 2  # smaller weights are left out
+MIN_STEPS = 3  # smaller weights are left out
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="folder with task_dev.jsonl and cost_quality_dev.jsonl")
+    parser.add_argument(
+        "data", type=Path, help="folder with task_dev.jsonl, cost_quality_dev.jsonl, mmlupro_rows.jsonl"
+    )
     parser.add_argument("--figures", action="store_true", help="also print the figures with sources left out")
     arguments = parser.parse_args()
     with threadpool_limits(1):
@@ -40,26 +42,32 @@ def main() -> None:
 
 
 def build(folder: Path, figures: bool) -> None:
-    public, own = public_prompts(folder), own_prompts(Path(__file__).with_name("seeds.txt"), SEED)
+    public, own = public_prompts(folder), own_prompts(Path(__file__).parent, SEED)
     names = [features.features(prompt.text) for prompt in public]
     own_names = [features.features(prompt.text) for prompt in own]
     rows = cost_rows(folder)
-    cost = Cost(
-        rows,
-        [difficulty.signs(row["prompt"], "", is_code(row)) for row in rows],
-        {"hard": difficulty.HARD_WEIGHT},
+    levels = own_levels(Path(__file__).with_name("difficulty.txt"))
+    ordered = Own(
+        {
+            level: [difficulty.signs(text, task, task == "code") for text, task in texts]
+            for level, texts in levels.items()
+        }
     )
-    weights = cost.choose(np.ones(len(rows), dtype=bool))
+    cost = Cost(rows, [difficulty.signs(row["prompt"], "", is_code(row)) for row in rows], ordered)
+    everything = np.ones(len(rows), dtype=bool)
+    weights = cost.choose(everything)
     model = fit([*public, *own], [*names, *own_names])
     ARTEFACT.write_text(artefact(model, weights), encoding="utf-8")
     print(f"{ARTEFACT.name}: {ARTEFACT.stat().st_size} bytes; {len(public)} public and {len(own)} own prompts")
+    print(f"own prompts by difficulty: {sum(map(len, levels.values()))}, order {ordered.order(weights):.3f}; {weights}")
     if figures:
-        print(*report(public, left_out(public, own, names, own_names)), sep="\n")
-        print("\n| pair | APGR, data set left out | APGR, all |\n|---|---|---|")
-        left_out_apgr, all_apgr = cost.left_out(), cost.apgr(cost.score(weights), np.ones(len(rows), dtype=bool))
-        for pair, value in left_out_apgr.items():
-            print(f"| {pair} | {value:.3f} | {all_apgr[pair]:.3f} |")
-        print(f"| mean | {np.mean([*left_out_apgr.values()]):.3f} | {np.mean([*all_apgr.values()]):.3f} |")
+        points = left_out(public, own, names, own_names)
+        print(*report(public, points), "", *reliability(public, points), sep="\n")
+        score = cost.left_out_score()
+        print("\n| pair | APGR, data set left out |\n|---|---|")
+        print(*(f"| {pair} | {value:.3f} |" for pair, value in cost.apgr(score, everything).items()), sep="\n")
+        print("\n| data set alone, left out | APGR |\n|---|---|")
+        print(*(f"| {name} | {value:.3f} |" for name, value in cost.by_set(score).items()), sep="\n")
 
 
 def is_code(row: dict[str, object]) -> bool:

@@ -158,8 +158,9 @@ def task_sign_in_words(feature: str) -> str:
     """Return the name of a feature as readable text: `<tech` is `tech words at the start` (see features.py)."""
     prefix, colon, name = feature.rpartition(": ")
     place = ""
-    if name.startswith("<"):
-        name, place = name[1:], " at the start"
+    if name.startswith(("<", "1")):
+        place = " at the start" if name[0] == "<" else " first"
+        name = name[1:]
     elif name.endswith(">"):
         name, place = name[:-1], " at the end"
     if name.startswith("="):
@@ -167,7 +168,7 @@ def task_sign_in_words(feature: str) -> str:
     elif name.startswith("#size"):
         text = f"a length of {_length(int(name[5:]))}"
     elif name.startswith("#"):
-        text = f"shape: {name[1:]}"
+        text = f"shape: {_list(name[1:])}"
     elif name.endswith("*"):
         text = f"several {_list(name[:-1])} words"
     elif " " in name:
@@ -183,7 +184,8 @@ _LISTS = {
     "howto": "how-to", "weatherstrong": "clear weather", "nowstrong": "present time", "deictic": "demonstrative",
     "sortverb": "sorting", "labelnoun": "label", "qagen": "question-writing",
     "taskdef": "task-definition", "whichof": "which-of", "person": "personal",
-    "subject": "article and pronoun", "post": "office", "yearago": "history",
+    "subject": "article and pronoun", "post": "office", "yearago": "history", "text": "kind-of-text",
+    "item": "labelled-thing", "given": "a given text", "more": "further sentences", "bare": "no given text",
 }  # fmt: skip
 
 

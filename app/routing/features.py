@@ -1,9 +1,9 @@
 """Extract the features of a text that hint at its task.  Training and the running router share this code.
 
-Users name their task in their first or their last words, so only those are read, not the document between them.
-The name of a feature tells what was found, and where: `tech` an entry of that word list anywhere, `tech*` more than
-one entry, `<tech` in the opening words, `tech>` in the closing ones, `event+now` two lists together, `=word` and
-`=two words` the words themselves (`=word>` in the closing ones), `#fence` the shape of the text.
+The name of a feature tells what was found, and where (`ask.py` finds the ask): `tech` an entry of that word list in the
+ask, `tech*` more than one entry, `<tech` in its opening words, `1tech` in the first word that names something wanted,
+`tech>` in the closing words of the prompt, `event+now` two lists together, `given+summary` a list of the ask and that
+a text is given, `=word` and `=two words` the words themselves (`=word>` in the closing ones), `#fence` the shape.
 
 Half of the features have no weight, so the router builds no names: it looks up the keys of each form (`{}+{}`: pairs of
 lists) among the features with a weight.  The names are for training and for the evidence.
@@ -18,16 +18,19 @@ from collections.abc import Iterable, Mapping
 from itertools import chain, combinations, islice, pairwise
 from pathlib import Path
 
+from app.routing.ask import ends, given
 from app.routing.lexicon import Lexicon, is_wide, tokens
 
-HEAD_CHARS = 220
-TAIL_CHARS = 140
-LONG_CHARS = 300  # in a longer text, a short first or last line replaces the head or the tail
-MIN_LINE_CHARS = 10  # a shorter line, such as `Article:`, does not name a task
-OPENING_WORDS = 3
+OPENING_WORDS = 4
 SHAPE_CHARS = 1_500
 
 LEXICON = Lexicon(Path(__file__).with_name("lexicon_task.txt"))
+# The lists that name what the user wants; the first of them counts more than those after it.
+CONTENT = frozenset(
+    {"text", "summary", "gist", "shorten", "classify", "labelnoun", "polarity", "creative", "rewrite", "translate"}
+    | {"math", "food", "health", "weather", "news", "market", "event", "transport", "tech", "techweak", "codenoun"}
+    | {"qagen", "animals"}
+)
 
 Key = str | tuple[str, ...]
 Signals = Mapping[str, Iterable[Key]]  # the form of a name -> the keys that fill it
@@ -37,6 +40,12 @@ _NAME = re.compile(r"\b[a-z]{1,30}+(?:_[a-z]{1,30}|[A-Z][a-z]{1,30})")  # snake_
 _MAYBE_NAME = re.compile(r"[_A-Z](?<=[a-z].)[a-z]")
 _DOTTED = re.compile(r"[a-z]\w{0,30}\.[a-z]\w")  # foo.bar
 _MAYBE_DOTTED = re.compile(r"\.[a-z]\w")
+_FILE = re.compile(  # src/main.rs, package.json, Dockerfile
+    r"\w\.(?:py|js|jsx|ts|tsx|rs|go|rb|java|kt|cs|cpp|cc|[ch]|php|sh|sql|html|css|json|ya?ml|toml|xml|cfg|ini|gradle|lock"
+    r"|ipynb|env|tf|vue|swift|scala|pl|lua|md|conf|log)(?![\w.])|\b(?:Docker|Make|Jenkins|Gem|Proc)file\b|\bsrc/"
+)
+_MAYBE_FILE = re.compile(r"\.[a-z]|file\b|src/")
+_DIFF = ("diff --git", "\n@@ ", "\n+++ ", "Traceback (most", "\nOn branch ")
 _MIXED = re.compile(r"\b(?:[a-zA-Z]{1,20}\d|[A-Z]{3,20}\b)")  # utf8, DSA
 _MAYBE_MIXED = re.compile(r"[A-Z\d](?:(?<=[a-zA-Z]\d)|[A-Z]{2})")
 _NUMBER = re.compile(r"\d+")
@@ -71,11 +80,13 @@ def signals(text: str) -> Signals:
     head, tail = ends(text)
     first = tokens(head)
     lists = LEXICON.count(first, head)
+    body = given(text, head)
     keys: dict[str, Iterable[Key]] = {
-        "{}": [*lists, *shape(text, head, first)],
+        "{}": [*lists, *shape(text, head, first), f"#{body}"],
         "{}*": [name for name, count in lists.items() if count > 1],
         "<{}": LEXICON.count(first[:OPENING_WORDS]),
-        "{}+{}": combinations(sorted(lists), 2),
+        "1{}": LEXICON.first(first, CONTENT),
+        "{}+{}": [*combinations(sorted(lists), 2), *((body, name) for name in lists)],
         "={}": first,
         "={} {}": pairwise(first),
     }
@@ -98,7 +109,7 @@ def parse_name(name: str) -> tuple[str, Key]:
     """Return the form and the key of a name."""
     if name.startswith("#"):
         return "{}", name
-    begin, end = name[0] if name[0] in "<=" else "", name[-1] if name[-1] in "*>" else ""
+    begin, end = name[0] if name[0] in "<1=" else "", name[-1] if name[-1] in "*>" else ""
     joint = " " if begin == "=" else "+"
     keys = name[len(begin) : len(name) - len(end)].split(joint)
     form = begin + joint.join("{}" for _ in keys) + end
@@ -112,19 +123,9 @@ def words_of(feature: str, text: str) -> tuple[str, ...]:
     head, tail = ends(text)
     part = tail if feature.endswith(">") else head
     words = tokens(part)[:OPENING_WORDS] if feature.startswith("<") else tokens(part)
-    lists = feature.strip("<>*").split("+")
-    return tuple(dict.fromkeys(entry for name in lists for entry in LEXICON.entries(name, words, part)))
-
-
-def ends(text: str) -> tuple[str, str]:
-    """Return the opening and the closing words; of a long text its first and last line, if they are short."""
-    head, tail = text[:HEAD_CHARS], text[HEAD_CHARS:][-TAIL_CHARS:]
-    if len(text) > LONG_CHARS:
-        first = head.partition("\n")[0]
-        last = text[-TAIL_CHARS - 1 :].rstrip().rpartition("\n")[2]
-        head = first if len(first) > MIN_LINE_CHARS else head
-        tail = last if MIN_LINE_CHARS < len(last) <= TAIL_CHARS else tail
-    return head, tail
+    lists = feature.strip("<1>*").split("+")
+    entries = dict.fromkeys(entry for name in lists for entry in LEXICON.entries(name, words, part))
+    return tuple(entries)[: 1 if feature.startswith("1") else None]
 
 
 def shape(text: str, head: str, first: list[str]) -> list[str]:
@@ -150,6 +151,8 @@ def shape(text: str, head: str, first: list[str]) -> list[str]:
         "#digits": any(map(str.isdigit, first)),
         "#numbers": len(rare) >= 3 and _count(_NUMBER, beginning) >= 3,
         "#dotted": bool(_MAYBE_DOTTED.search(head) and _DOTTED.search(head)),
+        "#file": bool(_MAYBE_FILE.search(beginning) and _FILE.search(beginning)),
+        "#diff": any(mark in beginning for mark in _DIFF),
         "#mixed": bool(_MAYBE_MIXED.search(head) and _MIXED.search(head)),
         "#wide": is_wide(head),
         "#math": math,

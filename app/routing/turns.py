@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from app.routing.difficulty import HARD_WEIGHT, difficulty, signs
+from app.routing.difficulty import difficulty, signs
 from app.routing.features import signals
 from app.routing.lexicon import Lexicon, is_wide, tokens
 from app.routing.memo import Memo
@@ -180,7 +180,7 @@ CODE_JUDGE = Judge(code=99.0)  # a gap in a program
 def difficulty_points(text: str, task: str, probabilities: Mapping[str, float]) -> dict[str, float]:
     """Return the points that each sign of difficulty adds."""
     values, weights = signs(text, task, probabilities["code"]), MODEL.difficulty
-    return {name: value * weights.get(name, HARD_WEIGHT) for name, value in values.items()}
+    return {name: value * weights[name] for name, value in values.items()}
 
 
 def difficulty_of(text: str, task: str, probabilities: Mapping[str, float]) -> float:

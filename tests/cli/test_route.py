@@ -50,11 +50,11 @@ def rows(done: Result) -> list[dict[str, Any]]:
 def test_explain_reads_at_a_glance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "500")  # narrower ones fold the lines
     lines = flask(tmp_path, "route", "explain", "Fix this Python function").stdout.splitlines()
-    assert lines[0] == "task        code, confidence 1.00, runner-up general"
-    assert lines[1].startswith("            tech words (python) +4.2, code noun words (function) +2.4, tech")
-    assert lines[1].endswith(", demonstrative words at the start (this) -0.6")
-    assert lines[2] == "complexity  high, difficulty 0.20"
-    assert lines[3] == "            code +1.5, size -1.2"
+    assert lines[0] == "task        code, confidence 1.00, runner-up web_search"
+    assert lines[1].startswith("            tech words (python) +2.6, code noun words (function) +2.5, code noun")
+    assert lines[1].endswith(", demonstrative words (this) -0.4")
+    assert lines[2] == "complexity  medium, difficulty 0.13"
+    assert lines[3] == "            code +1.0, size -1.2"
     sender = "client=other  tools=false  purpose=interactive"
     text = "modality=text  family=qwen-coder  tokens=10"
     assert lines[4] == f"tags        sensitivity=normal  {text}  {sender}"

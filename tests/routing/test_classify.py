@@ -20,6 +20,7 @@ from app.routing.classify import classify, classify_text, evidence
 from app.types import COMPLEXITIES, FAMILIES, MODALITIES, TASKS, ChatRequest, Cuts, Dialect
 
 CASES = yaml.safe_load((Path(__file__).parent / "cases.yaml").read_text(encoding="utf-8"))
+HELD_OUT = yaml.safe_load((Path(__file__).parent / "held_out.yaml").read_text(encoding="utf-8"))
 OWN = yaml.safe_load((Path(__file__).parent / "own_prompts.yaml").read_text(encoding="utf-8"))
 HARD_PROOF = (
     "Prove that every continuous function on a compact metric space is uniformly continuous. Then give a rigorous "
@@ -181,17 +182,86 @@ def test_languages_do_not_collapse(task: str) -> None:
     assert len(wrong) <= 1, wrong
 
 
+@pytest.mark.parametrize(
+    ("kind", "task", "allowed"),
+    [
+        ("plain", "general", 7),
+        ("plain", "code", 1),
+        ("plain", "web_search", 0),
+        ("plain", "summarisation", 0),
+        ("plain", "classification", 0),
+        ("kinds", "summarisation", 2),
+        ("kinds", "classification", 1),
+        ("kinds", "web_search", 1),
+        ("kinds", "code", 0),
+        ("kinds", "general", 0),
+        *(("typos", task, 0) for task in OWN["typos"]),
+        *(("more_languages", task, 0) for task in OWN["more_languages"]),
+    ],
+)
+def test_own_prompts_of_more_kinds(kind: str, task: str, allowed: int) -> None:
+    wrong = [text for text in OWN[kind][task] if classify_text(text).task != task]
+    assert len(wrong) <= allowed, wrong
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "allowed"),
+    [
+        ("operations", "code", 4),
+        ("codebase", "code", 6),
+        ("everyday", "general", 1),
+        ("live", "web_search", 3),
+        ("timeless", "general", 2),
+        ("plain", "general", 1),
+        ("given", "summarisation", 2),
+        ("given", "classification", 1),
+        ("later", "code", 3),
+        ("later", "web_search", 2),
+        ("later", "general", 1),
+        ("later", "summarisation", 1),
+        ("later", "classification", 1),
+        ("unseen", "code", 13),
+        ("unseen", "web_search", 2),
+        ("unseen", "general", 1),
+        ("unseen", "summarisation", 3),
+        ("unseen", "classification", 3),
+    ],
+)
+def test_held_out_prompts(kind: str, task: str, allowed: int) -> None:
+    wrong = [text for text in HELD_OUT[kind][task] if classify_text(text).task != task]
+    assert len(wrong) <= allowed, wrong
+
+
+def test_what_is_not_recognised_is_not_certain() -> None:
+    """A policy that keeps code local lets prompts leave from a confidence of 0.9 on."""
+    asked = [(text, task) for kind in HELD_OUT.values() for task in kind for text in kind[task]]
+    wrong = [
+        (text, task) for text, task in asked if (tags := classify_text(text)).task != task and tags.confidence >= 0.9
+    ]
+    assert len(wrong) <= 1, wrong
+    assert [text for text, task in wrong if task == "code"] == []
+
+
 def test_own_prompts_by_complexity() -> None:
     low = [text for text in OWN["hard"] if classify_text(text).complexity == "low"]
     assert len(low) <= 2, low
     assert [text for text in OWN["easy"] if classify_text(text).complexity != "low"] == []
 
 
+def test_hard_prompts_stand_above_easy_and_plain_ones() -> None:
+    hard = [classify_text(text).difficulty for text in OWN["hard"]]
+    for kind in ("easy", "general", "web_search", "summarisation", "classification"):
+        others = [classify_text(text).difficulty for text in OWN[kind]]
+        above = sum(one > other for one in hard for other in others)
+        assert above / (len(hard) * len(others)) >= 0.97, kind
+
+
 def test_own_prompts_are_not_trained_on() -> None:
-    seeds = (Path(__file__).parents[2] / "training" / "seeds.txt").read_text(encoding="utf-8").lower().splitlines()
+    training = Path(__file__).parents[2] / "training"
+    seeds = {line for file in training.glob("*.txt") for line in file.read_text(encoding="utf-8").lower().splitlines()}
     own = [
         text
-        for kind in OWN.values()
+        for kind in (*OWN.values(), *HELD_OUT.values())
         for texts in (kind.values() if isinstance(kind, dict) else [kind])
         for text in texts
     ]

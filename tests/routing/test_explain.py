@@ -16,6 +16,8 @@ from tests import build
         ("tech*", "several tech words"),
         ("<tech", "tech words at the start"),
         ("tech>", "tech words at the end"),
+        ("1summary", "summary words first"),
+        ("given+summary", "a given text and summary words"),
         ("event+now", "event and now words"),
         ("=fix", '"fix"'),
         ("=c++>", '"c++" at the end'),
@@ -34,11 +36,18 @@ def test_signs_task_sign_in_words(feature: str, words: str) -> None:
     "prompt, sign, words",
     [
         ("Fix this Python function", "tech", ("python",)),
-        ("Fix this Python function", "codenoun+codeverb", ("function", "fix")),
-        ("Fix this Python function", "=this", ()),
+        ("Fix this Python function", "codeverb", ("fix",)),
+        ("Fix this Python function", "1tech", ("python",)),
+        ("Why is the sky blue?", "#asks", ()),
         ("今天北京天气怎么样", "now", ("今天",)),
         ("Prove the theorem", "hard", ("prove", "theorem")),
         ("Prove the theorem", "size", ()),
+        (
+            "If a train leaves at 8, how long after 9 until it stops, then waits?",
+            "steps",
+            ("if", "after", "until", "then"),
+        ),
+        ("How many apples cost 3 dollars?", "mathematics", ("cost", "dollars", "how many")),
     ],
 )
 def test_signs_name_the_words_that_spoke(prompt: str, sign: str, words: tuple[str, ...]) -> None:

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.routing import features as subject
+from app.routing.ask import ends
 from app.routing.classify import classify_text
+from app.routing.difficulty import signs, without_options
 from app.routing.features import features, parse_name, signals
 from app.routing.model import MODEL
 
@@ -59,7 +61,7 @@ def test_points_are_those_of_the_named_features(text: str) -> None:
         ("learn DSA now", {"#mixed"}),
         ("Which one? A) red B) blue", {"#options"}),
         ("1 and 2 and 3", {"#digits", "#numbers"}),
-        ("١ و ٢ و ٣", {"#digits", "#numbers"}),
+        ("١ و ٢ و ٣", {"#digits", "#numbers", "#wide"}),
         ("1 and 2", {"#digits"}),
         ("label these: red, green, blue", {"#colon", "#items"}),
         ("x^2 + $y$", {"#math"}),
@@ -70,7 +72,11 @@ def test_points_are_those_of_the_named_features(text: str) -> None:
         ("IMPORT JAVA things", {"#marks1", "#mixed"}),
         ("list\n- a\n- b", {"#dashes"}),
         ("要約して", {"#wide"}),
-        ('say "hi"', {"#quoted"}),
+        ('say "hi"', {"#quoted", "#bare"}),
+        ("summarize the book", {"#bare"}),
+        ("Summarize this: the council met on Monday", {"#colon", "#given"}),
+        ("Is it good? The room was clean and large.", {"#asks head", "#more"}),
+        ("The council met.\n\nWhat did it decide?", {"#asks", "#given"}),
     ],
 )
 def test_shapes(text: str, names: set[str]) -> None:
@@ -78,6 +84,45 @@ def test_shapes(text: str, names: set[str]) -> None:
     assert names <= found
     decided = {"#names1", "#calls1", "#dotted", "#mixed", "#options", "#numbers", "#math", "#fence", "#marks1", "#wide"}
     assert found & decided == names & decided
+
+
+@pytest.mark.parametrize(
+    ("text", "ask"),
+    [
+        ("Summarize this:\nThe council met on Monday.", "Summarize this:"),
+        ("The council met on Monday.\n\nWhat did it decide?", "What did it decide?"),
+        (
+            "The food was cold.\nWhat is the mood?\nOptions:\n- good\n- bad",
+            "What is the mood?\nOptions:\n- good\n- bad",
+        ),
+        ("Article: the council met.\nSummarize it", "Summarize it"),
+        ("x = 1\ny = x\nwhy is it 1?", "why is it 1?"),
+        ("The council met.\nThe bridge will be closed.", "The council met.\nThe bridge will be closed."),
+        ("昨日、市議会は予算を承認した。\n一文でまとめて", "一文でまとめて"),
+    ],
+)
+def test_the_ask_is_found(text: str, ask: str) -> None:
+    assert ends(text)[0] == ask
+
+
+@pytest.mark.parametrize(
+    ("text", "question"),
+    [
+        ("What is the boiling point of water?\nA. 90\nB. 100\nC. 110\nAnswer:", "What is the boiling point of water?"),
+        ("Which city is the capital of Peru? (A) Rome (B) Lima (C) Oslo", "Which city is the capital of Peru?"),
+        ("A. 1\nB. 2\nC. 3\nWhich of these is even?", "A. 1\nB. 2\nC. 3\nWhich of these is even?"),
+        ("Plan A) or plan B) is what we need.", "Plan A) or plan B) is what we need."),
+        ("Compare A, B and C.", "Compare A, B and C."),
+    ],
+)
+def test_options_do_not_make_a_question_longer(text: str, question: str) -> None:
+    assert without_options(text) == question
+    assert signs(text, "general", 0.0)["size"] == signs(question, "general", 0.0)["size"]
+
+
+@pytest.mark.parametrize("word", ["pyhton", "pyton", "pythhon", "fucntion", "sumarize", "databse", "tomorow", "wether"])
+def test_a_misspelt_word_counts(word: str) -> None:
+    assert subject.LEXICON.count([word])
 
 
 ODD = st.text(st.sampled_from("abAB_ .()[]{};=:,12\n-s'é漢٣\u00a0"), max_size=120)
