@@ -30,6 +30,7 @@ from demo.__main__ import MODEL_PYTHON
 ROOT = Path(__file__).resolve().parent.parent
 QUESTIONS = Path(__file__).with_name("questions.yaml")
 MOST_TOKENS = 40
+SHORT_CHARS = 100  # of an answer that should be a word of the question
 SAMPLE = {"temperature": 0.8}
 LABELS = ("prompt alone", "the answer", "+ log-probabilities", "+ one sample", "+ two samples", "+ all of them")
 
@@ -42,12 +43,18 @@ class Question:
     text: str
     right: tuple[str, ...]
     labels: tuple[str, ...] = ()
+    takes_first: bool = False  # the first number that an answer names counts
+    is_only: bool = False  # an answer must be short
 
     def is_right(self, answer: str) -> bool:
         """Return True when an answer names a right word, and no wrong label."""
-        return any(has(word, answer) for word in self.right) and not any(
-            has(label, answer) for label in self.labels if label not in self.right
-        )
+        if self.takes_first:
+            numbers = re.findall(r"\d+(?:\.\d+)?", answer)
+            return numbers[:1] == list(self.right)
+        if self.is_only and len(answer) > SHORT_CHARS:
+            return False
+        others = [label for label in self.labels if label not in self.right]
+        return any(has(word, answer) for word in self.right) and not any(has(label, answer) for label in others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +77,14 @@ def questions() -> list[Question]:
     """Return the questions of the file."""
     groups = yaml.safe_load(QUESTIONS.read_text("utf-8"))
     return [
-        Question(kind, group["ask"].replace("{}", str(item)), tuple(right.split("|")), tuple(group.get("labels", ())))
+        Question(
+            kind=kind,
+            text=group["ask"].replace("{}", str(item)),
+            right=tuple(right.split("|")),
+            labels=tuple(group.get("labels", ())),
+            takes_first=group.get("first", False),
+            is_only=group.get("only", False),
+        )
         for kind, group in groups.items()
         for item, right in group["items"].items()
     ]
@@ -79,7 +93,7 @@ def questions() -> list[Question]:
 @contextmanager
 def model_server(python: Path) -> Iterator[str]:
     """Start the model server, yield its address, and end it."""
-    command = [str(python), "-m", "demo.model_server", "--window", "1024"]
+    command = [str(python), "-m", "demo.model_server", "--window", "1024", "--threads", "1"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         try:
             assert server.stdout is not None

@@ -283,10 +283,12 @@ def main() -> None:
     known = list(zip(all_rows, evidence, more, strict=True))
     by_set = [judged(row, own, others, left_out[group_of(row)]) for row, own, others in known]
     by_model = [judged(row, own, others, left_out[row.model]) for row, own, others in known]
-    print(
-        *table("Weights of a training without the set (of MMLU-Pro: without the subject)", by_set, group_of), sep="\n"
+    tables = (
+        *table("Weights of a training without the set (of MMLU-Pro: without the subject)", by_set, lambda row: row.set),
+        *table("The same, by what was left out", by_set, group_of),
+        *table("Weights of a training without the model", by_model, lambda row: f"{row.set}, {row.model}"),
     )
-    print(*table("Weights of a training without the model", by_model, lambda row: f"{row.set}, {row.model}"), sep="\n")
+    print("\n".join(tables))
     times = microseconds(all_rows[::5])
     middle, slow = times[len(times) // 2], times[int(0.99 * len(times))]
     print(f"\nCPU time with one opinion: median {middle:.0f} µs, p99 {slow:.0f} µs")

@@ -1,6 +1,6 @@
 """Serve SmolLM2-135M-Instruct with llama.cpp's own HTTP server.
 
-python -m demo.model_server [--port 0] [--window 4096] [--parallel 1]
+python -m demo.model_server [--port 0] [--window 4096] [--parallel 1] [--threads 0]
 
 Both come as wheels (requirements-model.txt), so nothing is compiled and nothing is downloaded at start.  The first line
 on standard output is the address of the server; its log goes to standard error.
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="0 = any free port")
     parser.add_argument("--window", type=int, default=4096, help="context window in tokens, for each request")
     parser.add_argument("--parallel", type=int, default=1, help="number of requests at the same time")
+    parser.add_argument("--threads", type=int, default=0, help="number of threads; 0 = one for each core")
     options = parser.parse_args()
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -48,6 +49,8 @@ def main() -> None:
     settings.n_parallel = options.parallel
     settings.use_jinja = True  # the model's own chat template
     settings.endpoint_slots = settings.endpoint_metrics = True
+    if options.threads:
+        settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = options.threads
     server = xllamacpp.Server(settings)
     print(server.listening_address, flush=True)
     stopped.wait()

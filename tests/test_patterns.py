@@ -116,13 +116,7 @@ PATTERNS = {
         all_matches, BOUNDED, ("a, ", "a b, ", "a/", "a or ", "a b | ", "a ,", "aaaaaaaaaaaa ")
     ),
     "app/routing/answer/ask.py _HOW_MANY": Listed(first_match, BOUNDED, ("how many ", "how many more ", "wie ")),
-    "app/routing/answer/ask.py _NUMBER_ASK": Listed(first_match, BOUNDED, ("what is the ", "number ", "which ")),
-    "app/routing/answer/ask.py _DATE_ASK": Listed(first_match, BOUNDED, (" ", "what ", "what is the ", "\n")),
-    "app/routing/answer/ask.py _YES_NO": Listed(first_match, BOUNDED, ("yes ", "はい", "answer with ", "ja ")),
     "app/routing/answer/ask.py _YES_NO_START": Listed(match, ONE_PLACE, ("is", "est-ce")),
-    "app/routing/answer/ask.py _SHORT_ASK": Listed(first_match, BOUNDED, (" ", "one ", "a single ", "what is ")),
-    "app/routing/answer/ask.py _LONG_ASK": Listed(first_match, BOUNDED, ("how ", "how do ", "write")),
-    "app/routing/answer/ask.py _CODE_ASK": Listed(first_match, BOUNDED, ("`", "``", "code", "func")),
     "app/routing/answer/ask.py _OPTION_WORDS": Listed(first_match, BOUNDED, ("which ", "option", "choos")),
     "app/routing/answer/ask.py _QUOTED_LIST": Listed(first_match, BOUNDED, ("' ", "'or ", "',", "' or ")),
     "app/routing/answer/ask.py _SEPARATOR": Listed(all_matches, BOUNDED, (" ", ",", " or ", "  ,")),

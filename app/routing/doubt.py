@@ -117,7 +117,7 @@ def answer_space(ask: Ask, value: Value) -> int:
     do not."""
     if ask.space:
         return ask.space
-    if value.number is not None and ask.wants != "number" and not ask.noun and len(ask.numbers) > 1:
+    if value.number is not None and not ask.noun and len(ask.numbers) > 1:
         candidates = {read_number(text)[0] for text in ask.numbers}
         return len(candidates) if value.number.value in candidates else OPEN
     return OPEN

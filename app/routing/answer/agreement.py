@@ -20,7 +20,7 @@ from app.routing.answer.lists import WORDS
 from app.routing.answer.normal import folded, normal_words
 from app.routing.answer.numbers import Quantity, same_number
 from app.routing.answer.plain import tokens
-from app.routing.answer.reading import ToolCall, read_question
+from app.routing.answer.reading import ToolCall, read_question, text_of
 from app.routing.answer.value import Final, Value, final_of
 from app.types import JsonObject
 
@@ -50,8 +50,7 @@ def agreement(question: str, answer: object, second: object, request: JsonObject
 
 def asked(question: object, request: JsonObject | None) -> Ask:
     """Return what a question asks for; without a question, what the chat body asks for."""
-    text = question if isinstance(question, str) else ""
-    return ask_of(text or read_question(request).ask, request)
+    return ask_of(text_of(question) or read_question(request).ask, request)
 
 
 def compare(ask: Ask, first: Final, second: Final) -> Comparison:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from app.routing.answer import phrases
 from app.routing.answer.normal import normal_words, phrase, words_of
 from app.routing.answer.numbers import writes_comma
 from app.routing.answer.plain import plain, tokens
@@ -17,6 +18,8 @@ _READ_CHARS = 3_000  # of the beginning and of the end of a question
 _ENDS_CHARS = 600  # the words of a question are read at its ends …
 _NUMBERS_CHARS = 1_200  # … and its numbers at its end
 _OPTION_CHARS = 200
+_LAST_CHARS = 400  # the last sentence of a long question
+_QUESTION_MARKS = ("?", "？", "؟")
 _LETTERS = "ABCDEFGHIJKLMNOP"
 _OPTION = re.compile(r"(?:^|(?<=[\s;,(\[]))[(\[]?([A-Pa-p]|[1-9])(?:[)\]]|[.:](?=\s))[ \t]{0,4}", re.MULTILINE)
 _QUOTED = re.compile(r"[\"'“”‘’`«»]([^\"'“”‘’`«»\n]{1,40})[\"'“”‘’`«»]")
@@ -32,51 +35,12 @@ _ALTERNATIVES = re.compile(
     r"\s?,?\s(?:or|oder|ou|o|eller|lub|или|и)\s([^\W_][\w.-]{0,24})"
 )
 _HOW_MANY = re.compile(
-    r"(?i)\b(?:how many|how much|wie ?viele?|combien(?: de| d')?|cu[aá]nt[oa]s?|quant[eioa]s?|hoeveel|ile"
-    r"|skolko|сколько)\s(?:more |total |of the |different )?([^\W\d_]{2,20})?"
-)
-_NUMBER_ASK = re.compile(
-    r"(?i)\b(?:calculate|compute|what is the (?:sum|product|value|total|average|area|volume|probability"
-    r"|difference|remainder|number)|"
-    r"number only|as a number|berechne|rechne|calcul|calcula|berapa|what is [-\d(]|which number|percentage"
-    r"|what percent|solve)"
-    r"|多少|几个|いくつ|何個|몇"
-)
-_DATE_ASK = re.compile(
-    r"(?i)^\s{0,3}(?:when\b|wann\b|quand\b|cu[aá]ndo\b|quando\b|wanneer\b|kiedy\b|когда\b)|\b(?:what"
-    r"|which) (?:date|day|year|month|time)\b"
-    r"|\b(?:what is the date|on what date|welches datum|quelle date|qu[eé] fecha)\b|何日|いつ|几月"
-)
-_YES_NO = re.compile(
-    r"(?i)\byes\s?(?:or|/)\s?no\b|\btrue\s?(?:or|/)\s?false\b|\bja\s?(?:oder|/|of)\s?ne(?:in|e)\b"
-    r"|\boui ou non\b|\bs[ií] o no\b"
-    r"|\bsim ou n[aã]o\b|\bs[iì] o no\b|\btak (?:lub|czy) nie\b|\bда или нет\b|\brichtig oder falsch\b"
-    r"|\bvrai ou faux\b"
-    r"|\bverdadero o falso\b|是否|是不是|はい.{0,3}いいえ|answer (?:with )?[\"']?yes\b"
+    r"(?i)\b(?:how many|how much|wie ?viele?|combien(?: de| d')?|cu[aá]nt[oa]s?|quant[eioa]s?|hoeveel|ile|сколько)\s"
+    r"(?:more |total |of the |different )?([^\W\d_]{2,20})?"
 )
 _YES_NO_START = re.compile(
-    r"(?i)^(?:is|are|was|were|do|does|did|can|could|will|would|has|have|had|should|ist|sind|war|hat|haben"
-    r"|kann|gibt|wird|"
-    r"est-ce|est|sont|peut|es|son|est[aá]|puede|hay|[eé]|s[aã]o|pode|sono|pu[oò]|is|zijn|kan|czy|är|kan)\b"
-)
-_SHORT_ASK = re.compile(
-    r"(?i)\b(?:one|a single|single) (?:word|number|letter|term)\b|\b(?:name|word|number|city|address|answer"
-    r"|letter|title) only\b|\bonly the\b|"
-    r"\banswer briefly\b|\bin one word\b|\bnothing else\b|\bein(?:em)? wort\b|\bun seul mot\b"
-    r"|\buna (?:sola )?palabra\b|"
-    r"^\s{0,3}(?:who|whose|where|which|what is the|what's the|wer|wo|welche[rs]?|qui|où|quel(?:le)?|qui[eé]n"
-    r"|d[oó]nde|cu[aá]l|quem|onde|qual|chi|dove|wie|waar|welke|кто|где)\b"
-)
-_LONG_ASK = re.compile(
-    r"(?i)\b(?:write|draft|compose|essay|story|poem|explain|describe|discuss|compare|summari[sz]e|brainstorm"
-    r"|ideas|outline|"
-    r"list|plan|rewrite|review|why|how do|how does|how can|schreibe?|erkläre?|beschreibe|écris|explique"
-    r"|escribe|explica|escreva|scrivi|spiega|"
-    r"schrijf|напиши|объясни)\b|写|解释|説明|書いて"
-)
-_CODE_ASK = re.compile(
-    r"(?i)```|\b(?:function|script|program|query|regex|class|method|sql|bash|python|javascript|implement"
-    r"|refactor|code)\b"
+    r"(?i)(?:is|are|was|were|do|does|did|can|could|will|would|has|have|had|should|ist|sind|war|hat|haben|kann|gibt|wird|"
+    r"est-ce|est|sont|peut|es|son|est[aá]|puede|hay|[eé]|s[aã]o|pode|sono|pu[oò]|zijn|kan|czy|är)\b"
 )
 _OPTION_WORDS = re.compile(r"(?i)\b(?:options?|which of|choose|select|pick)\b")
 _QUOTED_LIST = re.compile(r"(?i)['\"”’`]\s?(?:,|/|or|oder|ou|o|или)\s?['\"“‘`]")
@@ -139,7 +103,7 @@ def _read(question: str) -> Ask:
     how_many = _HOW_MANY.search(text)
     words = normal_words(f"{text[:_ENDS_CHARS]} {text[-_ENDS_CHARS:]}")
     return Ask(
-        wants=_wants(text, options, labels, bool(how_many)),
+        wants=_wants(text, options, labels),
         options=options,
         labels={label: f" {' '.join(words_of(label))} " for label in labels},
         noun=(how_many[1] or "").lower() if how_many else "",
@@ -150,27 +114,33 @@ def _read(question: str) -> Ask:
     )
 
 
-def _wants(text: str, options: Sequence[object], labels: Sequence[str], counts: bool) -> str:
-    last = text[-400:].rsplit("\n", 1)[-1]
+def _wants(text: str, options: Sequence[object], labels: Sequence[str]) -> str:
+    """Return what a question asks for by its words.  The first kind that fits counts."""
+    words = phrases.words_of(text)
     if options:
         return "choice"
-    if _YES_NO.search(text):
+    if _asks("verdict", words):
         return "yes_no"
     if labels and not all(label[0].isdigit() for label in labels):
         return "label"
-    if counts or _NUMBER_ASK.search(text):
+    if _asks("number", words):
         return "number"
-    if _DATE_ASK.search(text):
+    if _asks("date", words):
         return "date"
-    if _YES_NO_START.match(text[:400] if len(text) <= 400 else last) and "?" in text[-3:]:
+    last = text[-_LAST_CHARS:].rsplit("\n", 1)[-1]
+    if text.endswith(_QUESTION_MARKS) and _YES_NO_START.match(text if len(text) <= _LAST_CHARS else last):
         return "yes_no"
-    if "json" in text.lower():
+    if b" json " in words:
         return "json"
-    if _SHORT_ASK.search(text):
+    if _asks("brief", words):
         return "short"
-    if _CODE_ASK.search(text):
+    if "```" in text or _asks("code", words):
         return "code"
-    return "long" if _LONG_ASK.search(text) else ""
+    return "long" if _asks("prose", words) else ""
+
+
+def _asks(kind: str, words: bytes) -> bool:
+    return phrases.pattern_of(f"asks-{kind}").search(words) is not None
 
 
 def _options(text: str) -> tuple[Option, ...]:
