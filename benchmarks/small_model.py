@@ -48,11 +48,10 @@ class Question:
 
     def is_right(self, answer: str) -> bool:
         """Return True when an answer names a right word, and no wrong label."""
-        if self.takes_first:
-            numbers = re.findall(r"\d+(?:\.\d+)?", answer)
-            return numbers[:1] == list(self.right)
-        if self.is_only and len(answer) > SHORT_CHARS:
+        if (self.is_only or self.takes_first) and len(answer) > SHORT_CHARS:
             return False
+        if self.takes_first:
+            return re.findall(r"\d+(?:\.\d+)?", answer)[:1] == list(self.right)
         others = [label for label in self.labels if label not in self.right]
         return any(has(word, answer) for word in self.right) and not any(has(label, answer) for label in others)
 
@@ -69,7 +68,7 @@ class Answer:
 
 def has(word: str, answer: str) -> bool:
     """Return True when a word stands in an answer; a chemical symbol must have its case."""
-    flags = 0 if len(word) <= 2 else re.IGNORECASE
+    flags = 0 if len(word) <= 2 and not word.islower() else re.IGNORECASE
     return re.search(rf"(?<![\w.]){re.escape(word)}(?!\w|[.,]\d)", answer, flags) is not None
 
 

@@ -26,6 +26,8 @@ from app.cli.table import folded, table
 from app.errors import NotAllowed, PolicyError, RequestError
 from app.redaction import excerpt, redact
 from app.routing import basis, names
+from app.routing.answer.comparable import comparable
+from app.routing.doubt import assess
 from app.routing.features import features, words_of
 from app.routing.locality import is_cloud_model, is_loopback_name
 from app.routing.purpose import acts
@@ -228,6 +230,19 @@ def repairing(*deltas: Mapping[str, Any]) -> Make:
     return make
 
 
+def judged(text: str) -> None:
+    """Judge a text as an answer, as a second opinion and as a question."""
+    assess("Which?\nA. x\nB. y", text, second=[text, text[1:]])
+    assess(text, "B", second="C")
+    comparable("", text, {"messages": [{"role": "user", "content": text}]})
+
+
+def judged_calls(size: int) -> Work:
+    calls = [{"function": {"name": "fg"[number % 2], "arguments": f'{{"a": {number}}}'}} for number in range(size)]
+    one, two = {"tool_calls": calls}, {"tool_calls": calls[::-1]}
+    return lambda: assess("?", one, second=two, logprobs=[-0.1] * size)
+
+
 def many_calls(size: int) -> Work:
     calls = [
         {"id": f"c{number}", "function": {"name": "fg"[number % 2], "arguments": '{"a":'}} for number in range(size)
@@ -399,6 +414,13 @@ BACKENDS: dict[str, Make] = {
         for what, deltas in STREAMS.items()
     },
     "answer: many calls": many_calls,
+    "doubt: statements": of_text(judged, "The answer is (B). "),
+    "doubt: equations": of_text(judged, "28 + 24 = 52, "),
+    "doubt: JSON": of_text(judged, '{"answer": ["'),
+    "doubt: LaTeX": of_text(judged, "\\frac{1}{\\sqrt{"),
+    "doubt: options": of_text(judged, "A. x, B or "),
+    "doubt: code": of_text(judged, "```/*'\"#"),
+    "doubt: many calls": judged_calls,
     "custom: spaces before the wrapper": unwrapped(" ", " "),
     "custom: no wrapper": unwrapped("x", "x"),
     "custom: letters": unwrapped('{"input":"', "a"),

@@ -108,7 +108,7 @@ PATTERNS = {
         all_matches, BOUNDED, ("1 > ", "1.1 < ", "1 is ", "1 is greater than ", "111111111111111.")
     ),
     "app/routing/answer/ask.py _OPTION": Listed(all_matches, BOUNDED, ("A) ", "(A", "A.\t", "\n\n", "A.  ")),
-    "app/routing/answer/ask.py _QUOTED": Listed(all_matches, BOUNDED, ("'a", '"', "'a' or ", "`a")),
+    "app/routing/answer/ask.py QUOTED": Listed(all_matches, BOUNDED, ("'a", '"', "'a' or ", "`a")),
     "app/routing/answer/ask.py _LISTED": Listed(
         all_matches, BOUNDED, ("label ", "one of the following ", "class: ", "either the ")
     ),

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from app.routing.answer.ask import Ask, ask_of
+from app.routing.answer.ask import QUOTED, Ask, ask_of
 from app.routing.answer.code import code_tokens, is_code
 from app.routing.answer.dates import same_moment
 from app.routing.answer.final import bounded, fenced, parsed
@@ -27,6 +27,7 @@ from app.types import JsonObject
 UNEQUAL = 0.4
 _SHORT_WORDS = 30
 _RANGE_CHARS = 60
+_FEW_WORDS = 4
 _YEAR_DIGITS = 4  # a year may be told beside a name
 _SHORT_CHARS = 400
 _ENDS_CHARS = 1_200  # of long texts
@@ -259,8 +260,21 @@ def _statements(ask: Ask, first: Final, second: Final) -> float | None:
     length = max(len(first.answer.text), len(second.answer.text))
     if not (first.statement.is_stated or second.statement.is_stated or length <= _SHORT_CHARS):
         return None
+    if (quoted := _quoted(ask, first.statement.text, second.statement.text)) is not None:
+        return quoted
     one, two = normal_words(first.statement.text), normal_words(second.statement.text)
     return _short(ask, one, two) if max(len(one), len(two)) <= _SHORT_WORDS else None
+
+
+def _quoted(ask: Ask, first: str, second: str) -> float | None:
+    """Compare the words that both texts put in quotes; None when one of them has no quotes around a new word."""
+    one, two = (
+        next((words for term in QUOTED.findall(text) if (words := normal_words(term)) and set(words) - ask.words), None)
+        for text in (first, second)
+    )
+    if ask.wants != "short" or not one or not two:
+        return None
+    return 1.0 if _stems(one) == _stems(two) else UNEQUAL * overlap(one, two)
 
 
 def _likeness(first: str, second: str) -> float:
@@ -279,6 +293,8 @@ def _short(ask: Ask, first: Sequence[str], second: Sequence[str]) -> float:
     numbers = {word for word in set(large) - set(small) if word[0].isdigit()}
     if is_part and all(len(number) == _YEAR_DIGITS for number in numbers):
         return 0.9 if len(large) <= 4 * len(small) + 4 else UNEQUAL
+    if ask.wants == "short" and len(large) > _FEW_WORDS and one[0] == two[0]:
+        return 0.7  # the answer comes first, and talk about it follows
     return UNEQUAL * overlap(one, two)
 
 

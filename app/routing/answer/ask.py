@@ -22,7 +22,7 @@ _LAST_CHARS = 400  # the last sentence of a long question
 _QUESTION_MARKS = ("?", "？", "؟")
 _LETTERS = "ABCDEFGHIJKLMNOP"
 _OPTION = re.compile(r"(?:^|(?<=[\s;,(\[]))[(\[]?([A-Pa-p]|[1-9])(?:[)\]]|[.:](?=\s))[ \t]{0,4}", re.MULTILINE)
-_QUOTED = re.compile(r"[\"'“”‘’`«»]([^\"'“”‘’`«»\n]{1,40})[\"'“”‘’`«»]")
+QUOTED = re.compile(r"[\"'“”‘’`«»]([^\"'“”‘’`«»\n]{1,40})[\"'“”‘’`«»]")
 _LISTED = re.compile(
     r"(?i)\b(?:labels?|categor(?:y|ies)|class(?:es)?|one of|choose from|choose between|either|kategorien?|classes?|"
     r"clases?|categor[ií]as?)\b(?:\s(?:the|following|these|are|is|these|options|labels|categories|below"
@@ -172,7 +172,7 @@ def _next(mark: str) -> str:
 def _labels(text: str) -> tuple[str, ...]:
     """Return the labels that a question lists: "as A, B or C", "labels: a, b, c", "'x' or 'y'"."""
     for part in dict.fromkeys((text[:600], text[-600:])):
-        quoted = _QUOTED.findall(part)
+        quoted = QUOTED.findall(part)
         if len(quoted) >= 2 and _QUOTED_LIST.search(part):
             labels = [label for label in quoted if len(label.split()) <= 4]
             if 2 <= len(set(labels)) <= 20:
