@@ -119,6 +119,8 @@ PATTERNS = {
     "app/routing/answer/ask.py _YES_NO_START": Listed(match, ONE_PLACE, ("is", "est-ce")),
     "app/routing/answer/ask.py _OPTION_WORDS": Listed(first_match, BOUNDED, ("which ", "option", "choos")),
     "app/routing/answer/ask.py _QUOTED_LIST": Listed(first_match, BOUNDED, ("' ", "'or ", "',", "' or ")),
+    "app/routing/answer/ask.py _OR_NOT": Listed(all_matches, BOUNDED, ("a", "a or ", "a or not ", "aa-")),
+    "app/routing/answer/ask.py _ANY_SEPARATOR": Listed(all_matches, BOUNDED, (" ", ",", " or ", "  ,")),
     "app/routing/answer/ask.py _SEPARATOR": Listed(all_matches, BOUNDED, (" ", ",", " or ", "  ,")),
     "app/routing/answer/code.py _TOKEN": Listed(
         all_matches, POSSESSIVE, ("/*", "/* *", "#", '"', '"\\', "'a", "--", "-- ", "a", "//")

@@ -24,11 +24,12 @@ _LETTERS = "ABCDEFGHIJKLMNOP"
 _OPTION = re.compile(r"(?:^|(?<=[\s;,(\[]))[(\[]?([A-Pa-p]|[1-9])(?:[)\]]|[.:](?=\s))[ \t]{0,4}", re.MULTILINE)
 QUOTED = re.compile(r"[\"'“”‘’`«»]([^\"'“”‘’`«»\n]{1,40})[\"'“”‘’`«»]")
 _LISTED = re.compile(
-    r"(?i)\b(?:labels?|categor(?:y|ies)|class(?:es)?|one of|choose from|choose between|either|kategorien?|classes?|"
-    r"clases?|categor[ií]as?)\b(?:\s(?:the|following|these|are|is|these|options|labels|categories|below"
-    r"|as)){0,4}\s{0,2}[:(\[]?\s{0,2}"
-    r"([^\n.?!()\[\]]{3,200})"
+    r"(?i)\b(?:labels?|categor(?:y|ies|[ií]as?|ize)|class(?:es|ify)?|one of|choose|select|pick|either|sentiment|decide"
+    r"|kategorien?|clases?|klassifizier\w{0,3})\b"
+    r"(?:[^:\n(\[]{0,60}[:(\[]|(?:\s(?:the|following|these|are|is|options|labels|categories|below|as|from|between)){0,4})"
+    r"\s{0,2}[(\[]?([^\n.?!()\[\]]{3,200})"
 )
+_OR_NOT = re.compile(r"(?i)\b([^\W\d_][\w-]{1,24}) or not \1\b")
 _ALTERNATIVES = re.compile(
     r"([^\W_][\w.-]{0,24}(?:\s[^\W_][\w-]{0,24})?(?:\s{0,2}[,/"
     r"|]\s{0,2}[^\W_][\w.-]{0,24}(?:\s[^\W_][\w-]{0,24})?){0,12})"
@@ -44,7 +45,8 @@ _YES_NO_START = re.compile(
 )
 _OPTION_WORDS = re.compile(r"(?i)\b(?:options?|which of|choose|select|pick)\b")
 _QUOTED_LIST = re.compile(r"(?i)['\"”’`]\s?(?:,|/|or|oder|ou|o|или)\s?['\"“‘`]")
-_SEPARATOR = re.compile(r"\s{0,2}[,/|;]\s{0,2}|\s(?:or|and|oder)\s")
+_SEPARATOR = re.compile(r"\s{0,2}[,;]\s{0,2}(?:(?:or|and|oder)\s)?|\s(?:or|and|oder)\s")
+_ANY_SEPARATOR = re.compile(r"\s{0,2}[,/|;]\s{0,2}|\s(?:or|and|oder)\s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ def _wants(text: str, options: Sequence[object], labels: Sequence[str]) -> str:
         return "choice"
     if _asks("verdict", words):
         return "yes_no"
-    if labels and not all(label[0].isdigit() for label in labels):
+    if labels and not all(label[0].isdigit() for label in labels) and not _asks("steps", words):
         return "label"
     if _asks("number", words):
         return "number"
@@ -177,14 +179,16 @@ def _labels(text: str) -> tuple[str, ...]:
             labels = [label for label in quoted if len(label.split()) <= 4]
             if 2 <= len(set(labels)) <= 20:
                 return _distinct(labels)
+        if match := _OR_NOT.search(part):
+            return _distinct([match[1], f"not {match[1]}"])
         if match := _LISTED.search(part):
-            items = [item.strip(" '\"`-") for item in _SEPARATOR.split(match[1])]
+            separator = _SEPARATOR if "," in match[1] or ";" in match[1] else _ANY_SEPARATOR
+            items = [item.strip(" '\"`-") for item in separator.split(match[1])]
             items = [item for item in items if item and len(item.split()) <= 4]
             if 2 <= len(items) <= 20:
                 return _distinct(items)
         for match in _ALTERNATIVES.finditer(part):
-            items = [*_SEPARATOR.split(match[1]), match[2]]
-            items = [item.split()[-1] for item in items if item.strip()]
+            items = [item.split()[-1] for item in (*_ANY_SEPARATOR.split(match[1]), match[2]) if item.strip()]
             if _is_ask(part, match.start()) and "not" not in items and "no" not in items and _same_sort(items):
                 return _distinct([item.rstrip(".") for item in items])
     return ()
