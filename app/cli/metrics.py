@@ -12,7 +12,7 @@ from flask.cli import AppGroup
 from app.beliefs.local import resolve
 from app.cli.common import counted, get_services, percent, print_json
 from app.cli.options import PositiveNumber, Span, as_json, since_option
-from app.cli.report import database_errors, no_rows, source_line
+from app.cli.report import database_errors, no_rows, partial_sums, source_line
 from app.cli.table import folded, shortened, table, usd
 from app.metrics.report import read_summary
 from app.metrics.servers import is_described
@@ -121,11 +121,8 @@ def _total(summary: JsonObject) -> Iterator[str]:
         unpriced = f" ({', '.join(savings['unpriced'])}: no price)" if savings["unpriced"] else ""
         yield f"saved {saved} against {savings['against']}{unpriced}"
     yield from _refusals(summary)
-    if summed := summary.get("summed"):
-        yield (
-            f"the numbers hold {summed['share']:.1%} of the calls, those since {summed['since']}: "
-            "the router sums up the older ones in the background while it runs"
-        )
+    if partial := partial_sums(summary):
+        yield partial
     if summary["rows_dropped"]:
         yield f"{summary['rows_dropped']} calls are missing: the router could not write the database"
 

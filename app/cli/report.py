@@ -11,6 +11,7 @@ from app.cli.table import folded
 from app.metrics.queries import Source
 from app.metrics.store import Store
 from app.storage import NoDatabase, StoreError
+from app.types import JsonObject
 from app.words import utc
 
 
@@ -36,6 +37,16 @@ def source_line(source: Source) -> str:
     """Return the first line of a report: the database, and the time of its oldest row."""
     since = "it holds no rows" if source.oldest_ms is None else f"rows since {utc(source.oldest_ms)}"
     return folded("", f"{source.database}: {since}", 0)
+
+
+def partial_sums(report: JsonObject) -> str:
+    """Return the line of a report that leaves rows out, because the router has not summed them up yet; else ""."""
+    if not (summed := report.get("summed")):
+        return ""
+    return (
+        f"the numbers hold {summed['share']:.1%} of the calls, those since {summed['since']}: "
+        "the router sums up the older ones in the background while it runs"
+    )
 
 
 def no_rows(source: Source, begin_ms: int) -> str | None:

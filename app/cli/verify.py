@@ -9,7 +9,7 @@ from flask.cli import AppGroup
 
 from app.cli.common import counted, get_services, percent, print_json
 from app.cli.options import Span, as_json, since_option
-from app.cli.report import database_errors, no_rows, source_line
+from app.cli.report import database_errors, no_rows, partial_sums, source_line
 from app.cli.table import folded, usd
 from app.cli.tune import verify_tune
 from app.metrics.judged import judged_report
@@ -53,6 +53,8 @@ def verify_report(since: Span, as_json: bool) -> None:
         return
     click.echo(no_rows(source, begin_ms) or source_line(source))
     click.echo("\n".join(_lines(report, utc(begin_ms))))
+    if partial := partial_sums(window.summed.document()):
+        click.echo(folded("", partial, 0))
 
 
 def _lines(report: JsonObject, since: str) -> Iterator[str]:

@@ -692,8 +692,11 @@ def test_a_database_that_nobody_summed_up(good: Run, tmp_path: Path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(windows, "_EXACT_ROWS", 10)
         patch.setattr(rollup, "_FRESH_ROWS", 10)
-        summary = good("metrics", "summary", "--since", "60d").stdout
-    assert "the numbers hold 0.7% of the calls, those since " in " ".join(summary.split())
+        reports = [
+            good(*command, "--since", "60d").stdout for command in (("metrics", "summary"), ("verify", "report"))
+        ]
+    for report in reports:
+        assert "the numbers hold 0.7% of the calls, those since " in " ".join(report.split())
     assert good("metrics", "prune").exit_code == 0
     assert rows(tmp_path / "metrics.db") == 5
 
