@@ -384,7 +384,7 @@ def test_route_explain_decides_by_what_was_measured(run: Run, tmp_path: Path) ->
 def test_route_explain_as_json(good: Run) -> None:
     document = json.loads(good("route", "explain", "hi", "--sensitivity", "high", "--json").output)
     assert list(document) == [
-        "classification", "evidence", "route", "targets", "trace", "calls", "mirrors", "never",
+        "classification", "evidence", "route", "targets", "trace", "calls", "mirrors", "verify", "never",
         "sensitivity_reason",
         "conversation",
     ]  # fmt: skip
