@@ -18,6 +18,8 @@ from app.wire import translator
 from app.wire.answer import Answer
 from app.wire.chat import request as chat
 from app.wire.json_body import read_object
+from app.wire.messages import request as messages
+from app.wire.messages.body import MessagesBody
 from app.wire.responses import request as responses
 from app.wire.responses.body import ResponsesBody
 from app.wire.translator import ReplyContext
@@ -60,7 +62,12 @@ def backend() -> Iterator[Callable[..., Backend]]:
 
 def request(*, wants: bool = True, client: Wire = Wire.CHAT, stream: bool = False, **members: Any) -> ChatRequest:
     body: Body
-    if client is Wire.RESPONSES:
+    if client is Wire.MESSAGES:
+        turns = [{"role": "user", "content": "hi"}]
+        document = {"messages": turns, "max_tokens": 100, "stream": stream, **members}
+        received = read_object(json.dumps(document).encode())
+        body = MessagesBody(messages.parse(received.document), received)
+    elif client is Wire.RESPONSES:
         raw = json.dumps({"input": "hi", "stream": stream, **members}).encode()
         received = read_object(raw)
         body = ResponsesBody(responses.parse(received.document), received=received)
@@ -94,7 +101,7 @@ def sent_to_client(reply_: Whole | Stream, asked: ChatRequest) -> bytes:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("client", [Wire.CHAT, Wire.RESPONSES])
+@pytest.mark.parametrize("client", [Wire.CHAT, Wire.RESPONSES, Wire.MESSAGES])
 @pytest.mark.parametrize("kind", GIVES)
 def test_the_client_gets_the_same_bytes(
     kind: str, client: Wire, stream: bool, server: Callable[..., Upstream], backend: Callable[..., Backend]

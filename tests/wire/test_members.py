@@ -11,6 +11,9 @@ from app.types import Body, ChatRequest, Dialect, Wire
 from app.wire import translator
 from app.wire.chat import request as chat
 from app.wire.chat.members import WithMembers, with_members, without_members
+from app.wire.json_body import read_object
+from app.wire.messages import request as messages
+from app.wire.messages.body import MessagesBody
 from app.wire.opinion import opinion_of
 from app.wire.responses.body import ResponsesBody
 from tests.wire.streams import request as responses_request
@@ -58,10 +61,18 @@ def test_over_chat(sent: str, members: dict[str, Any], expected: str) -> None:
     assert body.original == chat_body(sent).original
 
 
+def messages_body(**members: Any) -> MessagesBody:
+    turns = [{"role": "user", "content": "hello"}]
+    received = read_object(json.dumps({"model": "x", "max_tokens": 9, "messages": turns, **members}).encode())
+    return MessagesBody(messages.parse(received.document), received)
+
+
 BODIES: dict[str, Body] = {
     "chat": chat_body(f'{{"model": "x", {HELLO}, "temperature": 0, "max_tokens": 9, "options": {{"top_k": 3}}}}'),
     "developer": chat_body('{"messages": [{"role": "user", "content": "a"}, {"role": "developer", "content": "b"}]}'),
     "tools": chat_body(json.dumps({"messages": [{"role": "user", "content": "a"}], "tools": [TOOL], "seed": 5})),
+    "messages": messages_body(system="be brief", temperature=0.3),
+    "messages with tools": messages_body(tools=[{"name": "f", "input_schema": {"type": "object"}}], stream=True),
     "responses": ResponsesBody(responses_request(instructions="be brief", temperature=0.1, max_output_tokens=20)),
     "responses with a schema": ResponsesBody(
         responses_request(text={"format": {"type": "json_schema", "name": "s", "schema": {"type": "object"}}})
@@ -147,6 +158,15 @@ def test_an_opinion_is_one_whole_reply_that_is_not_stored(sample: bool) -> None:
     assert body["messages"] == [{"role": "user", "content": "a"}]
     plain = opinion_body({}, sample=sample)
     assert not {"n", "store", "stream", "logprobs"} & plain.keys()
+
+
+def test_an_opinion_on_a_request_of_the_messages_api_is_a_chat() -> None:
+    body = messages_body(system="be brief", stream=True, temperature=0.1)
+    opinion = opinion_of(request(body), sample=True)
+    sent = json.loads(opinion.body.encode("m", Dialect(), stream=False))
+    assert (opinion.wire, opinion.stream, "stream" in sent) == (Wire.CHAT, False, False)
+    assert sent["messages"] == [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]
+    assert (sent["temperature"], sent["seed"], sent["max_tokens"]) == (0.6, 1, 9)
 
 
 def test_an_opinion_on_a_request_of_the_responses_api_is_a_chat() -> None:
