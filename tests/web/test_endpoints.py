@@ -167,7 +167,7 @@ def test_a_dry_run_calls_nothing(client: Client, tmp_path: Path) -> None:
     fakes = [replace_backend(made, name) for name in ("parrot", "cloud")]
     answer = made.post("/v1/route", json={"model": "cloud", **CHAT})
     assert list(answer.json) == [
-        "lane", "classification", "evidence", "route", "targets", "trace", "calls", "mirrors", "never",
+        "lane", "classification", "evidence", "route", "targets", "trace", "calls", "mirrors", "verify", "never",
         "sensitivity_reason",
         "conversation",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The judgement of one answer by the rules of its route."""
+"""The doubt of an answer stands in its row when there is evidence about it."""
 
 from __future__ import annotations
 
