@@ -102,7 +102,7 @@ class Stream:
         self._key = key
         self._private = private
         self._watch = WIRES[wire].watch()
-        self._collector: Collector | None = None
+        self.collector: Collector | None = None  # of the answer, while the stream passes
         self._pieces = [*first_pieces]  # read before the stream was returned
         self._is_over = False
         for piece in first_pieces:
@@ -132,16 +132,16 @@ class Stream:
 
     def collect(self) -> None:
         """Collect the answer while the stream passes.  Call this before the first piece is taken."""
-        self._collector = WIRES[self.wire].collect()
+        self.collector = WIRES[self.wire].collect()
         for piece in self._pieces:
-            self._collector.feed(piece)
+            self.collector.feed(piece)
 
     @property
     def answer(self) -> Answer | None:
         """Return the answer that was collected until now; None when it was not, or when it is too long."""
-        if self._collector is None or self._collector.is_full:
+        if self.collector is None or self.collector.is_full:
             return None
-        answer = self._collector.answer
+        answer = self.collector.answer
         return dataclasses.replace(answer, logprobs=self.logprobs or answer.logprobs)
 
     def wait_for_first(self, deadline: float, model: str = "") -> None:
@@ -200,8 +200,8 @@ class Stream:
             problem = transport_error(error, self._config)
             raise self._broken(f"the backend's stream broke: {problem.message}", problem.kind) from None
         self._watch.feed(piece)
-        if self._collector is not None:
-            self._collector.feed(piece)
+        if self.collector is not None:
+            self.collector.feed(piece)
         if not piece:
             return self._ending()
         if self._watch.error is not None or self._watch.failure:

@@ -9,7 +9,7 @@ from app.backends.reply import Stream
 from app.call import Call, RecordedStream
 from app.errors import StreamInterrupted
 from app.types import Verdict
-from app.wire.answer import Answer, Collector
+from app.wire.answer import Answer
 
 Conclude = Callable[[Answer | None], Verdict]
 """A function that gets the answer of a stream before its last piece is sent, and returns the verdict for the record;
@@ -44,12 +44,9 @@ class HeldChunks:
 class ReadStream(RecordedStream):
     """Send a stream as it comes, after the pieces that were held, and read its answer."""
 
-    def __init__(
-        self, stream: Stream, call: Call, collector: Collector, conclude: Conclude, held: Iterable[bytes] = ()
-    ) -> None:
-        """`collector` has read the pieces in `held`."""
+    def __init__(self, stream: Stream, call: Call, conclude: Conclude, held: Iterable[bytes] = ()) -> None:
+        """Take a stream that collects its answer."""
         super().__init__(stream, call)
-        self._collector = collector
         self._conclude = conclude
         self._held = deque(held)
         self._conclusion: Verdict | None = None
@@ -58,13 +55,11 @@ class ReadStream(RecordedStream):
         if self._held:
             return self._held.popleft()
         piece = super().__next__()
-        self._collector.feed(piece)
         if self._stream.has_end:
             self._verdict()
         return piece
 
     def _verdict(self, *, is_complete: bool = True) -> Verdict:
         if self._conclusion is None:
-            is_known = is_complete and not self._collector.is_full
-            self._conclusion = self._conclude(self._collector.answer if is_known else None)
+            self._conclusion = self._conclude(self._stream.answer if is_complete else None)
         return self._conclusion

@@ -8,8 +8,7 @@ from math import inf
 from app.backends.reply import NothingYet, Stream, Whole
 from app.errors import StreamInterrupted
 from app.types import JsonObject, Verification
-from app.wire import WIRES
-from app.wire.answer import Answer
+from app.wire.answer import Answer, Collector
 
 
 class Hold:
@@ -19,8 +18,8 @@ class Hold:
         self.pieces: list[bytes] = []
         self.broken: StreamInterrupted | None = None  # the stream ended with it, before its answer was complete
         self.began = time.monotonic()
-        self.collector = WIRES[reply.wire].collect()
         self._reply = reply
+        reply.collect()
         self._rules = rules
         self._to_its_end = _must_be_whole(chat)  # whatever its length
 
@@ -32,9 +31,10 @@ class Hold:
     @property
     def limit(self) -> str:
         """Return the limit at which an answer is sent before its end."""
-        if self.collector.is_full:
+        collector = self._collector
+        if collector is None or collector.is_full:
             return "it is too long"
-        is_long = self.collector.tokens > self._rules.max_hold_tokens
+        is_long = collector.tokens > self._rules.max_hold_tokens
         return f"over {self._rules.max_hold_tokens} tokens" if is_long else f"held for {self._rules.max_hold_ms:g} ms"
 
     @property
@@ -43,23 +43,22 @@ class Hold:
         return max(0.0, self._deadline - time.monotonic())
 
     @property
-    def answer(self) -> Answer:
-        """Return the answer, as far as it has arrived."""
-        if isinstance(self._reply, Whole):
-            return WIRES[self._reply.wire].answer(self._reply.document)
-        return self.collector.answer
+    def _collector(self) -> Collector | None:
+        return None if isinstance(self._reply, Whole) else self._reply.collector
 
     @property
     def _deadline(self) -> float:
         return self.began + self._rules.max_hold_ms / 1000
 
-    def read(self) -> bool:
-        """Read the reply to its end.  Return False when it must be sent before."""
-        if isinstance(self._reply, Whole):
-            return True
+    def read(self) -> Answer | None:
+        """Read the reply to its end, and return its answer.  Return None when it must be sent before, or is too long to
+        be judged."""
+        return self._reply.answer if isinstance(self._reply, Whole) or self._has_read(self._reply) else None
+
+    def _has_read(self, stream: Stream) -> bool:
         while self._may_go_on():
             try:
-                piece = self._reply.next_before(inf if self._to_its_end else self._deadline)
+                piece = stream.next_before(inf if self._to_its_end else self._deadline)
             except StopIteration:
                 return True
             except NothingYet:
@@ -69,14 +68,13 @@ class Hold:
                 self.broken = error
                 return True
             self.pieces.append(piece)
-            self.collector.feed(piece)
         return False
 
     def _may_go_on(self) -> bool:
         """Return True while no limit is reached.  Calls of tools are held to their end: half of one is of no use, and a
         client may run it."""
-        collector = self.collector
-        if collector.is_full:
+        collector = self._collector
+        if collector is None or collector.is_full:
             return False
         self._to_its_end = self._to_its_end or collector.has_tool_call
         return self._to_its_end or (collector.tokens <= self._rules.max_hold_tokens and self.left_s > 0)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from functools import partial
 
-from app.backends.reply import Stream, Whole
+from app.backends.reply import Whole
 from app.dispatch import Opened, described
 from app.routing.judgement import Exchange, Ruling, can_change, judge
 from app.services import Services
 from app.types import ChatRequest, Outcome, Plan, Reply, Step, Verdict, VerificationPlan, Verified
-from app.verification.chunks import Conclude, HeldChunks, ReadStream
+from app.verification.chunks import HeldChunks, ReadStream
 from app.verification.escalation import escalate
 from app.verification.hold import Hold
 from app.verification.opinion import Opinion
-from app.wire import WIRES
 from app.wire.answer import Answer
 
 
@@ -42,10 +42,11 @@ class Judging:
         reply, call = self._first.reply, self._first.call
         conclude = partial(self._with_fault, Verdict(verified=Verified.OBSERVED))
         if isinstance(reply, Whole):
-            call.end(reply, verdict=conclude(_answer_of(reply)))
+            call.end(reply, verdict=conclude(reply.answer))
             return described(self._first, self._decision, None)
         call.begin()
-        return described(self._first, self._decision, self._read_stream(self._first, conclude))
+        reply.collect()
+        return described(self._first, self._decision, ReadStream(reply, call, conclude))
 
     def _with_fault(self, verdict: Verdict, answer: Answer | None) -> Verdict:
         fault = self._exchange(answer).fault if answer is not None else None
@@ -58,14 +59,15 @@ class Judging:
         breaks and no other target answers."""
         reply, call = self._first.reply, self._first.call
         try:
-            if isinstance(reply, Stream):
+            if not isinstance(reply, Whole):
                 call.begin()
             show(described(self._first, self._decision, HeldChunks(())))
             hold = Hold(reply, self._rules, self._request.body.chat)
-            if not hold.read():
+            answer = hold.read()
+            if answer is None:
                 return self._released(hold)
             call.complete(reply)
-            return self._judged(hold)
+            return self._judged(hold, answer)
         except BaseException:  # the client disconnected, or the worker stops
             reply.close()
             call.end(reply, Outcome.CANCELLED)
@@ -76,12 +78,16 @@ class Judging:
         self._opinion.stop()
         verdict = Verdict(verified=Verified.RELEASED, held_ms=hold.ms)
         self._note(f"the answer of {self._name} is sent before its end: {hold.limit}")
-        conclude = partial(self._with_fault, verdict)
-        chunks = self._read_stream(self._first, conclude, hold)
+        reply, call = self._first.reply, self._first.call
+        if isinstance(reply, Whole):
+            call.end(reply, verdict=verdict)
+            return described(self._first, self._decision, None, verdict)
+        chunks = ReadStream(reply, call, partial(self._with_fault, verdict), hold.pieces)
         return described(self._first, self._decision, chunks, verdict)
 
-    def _judged(self, hold: Hold) -> Reply:
-        exchange = self._exchange(hold.answer, is_whole=hold.broken is None)
+    def _judged(self, hold: Hold, answer: Answer) -> Reply:
+        time.sleep(0)  # let other requests run, here and below: each step may take some ms
+        exchange = self._exchange(answer, is_whole=hold.broken is None)
         ruling = judge(exchange, self._opinion.message)
         if self._opinion.message is None and can_change(exchange, ruling):
             second = self._opinion.get(hold.left_s)
@@ -118,11 +124,12 @@ class Judging:
         """Return the reply of the stronger target.  It gets the rest of the loop when its answer calls tools."""
         reply, call = stronger.reply, stronger.call
         if isinstance(reply, Whole):
-            self._remember_calls(_answer_of(reply))
+            self._remember_calls(reply.answer)
             call.end(reply)
             return described(stronger, self._decision, None, verdict)
         call.begin()
-        return described(stronger, self._decision, self._read_stream(stronger, self._remember_calls), verdict)
+        reply.collect()
+        return described(stronger, self._decision, ReadStream(reply, call, self._remember_calls), verdict)
 
     def _remember_calls(self, answer: Answer | None) -> Verdict:
         if answer is not None and self._services.tool_loops is not None:
@@ -138,12 +145,6 @@ class Judging:
     def _note(self, outcome: str) -> None:
         self._first.steps.append(Step("verify", outcome))
 
-    def _read_stream(self, opened: Opened, conclude: Conclude, hold: Hold | None = None) -> ReadStream:
-        """Return the stream of an open reply, whose answer is read while it passes."""
-        assert isinstance(opened.reply, Stream)
-        collector = hold.collector if hold else WIRES[opened.reply.wire].collect()
-        return ReadStream(opened.reply, opened.call, collector, conclude, hold.pieces if hold else ())
-
     def _end_first(self, hold: Hold, verdict: Verdict) -> None:
         """Write the record of the first call.  A call whose stream broke has failed."""
         first, broken = self._first, hold.broken
@@ -153,18 +154,14 @@ class Judging:
             first.call.end(first.reply, Outcome.ERROR, broken.kind, verdict)
 
     def _exchange(self, answer: Answer, *, is_whole: bool = True) -> Exchange:
-        reply, tags = self._first.reply, self._plan.tags
+        tags = self._plan.tags
         return Exchange(
             chat=self._request.body.chat,
             message=answer.message,
             finish=answer.finish,
-            logprobs=reply.logprobs or answer.logprobs,
+            logprobs=answer.logprobs,
             rules=self._rules,
             difficulty=tags.difficulty if tags else None,
             is_sample=self._verification.is_sample,
             is_whole=is_whole,
         )
-
-
-def _answer_of(reply: Whole) -> Answer:
-    return WIRES[reply.wire].answer(reply.document)

@@ -6,14 +6,12 @@ import dataclasses
 
 import gevent
 
-from app.backends.reply import Whole
 from app.call import Call
 from app.errors import BackendError
 from app.routing.answer.comparable import may_compare
 from app.routing.expected import expected_time
 from app.services import Services
 from app.types import ChatRequest, JsonDict, Kind, Lane, Plan, Reason, Target, VerificationPlan, Why
-from app.wire import WIRES
 from app.wire.opinion import opinion_of
 
 
@@ -61,8 +59,7 @@ class Opinion:
             self._had_place = call.is_recorded
             return
         call.end(reply)
-        assert isinstance(reply, Whole)  # no client waits for it, so it is no stream
-        self.message = WIRES[reply.wire].answer(reply.document).message
+        self.message = reply.answer.message if reply.answer else None
 
 
 def _is_comparable(plan: Plan) -> bool:

@@ -16,7 +16,7 @@ from app.types import Environ
 from app.web.surface import Api
 
 _EXPOSED_HEADERS = (
-    "X-LLR-Request-Id, X-LLR-Backend, X-LLR-Model, X-LLR-Route, X-LLR-Pool, "
+    "X-LLR-Request-Id, X-LLR-Backend, X-LLR-Model, X-LLR-Route, X-LLR-Pool, X-LLR-Verified, "
     "X-LLR-Fallback-For, X-LLR-Pin, X-LLR-Sensitivity-Reason, X-LLR-Trace, "
     "X-Request-Id"
 )

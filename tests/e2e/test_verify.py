@@ -23,7 +23,6 @@ pytestmark = pytest.mark.e2e
 
 QUESTION = "How many apples are left when 50 apples are shared by 8 children?"
 RIGHT, WRONG, STRONG = "The answer is 42.", "The answer is 43.", "The answer is 44."
-PROSE = "Each of the children gets the same number of apples, and the rest stays in the basket. " * 3
 TIMEOUTS = {"connectMs": 2000, "firstByteMs": 20000, "idleMs": 20000}
 
 
@@ -51,7 +50,7 @@ class Stage:
             "frontier": {**hosted, "endpoint": f"{self.frontier.url}/v1"},
         }
         for name, keys in self.backends.items():
-            backends[name] |= keys
+            backends[name] = {key: value for key, value in {**backends[name], **keys}.items() if value is not None}
         rules = {name: value for name, value in {**self._verify, **verify}.items() if value is not None}
         return {"backends": backends, "routes": [{"default": "local", "fallback": "frontier", "verify": rules}]}
 
@@ -70,9 +69,9 @@ class Stage:
             model["loaded"]
             for server in self.router.get("/v1/metrics").json["servers"]
             for model in server["models"]
-            if server["backend"] != "frontier"
+            if server["backend"] == "twin"
         ]
-        wait_until(lambda: models() == [True, True], 10, "facts")
+        wait_until(lambda: models() == [True], 10, "facts")
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
@@ -221,6 +220,52 @@ def test_two_samples_of_one_model(stage):
     assert second["seed"] and second["messages"] == first["messages"]
 
 
+@pytest.mark.parametrize("ask", WAYS)
+@pytest.mark.parametrize(("logprobs", "verified"), [((-0.001,), "kept"), ((-5.0,), "escalated confidence")])
+def test_the_probabilities_of_the_tokens_are_asked_for_and_taken_out(tmp_path, ask, logprobs, verified):
+    running = Stage(tmp_path / "router", second=None, by=["structure", "confidence"], doubt=0.5)
+    running.local.logprobs = logprobs
+    running.backends["local"] = {"type": "llamacpp", "api": None}
+    with running:
+        answer, text = ask(running)
+        assert answer.headers["X-LLR-Verified"] == verified
+        assert text == (RIGHT if verified == "kept" else STRONG)
+        assert running.local.chats[-1].json["logprobs"] is True
+        assert b'"logprob"' not in answer.body
+        assert not any("logprobs" in request.json for request in running.frontier.chats)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("differs", [False, True])
+def test_backends_that_speak_the_responses_api(tmp_path, stream, differs):
+    running = Stage(tmp_path / "router", by=["structure"], second=None)
+    running.backends["local"] = {"responses": "native"}
+    with running:
+        text = "I'm sorry, but I can't help with that." if differs else RIGHT
+        running.local.script(native_stream(text) if stream else reply(200, native_document(text)), path="/responses")
+        answer, said = (responses_stream if stream else responses)(running)
+        assert answer.headers["X-LLR-Verified"] == ("escalated structure" if differs else "kept")
+        assert said == (STRONG if differs else RIGHT)
+
+
+def native_document(text: str) -> dict[str, Any]:
+    part = {"type": "output_text", "text": text, "annotations": []}
+    item = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [part]}
+    usage = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
+    known = {"id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "model": "m"}
+    return {**known, "output": [item], "output_text": text, "usage": usage}
+
+
+def native_stream(text: str) -> list[Any]:
+    place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    return sse(
+        {"type": "response.created", "sequence_number": 0, "response": {**native_document(""), "output": []}},
+        {"type": "response.output_text.delta", "sequence_number": 1, **place, "delta": text},
+        {"type": "response.completed", "sequence_number": 2, "response": native_document(text)},
+        finish=False,
+    )
+
+
 # --- structure ----------------------------------------------------------------------------------
 
 SCHEMA = {"type": "object", "properties": {"left": {"type": "integer"}}, "required": ["left"]}
@@ -296,7 +341,7 @@ def test_good_answers_have_no_fault(usual):
     for document, members in (
         (completion('{"left": 2}'), SCHEMA_FORMAT),
         (called("count", '{"left": 2}'), {"tools": [TOOL]}),
-        (completion(PROSE), {}),
+        (completion(RIGHT), {}),
     ):
         usual.local.script(reply(200, document))
         usual.twin.script(reply(200, document))
@@ -582,6 +627,23 @@ def test_an_escalated_tool_loop_stays_with_the_stronger_target(tmp_path, native,
         assert (after.headers["X-LLR-Backend"], after.headers["X-LLR-Verified"]) == ("local", "kept")
         other = [{"role": "user", "content": "Another question"}, *messages[1:3]]
         assert running.router.post("/v1/chat/completions", tool_body(other, stream)).headers["X-LLR-Backend"] == "local"
+
+
+def test_a_tool_loop_of_the_responses_api_stays_too(stage):
+    running = stage(second=None)
+    running.local.text = ""
+    running.frontier.script(reply(200, called("count", '{"left": 2}')))
+    tool = {"type": "function", "name": "count", "parameters": SCHEMA}
+    first = running.router.post("/v1/responses", {"input": QUESTION, "tools": [tool]})
+    assert first.headers["X-LLR-Verified"] == "escalated structure"
+    (call,) = [item for item in first.json["output"] if item["type"] == "function_call"]
+    result = {"type": "function_call_output", "call_id": call["call_id"], "output": "2"}
+    history = [{"role": "user", "content": QUESTION}, call, result]
+    goes_on = {"previous_response_id": first.json["id"], "input": [result]}
+    for _ in range(4):
+        for body in ({"input": history}, goes_on):
+            again = running.router.post("/v1/responses", {**body, "tools": [tool]})
+            assert (again.status, again.headers["X-LLR-Backend"]) == (200, "frontier"), again.body
 
 
 def native_frontier(running: Stage) -> dict[str, Any]:

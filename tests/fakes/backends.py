@@ -37,6 +37,7 @@ class FakeStream:
     """A stream of chunks; an exception among them is raised in its place."""
 
     wire = Wire.CHAT
+    has_end = False
 
     def __init__(self, *chunks: bytes | BaseException, tokens: tuple[int | None, int | None] = (None, None)) -> None:
         self._chunks = iter(chunks)
@@ -56,6 +57,9 @@ class FakeStream:
         if self.collector is not None:
             self.collector.feed(chunk)
         return chunk
+
+    def next_before(self, deadline: float) -> bytes:  # noqa: ARG002
+        return next(self)
 
     def collect(self) -> None:
         self.collector = WIRES[self.wire].collect()

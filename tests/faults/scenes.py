@@ -201,6 +201,20 @@ def _pool(fakes: Fakes) -> list[POLICY]:
     return [_policy(fakes, _routes("all", "cloud"), pools=pools, backends=few)]
 
 
+def _judged(fakes: Fakes) -> list[POLICY]:
+    """Every answer that may be escalated is: no answer is without doubt."""
+    verify = {"second": "den", "doubt": 0, "dailyShare": 1}
+    return [_policy(fakes, _routes("home", "cloud", verify=verify))]
+
+
+def _judged_pool(fakes: Fakes) -> list[POLICY]:
+    """A pool with members elsewhere is asked first and escalates to a backend that is no fallback; with a reload to
+    rules without a second opinion."""
+    pools = {"all": {"members": ["home", "cloud2", "den"]}}
+    rules = ({"escalate": "cloud", "samples": 2, "doubt": 0, "dailyShare": 1}, {"escalate": "cloud", "by": "structure"})
+    return [_policy(fakes, _routes("all", verify=verify), pools=pools) for verify in rules]
+
+
 _CLOUD_TAGS = {"home": {"models": ["gpt-oss:120b-cloud", "kimi:cloud"], "families": {"llama": "glm-4.6:cloud"}}}
 
 SCENES = (
@@ -222,6 +236,8 @@ SCENES = (
     Scene("native", _native_policy),
     Scene("messages", _messages_policy),
     Scene("a pool", _pool, hears=frozenset({"cloud"})),
+    Scene("judged answers", _judged),
+    Scene("judged answers of a pool", _judged_pool, hears=frozenset({"cloud"})),
     Scene(
         "a reload that swaps names", _swapped, local=frozenset({"home", "den", "cloud", "cloud2"}), hears=frozenset()
     ),
