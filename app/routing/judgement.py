@@ -66,17 +66,25 @@ def judge(exchange: Exchange, second: JsonObject | None = None) -> Ruling:
     """Return what speaks against an answer: first its structure, then its doubt.  `second` is the message of the second
     opinion.
 
-    An answer has a doubt when there is evidence about it: the probabilities of its tokens, or an answer that can be
-    compared.  A long text without them is judged by its structure alone."""
+    An answer has a doubt when there is evidence about it (_has_evidence).  Another one is judged by its structure
+    alone."""
     rules = exchange.rules
     if (_STRUCTURE in rules.by or not exchange.is_whole) and (fault := exchange.fault):
         return Ruling(_STRUCTURE, fault)
     assessment = _assess(exchange, second)
-    if assessment.confidence is None and not wants_second(exchange):
+    if not _has_evidence(exchange, assessment):
         return Ruling()  # in the row, a doubt without evidence would look like one that counts, in a replay for example
     if assessment.doubt <= rules.doubt:
         return Ruling(assessment=assessment)
     return Ruling(_largest_part(assessment), assessment=assessment)
+
+
+def _has_evidence(exchange: Exchange, assessment: Assessment) -> bool:
+    """Return True when a second opinion came, when the tokens have probabilities, or when the text of the answer says
+    something: it can be compared.  The call of a tool has no text, and a long text says too little."""
+    if assessment.agreement is not None or assessment.confidence is not None:
+        return True
+    return not exchange.message.get("tool_calls") and wants_second(exchange)
 
 
 def _largest_part(assessment: Assessment) -> str:

@@ -340,7 +340,6 @@ def test_a_stream_that_breaks_while_it_is_held_is_escalated(usual):
 def test_good_answers_have_no_fault(usual):
     for document, members in (
         (completion('{"left": 2}'), SCHEMA_FORMAT),
-        (called("count", '{"left": 2}'), {"tools": [TOOL]}),
         (completion(RIGHT), {}),
     ):
         usual.local.script(reply(200, document))

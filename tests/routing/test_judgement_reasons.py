@@ -29,6 +29,20 @@ def exchange(text: str = "The answer is 42.", question: str = QUESTION, **fields
     return Exchange(chat=chat, message=message(text), finish="stop", rules=rules, **fields)
 
 
+def test_the_call_of_a_tool_needs_a_second_opinion():
+    call = {"id": "1", "type": "function", "function": {"name": "count", "arguments": "{}"}}
+    other = {"id": "1", "type": "function", "function": {"name": "weigh", "arguments": "{}"}}
+    tools = [{"type": "function", "function": {"name": name}} for name in ("count", "weigh")]
+    asked = Exchange(
+        chat={"messages": [{"role": "user", "content": QUESTION}], "tools": tools},
+        message={"role": "assistant", "content": None, "tool_calls": [call]},
+        rules=Verification(second="twin"),
+    )
+    assert judge(asked).reason == ""
+    assert judge(asked, asked.message).reason == ""
+    assert judge(asked, {**asked.message, "tool_calls": [other]}).reason in ("agreement", "difficulty")
+
+
 def message(text: str) -> dict[str, Any]:
     return {"role": "assistant", "content": text}
 
@@ -40,7 +54,7 @@ def message(text: str) -> dict[str, Any]:
         ({}, "The answer is 17.", "agreement"),
         ({}, None, ""),
         ({"text": ""}, "", "structure"),
-        ({"text": "", "rules": {"by": frozenset({"agreement"})}}, "", ""),
+        ({"text": "", "rules": {"by": frozenset({"agreement"}), "doubt": 1}}, "", ""),
         ({"text": "The ans", "is_whole": False}, None, "structure"),
         ({"text": "The ans", "is_whole": False, "rules": {"by": frozenset({"agreement"})}}, None, "structure"),
         ({"logprobs": UNSURE}, None, "confidence"),
