@@ -148,6 +148,36 @@ PATTERNS = {
     "app/routing/answer/plain.py _TOKEN": Listed(
         all_matches, POSSESSIVE, ("1.", "1,1", "1 111", "1e", "1e+", "a'", "a'a", "_", "1e1a")
     ),
+    "app/routing/answer/loops.py _MARKER": Listed(all_matches, BOUNDED, (" ", "- ", "-\t", "\n", "a) ", "1.")),
+    "app/routing/answer/loops.py _CODE": Listed(first_match, CLASS, (" ", "a")),
+    "app/routing/answer/loops.py _WORD": Listed(all_matches, CLASS, ("a", "a1", "é")),
+    "app/routing/answer/loops.py _DENSE": Listed(all_matches, CLASS, ("あ", "a")),
+    "app/routing/answer/loops.py _NUMBER": Listed(all_matches, BOUNDED, ("1", "a", "ten-", "10 times ", "1 ×")),
+    "app/routing/answer/loops.py _PRODUCT": Listed(all_matches, BOUNDED, ("1 x ", "1 by ", "1111")),
+    "app/routing/answer/phrases.py _HAS_WORD_BORDERS": Listed(match, CLASS, ("a", "あ")),
+    "app/routing/answer/phrases.py _SEPARATORS": Listed(all_matches, CLASS, (" ", "'", "a'", "’ ")),
+    "app/routing/answer/refusal.py _SENTENCE": Listed(all_matches, CLASS, (".", "a.", "a", "\n")),
+    "app/routing/answer/refusal.py _MARKUP": Listed(all_matches, CLASS, ("*", "a*", "#")),
+    "app/routing/answer/refusal.py _OTHER_TEXT": Listed(match, ONE_PLACE, ("a", "a a", "dear", "dear ")),
+    "app/routing/answer/refusal.py _SPEAKER": Listed(match, ONE_PLACE, ("ai", "ai: ")),
+    "app/routing/answer/refusal.py _QUOTED": Listed(
+        all_matches, "a quotation without an end goes to the end of its line", ('"', '"a', "“", "«a", "„a“")
+    ),
+    "app/routing/answer/refusal.py _GREETING": Listed(match, ONE_PLACE, ("hi ", "hi a, ")),
+    "app/routing/answer/refusal.py _CONTENT": Listed(
+        first_match, "each repetition ends with its line", (" ", "\n", "\n ", "1", "\n1", "|a", "||", "|\n")
+    ),
+    "app/routing/answer/schema.py _IS_TIME": Listed(whole, BOUNDED, ("1", "10:00:00.", "10:00:00+")),
+    "app/routing/answer/schema.py _IS_DATE_TIME": Listed(whole, BOUNDED, ("1", "2024-01-01T", "2024-01-01T10:00:00.")),
+    "app/routing/answer/schema.py _IS_URI": Listed(whole, ONE_PLACE, ("a", "a:", "a: ")),
+    "app/routing/answer/structure.py _FENCE": Listed(all_matches, ONE_PLACE, (" ", "\n", "\n ", "``")),
+    "app/routing/answer/structure.py _ONLY_FENCE": Listed(
+        lambda pattern, text: pattern.fullmatch("```" + text), POSSESSIVE, (" ", "```", "``` ", "a", "~~~\n", "\n")
+    ),
+    "app/routing/answer/structure.py _SENTENCE_END": Listed(all_matches, BOUNDED, (".", ". ", '."', ".)")),
+    "app/routing/answer/structure.py _IS_ITEM": Listed(match, ONE_PLACE, (" ", "1", "-", " 1")),
+    "app/routing/answer/wanted.py _SENTENCE": Listed(all_matches, CLASS, ("a", "a.", ".")),
+    "app/routing/answer/wanted.py _JSON_ONLY": Listed(first_match, BOUNDED, ("只", "只a", "json", "jsonの")),
     "app/routing/answer/normal.py _WORD": Listed(all_matches, POSSESSIVE, ("1.", "1,1", "a'", "a'a")),
     "app/routing/answer/normal.py _INITIAL": Listed(all_matches, BOUNDED, (" A", ' "', " ((")),
     "app/routing/answer/value.py _LETTER": Listed(

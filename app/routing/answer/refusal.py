@@ -36,7 +36,7 @@ _QUOTED = re.compile(r"\"[^\"\n]*\"?|“[^”\n]*”?|«[^»\n]*»?|„[^“”\
 _GREETING = re.compile(
     r"(?:hi|hey|hello|hallo|moin|salut|bonjour|hola|ciao|olá|oi|dag|hej|cześć|ahoj|привет|merhaba|sorry) \S+, "
 )
-_CONTENT = re.compile(r"```|^\s*(?:[-*•]|\d+[.)])\s|\|.*\|", re.MULTILINE)
+_CONTENT = re.compile(r"```|^[^\S\n]*+(?:[-*•]|\d+[.)])\s|\|.*\|", re.MULTILINE)
 _ACT_BEHIND = frozenset(("en", "fr", "es", "it", "pt", "ro", "vi", "id"))  # languages in which the verb stands behind
 _DOING = frozenset(
     ("make", "aid", "apology")
