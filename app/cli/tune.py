@@ -32,7 +32,7 @@ class _Row:
     """Hold one line of the file."""
 
     question: str
-    answer: object
+    answer: str | JsonDict
     right: bool
     strong_right: bool | None
     second: object
@@ -80,7 +80,7 @@ def _add(answers: Labelled, row: _Row, *, is_sample: bool) -> None:
     """Count an answer as the router would treat it.  Its doubt counts only when there is evidence about it."""
     if structure(row.request, row.answer, row.finish):
         answers.add_fault(row.right, row.strong_right)
-    elif row.logprobs or comparable(row.question, row.answer, row.request):
+    elif row.logprobs or _is_comparable(row):
         value = doubt(
             row.question,
             row.answer,
@@ -93,6 +93,12 @@ def _add(answers: Labelled, row: _Row, *, is_sample: bool) -> None:
         answers.add(value, row.right, row.strong_right)
     else:
         answers.add_without_evidence(row.right, row.strong_right)
+
+
+def _is_comparable(row: _Row) -> bool:
+    """Return True when the answer can be compared.  The call of a tool has no text, so it needs a second one."""
+    has_text = isinstance(row.answer, str) or not row.answer.get("tool_calls")
+    return bool(has_text or row.second) and comparable(row.question, row.answer, row.request)
 
 
 # --- reading ------------------------------------------------------------------------------------

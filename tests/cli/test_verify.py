@@ -198,6 +198,17 @@ def test_what_limits_the_result_is_said(run: Run, text: str, note: str) -> None:
     assert note in " ".join(run("verify", "tune", "-", "--share", "0.5", text=text).output.split())
 
 
+@pytest.mark.parametrize("second, without", [(None, 1), ("call", 0)])
+def test_a_call_of_a_tool_needs_another_one_beside_it(run: Run, second: str | None, without: int) -> None:
+    function = {"name": "count", "arguments": "{}"}
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": function}]}
+    tools = [{"type": "function", "function": {"name": "count", "parameters": {"type": "object"}}}]
+    request = {"messages": [{"role": "user", "content": QUESTION}], "tools": tools}
+    row = {"question": QUESTION, "answer": call, "second": second and call, "correct": 1, "request": request}
+    document = tuned(run, json.dumps(row), "--share", "0.5")
+    assert (document["without_evidence"], document["faults"]) == (without, 0)
+
+
 def test_log_probabilities_are_evidence(run: Run) -> None:
     sure, unsure = ({"logprobs": [value] * 20} for value in (-0.01, -2.0))
     rows = [labelled("51", "51", 1, **sure), labelled("51", "51", 0, **unsure)]
