@@ -14,13 +14,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.server import ROOT, Router, wait_until
-from tests.e2e.test_verify import PROSE, QUESTION, RIGHT, WRONG, Stage
+from tests.e2e.test_verify import QUESTION, RIGHT, WRONG, Stage
 from tests.fakes.replies import completion, error, reply
 
 pytestmark = pytest.mark.e2e
 
 PRICES = {"local": (1, 2), "twin": (0.5, 0.5), "frontier": (10, 20)}  # USD per million tokens
 PRIVATE = {"X-LLR-Sensitivity": "high"}
+PROSE = "Each of the children gets the same number of apples, and the rest stays in the basket. " * 9
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def traffic(stage: Stage) -> None:
     stage.twin.text = RIGHT
     stage.local.script(reply(200, completion("")))
     router.chat(QUESTION)
-    stage.local.text = PROSE * 3
+    stage.local.text = PROSE
     stream(router, QUESTION)
     stage.local.text = RIGHT
     router.chat(QUESTION, headers=PRIVATE)
