@@ -15,6 +15,7 @@ import pytest
 
 from app.conversations import Conversations, Turn
 from app.routing.classify import classify
+from app.routing.conversation import states
 from app.routing.detect import DETECTORS, Detectors
 from app.types import Body, ChatRequest, Dialect, ResponsesRules, SensitivityRules
 from app.wire import sse
@@ -53,6 +54,7 @@ def of_responses(raw: bytes) -> ResponsesBody:
 
 def steps(raw: bytes, read: Callable[[bytes], Body]) -> None:
     """Everything the router does with a body before it calls a backend."""
+    states.clear()  # of conversations: one that was read before costs less
     parsed = read(raw)
     request = ChatRequest(request_id="r", surface="chat", body=parsed, model="auto", stream=False)
     DETECT.find(parsed.original)

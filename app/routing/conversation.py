@@ -54,7 +54,7 @@ class _State:
     before_aside: Standing | None = None  # what stood before the task that stands, when this may be an aside
 
 
-_states: Recent[_State] = Recent()  # by the hash of all turns up to the one that the state comes after
+states: Recent[_State] = Recent()  # by the hash of all turns up to the one that the state comes after
 
 
 def fold(turns: Sequence[UserTurn], system: str, judge: Judge, cuts: Cuts, *, hold: bool = False) -> Standing:
@@ -71,7 +71,7 @@ def fold(turns: Sequence[UserTurn], system: str, judge: Judge, cuts: Cuts, *, ho
     for number in range(latest + 1, len(turns) + 1):
         state = _after(turns, number, judge, cuts, state, hold=hold)
     if keys:
-        _states.put(keys[-1], state)
+        states.put(keys[-1], state)
     return state.standing
 
 
@@ -82,7 +82,7 @@ def _key_after(key: int, turn: UserTurn) -> int:
 def _latest_state(keys: Sequence[int]) -> tuple[int, _State | None]:
     """Return the latest turn whose state is cached, and this state."""
     for number in range(len(keys) - 1, 0, -1):
-        if state := _states.get(keys[number]):
+        if state := states.get(keys[number]):
             return number, state
     return 0, None
 

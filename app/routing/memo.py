@@ -56,3 +56,7 @@ class Recent(Generic[T]):
         self._values[key] = value
         if len(self._values) > MAX_TEXTS:
             self._values.popitem(last=False)
+
+    def clear(self) -> None:
+        """Drop all values."""
+        self._values.clear()
