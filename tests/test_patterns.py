@@ -255,6 +255,7 @@ PATTERNS = {
     ),
     "app/wire/logprobs.py _LINE_END": Listed(all_matches, BOUNDED, ("\n", "a"), raw=True),
     "app/backends/logprobs.py _NAMED": Listed(first_match, BOUNDED, ("log", "log-", "logpro", "a")),
+    "app/wire/messages/from_chat.py _ILLEGAL_IN_ID": Listed(all_matches, CLASS, (":", "a:", "é")),
     "app/wire/sse.py EVENT_END": Listed(all_matches, BOUNDED, ("\n", "\r", "\n\r", "a"), raw=True),
     "app/wire/sse.py _LINE_END": Listed(all_matches, BOUNDED, ("\n", "\r", "a"), raw=True),
     "app/wire/chat/stream.py _MEMBER": Listed(
