@@ -1,5 +1,4 @@
-"""Read the training data: public prompts from a folder, and our own from seeds.txt, counterexamples.txt
-and difficulty.txt."""
+"""Read the training data: public prompts from a folder, and our own from OWN_FILES and difficulty.txt."""
 
 from __future__ import annotations
 
