@@ -66,7 +66,7 @@ def value_of(ask: Ask, statement: Statement) -> Value:
         option=_option(ask, statement) if ask.options else "",
         label=_label(ask.labels, statement) if ask.labels else "",
         verdict=verdict(statement) or (_restated(ask, statement) if ask.wants == "yes_no" else ""),
-        number=_number(numbers, parts, ask.noun) if numbers else None,
+        number=_number(_new(numbers, parts, ask), parts, ask.noun) if numbers else None,
         moment=dates[-1] if dates and (dates[-1].days or len(parts) < 8) else None,
         count=len(numbers),
         words=len(words),
@@ -176,6 +176,16 @@ def _label(labels: Mapping[str, str], statement: Statement) -> str:
                 return first
             return next(label for label in labels if label != first) if len(labels) == 2 else f"not {first}"
     return ""
+
+
+def _new(numbers: Sequence[Quantity], parts: Sequence[Token], ask: Ask) -> Sequence[Quantity]:
+    """Return the numbers without those that the question has told: "20 pens cost 5 dollars".  When it has told all of
+    them, return all."""
+
+    def is_told(number: Quantity) -> bool:
+        return all(part.text in ask.numbers for part in parts[number.start : number.end] if part.is_number)
+
+    return [number for number in numbers if not is_told(number)] or numbers
 
 
 def _number(numbers: Sequence[Quantity], parts: Sequence[Token], noun: str) -> Quantity:
