@@ -43,10 +43,16 @@ class VerifyCheck:
 
     def warnings(self) -> Iterator[Problem]:
         """Yield what has no effect."""
-        by, has_second = self._verify.get("by"), "second" in self._verify or self._verify.get("samples", 1) != 1
-        if not has_second and isinstance(by, list) and "agreement" in by:
+        by = self._verify.get("by")
+        words = [by] if isinstance(by, str) else by
+        if not isinstance(words, list):
+            return
+        key = "second" if "second" in self._verify else "samples" if self._verify.get("samples", 1) != 1 else ""
+        if not key and "agreement" in words:
             text = "`agreement` has no effect without `second: BACKEND` or `samples: 2`"
             yield (*self.path, "verify", "by"), text
+        if key and "agreement" not in words:
+            yield (*self.path, "verify", key), f"`{key}` has no effect without `agreement` in `by`"
 
     def _second_name(self) -> str | None:
         second = self._verify.get("second")

@@ -137,7 +137,7 @@ def logprobs_in(entries: object) -> list[float]:
     out."""
     values = (entry.get("logprob") for entry in objects_in(entries))
     numbers = (value for value in values if isinstance(value, (int, float)) and type(value) is not bool)
-    return [min(max(float(number), _LEAST_LOGPROB), 0.0) for number in numbers if number == number]
+    return [float(min(max(number, _LEAST_LOGPROB), 0.0)) for number in numbers if number == number]
 
 
 class Collector(ABC):

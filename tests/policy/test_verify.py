@@ -116,7 +116,22 @@ def test_a_private_route_escalates_to_a_local_backend_only():
         load("{match: {sensitivity: high}, backend: local, verify: {escalate: frontier}}")
 
 
-def test_agreement_without_a_second_opinion_is_a_warning():
-    loaded = load("{match: {task: code}, backend: local, fallback: frontier, verify: {by: [agreement]}}")
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ("by: [agreement]", "by: `agreement` has no effect without `second: BACKEND` or `samples: 2`"),
+        ("by: agreement", "by: `agreement` has no effect without `second: BACKEND` or `samples: 2`"),
+        ("by: structure, second: twin", "second: `second` has no effect without `agreement` in `by`"),
+        ("by: [structure, confidence], samples: 2", "samples: `samples` has no effect without `agreement` in `by`"),
+    ],
+)
+def test_a_key_without_effect_is_a_warning(keys, says):
+    loaded = load(f"{{match: {{task: code}}, backend: local, fallback: frontier, verify: {{{keys}}}}}")
     (warning,) = loaded.warnings
-    assert "`agreement` has no effect without `second: BACKEND` or `samples: 2`" in warning
+    assert f"routes[0].verify.{says}" in warning
+
+
+@pytest.mark.parametrize("keys", ["", "second: twin", "samples: 2", "by: structure", "by: [agreement], samples: 2"])
+def test_no_warning(keys):
+    loaded = load(f"{{match: {{task: code}}, backend: local, fallback: frontier, verify: {{{keys}}}}}")
+    assert loaded.warnings == ()

@@ -181,8 +181,9 @@ def test_odd_input_is_no_error(odd: Any) -> None:
 def test_odd_log_probabilities() -> None:
     assert confidence([]) is None
     assert confidence([None, "x", float("nan")]) is None
-    infinite = confidence([-math.inf, 0.5])
-    assert infinite is not None and infinite.mean == -10.0
+    for least in (-math.inf, -(10**400)):
+        smallest = confidence([least, 0.5])
+        assert smallest is not None and smallest.mean == -10.0
     assert confidence(-0.1 for _ in range(3)) is not None
 
 

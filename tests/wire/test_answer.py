@@ -343,6 +343,7 @@ def test_a_whole_response() -> None:
         (logprobs(-1, -2.5, 0), [-1.0, -2.5, 0.0]),
         (logprobs(float("-inf"), -1e300, -9999), [-9999.0, -9999.0, -9999.0]),
         (logprobs(0.001), [0.0]),
+        (logprobs(-(10**400), 10**400), [-9999.0, 0.0]),
         (logprobs(None, "-1", True, [], {}, float("nan"), -3), [-3.0]),
         ([None, 7, "x", {}, {"logprob": -1}], [-1.0]),
         (None, []),

@@ -41,5 +41,5 @@ def _values(logprobs: Iterable[object]) -> Iterable[float]:
     for number, value in enumerate(logprobs):
         if number == _MOST_TOKENS:
             return
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value):
-            yield min(0.0, max(_LEAST, float(value)))
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value:
+            yield float(min(0.0, max(_LEAST, value)))

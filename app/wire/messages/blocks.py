@@ -24,10 +24,23 @@ class _Call:
     id: str
     arguments: list[str] = field(default_factory=list)
     end: JsonEnd = field(default_factory=JsonEnd)
+    is_object: bool = False  # the arguments begin as an object
+    _has_begun: bool = False  # they hold more than white space
+    _next_piece: int = 0  # the index of the piece to send
 
     def write(self, text: str) -> None:
+        if not self._has_begun and (begin := text.lstrip()[:1]):
+            self._has_begun, self.is_object = True, begin == "{"
         self.arguments.append(text)
         self.end.feed(text)
+
+    def take(self) -> str:
+        """Return the arguments that arrived since the last call of this method.  Arguments that are no object wait for
+        the end, because they are sent in one."""
+        if not self.is_object:
+            return ""
+        pieces, self._next_piece = self.arguments[self._next_piece :], len(self.arguments)
+        return "".join(pieces)
 
 
 class Blocks:
@@ -125,7 +138,7 @@ class Blocks:
         if fragment.arguments:
             call.write(fragment.arguments)
             if call is self._calls[0]:
-                self._delta({"type": "input_json_delta", "partial_json": fragment.arguments})
+                self._write_arguments(call.take())
         while len(self._calls) > 1 and self._calls[0].end.ended:
             self._end_call()
 
@@ -138,8 +151,11 @@ class Blocks:
 
     def _begin_call(self, call: _Call) -> None:
         self._begin("tool_use", {"id": call.id, "name": call.name, "input": {}})
-        if waiting := "".join(call.arguments):
-            self._delta({"type": "input_json_delta", "partial_json": waiting})
+        self._write_arguments(call.take())
+
+    def _write_arguments(self, text: str) -> None:
+        if text:
+            self._delta({"type": "input_json_delta", "partial_json": text})
 
     def _end_calls(self) -> None:
         while self._calls:
@@ -147,7 +163,10 @@ class Blocks:
 
     def _end_call(self) -> None:
         call = self._calls.popleft()
-        self._end({"type": "tool_use", "id": call.id, "name": call.name, "input": _input(call.arguments)})
+        arguments = _input(call.arguments)
+        if arguments and not call.is_object:
+            self._write_arguments(json.dumps(arguments))
+        self._end({"type": "tool_use", "id": call.id, "name": call.name, "input": arguments})
         if self._calls:
             self._begin_call(self._calls[0])
 
@@ -167,10 +186,10 @@ class Blocks:
         self._kind = ""
 
 
-def _input(arguments: list[str]) -> object:
+def _input(arguments: list[str]) -> JsonDict:
     """Return the arguments of a call as an object; those that are no JSON object stand in one."""
     text = "".join(arguments)
-    if not text.strip():
+    if text.strip() in ("", "null"):  # servers write `null` for a call without arguments
         return {}
     try:
         value = json.loads(text, strict=False)

@@ -125,11 +125,18 @@ def _check_blocks(content: object, where: str) -> int:
         for name in _NEEDED.get(kind, ()) if isinstance(kind, str) else ():
             if not isinstance(block.get(name), str):
                 raise RequestError(f"`{place}.{name}` must be a string.", param=f"{place}.{name}")
-        if kind == "tool_result" and not isinstance(block.get("content"), (str, type(None))):
-            pieces += len(_blocks(block["content"], f"{place}.content"))
         if kind in ("image", "document") and not isinstance(block.get("source"), Mapping):
             raise RequestError(f"`{place}.source` must be an object.", param=f"{place}.source")
+        if kind in ("tool_result", "search_result"):
+            pieces += _check_inner(block.get("content"), f"{place}.content")
+        elif kind == "document" and block["source"].get("type") == "content":
+            pieces += _check_inner(block["source"].get("content"), f"{place}.source.content")
     return pieces
+
+
+def _check_inner(content: object, where: str) -> int:
+    """Return the number of blocks inside a block, which may have no content."""
+    return 0 if content is None or isinstance(content, str) else _check_blocks(content, where)
 
 
 _NEEDED = {"text": ("text",), "tool_use": ("id", "name"), "tool_result": ("tool_use_id",)}

@@ -65,7 +65,7 @@ class BlockDeltas:
     """Turn the events of content blocks into deltas of the chat API."""
 
     def __init__(self) -> None:
-        self._calls: dict[object, int] = {}  # index of a block -> index of its call
+        self._calls: dict[int, int] = {}  # index of a block -> index of its call
 
     def of(self, event: JsonObject) -> JsonDict:
         """Return the delta for an event; an empty one when it holds no output."""
@@ -79,7 +79,8 @@ class BlockDeltas:
             return {"content": text}
         if thinking := text_of(delta.get("thinking")):
             return {"reasoning_content": thinking}
-        number, piece = self._calls.get(event.get("index")), text_of(delta.get("partial_json"))
+        index, piece = event.get("index"), text_of(delta.get("partial_json"))
+        number = self._calls.get(index) if type(index) is int else None
         if number is None or not piece:
             return {}
         return {"tool_calls": [{"index": number, "function": {"arguments": piece}}]}

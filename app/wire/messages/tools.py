@@ -49,7 +49,8 @@ def parse_choice(choice: object) -> JsonObject | None:
         return None
     kind = choice.get("type") if isinstance(choice, Mapping) else None
     is_named = kind == "tool" and isinstance(choice, Mapping) and isinstance(choice.get("name"), str)
-    if not isinstance(choice, Mapping) or not (kind in _CHOICES or is_named):
+    is_word = isinstance(kind, str) and kind in _CHOICES
+    if not isinstance(choice, Mapping) or not (is_word or is_named):
         names = ", ".join((*_CHOICES, "tool with a name"))
         raise RequestError(f"`tool_choice.type` must be one of {names}.", param="tool_choice")
     return choice

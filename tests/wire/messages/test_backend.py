@@ -185,6 +185,18 @@ def test_a_stream_for_a_chat_client(wants_usage):
         assert b"".join(TO_CHAT.stream(pieces, context(body))) == expected
 
 
+@pytest.mark.parametrize("index", [[], {}, None, "0", True, 10**400])
+def test_the_index_of_a_block_may_be_anything(index):
+    """The piece of an unknown call is left out, for the client and for the judgement."""
+    events = [{**event, "index": index} if event["type"] == "content_block_delta" else event for event in GOOD]
+    chunks = chunks_of(b"".join(TO_CHAT.stream([written(events)], context())))
+    assert [chunk["choices"][0]["delta"].get("content") for chunk in chunks if chunk["choices"]][1] == "hi"
+    collector = WIRES[Wire.MESSAGES].collect()
+    collector.feed(written(events))
+    (called,) = collector.answer.message["tool_calls"]
+    assert called["function"] == {"name": "ls", "arguments": ""}
+
+
 def test_a_stream_that_breaks_for_a_chat_client():
     def broken():
         yield written(GOOD[:3])

@@ -149,10 +149,35 @@ def test_a_whole_call_without_id_and_with_the_finish_reason_stop(arguments):
     assert message["content"] == [{**LS, "id": "toolu_1"}] and message["stop_reason"] == "tool_use"
 
 
-@pytest.mark.parametrize(("arguments", "value"), [("{'a", {"raw": "{'a"}), ("[1]", {"value": [1]}), ("", {})])
+NO_OBJECTS = [
+    ("[1]", {"value": [1]}),
+    (' "a" ', {"value": "a"}),
+    ("5", {"value": 5}),
+    ("ls -l", {"raw": "ls -l"}),
+    ("\u00e4", {"raw": "\u00e4"}),
+    ("null", {}),
+    (" null ", {}),
+    ("", {}),
+    ("  ", {}),
+]
+
+
+@pytest.mark.parametrize(("arguments", "value"), [("{'a", {"raw": "{'a"}), *NO_OBJECTS])
 def test_arguments_that_are_no_object(arguments, value):
     message = whole({"tool_calls": [{"id": "c1", "function": {"name": "ls", "arguments": arguments}}]})
     assert message["content"][0]["input"] == value
+
+
+@pytest.mark.parametrize(("arguments", "value"), [*NO_OBJECTS, (' {"a": 1} ', {"a": 1})])
+def test_arguments_that_are_no_object_in_a_stream(arguments, value):
+    """The call before it is still open, so that the pieces wait; then the call alone."""
+    pieces = [call(1, arguments=letter) for letter in arguments]
+    one, two = streamed(chunks(call(0, "cat", "{", "c0"), call(1, "ls", "", "c1"), *pieces, call(0, arguments="}")))[
+        "content"
+    ]
+    assert (one["input"], two["input"]) == ({}, value)
+    alone = streamed(chunks(call(0, "ls", "", "c1"), *(call(0, arguments=letter) for letter in arguments)))
+    assert alone["content"][0]["input"] == value
 
 
 def test_a_call_that_was_cut():

@@ -267,6 +267,14 @@ def test_what_no_chat_server_knows_is_left_out():
     assert set(chat) == {"model", "messages", "max_tokens"}
 
 
+INNER = "messages[0].content[0].source"
+
+
+def holding(block):
+    """A document with one block."""
+    return {"type": "document", "source": {"type": "content", "content": [block]}}
+
+
 @pytest.mark.parametrize(
     ("members", "param"),
     [
@@ -289,6 +297,18 @@ def test_what_no_chat_server_knows_is_left_out():
         ({"messages": [user({"type": "image", "source": {"type": "file", "file_id": "f"}})]}, "messages"),
         ({"messages": [user({"type": "tool_result", "content": "x"})]}, "messages[0].content[0].tool_use_id"),
         ({"messages": [user(result("t", 5))]}, "messages[0].content[0].content"),
+        ({"messages": [user(result("t", [text(5)]))]}, "messages[0].content[0].content[0].text"),
+        (
+            {"messages": [user(result("t", [{"type": "image", "source": "x"}]))]},
+            "messages[0].content[0].content[0].source",
+        ),
+        ({"messages": [user(holding({"type": "image"}))]}, "messages[0].content[0].source.content[0].source"),
+        ({"messages": [user(holding(holding(text(None))))]}, f"messages[0].content[0]{2 * '.source.content[0]'}.text"),
+        ({"messages": [user({"type": "document", "source": {"type": "content", "content": 5}})]}, f"{INNER}.content"),
+        (
+            {"messages": [user({"type": "search_result", "content": [text([])]})]},
+            "messages[0].content[0].content[0].text",
+        ),
         (
             {"messages": [{"role": "assistant", "content": [{"type": "tool_use", "id": "x"}]}]},
             "messages[0].content[0].name",
@@ -307,6 +327,8 @@ def test_what_no_chat_server_knows_is_left_out():
         ({"tools": [{**TOOL, "description": 5}]}, "tools[0].description"),
         ({"tool_choice": "auto"}, "tool_choice"),
         ({"tool_choice": {"type": "tool"}}, "tool_choice"),
+        ({"tool_choice": {"type": ["auto"]}}, "tool_choice"),
+        ({"tool_choice": {"type": {"auto": 1}}}, "tool_choice"),
         ({"thinking": "yes"}, "thinking"),
         ({"output_config": "high"}, "output_config"),
         ({"metadata": "me"}, "metadata"),
