@@ -108,7 +108,7 @@ def test_these_answers_are_sent_as_they_come(fields, why):
         {"continues": Target("frontier", "gpt")},
         {"observations": replace(OBSERVATIONS, unhealthy=frozenset({"local"}))},
     ],
-    ids=str,
+    ids=["a prompt of a program", "a backend by name", "a model by name", "a continuation", "an open circuit"],
 )
 def test_these_answers_are_not_judged(fields):
     assert decided(**fields).verification is None
