@@ -93,6 +93,8 @@ class Judging:
             second = self._opinion.get(hold.left_s)
             ruling = judge(exchange, second) if second is not None else ruling
         self._opinion.stop()
+        if self._opinion.problem:
+            self._note(self._opinion.problem)
         if not ruling.reason:
             self._note(f"the answer of {self._name} holds{ruling.in_words}: it is kept")
             return self._kept(hold, ruling)

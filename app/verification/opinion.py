@@ -20,6 +20,7 @@ class Opinion:
 
     def __init__(self, plan: Plan, verification: VerificationPlan, services: Services) -> None:
         self.message: JsonDict | None = None  # of the assistant; None: there is no answer, or none yet
+        self.problem = ""  # why there is no answer, in words
         self._plan = _asking_again(plan, verification)
         self._target = verification.second
         self._services = services
@@ -55,10 +56,11 @@ class Opinion:
         call = Call(self._plan, (target,), why, self._services, kind=Kind.VERIFY, longest_wait_s=longest_wait_s)
         try:
             reply = call.make()
-        except BackendError:
-            self._had_place = call.is_recorded
+        except BackendError as error:
+            self._had_place, self.problem = call.is_recorded, f"{target.backend} gives no second opinion: {error.kind}"
             return
         call.end(reply)
+        self.problem = ""
         self.message = reply.answer.message if reply.answer else None
 
 

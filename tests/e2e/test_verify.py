@@ -474,8 +474,10 @@ def test_a_fallback_is_not_judged(usual):
 def test_an_answer_is_judged_without_an_opinion_that_does_not_come(stage, play):
     running = stage(maxHoldMs=800)
     running.twin.script(play, repeat=True)
-    answer, text = chat(running)
+    answer, text = chat(running, headers={"X-LLR-Explain": "1"})
     assert (text, answer.headers["X-LLR-Verified"]) == (RIGHT, "kept")
+    told = "verify: twin gives no second opinion: http_500" in answer.headers["X-LLR-Trace"]
+    assert told or play == [HANG]
     rows = running.rows(answer, 2)
     assert rows["local"]["agreement"] is None
     assert rows["twin"]["outcome"] == ("cancelled" if play == [HANG] else "error")
