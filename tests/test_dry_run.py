@@ -173,14 +173,14 @@ WAY = "POST http://a/v1/chat/completions"
         ({"url": None}, (FIRST, "no request is sent: this backend is a part of the router")),
         (
             {"body": "translated", "key_env": "A_KEY", "key_set": True},
-            (FIRST, WAY, "1,092 bytes, translated to chat; key from A_KEY"),
+            (FIRST, WAY, "1,092 bytes, translated; key from A_KEY"),
         ),
         (
             {"body": "native", "key_env": "A_KEY", "key_set": False},
             (
                 FIRST,
                 WAY,
-                "1,092 bytes, a Responses body, unchanged except for the model; A_KEY is not set: the call would fail",
+                "1,092 bytes, in the client's form, unchanged except for the model; A_KEY is not set: the call would fail",
             ),
         ),
     ],

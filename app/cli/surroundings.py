@@ -26,6 +26,7 @@ _KEYS = (
     ("anthropic", "ANTHROPIC_API_KEY"),
     ("sarmalink", "SARMALINK_API_KEY"),
 )
+_NO_KEYS = ("", "none")  # clients of the router are often told to send the key `none`
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def explore(environ: Mapping[str, str], local_servers: Sequence[Server] = LOCAL_
         ollama, note = answer.result()
     others = list({server.backend: server for server in others}.values())
     servers = (*((ollama,) if ollama.models else ()), *others)
-    hosted = tuple(kind for kind, name in _KEYS if environ.get(name, "").strip())
+    hosted = tuple(kind for kind, name in _KEYS if environ.get(name, "").strip().lower() not in _NO_KEYS)
     notes = (
         note,
         *(f"{other.title} at {other.endpoint} has {counted(len(other.models), 'model')}" for other in others),

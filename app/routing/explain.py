@@ -94,8 +94,8 @@ def _why(call: PlannedCall, decision: Decision) -> str:
 
 _BODIES = {
     "passed_on": "unchanged except for the model",
-    "translated": "translated to chat",
-    "native": "a Responses body, unchanged except for the model",
+    "translated": "translated",
+    "native": "in the client's form, unchanged except for the model",
 }
 _CIRCUITS = {"open": ", circuit open after failures", "half-open": ", circuit half-open: one trial call at a time"}
 

@@ -76,6 +76,6 @@ def _call_the_door(app: flask.Flask, door: Door) -> None:
         place = (door.api(http.environ), rule, http.environ)
         if not isinstance(error, HTTPException):
             return door.refuse(error, *place).for_flask()
-        response = door.refuse(errors.refusal(error), *place).for_flask()
+        response = door.refuse(errors.refusal(error, http.path), *place).for_flask()
         response.headers.update([(name, value) for name, value in error.get_headers() if name == "Allow"])
         return response

@@ -18,6 +18,11 @@ from app.web.surface import Api
 
 log = logging.getLogger("llr.web")
 
+_NO_URL = (
+    "This URL does not exist. See GET /v1/models, POST /v1/chat/completions, POST /v1/responses, POST /v1/messages."
+)
+_TWICE = "This URL has /v1 twice: the base URL of this client must end before /v1."
+
 
 def render(error: RouterError, api: Api, url: str, environ: Environ, services: Services) -> Response:
     """Return the response for an error, and count the error when it is a refusal.  `url` is for the log."""
@@ -30,11 +35,11 @@ def render(error: RouterError, api: Api, url: str, environ: Environ, services: S
     return Response(error.status, {**head, **api.error_headers(error)}, api.error_document(error))
 
 
-def refusal(error: HTTPException) -> RouterError:
+def refusal(error: HTTPException, path: str) -> RouterError:
     """Return our error for one of Flask's: unknown path, wrong method, body too large."""
     status = error.code or 500
     if status == 404:
-        return NotFound("This URL does not exist. See GET /v1/models, POST /v1/chat/completions, POST /v1/responses.")
+        return NotFound(_TWICE if path.startswith("/v1/v1/") else _NO_URL)
     if status == 413:
         return RequestError("The request body is larger than LLR_MAX_BODY_BYTES.", status=413, code="request_too_large")
     if isinstance(error, MethodNotAllowed) and error.valid_methods:

@@ -266,7 +266,9 @@ def test_what_ollama_tells_of_its_models(upstream: Callable[..., Upstream]) -> N
     ]
     up.script(reply(200, {"models": tags}), path="/api/tags")
     up.script(loaded("a:8b", 32768), path="/api/ps", repeat=True)
-    found = explore({"OLLAMA_HOST": up.url, "OPENAI_API_KEY": "sk-x", "SARMALINK_API_KEY": " "}, [])
+    found = explore(
+        {"OLLAMA_HOST": up.url, "OPENAI_API_KEY": "sk-x", "ANTHROPIC_API_KEY": "none", "SARMALINK_API_KEY": " "}, []
+    )
     assert found.servers[0].models == (Model("a:8b", 5 * GB, window=32768), Model("b:7b", 4 * GB, reads_images=True))
     assert found.hosted == ("openai",)
     assert windows(found) == {"a:8b": 32768}, "of the others nothing is known"

@@ -218,6 +218,7 @@ routes: [default: cloud]
 """
 ERRORS: dict[str, tuple[str, str, dict[str, Any], int, str, str | None, str | None]] = {
     "unknown URL": ("GET", "/v2/models", {}, 404, "invalid_request_error", None, "not_found"),
+    "/v1 twice": ("POST", "/v1/v1/messages", {"json": {}}, 404, "invalid_request_error", None, "not_found"),
     "unknown URL, posted": ("POST", "/v1/completions", {"json": {}}, 404, "invalid_request_error", None, "not_found"),
     "wrong method": ("GET", "/v1/chat/completions", {}, 405, "invalid_request_error", None, None),
     "wrong method, posted": ("POST", "/v1/models", {"json": {}}, 405, "invalid_request_error", None, None),
