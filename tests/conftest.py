@@ -21,13 +21,19 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("house")
 
 
-_SLOW = ("test_recipes.py", "e2e/", "places/", "faults/")
+# The beginnings of the names of the files that take longest, these first.
+_SLOW = ("e2e/test_verify", "test_recipes.py", "e2e/", "places/", "faults/", "test_linear.py", "test_patterns.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, so that no process has one of them left when the others are idle."""
     folder = Path(__file__).parent
-    items.sort(key=lambda item: not item.path.relative_to(folder).as_posix().startswith(_SLOW))
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.relative_to(folder).as_posix()
+        return next((number for number, begin in enumerate(_SLOW) if name.startswith(begin)), len(_SLOW))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)
