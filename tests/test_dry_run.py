@@ -180,7 +180,8 @@ WAY = "POST http://a/v1/chat/completions"
             (
                 FIRST,
                 WAY,
-                "1,092 bytes, in the client's form, unchanged except for the model; A_KEY is not set: the call would fail",
+                "1,092 bytes, in the client's form, unchanged except for the model;"
+                " A_KEY is not set: the call would fail",
             ),
         ),
     ],
