@@ -28,10 +28,12 @@ class Recorder:
         self._refused: deque[tuple[int, str]] = deque()  # (begin of ten minutes, Unix s; code) since the last flush
         self._refusals: Counter[tuple[int, str]] = Counter()  # the same, counted by `flush`, not yet written
         self._failing = False
+        self._writing = 0  # rows that were taken from the queue and are not in the database yet
 
     @property
     def queued(self) -> int:
-        return len(self._queue)
+        """Return the rows that wait, and those that are being written now."""
+        return len(self._queue) + self._writing
 
     def note(self, call: CallRecord) -> None:
         """Keep the record of a call until it is written."""
@@ -52,7 +54,8 @@ class Recorder:
         """Write the records that wait.  Return False when the database cannot be written: they stay in the queue."""
         self._count_refusals()
         while self._queue or self._dropped or self._refusals:
-            batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
+            self._writing = min(_BATCH, len(self._queue))
+            batch = [self._queue.popleft() for _ in range(self._writing)]
             dropped, self._dropped = self._dropped, 0
             refusals, self._refusals = self._refusals, Counter()
             try:
@@ -66,6 +69,8 @@ class Recorder:
             except Exception:
                 self._dropped += dropped + len(batch)  # a second try would fail in the same way
                 raise
+            finally:
+                self._writing = 0
             if self._failing:
                 log.info("metrics can be written again")
                 self._failing = False

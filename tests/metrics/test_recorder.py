@@ -55,6 +55,22 @@ def test_rows_are_written_in_order(tmp_path: Path) -> None:
     bench.close()
 
 
+def test_rows_that_are_being_written_still_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, counts = Bench(tmp_path, 100), []
+    bench.repair()
+    write = bench.store.write
+
+    def counting(*arguments: object) -> None:
+        counts.append(bench.recorder.queued)
+        write(*arguments)
+
+    monkeypatch.setattr(bench.store, "write", counting)
+    bench.record(1, 2, 3)
+    bench.recorder.flush()
+    assert (counts, bench.recorder.queued) == ([3], 0)
+    bench.close()
+
+
 def test_more_than_a_batch_goes_out_in_one_flush(tmp_path: Path) -> None:
     bench = Bench(tmp_path, 5000)
     bench.repair()
