@@ -35,9 +35,13 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     yield create_app(environ).test_client()
 
 
-def is_envelope(raw: bytes) -> bool:
+def is_envelope(raw: bytes, path: str) -> bool:
+    """True for an error in the shape of the URL's API: OpenAI's, or Anthropic's below /v1/messages."""
     document = json.loads(raw)
     error = document["error"]
+    if document.get("type") == "error":
+        members = set(document) == {"type", "error", "request_id"} and set(error) == {"type", "message"}
+        return path.startswith("/v1/messages") and members and bool(error["type"] and error["message"])
     told = isinstance(error["message"], str) and error["message"] and isinstance(error["type"], str)
     return set(document) == {"error"} and {"message", "type", "param", "code"} <= set(error) and bool(told)
 
@@ -45,7 +49,7 @@ def is_envelope(raw: bytes) -> bool:
 def check(asked: Asked, status: int, kind: str, body: bytes) -> None:
     assert status != 500, (asked, body)
     if status >= 400 and asked.method != "HEAD" and not (kind.startswith(FOR_PEOPLE) and status == 401):
-        assert kind.startswith("application/json") and is_envelope(body), (asked, status, kind, body)
+        assert kind.startswith("application/json") and is_envelope(body, asked.path), (asked, status, kind, body)
         assert len(body) < 5_000, "an error quotes too much"
 
 
