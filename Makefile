@@ -19,7 +19,7 @@ demo: $(VENV)/run.stamp .venv-model/stamp   ## serve before a small real model, 
 	@touch $@
 
 test: $(VENV)/dev.stamp lint     ## lint, types, import rules, docs current, tests
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not clients and not faults and not llamacpp and not model and not ollama and not page and not postgres"
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not clients and not faults and not llamacpp and not model and not ollama and not page and not postgres"
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .

@@ -113,6 +113,7 @@ def test_three_requests_on_two_boxes_of_one_place(boxes: list[Upstream], tmp_pat
             for gate in gates:
                 assert gate.reached.wait(10)
             wait_until(lambda: sum(len(box.chats) for box in boxes) == 2, 5, "two calls")
+            wait_until(lambda: sum(waits(router)) > 0, 10, "the third call waits")
             gates[1].open()
             boxes[1].wait_requests(2, 10)
             assert len(boxes[0].chats) == 1  # the third call takes the place that is free first
