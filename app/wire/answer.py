@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from app import finish
 from app.types import JsonDict, JsonObject
+from app.wire import sse
 from app.wire.reply_facts import objects_in, word_of
 from app.wire.tool_calls import Fragment, ToolCalls, fragments_in
 
@@ -186,3 +187,23 @@ class Collector(ABC):
     @abstractmethod
     def _read_rest(self) -> None:
         """Read what has no end mark at the end of the body."""
+
+
+class EventCollector(Collector):
+    """Read the answer in a stream of server-sent events."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._splitter = sse.Splitter()
+
+    def _read(self, piece: bytes) -> None:
+        for event in self._splitter.feed(piece):
+            self._read_event(sse.json_of(sse.data_of(event) or b"") or {})
+
+    def _read_rest(self) -> None:
+        for event in self._splitter.flush():
+            self._read_event(sse.json_of(sse.data_of(event) or b"") or {})
+
+    @abstractmethod
+    def _read_event(self, document: JsonObject) -> None:
+        """Read the JSON object in the data of an event; empty when it has none."""

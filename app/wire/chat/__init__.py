@@ -1,7 +1,7 @@
 """OpenAI's chat completions API: POST /v1/chat/completions."""
 
 from app.wire import logprobs
-from app.wire.chat.answer import EventCollector, read_answer
+from app.wire.chat.answer import ChunkCollector, read_answer
 from app.wire.chat.errors import other_body
 from app.wire.chat.reply import read_reply
 from app.wire.chat.stream import StreamWatch
@@ -13,7 +13,7 @@ __all__ = ["FORM", "ChatToChat"]
 FORM = WireForm(
     read=read_reply,
     answer=read_answer,
-    collect=EventCollector,
+    collect=ChunkCollector,
     watch=StreamWatch,
     other_body=other_body,
     logprobs=logprobs.CHAT,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from app.types import JsonObject
-from app.wire import sse
-from app.wire.answer import Answer, Collector, Deltas, logprobs_in
+from app.wire.answer import Answer, Deltas, EventCollector, logprobs_in
 from app.wire.chat.reply import first_choice
 from app.wire.tool_calls import numbered
 
@@ -18,22 +17,11 @@ def read_answer(document: JsonObject) -> Answer:
     return deltas.answer
 
 
-class EventCollector(Collector):
+class ChunkCollector(EventCollector):
     """Read the answer in a stream of chat events."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._splitter = sse.Splitter()
-
-    def _read(self, piece: bytes) -> None:
-        self._read_events(self._splitter.feed(piece))
-
-    def _read_rest(self) -> None:
-        self._read_events(self._splitter.flush())
-
-    def _read_events(self, events: list[bytes]) -> None:
-        for event in events:
-            _read(sse.json_of(sse.data_of(event) or b"") or {}, self._deltas)
+    def _read_event(self, document: JsonObject) -> None:
+        _read(document, self._deltas)
 
 
 def _read(document: JsonObject, deltas: Deltas) -> None:

@@ -7,16 +7,17 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from app.types import Dialect, JsonDict, JsonObject, Wire
-from app.wire.json_body import JsonBody, json_bytes
+from app.wire.json_body import JsonBody
 from app.wire.messages.history import to_messages
 from app.wire.messages.request import BILLING, MessagesRequest, chat_members
 from app.wire.messages.tools import chat_tools
 from app.wire.reasoning import is_sealed
+from app.wire.translated_body import TranslatedBody
 
 _BILLING_CHARS = 200  # at the beginning of `system`, where the line for billing stands
 
 
-class MessagesBody:
+class MessagesBody(TranslatedBody):
     """Hold a Messages request (implements types.Body)."""
 
     wire: ClassVar[Wire] = Wire.MESSAGES
@@ -26,27 +27,11 @@ class MessagesBody:
         any call."""
         self.request = request
         self.received = received
-        self._dialect = Dialect()
-        self._chat = self._translated = self._in(self._dialect)  # for the classifier; for the latest target
-
-    @property
-    def chat(self) -> JsonObject:
-        return self._chat
+        super().__init__()
 
     @property
     def original(self) -> object:
         return self.received.pairs()
-
-    def translate(self, dialect: Dialect) -> None:
-        if dialect != self._dialect:
-            self._dialect, self._translated = dialect, self._in(dialect)
-
-    def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:
-        self.translate(dialect)
-        chat = {**self._translated, "model": model}
-        if stream:
-            chat |= {"stream": True, "stream_options": {"include_usage": True}}
-        return json_bytes(chat)
 
     def passed_on(self, model: str, *, stream: bool, is_vendor: bool) -> bytes:
         """Return the client's bytes with a new `model`.  Another vendor's server gets neither the name of the user nor

@@ -7,29 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from app.errors import RequestError
 from app.types import JsonDict, JsonObject
 from app.wire.chat.request import MOST_PIECES, model_name
+from app.wire.members import NUMBER, read_member
 from app.wire.messages.tools import check_tools, parse_choice
 
 ROLES = ("user", "assistant", "system")
 _SAMPLING = ("temperature", "top_p")
 BILLING = "x-anthropic-billing-header:"  # changes with every request, and would void the prompt caches of servers
-_NUMBER = (int, float)
-_KINDS: dict[object, str] = {
-    str: "a string",
-    int: "an integer",
-    _NUMBER: "a number",
-    bool: "true or false",
-    list: "an array",
-    dict: "an object",
-}
 # A budget of thinking tokens, and the effort that stands for it: Anthropic's smallest budget is 1,024.
 _BUDGETS = ((4_096, "low"), (16_384, "medium"))
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,27 +44,27 @@ class MessagesRequest:
 def parse(fields: JsonObject, *, counts: bool = False) -> MessagesRequest:
     """Return the request in a JSON document.  `counts`: the client only counts tokens.  Raise RequestError that names
     the wrong member."""
-    limit = _read(fields, "max_tokens", int)
+    limit = read_member(fields, "max_tokens", int)
     if limit is None and not counts:
         raise RequestError("`max_tokens` is required.", param="max_tokens")
     if limit is not None and limit < 1:
         raise RequestError("`max_tokens` must be at least 1.", param="max_tokens")
-    thinking, output = _read(fields, "thinking", dict) or {}, _read(fields, "output_config", dict) or {}
+    thinking, output = read_member(fields, "thinking", dict) or {}, read_member(fields, "output_config", dict) or {}
     thinks = thinking.get("type") in ("enabled", "adaptive")
-    metadata = _read(fields, "metadata", dict) or {}
+    metadata = read_member(fields, "metadata", dict) or {}
     user = metadata.get("user_id")
     return MessagesRequest(
-        model=model_name(_read(fields, "model", str) or ""),
+        model=model_name(read_member(fields, "model", str) or ""),
         turns=_turns(fields),
         system=without_billing(fields.get("system")),
         max_tokens=limit,
         tools=check_tools(fields.get("tools")),
         choice=parse_choice(fields.get("tool_choice")),
-        stop=_stop(_read(fields, "stop_sequences", list) or []),
-        sampling={name: value for name in _SAMPLING if (value := _read(fields, name, _NUMBER)) is not None},
+        stop=_stop(read_member(fields, "stop_sequences", list) or []),
+        sampling={name: value for name in _SAMPLING if (value := read_member(fields, name, NUMBER)) is not None},
         effort=_effort(thinking, output),
         schema=_schema(output.get("format") or fields.get("output_format")),
-        stream=_read(fields, "stream", bool) or False,
+        stream=read_member(fields, "stream", bool) or False,
         thinks=thinks,
         shows_thinking=thinks and thinking.get("display") != "omitted",
         user=user if isinstance(user, str) else "",
@@ -172,16 +161,6 @@ def _schema(form: object) -> JsonObject | None:
     """Return the schema of `output_config.format`; None when the reply is text."""
     schema = form.get("schema") if isinstance(form, Mapping) and form.get("type") == "json_schema" else None
     return schema if isinstance(schema, Mapping) else None
-
-
-def _read(fields: JsonObject, name: str, kind: type[T] | tuple[type[T], ...]) -> T | None:
-    """Return a member of the right kind, or None; a boolean is no number."""
-    value = fields.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise RequestError(f"`{name}` must be {_KINDS[kind]}.", param=name)
-    return value
 
 
 def chat_members(request: MessagesRequest) -> JsonDict:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from app.types import JsonDict, JsonObject
-from app.wire import sse
-from app.wire.answer import Answer, Collector, Deltas, logprobs_in
+from app.wire.answer import Answer, Deltas, EventCollector, logprobs_in
 from app.wire.reply_facts import objects_in
 
 _ENDS = ("response.completed", "response.incomplete", "response.failed")
@@ -29,27 +28,13 @@ def read_answer(response: JsonObject) -> Answer:
     return _deltas_of(response).answer
 
 
-class ResponseCollector(Collector):
+class ResponseCollector(EventCollector):
     """Read the answer in a stream of Responses events.  The last event repeats all output."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._splitter = sse.Splitter()
-
-    def _read(self, piece: bytes) -> None:
-        self._read_events(self._splitter.feed(piece))
-
-    def _read_rest(self) -> None:
-        self._read_events(self._splitter.flush())
-
-    def _read_events(self, events: list[bytes]) -> None:
-        for event in events:
-            document = sse.json_of(sse.data_of(event) or b"") or {}
-            kind = document.get("type")
-            if isinstance(kind, str):
-                self._read_event(kind, document)
-
-    def _read_event(self, kind: str, document: JsonObject) -> None:
+    def _read_event(self, document: JsonObject) -> None:
+        kind = document.get("type")
+        if not isinstance(kind, str):
+            return
         item, response, delta, index = (document.get(name) for name in ("item", "response", "delta", "output_index"))
         if kind in _TEXTS:
             self._deltas.read({_TEXTS[kind]: delta}, logprobs_in(document.get("logprobs")))

@@ -8,12 +8,13 @@ from typing import ClassVar
 
 from app.errors import RequestError
 from app.types import Dialect, JsonDict, JsonObject, Wire
-from app.wire.json_body import JsonBody, json_bytes
+from app.wire.json_body import JsonBody
 from app.wire.responses.messages import to_messages
 from app.wire.responses.request import LEADS_TO_STORED, ResponsesRequest, item_type
+from app.wire.translated_body import TranslatedBody
 
 
-class ResponsesBody:
+class ResponsesBody(TranslatedBody):
     """Hold a Responses request (implements types.Body)."""
 
     wire: ClassVar[Wire] = Wire.RESPONSES
@@ -39,17 +40,11 @@ class ResponsesBody:
         # The new items, with references resolved.
         self.input = _resolved(request.input, self._stored, chain_ids, kept_elsewhere)
         self._items = [*history, *self.input]
-        self._dialect = Dialect()
-        self._translated = self._in(self._dialect)  # for the latest target
-        # For the classifier, with tools that no chat backend gets.
-        hosted = request.toolbox.hosted
-        self._chat = {**self._translated, "hosted_tools": hosted} if hosted else self._translated
+        super().__init__()
+        if hosted := request.toolbox.hosted:  # the classifier reads these tools, which no chat backend gets
+            self._chat = {**self._chat, "hosted_tools": hosted}
         if not self._chat["messages"] and not request.previous_response_id and not kept_elsewhere:
             raise RequestError("input holds nothing that a model could read.", param="input")
-
-    @property
-    def chat(self) -> JsonObject:
-        return self._chat
 
     @property
     def original(self) -> object:
@@ -57,17 +52,6 @@ class ResponsesBody:
             return {"instructions": self.request.instructions, "items": self._items, "echo": self.request.echo}
         # Backends of this API get every member.
         return [self._received.pairs(), *self._history, *self._stored.values()]
-
-    def translate(self, dialect: Dialect) -> None:
-        if dialect != self._dialect:
-            self._dialect, self._translated = dialect, self._in(dialect)
-
-    def encode(self, model: str, dialect: Dialect, *, stream: bool) -> bytes:
-        self.translate(dialect)
-        chat = {**self._translated, "model": model}
-        if stream:
-            chat |= {"stream": True, "stream_options": {"include_usage": True}}
-        return json_bytes(chat)
 
     def passed_on(self, model: str, *, stream: bool) -> bytes:
         """Return the client's bytes with a new `model`, and with the items that the router stores, because only the

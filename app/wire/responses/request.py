@@ -12,9 +12,9 @@ from typing import TypeVar
 from app.errors import RequestError
 from app.types import JsonDict, JsonObject
 from app.wire.chat.request import MOST_PIECES, model_name
+from app.wire.members import NUMBER, read_member
 from app.wire.responses.tools import MOST_TOOLS, Toolbox, count_tools, parse_choice, parse_tools
 
-_NUMBER = (int, float)
 _SAMPLING = {
     "temperature": 1.0,
     "top_p": 1.0,
@@ -34,14 +34,6 @@ _ELSEWHERE = ("conversation", "prompt")  # the model would not see the reference
 LEADS_TO_STORED = ("input", "previous_response_id", *_ELSEWHERE)
 _TOOL_CARRIERS = ("additional_tools", "tool_search_output")  # items that bring tools
 _ROLES = ("user", "assistant", "system", "developer")
-_KINDS: dict[object, str] = {
-    str: "a string",
-    int: "an integer",
-    _NUMBER: "a number",
-    bool: "true or false",
-    list: "an array",
-    dict: "an object",
-}
 
 T = TypeVar("T")
 
@@ -93,7 +85,7 @@ def is_id(value: object) -> bool:
 
 def parse(fields: JsonObject) -> ResponsesRequest:
     """Return the request in a JSON document.  Raise RequestError that names the wrong field."""
-    if _read(fields, "background", bool):
+    if read_member(fields, "background", bool):
         raise RequestError("background responses are not supported; leave background out.", param="background")
     for name in _ELSEWHERE:
         if fields.get(name) is not None:
@@ -106,10 +98,10 @@ def parse(fields: JsonObject) -> ResponsesRequest:
     if count_tools(fields.get("tools")) + item_tools > MOST_TOOLS:
         raise RequestError(f"A request must not hold more than {MOST_TOOLS} tools.", param="tools")
     tools, choice = parse_tools(fields.get("tools")), parse_choice(fields.get("tool_choice"))
-    parallel = _read(fields, "parallel_tool_calls", bool)
-    text, reasoning = _read(fields, "text", dict) or {}, _read(fields, "reasoning", dict) or {}
-    text_format = _text_format(_read(text, "format", dict, "text.") or {"type": "text"})
-    include = _read(fields, "include", list) or []
+    parallel = read_member(fields, "parallel_tool_calls", bool)
+    text, reasoning = read_member(fields, "text", dict) or {}, read_member(fields, "reasoning", dict) or {}
+    text_format = _text_format(read_member(text, "format", dict, "text.") or {"type": "text"})
+    include = read_member(fields, "include", list) or []
     echo: JsonDict = _echo(fields) | {
         "tools": list(tools),
         "tool_choice": choice or "auto",
@@ -118,19 +110,19 @@ def parse(fields: JsonObject) -> ResponsesRequest:
         "reasoning": {"effort": reasoning.get("effort"), "summary": reasoning.get("summary")},
     }
     return ResponsesRequest(
-        model=model_name(_read(fields, "model", str) or ""),
+        model=model_name(read_member(fields, "model", str) or ""),
         input=items,
         toolbox=Toolbox((*tools, *_carried(items, "input")), choice, parallel),
         echo=echo,
-        stream=_read(fields, "stream", bool) or False,
+        stream=read_member(fields, "stream", bool) or False,
         store=echo["store"],
         previous_response_id=echo["previous_response_id"],
         instructions=echo["instructions"],
         sampling=_sent(fields, *_SAMPLING),
         max_output_tokens=echo["max_output_tokens"],
         text_format=text_format,
-        verbosity=_read(text, "verbosity", str, "text."),
-        effort=_read(reasoning, "effort", str, "reasoning."),
+        verbosity=read_member(text, "verbosity", str, "text."),
+        effort=read_member(reasoning, "effort", str, "reasoning."),
         logprobs="message.output_text.logprobs" in include,
         top_logprobs=echo["top_logprobs"],
         encrypted_reasoning="reasoning.encrypted_content" in include,
@@ -143,7 +135,7 @@ def _echo(fields: JsonObject) -> JsonDict:
     def field(
         name: str, kind: type[T] | tuple[type[T], ...], default: T | None = None, at_least: int | None = None
     ) -> T | None:
-        value = _read(fields, name, kind)
+        value = read_member(fields, name, kind)
         if isinstance(value, int) and at_least is not None and value < at_least:
             raise RequestError(f"{name} must be at least {at_least}.", param=name)
         return default if value is None else value
@@ -152,7 +144,7 @@ def _echo(fields: JsonObject) -> JsonDict:
         "previous_response_id": field("previous_response_id", str),
         "instructions": field("instructions", str),
         "max_tool_calls": field("max_tool_calls", int),
-        **{name: field(name, _NUMBER, default) for name, default in _SAMPLING.items()},
+        **{name: field(name, NUMBER, default) for name, default in _SAMPLING.items()},
         "top_logprobs": field("top_logprobs", int, 0, at_least=0),
         "max_output_tokens": field("max_output_tokens", int, at_least=1),
         "truncation": field("truncation", str, "disabled"),
@@ -163,16 +155,6 @@ def _echo(fields: JsonObject) -> JsonDict:
         "safety_identifier": field("safety_identifier", str),
         "prompt_cache_key": field("prompt_cache_key", str),
     }
-
-
-def _read(fields: JsonObject, name: str, kind: type[T] | tuple[type[T], ...], prefix: str = "") -> T | None:
-    """Return a field of the right kind, or None; a boolean is no number."""
-    value = fields.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise RequestError(f"{prefix}{name} must be {_KINDS[kind]}.", param=f"{prefix}{name}")
-    return value
 
 
 def _sent(fields: JsonObject, *names: str) -> JsonDict:
